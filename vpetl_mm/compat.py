@@ -1,0 +1,81 @@
+"""What the host libraries need to work with today's torch: one place, each entry with its reason."""
+
+from __future__ import annotations
+
+import copyreg
+import importlib.util
+import sys
+import types
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.checkpoint import checkpoint
+
+# Said by the libraries at import or on every run, and never about what the user did.
+HARMLESS_WARNINGS = (
+    r'.*torch\.meshgrid.*',
+    r'.*MultiScaleDeformableAttention.*',
+    r'.*FileClient.*',
+    r'.*torch\.cuda\.amp.*',
+    r'.*pkg_resources.*',
+    r'.*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD.*',
+    r'.*Failed to load image Python extension.*',
+)
+
+
+def silence_harmless_warnings() -> None:
+    """Drop the warnings listed in ``HARMLESS_WARNINGS``."""
+    for message in HARMLESS_WARNINGS:
+        warnings.filterwarnings('ignore', message=message)
+
+
+def stand_in_for_drn() -> None:
+    """The mmaction2 1.2.0 wheel lacks ``localizers/drn`` (open-mmlab/mmaction2#2714), which its package imports."""
+    spec = importlib.util.find_spec('mmaction')
+    if spec is None or not spec.submodule_search_locations:
+        return
+    folder = Path(spec.submodule_search_locations[0], 'models', 'localizers', 'drn')
+    if folder.exists() or 'mmaction.models.localizers.drn' in sys.modules:
+        return
+    package = types.ModuleType('mmaction.models.localizers.drn')
+    package.__path__ = []
+    module = types.ModuleType('mmaction.models.localizers.drn.drn')
+    module.DRN = type('DRN', (), {'__doc__': 'Absent from the mmaction2 wheel.'})
+    package.drn = module
+    sys.modules[package.__name__] = package
+    sys.modules[module.__name__] = module
+
+
+def load_history_buffers_safely() -> None:
+    """mmengine's checkpoints hold HistoryBuffers pickled with their methods, which ``weights_only=True`` refuses.
+
+    Ours pickle them as (class, plain lists), and the class is named as safe to load.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    def reduce(buffer: HistoryBuffer) -> tuple:
+        log, count = buffer.data
+        return HistoryBuffer, (log.tolist(), count.tolist(), buffer.max_length)
+
+    copyreg.pickle(HistoryBuffer, reduce)
+    scalars = [np.dtype, np.ndarray, np._core.multiarray.scalar, np._core.multiarray._reconstruct]
+    scalars += [type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
+    torch.serialization.add_safe_globals([HistoryBuffer, *scalars])
+
+
+def checkpoint_swin_without_reentry() -> None:
+    """mmaction2's Swin checkpoints in re-entrant mode, where no delta behind a frozen stem gets a gradient."""
+    from mmaction.models.backbones import swin
+
+    swin.checkpoint = types.SimpleNamespace(checkpoint=partial(checkpoint, use_reentrant=False))
+
+
+def apply() -> None:
+    """Make the host libraries importable and usable; called once by ``import vpetl_mm``."""
+    silence_harmless_warnings()
+    stand_in_for_drn()
+    load_history_buffers_safely()
+    checkpoint_swin_without_reentry()

@@ -1,0 +1,56 @@
+"""Reading configs, with errors that say what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config
+
+from .errors import UserError
+
+
+def load_config(
+    config: str | Path | Config | Mapping[str, Any], cfg_options: Mapping[str, Any] | None = None
+) -> Config:
+    """The config as an mmengine Config of its own, with ``cfg_options`` merged in.
+
+    Args:
+        config: a file's path, a Config or a dict.
+        cfg_options: dotted keys and their values.
+
+    Raises:
+        UserError: when the file does not exist (with the nearest names) or cannot be read as a config.
+    """
+    if isinstance(config, (str, Path)):
+        cfg = _from_file(Path(config))
+    elif isinstance(config, Config):
+        cfg = config.copy()
+    else:
+        cfg = Config(dict(config))
+    if cfg_options:
+        try:
+            cfg.merge_from_dict(dict(cfg_options))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f'--cfg-options cannot be merged into {_name(cfg)}: {error}.') from error
+    if 'model' not in cfg:
+        raise UserError(f'{_name(cfg)} has no model: it is a part of a config, not an experiment.')
+    return cfg
+
+
+def _name(cfg: Config) -> str:
+    return cfg.filename or 'the config'
+
+
+def _from_file(path: Path) -> Config:
+    if not path.is_file():
+        there = [p.name for p in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
+        hint = f' Nearest: {", ".join(str(path.parent / n) for n in near)}.' if near else ''
+        raise UserError(f'The config {path} does not exist.{hint}')
+    try:
+        return Config.fromfile(path)
+    except Exception as error:
+        raise UserError(f'The config {path} cannot be read: {type(error).__name__}: {error}') from error

@@ -1,0 +1,70 @@
+"""From a config to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from ..config import load_config
+
+
+class _LinspaceOnCPU(TorchFunctionMode):
+    """The hosts call .item() on torch.linspace while they are built, which the meta device cannot."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs['device'] = 'cpu'
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def on_meta():
+    """Build models without memory: shapes and counts, no values."""
+    with torch.device('meta'), _LinspaceOnCPU():
+        yield
+
+
+def build_model(
+    config: str | Path | Config | Mapping[str, Any],
+    cfg_options: Mapping[str, Any] | None = None,
+    init_weights: bool = False,
+    meta: bool = False,
+) -> nn.Module:
+    """Build the model of a config, its deltas in place and only the wanted parameters requiring gradients.
+
+    Args:
+        config: a config file's path, an mmengine Config, or a dict with ``default_scope`` and ``model``.
+        cfg_options: dotted keys to override, such as ``{'model.petl.deltas.patt.d_bottle': 64}``.
+        init_weights: also initialise: load the pre-trained base and draw head and deltas (from the config's
+            seed, where it has one).
+        meta: build on the meta device, for counting.
+
+    Raises:
+        UserError: when the config, its ``petl`` or its ``base`` is wrong.
+    """
+    cfg = load_config(config, cfg_options)
+    with ExitStack() as stack:
+        stack.enter_context(DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')))
+        if meta:
+            stack.enter_context(on_meta())
+        model = MODELS.build(cfg.model)
+        if init_weights:
+            init_model(model, cfg.get('randomness', {}).get('seed'))
+    return model
+
+
+def init_model(model: nn.Module, seed: int | None) -> None:
+    """Initialise ``model`` from ``seed`` alone, whatever was drawn before; None draws from the current state."""
+    with torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        model.init_weights()

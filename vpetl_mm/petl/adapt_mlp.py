@@ -1,0 +1,79 @@
+"""AdaptMLP: AdaptFormer's bottleneck beside (or behind) the MLP."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from .delta import Delta, at_least_one, one_of
+
+
+class AdaptMLP(Delta):
+    """AdaptFormer's adapter (V-PETL, Eq. 6 and 7), hosted on a block's MLP::
+
+        parallel:    y + s up(relu(down(x)))     # Eq. 6, 7
+        sequential:  y + s up(relu(down(y)))     # y the MLP's branch, before the residual
+
+    Parameters: 2 d r + r + d. down is drawn Kaiming-uniform (a = sqrt 5), up and both biases start at
+    zero, so that step 0 is the plain backbone.
+
+    Args:
+        dim: the width d of the tokens.
+        d_bottle: the bottleneck's width r, at least 1. Defaults to 64.
+        scale: the strength s. Defaults to 0.1.
+        learn_scale: train s as well. Defaults to False.
+        mode: ``'parallel'`` (default) or ``'sequential'``.
+        source: what a parallel adapter reads: ``'norm'`` (default) is what the MLP sees; ``'residual'`` is
+            the stream before the norm, added outside drop-path, as in AdaptFormer's published ViT. A
+            sequential adapter ignores it.
+        dropout: on the bottleneck, in training. Defaults to 0.
+
+    Raises:
+        UserError: for a value outside these.
+    """
+
+    places = ('mlp',)
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        d_bottle: int = 64,
+        scale: float = 0.1,
+        learn_scale: bool = False,
+        mode: str = 'parallel',
+        source: str = 'norm',
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.d_bottle = at_least_one('d_bottle', d_bottle)
+        self.mode = one_of('AdaptMLP mode', mode, ('parallel', 'sequential'))
+        one_of('AdaptMLP source', source, ('norm', 'residual'))
+        self.stream = 'residual' if (mode, source) == ('parallel', 'residual') else 'host'
+        self.down = nn.Linear(dim, d_bottle)
+        self.act = nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+        self.up = nn.Linear(d_bottle, dim)
+        self._set_scale(scale, learn_scale)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw down anew and set the rest to zero."""
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        for parameter in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(parameter)
+        self._reset_scale()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the adapter's output to the MLP's.
+
+        Args:
+            x: what the adapter's ``source`` says, (..., d).
+            y: the MLP branch, (..., d).
+
+        Returns:
+            (..., d).
+        """
+        seen = y if self.mode == 'sequential' else x
+        return y + self.up(self.dropout(self.act(self.down(seen)))) * self.scale

@@ -1,0 +1,121 @@
+"""What every delta is: a small trained module beside a frozen host."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Site:
+    """One host module that a delta can sit on.
+
+    Args:
+        name: the module's path below the backbone, such as ``layers.0.blocks.0.attn.qkv``.
+        host: the module itself.
+        place: its name in the place table, such as ``'qkv'`` or ``'mlp'``.
+        in_dim: the width of its input.
+        out_dim: the width of its output.
+        slots: what equal parts its output is made of: ``'qkv'`` for a fused projection, else ``''``.
+    """
+
+    name: str
+    host: nn.Module
+    place: str
+    in_dim: int
+    out_dim: int
+    slots: str = ''
+
+
+class Delta(nn.Module):
+    """Base of all deltas: ``forward(x, y)`` takes its host's input and output and returns the new output.
+
+    Attributes:
+        places: where the delta may be put; the first is the default of ``at``.
+        stream: ``'host'`` when ``x`` is what the host sees, ``'residual'`` when it is the residual stream
+            before the norm and the result is added outside drop-path.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ()
+    stream: str = 'host'
+
+    @classmethod
+    def at_site(cls, site: Site, **options: Any) -> Delta:
+        """Build the delta for one site.
+
+        Raises:
+            UserError: for an option that does not exist, is missing, or has a wrong value.
+        """
+        cls.check_options(options)
+        return cls(site.in_dim, **options)
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Raise :class:`UserError` for unknown or missing options, before anything is built."""
+        parameters = inspect.signature(cls.__init__).parameters
+        known = {n: p for n, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        for name in options:
+            if name not in known:
+                raise unknown(f'option of {cls.__name__}', name, ['at', *known])
+        for name, parameter in known.items():
+            if parameter.default is inspect.Parameter.empty and name not in options:
+                raise UserError(f'{cls.__name__} needs {name}.')
+
+    def reset_parameters(self) -> None:
+        """Draw the delta's initial values anew."""
+        raise NotImplementedError
+
+    def _set_scale(self, scale: float, learn_scale: bool) -> None:
+        """Hold the strength s as a number, or as a trained scalar that starts there."""
+        self.initial_scale = float(scale)
+        self.scale = nn.Parameter(torch.tensor(self.initial_scale)) if learn_scale else self.initial_scale
+
+    def _reset_scale(self) -> None:
+        if isinstance(self.scale, nn.Parameter):
+            nn.init.constant_(self.scale, self.initial_scale)
+
+
+def at_least_one(name: str, value: Any) -> int:
+    """``value`` when it is a whole number from 1 up, else a :class:`UserError` naming it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f'{name} must be a whole number of at least 1, got {value!r}.')
+    return value
+
+
+def one_of(name: str, value: Any, valid: tuple[Any, ...]) -> Any:
+    """``value`` when it is among ``valid``, else a :class:`UserError` that lists them."""
+    if not any(value is v or (type(value) is type(v) and value == v) for v in valid):
+        raise UserError(f'{name} must be one of {", ".join(map(repr, valid))}; got {value!r}.')
+    return value
+
+
+def check_slots(slots: Any, valid: str = 'qkv') -> str:
+    """``slots`` when it is made of ``valid``'s letters, in their order and each at most once."""
+    ordered = isinstance(slots, str) and ''.join(s for s in valid if s in slots) == slots
+    if not ordered or not slots:
+        raise UserError(
+            f'Unknown slots {slots!r}; valid: one or more of the letters {", ".join(valid)}, in this order.'
+        )
+    return slots
+
+
+def add_to_slots(y: Tensor, updates: Mapping[str, Tensor], slots: str) -> Tensor:
+    """Add each update to its equal part of ``y``.
+
+    Args:
+        y: the host's output, (..., len(slots) * d).
+        updates: slot letter -> (..., d).
+        slots: the parts of ``y`` in order, such as ``'qkv'``.
+
+    Returns:
+        A tensor of the shape of ``y``.
+    """
+    parts = zip(slots, y.chunk(len(slots), dim=-1), strict=True)
+    return torch.cat([part + updates[s] if s in updates else part for s, part in parts], dim=-1)

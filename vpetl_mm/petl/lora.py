@@ -1,0 +1,75 @@
+"""LoRA: low-rank updates of a linear layer."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from .delta import Delta, Site, add_to_slots, at_least_one, check_slots
+
+
+class LoRA(Delta):
+    """Low-rank adaptation (Hu et al. 2022; V-PETL, Sec. 3) of a linear layer: y + (alpha / rank) B A x.
+
+    On a fused qkv each slot has an A and a B of its own. A is drawn Kaiming-uniform (a = sqrt 5), B starts
+    at zero, so that step 0 is the plain backbone. No biases. Parameters: n_slots * rank * (d_in + d_out).
+
+    Args:
+        in_dim: the layer's input width.
+        out_dim: the width of one slot of its output.
+        slots: on a fused qkv, which of q, k, v are adapted. Defaults to ``'qv'``; ignored elsewhere.
+        rank: at least 1. Defaults to 16.
+        alpha: the update is scaled by alpha / rank. Defaults to None, which is ``rank`` (a scale of 1).
+        host_slots: the parts of the layer's output, ``'qkv'`` or ``''``; set by the site.
+
+    Raises:
+        UserError: for a value outside these.
+    """
+
+    places = ('qkv', 'proj', 'fc1', 'fc2')
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        host_slots: str = '',
+        *,
+        slots: str = 'qv',
+        rank: int = 16,
+        alpha: float | None = None,
+    ) -> None:
+        super().__init__()
+        at_least_one('rank', rank)
+        self.host_slots = host_slots
+        names = check_slots(slots) if host_slots else ['out']
+        self.scale = (rank if alpha is None else alpha) / rank
+        self.A = nn.ModuleDict({n: nn.Linear(in_dim, rank, bias=False) for n in names})
+        self.B = nn.ModuleDict({n: nn.Linear(rank, out_dim, bias=False) for n in names})
+        self.reset_parameters()
+
+    @classmethod
+    def at_site(cls, site: Site, **options) -> LoRA:
+        """Build LoRA for a plain or a fused linear layer."""
+        cls.check_options(options)
+        return cls(site.in_dim, site.out_dim // max(len(site.slots), 1), site.slots, **options)
+
+    def reset_parameters(self) -> None:
+        """Draw every A anew and set every B to zero."""
+        for a in self.A.values():
+            nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
+        for b in self.B.values():
+            nn.init.zeros_(b.weight)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the low-rank updates.
+
+        Args:
+            x: the layer's input, (..., d_in).
+            y: the layer's output, (..., d_out) or (..., 3 d_out).
+
+        Returns:
+            A tensor of the shape of ``y``.
+        """
+        updates = {n: self.B[n](a(x)) * self.scale for n, a in self.A.items()}
+        return add_to_slots(y, updates, self.host_slots) if self.host_slots else y + updates['out']

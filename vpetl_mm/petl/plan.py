@@ -1,0 +1,151 @@
+"""From ``petl=dict(deltas=..., train=...)`` to a model: attach, select, freeze, count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from ..errors import UserError, unknown
+from .delta import Delta
+from .host import attach, attach_branch, detach, reattach
+from .layout import layout_of
+
+PETL_KEYS = ('deltas', 'train', 'attention')
+
+
+class Plan:
+    """What is tuned in one model.
+
+    Args:
+        model: holds the backbone and the head; frozen and extended in place.
+        backbone: the name of the model's backbone.
+        head: the name of the model's head.
+        deltas: name -> ``dict(type=..., at=..., **options)``; None drops one.
+        train: names of existing weights that are trained as well, such as ``['head']``.
+        get_type: finds a delta's class by its type name; raises KeyError for an unknown one.
+
+    Raises:
+        UserError: for a name, position or option that does not exist or matches nothing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        backbone: str,
+        head: str,
+        deltas: Mapping[str, Mapping[str, Any] | None],
+        train: Sequence[str],
+        get_type: Callable[[str], type[Delta]],
+    ) -> None:
+        self.model, self.backbone, self.head = model, backbone, head
+        self.layout = layout_of(getattr(model, backbone))
+        if isinstance(train, str):
+            raise UserError(f'petl.train must be a list of names such as ["head"], got {train!r}.')
+        self.train = list(train)
+        self.owners = self._select()
+        for name, spec in deltas.items():
+            if spec is not None:
+                self._attach(name, dict(spec), get_type)
+        self.freeze()
+
+    def _groups(self) -> dict[str, list[str]]:
+        """Every valid ``train`` name with the plain model's parameters that it stands for."""
+        names = [n for n, _ in self.model.named_parameters()]
+        inside = {n.removeprefix(f'{self.backbone}.'): n for n in names if n.startswith(f'{self.backbone}.')}
+        groups = {'all': names, 'head': [n for n in names if n.startswith(f'{self.head}.')]}
+        for group, pattern in self.layout.groups.items():
+            groups[group] = [full for short, full in inside.items() if re.fullmatch(pattern, short)]
+        return groups
+
+    def _select(self) -> dict[str, str]:
+        """Parameter name -> the first ``train`` name that asks for it."""
+        groups = self._groups()
+        owners: dict[str, str] = {}
+        for name in self.train:
+            if name not in groups:
+                raise unknown('petl.train name', name, groups)
+            if not groups[name]:
+                there = [g for g, members in groups.items() if members]
+                raise UserError(
+                    f'petl.train {name!r} matches nothing here; what there is: {", ".join(there)}.'
+                )
+            for parameter in groups[name]:
+                owners.setdefault(parameter, name)
+        return owners
+
+    def _attach(self, name: str, spec: dict[str, Any], get_type: Callable[[str], type[Delta]]) -> None:
+        if 'type' not in spec:
+            raise UserError(f'petl.deltas.{name} needs a type, such as type="PATT".')
+        cls = get_type(spec.pop('type'))
+        place = spec.pop('at', cls.places[0])
+        if place not in cls.places:
+            raise unknown(f'position at= of {cls.__name__}', place, cls.places)
+        sites = list(self.layout.sites(getattr(self.model, self.backbone), place))
+        if not sites:
+            raise UserError(
+                f'petl.deltas.{name}: no {place!r} in this backbone; there is: {", ".join(self.layout.places)}.'
+            )
+        for site in sites:
+            delta = cls.at_site(site, **spec)
+            attach(site.host, name, delta)
+            self.owners.update(
+                {
+                    f'{self.backbone}.{site.name}.deltas.{name}.{n}': name
+                    for n in dict(delta.named_parameters())
+                }
+            )
+        if delta.stream == 'residual':
+            self._attach_branches(name)
+
+    def _attach_branches(self, name: str) -> None:
+        if self.layout.residual is None:
+            raise UserError(f'petl.deltas.{name}: source="residual" is not available on this backbone.')
+        _, method, host = self.layout.residual
+        for block in self.layout.blocks(getattr(self.model, self.backbone)):
+            attach_branch(block, method, host)
+
+    def freeze(self) -> None:
+        """Let gradients flow to what the plan trains and to nothing else."""
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in self.owners)
+
+    def deltas(self) -> Iterator[Delta]:
+        """Every delta in the model."""
+        return (m for m in self.model.modules() if isinstance(m, Delta))
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """The plain model, for as long as the context lasts: for a host's own init and a plain checkpoint."""
+        hosts = [m for m in self.model.modules() if isinstance(getattr(m, 'deltas', None), nn.ModuleDict)]
+        taken = [(host, detach(host)) for host in hosts]
+        try:
+            yield
+        finally:
+            for host, deltas in taken:
+                reattach(host, deltas)
+
+    def count(self) -> dict[str, Any]:
+        """``trainable`` and ``total`` parameters, and ``by`` delta or train name."""
+        by = dict.fromkeys([*self.train, *self.owners.values()], 0)
+        total = 0
+        for name, parameter in self.model.named_parameters():
+            total += parameter.numel()
+            if parameter.requires_grad:
+                by[self.owners[name]] += parameter.numel()
+        return dict(trainable=sum(by.values()), total=total, by=by)
+
+
+def check_petl(petl: Any) -> dict[str, Any]:
+    """The ``petl`` dict with both keys present, or a :class:`UserError` that says what is wrong."""
+    if not isinstance(petl, Mapping):
+        raise UserError(f'petl must be a dict(deltas=..., train=[...]), got {petl!r}.')
+    for key in petl:
+        if key not in PETL_KEYS:
+            raise unknown('petl key', key, PETL_KEYS)
+    if 'train' not in petl:
+        raise UserError('petl needs train, a list such as ["head"] or ["all"].')
+    return dict(petl, deltas=petl.get('deltas') or {})
