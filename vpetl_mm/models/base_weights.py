@@ -102,9 +102,7 @@ def check_base(base: Any) -> dict[str, Any] | None:
     if base is None:
         return None
     if not isinstance(base, dict) or not base.get('file'):
-        raise UserError(
-            f'model.base must be dict(file=..., url=...) or, for a random backbone, None; got {base!r}.'
-        )
+        raise UserError(f'model.base must be dict(file=..., url=...) or, for a random backbone, None; got {base!r}.')
     for key in base:
         if key not in BASE_KEYS:
             raise unknown('model.base key', key, BASE_KEYS)
@@ -128,9 +126,7 @@ def load_base(backbone: nn.Module, base: dict[str, Any]) -> None:
     if not Path(base['file']).is_file():
         raise UserError(f'The pre-trained weights {base["file"]} are missing. {how_to_get(base)}')
     if base.get('sha256') and file_sha256(base['file']) != base['sha256']:
-        raise UserError(
-            f'{base["file"]} is not the file that the config names: its SHA-256 is not {base["sha256"]}.'
-        )
+        raise UserError(f'{base["file"]} is not the file that the config names: its SHA-256 is not {base["sha256"]}.')
     state = CONVERTERS[base.get('convert')](read_weights(base['file']), backbone)
     wanted = backbone.state_dict()
     # derived from the window size alone, and left out of some files

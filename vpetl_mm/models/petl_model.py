@@ -7,10 +7,9 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
-from torch import nn
 
 from ..errors import UserError, unknown
-from ..petl import Delta, Plan, check_petl
+from ..petl import Delta, Plan, check_petl, layout_of
 from .base_weights import check_base, load_base
 
 
@@ -27,7 +26,7 @@ class PETLModel:
     """Mixed into a host library's model class, in front of it.
 
     Args:
-        petl: ``dict(deltas=..., train=[...], attention=...)``; see ``docs/design`` in the README.
+        petl: ``dict(deltas=..., train=[...], attention=...)``; see docs/configs.md.
         base: the pre-trained backbone, ``dict(file=..., url=..., sha256=..., convert=...)``; None, which
             must be written out, is a random backbone.
 
@@ -53,28 +52,20 @@ class PETLModel:
     def _refuse_other_weights(self) -> None:
         """The backbone's weights have one source, ``base``; two would be one too many to trust."""
         init = self.backbone.init_cfg or []
-        pretrained = [
-            c for c in ([init] if isinstance(init, dict) else init) if c.get('type') == 'Pretrained'
-        ]
+        pretrained = [c for c in ([init] if isinstance(init, dict) else init) if c.get('type') == 'Pretrained']
         if pretrained or getattr(self.backbone, 'pretrained', None):
-            raise UserError(
-                'Name pre-trained weights in model.base, not in the backbone (pretrained, init_cfg).'
-            )
+            raise UserError('Name pre-trained weights in model.base, not in the backbone (pretrained, init_cfg).')
         if hasattr(self.backbone, 'pretrained2d'):
             self.backbone.pretrained2d = False
 
     def _exchange_attention(self, petl: dict[str, Any]) -> None:
         """Put the registered attention in the place of the host's, with the same weights."""
-        from ..petl import layout_of
-
         pattern = layout_of(self.backbone).attention
         config = petl.get('attention', dict(type='FastWindowAttention3D') if pattern else None)
         if config is None:
             return
         if not pattern:
-            raise UserError(
-                f'petl.attention is not available on {type(self.backbone).__name__}; set it to None.'
-            )
+            raise UserError(f'petl.attention is not available on {type(self.backbone).__name__}; set it to None.')
         if MODELS.get(config['type']) is None:
             raise UserError(f'petl.attention: no attention {config["type"]!r} is registered.')
         named = list(self.backbone.named_modules())
@@ -97,10 +88,5 @@ class PETLModel:
                 load_base(self.backbone, self._base)
         for delta in self.plan.deltas():
             delta.reset_parameters()
-
-
-def keep_linear_default(head: nn.Module) -> None:
-    """Give every linear layer of a head nn.Linear's default init."""
-    for module in head.modules():
-        if isinstance(module, nn.Linear):
-            module.reset_parameters()
+        buffers = (('backbone.' + n, b) for n, b in self.backbone.named_buffers() if b.is_floating_point())
+        self.initial_buffers = {n: b.detach().cpu().clone() for n, b in buffers}

@@ -32,9 +32,7 @@ class PETLVideoHead(I3DHead):
         dropout_ratio: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            num_classes, in_channels, average_clips=average_clips, dropout_ratio=dropout_ratio, **kwargs
-        )
+        super().__init__(num_classes, in_channels, average_clips=average_clips, dropout_ratio=dropout_ratio, **kwargs)
         self.temporal_pool = one_of('temporal_pool', temporal_pool, ('mean', 'overlap'))
 
     def init_weights(self) -> None:

@@ -39,9 +39,7 @@ def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
                 y = delta(x, y)
         return y
 
-    return type(
-        f'Hosted{plain.__name__}', (Hosted, plain), {'forward': forward, 'recipe': (hosted_class, plain)}
-    )
+    return type(f'Hosted{plain.__name__}', (Hosted, plain), {'forward': forward, 'recipe': (hosted_class, plain)})
 
 
 @cache

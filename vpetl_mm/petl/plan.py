@@ -70,9 +70,7 @@ class Plan:
                 raise unknown('petl.train name', name, groups)
             if not groups[name]:
                 there = [g for g, members in groups.items() if members]
-                raise UserError(
-                    f'petl.train {name!r} matches nothing here; what there is: {", ".join(there)}.'
-                )
+                raise UserError(f'petl.train {name!r} matches nothing here; what there is: {", ".join(there)}.')
             for parameter in groups[name]:
                 owners.setdefault(parameter, name)
         return owners
@@ -93,10 +91,7 @@ class Plan:
             delta = cls.at_site(site, **spec)
             attach(site.host, name, delta)
             self.owners.update(
-                {
-                    f'{self.backbone}.{site.name}.deltas.{name}.{n}': name
-                    for n in dict(delta.named_parameters())
-                }
+                {f'{self.backbone}.{site.name}.deltas.{name}.{n}': name for n in dict(delta.named_parameters())}
             )
         if delta.stream == 'residual':
             self._attach_branches(name)

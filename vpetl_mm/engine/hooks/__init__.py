@@ -1,0 +1,8 @@
+"""Hooks of mmengine's Runner."""
+
+from .adapter_hook import AdapterHook
+from .epoch_seed_hook import EpochSeedHook, seed_worker
+from .frozen_backbone_hook import FrozenBackboneHook
+from .unreadable_video_hook import UnreadableVideoHook
+
+__all__ = ['AdapterHook', 'EpochSeedHook', 'FrozenBackboneHook', 'UnreadableVideoHook', 'seed_worker']

@@ -1,0 +1,2 @@
+# The classification layer alone (linear probing)
+petl = dict(train=['head'])

@@ -1,0 +1,2 @@
+# Full fine-tuning
+petl = dict(train=['all'])

@@ -1,0 +1,30 @@
+#!/usr/bin/env python
+"""Test a checkpoint."""
+
+import sys
+from pathlib import Path
+
+from vpetl_mm.cli import Parser, run
+from vpetl_mm.engine.experiment import Options, prepare, test
+
+EXAMPLES = """\
+  tools/test.py configs/swin_bapat_ssv2_b128.py work_dirs/swin_bapat_ssv2_b128/adapter_epoch_70.pth
+  tools/test.py configs/demo_bapat.py work_dirs/demo_bapat/adapter_epoch_12.pth --dump predictions.csv"""
+
+
+def main(args) -> None:
+    """Test, print the three accuracies, and write the predictions."""
+    cfg = prepare(args.config, Options(args.work_dir, None, False, args.launcher, args.cfg_options))
+    dump = args.dump or str(Path(cfg.work_dir, 'predictions.csv'))
+    scores = test(cfg, args.checkpoint, dump)
+    print(', '.join(f'{name.removeprefix("acc/")} {value:.2f}' for name, value in scores.items()))
+    print(f'predictions: {dump}')
+
+
+parser = Parser('Test a checkpoint on the test set: top-1, top-5 and mean class accuracy in percent.', EXAMPLES)
+parser.add_run_options()
+parser.add_argument('checkpoint', help='adapter_*.pth, best_*.pth or epoch_*.pth of the same config')
+parser.add_argument('--dump', help='the CSV file for the predictions (default: predictions.csv in the work dir)')
+
+if __name__ == '__main__':
+    sys.exit(run(main, parser))

@@ -1,0 +1,68 @@
+"""What every command line shares: options, and errors a person can act on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmengine import DictAction
+
+from .errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser with this project's habits."""
+
+    def __init__(self, description: str, examples: str) -> None:
+        super().__init__(
+            description=description,
+            epilog=f'examples:\n{examples}',
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument('--debug', action='store_true', help='show the traceback of an error')
+
+    def add_run_options(self) -> None:
+        """The options of commands that run an experiment."""
+        self.add_argument('config', help='the experiment, a file in configs/')
+        self.add_argument('--work-dir', help="where the run's files go (default: work_dirs/<config name>)")
+        self.add_argument(
+            '--cfg-options',
+            nargs='+',
+            action=DictAction,
+            metavar='KEY=VALUE',
+            help='override the config, such as model.petl.deltas.patt.d_bottle=64',
+        )
+        self.add_argument(
+            '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='how processes were started'
+        )
+        # torchrun of older versions passes it
+        self.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def message_of(error: UserError) -> str:
+    """The sentence of an error, also when it comes out of a data loader's worker."""
+    text = str(error)
+    return text.rpartition('UserError: ')[2].strip() if text.startswith('Caught ') else text
+
+
+def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 0, or 2 with a sentence for what the user can mend."""
+    args = parser.parse_args(argv)
+    # relative paths in a config and mmengine both expect it; torchrun sets it
+    os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    try:
+        main(args)
+    except UserError as error:
+        if args.debug:
+            traceback.print_exc()
+        if os.environ.get('RANK', '0') == '0':
+            print(f'error: {message_of(error)}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('interrupted; --resume continues from the last finished epoch', file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,114 @@
+"""mmaction2's VideoDataset that says what is wrong with its list and survives unreadable videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import decord
+import numpy as np
+from mmaction.datasets import VideoDataset
+
+from ..errors import UserError
+
+# what decord and the transforms behind it raise on a broken file; a wrong config raises other things
+UNREADABLE = (decord.DECORDError, OSError, EOFError, RuntimeError, IndexError, ZeroDivisionError)
+
+
+class PETLVideoDataset(VideoDataset):
+    """Videos and labels from a text file of ``path label`` lines.
+
+    In training an unreadable video is replaced by another, drawn at random; in testing by the next readable
+    one, for its shape, and marked so that it counts as wrong. Either way its path stands in the sample's
+    ``skipped``.
+
+    Args:
+        ann_file: the list; names may contain spaces, the label is what follows the last one.
+        num_classes: labels must lie in [0, num_classes).
+        holdout: the share of the list that is held out, drawn by ``holdout_seed``. Defaults to 0.
+        held_out: take the held-out part, for choosing settings, instead of the rest. Defaults to False.
+        holdout_seed: of the draw. Defaults to 0.
+        kwargs: of mmaction2's VideoDataset.
+
+    Raises:
+        UserError: for a list that is missing or empty, a line without a label, or a label outside the classes.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        *args: Any,
+        num_classes: int | None = None,
+        holdout: float = 0.0,
+        held_out: bool = False,
+        holdout_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if not 0 <= holdout < 1:
+            raise UserError(f'holdout must be at least 0 and below 1, got {holdout!r}.')
+        self.holdout, self.held_out, self.holdout_seed = holdout, held_out, holdout_seed
+        super().__init__(ann_file, *args, num_classes=num_classes, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """The annotated videos, ``dict(filename=..., label=...)`` each."""
+        if not Path(self.ann_file).is_file():
+            raise UserError(f'The annotation file {self.ann_file} does not exist.')
+        lines = Path(self.ann_file).read_text(encoding='utf-8', errors='surrogateescape').splitlines()
+        data = [self._parse(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+        if not data:
+            raise UserError(f'The annotation file {self.ann_file} is empty.')
+        return self._part(data)
+
+    def _parse(self, number: int, line: str) -> dict:
+        filename, _, label = line.strip().rpartition(self.delimiter)
+        where = f'{self.ann_file}, line {number}'
+        if not filename or not label.lstrip('-').isdigit():
+            raise UserError(f'{where} has no label: {line.strip()!r}; a line is "path{self.delimiter}label".')
+        if int(label) < 0 or (self.num_classes is not None and int(label) >= self.num_classes):
+            last = 'n' if self.num_classes is None else self.num_classes - 1
+            raise UserError(f'{where}: label {label} is outside the classes 0 to {last} (num_classes).')
+        return dict(filename=str(Path(self.data_prefix['video'] or '', filename.strip())), label=int(label))
+
+    def _part(self, data: list[dict]) -> list[dict]:
+        if not self.holdout:
+            return data
+        order = np.random.default_rng(self.holdout_seed).permutation(len(data))
+        out = set(order[: max(1, round(self.holdout * len(data)))].tolist())
+        part = [d for i, d in enumerate(data) if (i in out) == self.held_out]
+        if not part:
+            raise UserError(f'holdout={self.holdout} leaves nothing of the {len(data)} lines of {self.ann_file}.')
+        return part
+
+    def __getitem__(self, index: int) -> dict:
+        """The packed sample ``dict(inputs=..., data_samples=...)``."""
+        if not self._fully_initialized:
+            self.full_init()
+        skipped: list[str] = []
+        for candidate in self._candidates(index):
+            try:
+                sample = self.prepare_data(candidate)
+            except UNREADABLE:
+                skipped.append(self.get_data_info(candidate)['filename'])
+                continue
+            return self._label(sample, index, skipped)
+        raise UserError(
+            f'{len(skipped)} videos in a row cannot be decoded, from {skipped[0]} on; '
+            'is the folder of the videos (data_prefix) right?'
+        )
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        yield index
+        for step in range(1, min(self.max_refetch, len(self)) + 1):
+            yield (index + step) % len(self) if self.test_mode else self._rand_another()
+
+    def _label(self, sample: dict, index: int, skipped: list[str]) -> dict:
+        """Note on the sample what was skipped for it; in testing it stays the sample that was asked for."""
+        info = self.get_data_info(index)
+        about = sample['data_samples']
+        if self.test_mode:
+            about.set_gt_label(info['label'])
+            about.set_metainfo(dict(filename=info['filename'], skipped=tuple(skipped[:1])))
+        elif skipped:
+            about.set_metainfo(dict(skipped=tuple(skipped)))
+        return sample

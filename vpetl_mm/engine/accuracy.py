@@ -1,0 +1,64 @@
+"""Top-1, top-5 and mean class accuracy, with the predictions on request."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+
+
+class PETLAccuracy(BaseMetric):
+    """Accuracies in percent over videos or images; what could not be decoded counts as wrong in each.
+
+    Args:
+        topk: the k of each top-k accuracy. Defaults to (1, 5).
+        dump: a CSV file to write the predictions to (file, label, prediction, scores). Defaults to None.
+        kwargs: of mmengine's BaseMetric.
+    """
+
+    default_prefix = 'acc'
+
+    def __init__(self, topk: Sequence[int] = (1, 5), dump: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.topk, self.dump = tuple(topk), dump
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep each sample's scores, label and origin."""
+        for sample in data_samples:
+            self.results.append(
+                dict(
+                    file=sample.get('filename', ''),
+                    label=int(sample['gt_label']),
+                    scores=sample['pred_score'].float().cpu().numpy(),
+                    readable=not sample.get('skipped'),
+                )
+            )
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """``top1``, ``top5`` and ``mean_class`` over all samples."""
+        labels = np.array([r['label'] for r in results])
+        readable = np.array([r['readable'] for r in results])
+        order = np.stack([np.argsort(-r['scores'], kind='stable') for r in results])
+        hits = (order == labels[:, None]) & readable[:, None]
+        metrics = {f'top{k}': 100.0 * hits[:, :k].any(1).mean() for k in self.topk}
+        per_class = [hits[labels == c, 0].mean() for c in np.unique(labels)]
+        metrics['mean_class'] = 100.0 * float(np.mean(per_class))
+        if self.dump:
+            self._write(results, order)
+        return {k: float(v) for k, v in metrics.items()}
+
+    def _write(self, results: list[dict], order: np.ndarray) -> None:
+        path = Path(self.dump)
+        partial = path.with_suffix('.partial')
+        with open(partial, 'w', newline='', encoding='utf-8', errors='surrogateescape') as stream:
+            writer = csv.writer(stream)
+            writer.writerow(['file', 'label', 'prediction', 'readable', 'scores'])
+            for result, ranked in zip(results, order, strict=True):
+                scores = ' '.join(f'{s:.6g}' for s in result['scores'])
+                prediction = int(ranked[0]) if result['readable'] else ''
+                writer.writerow([result['file'], result['label'], prediction, int(result['readable']), scores])
+        partial.replace(path)

@@ -1,0 +1,116 @@
+"""Adapter files: what was trained and the head, and the proof that they meet the base they were trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..models.base_weights import file_sha256
+
+FORMAT = 1
+_sha256_once = cache(file_sha256)
+
+
+def frozen_digests(model: nn.Module) -> dict[str, str]:
+    """The SHA-256 of every frozen parameter of the backbone, by name."""
+    frozen = ((n, p) for n, p in model.backbone.named_parameters() if not p.requires_grad)
+    return {n: hashlib.sha256(p.detach().cpu().contiguous().numpy().tobytes()).hexdigest() for n, p in frozen}
+
+
+def frozen_sha256(model: nn.Module) -> str:
+    """One SHA-256 over all frozen parameters of the backbone, names included."""
+    lines = (f'{n} {digest}\n' for n, digest in sorted(frozen_digests(model).items()))
+    return hashlib.sha256(''.join(lines).encode()).hexdigest()
+
+
+def adapter_keys(model: nn.Module) -> list[str]:
+    """The keys of an adapter file: what is trained, and the whole head also where it is frozen."""
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    return [k for k in model.state_dict() if k in trained or k.startswith(f'{model.head_name}.')]
+
+
+def changed_buffers(model: nn.Module) -> list[str]:
+    """The backbone's buffers that are no longer what they were when the model was initialised."""
+    at_start = getattr(model, 'initial_buffers', {})
+    return [n for n, b in model.named_buffers() if n in at_start and not torch.equal(b.cpu(), at_start[n])]
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of an adapter file."""
+    state = model.state_dict()
+    return {k: state[k].detach().cpu() for k in [*adapter_keys(model), *changed_buffers(model)]}
+
+
+def adapter_meta(model: nn.Module) -> dict[str, Any]:
+    """What an adapter file says of the base that it belongs to."""
+    base = model.base
+    about = None if base is None else dict(file=str(base['file']), sha256=_sha256_once(base['file']))
+    return dict(adapter_format=FORMAT, base=about, frozen_sha256=frozen_sha256(model))
+
+
+def load_trained(model: nn.Module, file: str | Path) -> dict[str, Any]:
+    """Load an adapter file, or a run's full state, into a model whose base is loaded.
+
+    Args:
+        model: initialised: base in place, deltas and head present.
+        file: ``adapter_*.pth``, ``best_*.pth`` or ``epoch_*.pth``.
+
+    Returns:
+        The file's ``meta``.
+
+    Raises:
+        UserError: when the file is missing or unreadable, belongs to another config, or was trained on
+            another base; the model is then unchanged.
+    """
+    content = read_checkpoint(file)
+    state, meta = content['state_dict'], content.get('meta', {})
+    is_adapter = 'adapter_format' in meta
+    wanted = adapter_keys(model) if is_adapter else list(model.state_dict())
+    _check_keys(model, file, state, wanted)
+    if is_adapter and meta['frozen_sha256'] != frozen_sha256(model):
+        theirs, ours = _base_name(meta['base']), _base_name(model.base)
+        raise UserError(
+            f'{file} was trained on the base {theirs}, and the backbone that the config loads ({ours}) has other '
+            f'weights; point model.base at the base it was trained on.'
+        )
+    model.load_state_dict(state, strict=False)
+    return meta
+
+
+def read_checkpoint(file: str | Path) -> dict[str, Any]:
+    """A checkpoint as written by this project, read with ``weights_only=True``."""
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f'The checkpoint {path} does not exist.')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f'The checkpoint {path} is broken or not safe to read ({reason}).') from error
+    if not isinstance(content, dict) or not isinstance(content.get('state_dict'), dict):
+        raise UserError(f'{path} is no checkpoint of this project: it has no state_dict.')
+    return content
+
+
+def _base_name(base: dict[str, Any] | None) -> str:
+    return 'random, base=None' if base is None else str(base['file'])
+
+
+def _check_keys(model: nn.Module, file: str | Path, state: dict[str, Tensor], wanted: list[str]) -> None:
+    shapes = {k: v.shape for k, v in model.state_dict().items()}
+    for key in wanted:
+        if key not in state:
+            raise UserError(f'{file} is for another config: it lacks {key}, which this config trains or loads.')
+    for key, value in state.items():
+        if key not in shapes:
+            raise UserError(f'{file} is for another config: it holds {key}, which this model has not.')
+        if value.shape != shapes[key]:
+            raise UserError(
+                f'{file} is for another config: {key} is {tuple(value.shape)} there and {tuple(shapes[key])} here.'
+            )

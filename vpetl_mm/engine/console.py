@@ -1,0 +1,42 @@
+"""What a person sees: the console shows progress and results, the log file holds everything."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from mmengine.logging import MMLogger
+
+from ..compat import HARMLESS_WARNINGS
+
+PACKAGE = str(Path(__file__).parents[1])
+# the libraries' own lines that a person wants: progress with time left, scores, and what was saved
+SHOWN = ('logger_hook.py', 'checkpoint_hook.py')
+# warnings of the libraries that ask for nothing: the log file has them
+HIDDEN = (*HARMLESS_WARNINGS, r'.*Failed to search registry.*', r'.*"FileClient".*', r'.*is not a meta file.*', r'.*is the alias of.*')
+NOISE = ('Exp name:',)
+
+
+def _for_people(record: logging.LogRecord) -> bool:
+    if record.levelno >= logging.WARNING:
+        return not any(re.match(p, record.getMessage(), re.DOTALL) for p in HIDDEN)
+    ours = record.pathname.startswith(PACKAGE) or Path(record.pathname).name in SHOWN
+    return ours and not record.getMessage().startswith(NOISE)
+
+
+class _PlainFormatter(logging.Formatter):
+    """The message alone, with its level where it matters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {text}'
+
+
+def quiet(logger: MMLogger) -> MMLogger:
+    """Let only what a person needs through to the logger's console handler."""
+    for handler in logger.handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.addFilter(_for_people)
+            handler.setFormatter(_PlainFormatter())
+    return logger

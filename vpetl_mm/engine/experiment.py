@@ -1,0 +1,134 @@
+"""One experiment: from a config to a trained model and its figures. What the tools and the demo call."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import Config
+
+from ..config import load_config
+from ..errors import UserError
+from .preflight import check_inputs
+from .runner import PETLRunner
+
+
+@dataclass
+class Options:
+    """What a command line says beside the config.
+
+    Args:
+        work_dir: where the run's files go. Defaults to ``work_dirs/<config name>``.
+        resume: ``'auto'`` continues the run's last checkpoint, a path continues that one; None starts anew.
+        amp: train in mixed precision (bfloat16).
+        launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``.
+        cfg_options: dotted keys to override.
+    """
+
+    work_dir: str | None = None
+    resume: str | None = None
+    amp: bool = False
+    launcher: str = 'none'
+    cfg_options: dict[str, Any] | None = None
+
+
+def prepare(config: str | Path | Config, options: Options) -> Config:
+    """The config as it will run, options merged in.
+
+    Raises:
+        UserError: for a config that cannot be an experiment.
+    """
+    cfg = load_config(config, options.cfg_options)
+    name = Path(cfg.filename).stem if cfg.filename else cfg.get('experiment_name', 'experiment')
+    cfg.work_dir = options.work_dir or cfg.get('work_dir') or str(Path('work_dirs', name))
+    cfg.launcher = options.launcher
+    if cfg.get('load_from'):
+        raise UserError('load_from loads without checking; name pre-trained weights in model.base instead.')
+    cfg.resume = options.resume is not None
+    if options.resume and options.resume != 'auto':
+        if not Path(options.resume).is_file():
+            raise UserError(f'The checkpoint {options.resume} to resume from does not exist.')
+        cfg.load_from = options.resume
+    if options.amp:
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+    _apply_holdout(cfg)
+    return cfg
+
+
+def _apply_holdout(cfg: Config) -> None:
+    """Hold ``holdout.fraction`` of the training list out for validation; at 0 there is no validation.
+
+    The figure reported is then the last epoch's; with a hold-out it may be that of the best epoch on it.
+    """
+    holdout = cfg.get('holdout')
+    if holdout is None:
+        return
+    if not holdout['fraction']:
+        cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+        return
+    for loader in ('train_dataloader', 'val_dataloader'):
+        cfg[loader].dataset.update(holdout=holdout['fraction'], holdout_seed=holdout['seed'])
+    cfg.default_hooks.checkpoint.save_best = 'acc/top1'
+
+
+def _start_process_group(cfg: Config) -> None:
+    """On the CPU, join the other processes through gloo: mmengine's own start-up asks for a CUDA device."""
+    if cfg.launcher == 'none' or torch.cuda.is_available() or torch.distributed.is_initialized():
+        return
+    if cfg.launcher != 'pytorch' or 'RANK' not in os.environ:
+        raise UserError(f'--launcher {cfg.launcher} needs torchrun (see tools/dist_train.sh) or GPUs.')
+    torch.distributed.init_process_group('gloo')
+
+
+def train(cfg: Config) -> PETLRunner:
+    """Train; the runner that did it, for its model and its figures.
+
+    Raises:
+        UserError: when an input is missing or wrong; nothing is written then.
+    """
+    check_inputs(cfg, ('train_dataloader', 'val_dataloader'))
+    _start_process_group(cfg)
+    runner = PETLRunner.from_cfg(_without_test(cfg))
+    runner.train()
+    return runner
+
+
+def test(cfg: Config, checkpoint: str | Path, dump: str | None = None) -> dict[str, float]:
+    """Test a checkpoint on the test set: ``acc/top1``, ``acc/top5``, ``acc/mean_class`` in percent.
+
+    Args:
+        cfg: the experiment, prepared.
+        checkpoint: of the same experiment.
+        dump: a CSV file for the predictions.
+
+    Raises:
+        UserError: when an input is missing, or the checkpoint belongs to another config or base.
+    """
+    if not Path(checkpoint).is_file():
+        raise UserError(f'The checkpoint {checkpoint} does not exist.')
+    check_inputs(cfg, ('test_dataloader',))
+    _start_process_group(cfg)
+    cfg = _only_test(cfg)
+    cfg.test_evaluator.dump = dump
+    runner = PETLRunner.from_cfg(cfg)
+    runner.prepare_test(checkpoint)
+    return runner.test()
+
+
+def _without_test(cfg: Config) -> Config:
+    cfg = cfg.copy()
+    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+    return cfg
+
+
+def _only_test(cfg: Config) -> Config:
+    cfg = cfg.copy()
+    cfg.load_from, cfg.resume = None, False
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        cfg[key] = None
+    for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+        cfg[key] = None
+    return cfg
