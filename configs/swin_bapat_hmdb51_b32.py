@@ -1,5 +1,10 @@
-_base_ = ['_base_/models/swin_b_k400.py', '_base_/methods/bapat.py', '_base_/datasets/hmdb51_f8.py',
-         '_base_/schedules/video_70e.py', '_base_/runtime.py']
+_base_ = [
+    '_base_/models/swin_b_k400.py',
+    '_base_/methods/bapat.py',
+    '_base_/datasets/hmdb51_f8.py',
+    '_base_/schedules/video_70e.py',
+    '_base_/runtime.py',
+]
 petl = _base_.petl
 petl.deltas.patt.d_bottle = 32
 petl.train = []  # the classification layer stays random and frozen, as in the paper

@@ -57,9 +57,7 @@ class Golden:
         c, deltas = self.config, {}
         if c['att_prefix']:
             slots = c['att_prefix_mode'].removeprefix('patt_')
-            deltas['patt'] = dict(
-                type='PATT', slots=slots, d_bottle=c['att_mid_dim'], scale=c['att_prefix_scale']
-            )
+            deltas['patt'] = dict(type='PATT', slots=slots, d_bottle=c['att_mid_dim'], scale=c['att_prefix_scale'])
         if c['ffn_adapt']:
             deltas['adapter'] = dict(
                 type='AdaptMLP',

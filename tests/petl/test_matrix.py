@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 from dataclasses import dataclass
 from itertools import pairwise
@@ -118,9 +117,7 @@ def expected_names(case: Case) -> dict[str, tuple[int, ...]]:
 def plain_of(model: nn.Module, **options: Any) -> nn.Module:
     """The same model without deltas, with the same weights."""
     plain = tiny.tiny(**options)
-    missing = plain.load_state_dict(
-        {k: v for k, v in model.state_dict().items() if '.deltas.' not in k}, strict=True
-    )
+    missing = plain.load_state_dict({k: v for k, v in model.state_dict().items() if '.deltas.' not in k}, strict=True)
     assert not missing.missing_keys
     return plain
 
@@ -196,19 +193,11 @@ def test_freezing_the_head_leaves_the_deltas(case):
 
 
 @every_case
-@pytest.mark.parametrize('how', ['deepcopy', 'pickle', 'torch.save'])
+@pytest.mark.parametrize('how', ['deepcopy', 'pickle'])
 def test_copies_are_equal_and_independent(case, how):
     model = tiny.tiny(case.deltas)
     before = features(model, tiny.clip())
-    if how == 'deepcopy':
-        twin = copy.deepcopy(model)
-    elif how == 'pickle':
-        twin = pickle.loads(pickle.dumps(model))
-    else:
-        file = io.BytesIO()
-        torch.save(model, file)
-        file.seek(0)
-        twin = torch.load(file, weights_only=False)
+    twin = copy.deepcopy(model) if how == 'deepcopy' else pickle.loads(pickle.dumps(model))
     assert list(twin.state_dict()) == list(model.state_dict())
     assert tiny.trainable(twin) == tiny.trainable(model)
     assert twin.plan.model is twin
@@ -229,10 +218,10 @@ def test_compiles_without_a_graph_break(case):
         torch.testing.assert_close(compiled(tiny.clip()), expected, atol=1e-6, rtol=1e-6)
 
 
-def bounds_hold(weight: Tensor, fan_in: int) -> bool:
-    """Drawn as nn.Linear draws: uniform within 1 / sqrt(fan_in), and not narrower."""
-    bound = fan_in**-0.5
-    return bool(weight.abs().max() <= bound and weight.abs().max() > 0.5 * bound)
+def bounds_hold(drawn: Tensor, fan_in: int) -> bool:
+    """Drawn as nn.Linear draws: uniform within 1 / sqrt(fan_in), and, where many are drawn, not narrower."""
+    bound, largest = fan_in**-0.5, drawn.abs().max()
+    return bool(0 < largest <= bound and (drawn.numel() < 16 or largest > 0.5 * bound))
 
 
 @every_case

@@ -1,9 +1,9 @@
-"""Demo clips: real handwritten digits (scikit-learn, 8x8) in motion, as short H.264 files with VideoDataset lists.
+"""Demo clips: real handwritten digits (scikit-learn, 8x8) in motion, as H.264 files and VideoDataset lists.
 
 A clip is 8 frames of 32x32 RGB. Its class is how the digit moves; which digit, its colour, its size and the
-background are drawn at random. The canvas wraps round (what leaves at one edge comes back at the opposite one) and
-the start is uniform on it, so that the digit's place in any one frame is uniform for every class: one frame says
-nothing, and the target's classes differ in the order of the frames only.
+background are drawn at random. The canvas wraps round (what leaves at one edge comes back at the opposite
+one) and the start is uniform on it, so that the digit's place in any one frame is uniform for every class: one
+frame says nothing, and the target's classes differ in the order of the frames only.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ POOL_SHARES = {
     'target_val': 0.05,
     'target_test': 0.15,
 }
-# Measured on these clips: 444 keeps the colours of thin strokes (420: five times the error) at the same speed; one
-# key frame per clip, and no B-frames, is the smallest and as fast to decode as key frames only.
+# Measured on these clips: 444 keeps the colours of thin strokes (420: five times the error) at the same speed;
+# one key frame per clip and no B-frames is the smallest, and as fast to decode as key frames only.
 ENCODER = {'preset': 'ultrafast', 'crf': '20', 'g': str(FRAMES), 'bf': '0', 'threads': '1'}
 
 
@@ -66,7 +66,7 @@ def digit_images() -> np.ndarray:
 
 @cache
 def digit_pools(seed: int = 0) -> dict[str, np.ndarray]:
-    """Which digit images each split draws from: split name to indices, pairwise disjoint, shuffled by ``seed``."""
+    """Which digit images each split draws from: split to indices, pairwise disjoint, shuffled by ``seed``."""
     order = np.random.default_rng(seed).permutation(len(digit_images()))
     cuts = np.round(np.cumsum(list(POOL_SHARES.values()))[:-1] * len(order)).astype(int)
     return dict(zip(POOL_SHARES, np.split(order, cuts), strict=True))
@@ -84,20 +84,20 @@ def _there_and_back(degrees: float, time: np.ndarray, rng: np.random.Generator) 
 
 
 def _circle(sign: int, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Offsets [8, 2] in pixels: most of a circle from a random phase; sign 1 is clockwise as seen on the screen."""
+    """Offsets [8, 2] in pixels: most of a circle from a random phase; sign 1 is clockwise on the screen."""
     angle = rng.uniform(0, 2 * np.pi) + sign * rng.uniform(0.6, 0.9) * time
     return rng.uniform(2.5, 4.0) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def _change_speed(forward: bool, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Offsets [8, 2] in pixels: straight on a random compass heading, from near rest (or, reversed, to it)."""
+    """Offsets [8, 2] in pixels: straight on a random heading, from near rest (or, reversed, to it)."""
     clock = time if forward else time - time[-1]
     path = (0.2 * np.abs(clock) + rng.uniform(0.18, 0.3) * clock**2) * np.sign(clock)
     return path[:, None] * _heading(45 * rng.integers(8))
 
 
 def trajectory(domain: str, label: int, rng: np.random.Generator) -> np.ndarray:
-    """Centres [8, 2] of the digit as (x, y) in pixels, not wrapped; modulo 32 each is uniform over the canvas."""
+    """Centres [8, 2] of the digit as (x, y) in pixels, not wrapped; modulo 32 each is uniform."""
     time = np.arange(FRAMES, dtype=float)
     if domain == 'source':
         offsets = time[:, None] * rng.uniform(1.2, 2.6) * _heading(45 * label)
@@ -224,12 +224,12 @@ def make_demo_clips(
 ) -> None:
     """Write the clips, one list of 'clips/<split>/<index>.mp4 LABEL' for each split, and the class names.
 
-    Returns at once where the same settings have been written in full; what other settings, or an interrupted call,
-    have left is removed and made again.
+    Returns at once where the same settings have been written in full; what other settings, or an interrupted
+    call, have left is removed and made again.
 
     Args:
         root: the folder to write to.
-        counts: clips in each split, such as ``{'source_train': 4000}``; the splits are those of ``POOL_SHARES``.
+        counts: clips in each split of ``POOL_SHARES`` that is wanted, such as ``{'source_train': 4000}``.
         seed: decides every clip, whatever ``workers`` is.
         workers: processes.
         progress: show a bar with the time left.

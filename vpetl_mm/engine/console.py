@@ -14,7 +14,13 @@ PACKAGE = str(Path(__file__).parents[1])
 # the libraries' own lines that a person wants: progress with time left, scores, and what was saved
 SHOWN = ('logger_hook.py', 'checkpoint_hook.py')
 # warnings of the libraries that ask for nothing: the log file has them
-HIDDEN = (*HARMLESS_WARNINGS, r'.*Failed to search registry.*', r'.*"FileClient".*', r'.*is not a meta file.*', r'.*is the alias of.*')
+HIDDEN = (
+    *HARMLESS_WARNINGS,
+    r'.*Failed to search registry.*',
+    r'.*"FileClient".*',
+    r'.*is not a meta file.*',
+    r'.*is the alias of.*',
+)
 NOISE = ('Exp name:',)
 
 
@@ -33,10 +39,12 @@ class _PlainFormatter(logging.Formatter):
         return text if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {text}'
 
 
-def quiet(logger: MMLogger) -> MMLogger:
-    """Let only what a person needs through to the logger's console handler."""
+def quiet(logger: MMLogger, errors_only: bool = False) -> MMLogger:
+    """Let only what a person needs through to the logger's console handler; or errors alone."""
     for handler in logger.handlers:
         if type(handler) is logging.StreamHandler:
             handler.addFilter(_for_people)
             handler.setFormatter(_PlainFormatter())
+            if errors_only:
+                handler.setLevel(logging.ERROR)
     return logger

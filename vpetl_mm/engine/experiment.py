@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine import Config
+from mmengine.hooks import Hook
 
 from ..config import load_config
 from ..errors import UserError
@@ -83,7 +85,7 @@ def _start_process_group(cfg: Config) -> None:
     torch.distributed.init_process_group('gloo')
 
 
-def train(cfg: Config) -> PETLRunner:
+def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     """Train; the runner that did it, for its model and its figures.
 
     Raises:
@@ -92,11 +94,15 @@ def train(cfg: Config) -> PETLRunner:
     check_inputs(cfg, ('train_dataloader', 'val_dataloader'))
     _start_process_group(cfg)
     runner = PETLRunner.from_cfg(_without_test(cfg))
+    for hook in hooks:
+        runner.register_hook(hook)
     runner.train()
     return runner
 
 
-def test(cfg: Config, checkpoint: str | Path, dump: str | None = None) -> dict[str, float]:
+def test(
+    cfg: Config, checkpoint: str | Path, dump: str | None = None, hooks: Sequence[Hook] = ()
+) -> dict[str, float]:
     """Test a checkpoint on the test set: ``acc/top1``, ``acc/top5``, ``acc/mean_class`` in percent.
 
     Args:
@@ -114,6 +120,8 @@ def test(cfg: Config, checkpoint: str | Path, dump: str | None = None) -> dict[s
     cfg = _only_test(cfg)
     cfg.test_evaluator.dump = dump
     runner = PETLRunner.from_cfg(cfg)
+    for hook in hooks:
+        runner.register_hook(hook)
     runner.prepare_test(checkpoint)
     return runner.test()
 

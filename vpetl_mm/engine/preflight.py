@@ -14,7 +14,8 @@ from ..models.base_weights import how_to_get
 def _base(cfg: Config) -> Iterator[str]:
     base = cfg.model.get('base')
     if base and base.get('file') and not Path(base['file']).is_file():
-        yield f'pre-trained weights {base["file"]}: {how_to_get(base)}'
+        how = how_to_get(base) if base.get('url') else cfg.get('data_help', how_to_get(base))
+        yield f'pre-trained weights {base["file"]}: {how}'
 
 
 def _data(cfg: Config, loader: str) -> Iterator[str]:

@@ -25,7 +25,7 @@ class PETLRunner(Runner):
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """mmengine's logger, with the console for people and everything in the file."""
-        return quiet(super().build_logger(*args, **kwargs))
+        return quiet(super().build_logger(*args, **kwargs), self.cfg.get('console') == 'errors')
 
     @property
     def plain_model(self) -> nn.Module:

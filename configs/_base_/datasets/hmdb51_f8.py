@@ -2,8 +2,10 @@
 _base_ = 'ssv2_f8.py'
 num_classes = 51
 _data = dict(
-    data_prefix=dict(video='data/hmdb51/videos'), num_classes=num_classes,
-    metainfo=dict(classes='data/hmdb51/classes.txt'))
+    data_prefix=dict(video='data/hmdb51/videos'),
+    num_classes=num_classes,
+    metainfo=dict(classes='data/hmdb51/classes.txt'),
+)
 train_dataloader = dict(dataset=dict(ann_file='data/hmdb51/train.txt', **_data))
 val_dataloader = dict(dataset=dict(ann_file='data/hmdb51/train.txt', **_data))
 test_dataloader = dict(dataset=dict(ann_file='data/hmdb51/test.txt', **_data))

@@ -2,7 +2,7 @@
 # the official validation list, and nothing is ever chosen on it.
 num_classes = 174
 data_help = 'a list has a line "path label" for each video; see data/README.md'
-holdout = dict(fraction=0., seed=0)  # share of the training list to validate on; 0: none, the last epoch is reported
+holdout = dict(fraction=0.0, seed=0)  # share of the training list to validate on; 0: none, the last epoch is reported
 dataset_type = 'PETLVideoDataset'
 metainfo = dict(classes='data/ssv2/classes.txt')
 
@@ -13,7 +13,8 @@ train_pipeline = [
     dict(type='MultiScaleCrop', input_size=224, scales=(1, 0.875, 0.75, 0.66), num_fixed_crops=13),
     dict(type='Resize', scale=(224, 224), keep_ratio=False),
     dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs')]
+    dict(type='PackActionInputs'),
+]
 val_pipeline = [
     dict(type='DecordInit'),
     dict(type='SampleFrames', clip_len=8, frame_interval=2, num_clips=1, test_mode=True),
@@ -21,7 +22,8 @@ val_pipeline = [
     dict(type='Resize', scale=(-1, 224)),
     dict(type='CenterCrop', crop_size=224),
     dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs')]
+    dict(type='PackActionInputs'),
+]
 test_pipeline = [  # 4 clips in time x 3 crops in space, their logits averaged
     dict(type='DecordInit'),
     dict(type='SampleFrames', clip_len=8, frame_interval=2, num_clips=4, test_mode=True),
@@ -29,7 +31,8 @@ test_pipeline = [  # 4 clips in time x 3 crops in space, their logits averaged
     dict(type='Resize', scale=(-1, 224)),
     dict(type='ThreeCrop', crop_size=224),
     dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs')]
+    dict(type='PackActionInputs'),
+]
 
 train_dataloader = dict(
     batch_size=16,
@@ -44,7 +47,9 @@ train_dataloader = dict(
         data_prefix=dict(video='data/ssv2/videos'),
         num_classes=num_classes,
         metainfo=metainfo,
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=16,
     num_workers=8,
@@ -57,7 +62,9 @@ val_dataloader = dict(
         metainfo=metainfo,
         held_out=True,
         pipeline=val_pipeline,
-        test_mode=True))
+        test_mode=True,
+    ),
+)
 test_dataloader = dict(
     batch_size=2,
     num_workers=8,
@@ -69,6 +76,8 @@ test_dataloader = dict(
         num_classes=num_classes,
         metainfo=metainfo,
         pipeline=test_pipeline,
-        test_mode=True))
+        test_mode=True,
+    ),
+)
 val_evaluator = dict(type='PETLAccuracy')
 test_evaluator = dict(type='PETLAccuracy')

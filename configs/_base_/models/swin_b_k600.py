@@ -4,4 +4,6 @@ model = dict(
     base=dict(
         file='data/weights/swin_base_patch244_window877_kinetics600_22k.pth',
         url='https://github.com/SwinTransformer/storage/releases/download/v1.0.4/'
-        'swin_base_patch244_window877_kinetics600_22k.pth'))
+        'swin_base_patch244_window877_kinetics600_22k.pth',
+    )
+)

@@ -2,13 +2,16 @@
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     constructor='PETLOptimWrapperConstructor',
-    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.))
+    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0),
+)
 # lr * total batch / 256, accumulation included: 0.025 at 16 clips x 4 GPUs
 auto_scale_lr = dict(enable=True, base_batch_size=256)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=0., T_max=60, by_epoch=True, begin=10, end=70,
-         convert_to_iter_based=True)]
+    dict(
+        type='CosineAnnealingLR', eta_min=0.0, T_max=60, by_epoch=True, begin=10, end=70, convert_to_iter_based=True
+    ),
+]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=70, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

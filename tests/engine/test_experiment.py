@@ -1,0 +1,258 @@
+"""Training and testing for real: what a run writes, resumes, repeats and refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPO
+
+from vpetl_mm import UserError
+from vpetl_mm.engine.experiment import test as run_test
+from vpetl_mm.engine.experiment import train
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, map_location='cpu', weights_only=True)['state_dict']
+
+
+def assert_same(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert torch.equal(value, other[key]), key
+
+
+def adapter(run: Path, epoch: int = 2) -> dict[str, torch.Tensor]:
+    return state(run / f'adapter_epoch_{epoch}.pth')
+
+
+def test_a_run_writes_an_adapter_and_its_full_state(ready, tmp_path, clips):
+    runner = train(ready())
+    run = tmp_path / 'run'
+    small, full = adapter(run), state(run / 'epoch_2.pth')
+    trained = {n for n, p in runner.plain_model.named_parameters() if p.requires_grad}
+    assert trained and set(small) == trained
+    assert any(k.startswith('cls_head.') for k in small)
+    assert set(full) == set(runner.plain_model.state_dict())
+    meta = torch.load(run / 'adapter_epoch_2.pth', weights_only=True)['meta']
+    assert meta['base']['file'] == f'{clips}/base.pth' and len(meta['base']['sha256']) == 64
+    assert 'PETLRecognizer3D' in meta['cfg'] and meta['dataset_meta']['classes'] is not None
+    assert list(run.glob('*/vis_data/events.out.tfevents*')), 'TensorBoard'
+    assert not list(run.glob('*.partial'))
+
+
+def test_the_frozen_backbone_is_the_base(ready, tmp_path, clips):
+    train(ready())
+    base = torch.load(clips / 'base.pth', weights_only=True)
+    full = state(tmp_path / 'run/epoch_2.pth')
+    for key, value in base.items():
+        assert torch.equal(full[f'backbone.{key}'], value), key
+
+
+def test_testing_gives_the_accuracies_of_its_predictions(ready, tmp_path):
+    cfg = ready()
+    train(cfg)
+    scores = run_test(cfg, tmp_path / 'run/adapter_epoch_2.pth', str(tmp_path / 'p.csv'))
+    rows = [line.split(',') for line in (tmp_path / 'p.csv').read_text().splitlines()[1:]]
+    assert len(rows) == 12
+    right = [row[1] == row[2] for row in rows]
+    assert scores['acc/top1'] == pytest.approx(100 * np.mean(right))
+    logits = np.array([[float(v) for v in row[4].split()] for row in rows])
+    labels = np.array([int(row[1]) for row in rows])
+    top5 = [label in np.argsort(-logit)[:5] for label, logit in zip(labels, logits, strict=True)]
+    assert scores['acc/top5'] == pytest.approx(100 * np.mean(top5))
+    per_class = [np.mean([r for r, x in zip(right, labels, strict=True) if x == c]) for c in np.unique(labels)]
+    assert scores['acc/mean_class'] == pytest.approx(100 * np.mean(per_class))
+
+
+def test_adapter_and_full_state_test_alike(ready, tmp_path):
+    cfg = ready()
+    train(cfg)
+    one = run_test(cfg, tmp_path / 'run/adapter_epoch_2.pth', str(tmp_path / 'a.csv'))
+    other = run_test(cfg, tmp_path / 'run/epoch_2.pth', str(tmp_path / 'b.csv'))
+    assert one == other
+    assert (tmp_path / 'a.csv').read_text() == (tmp_path / 'b.csv').read_text()
+
+
+def test_one_seed_is_one_result_and_another_is_another(ready, tmp_path):
+    train(ready('one'))
+    train(ready('two'))
+    train(ready('three', randomness__seed=1))
+    assert_same(adapter(tmp_path / 'one'), adapter(tmp_path / 'two'))
+    other = adapter(tmp_path / 'three')
+    assert any(not torch.equal(v, other[k]) for k, v in adapter(tmp_path / 'one').items())
+
+
+def test_resuming_equals_never_having_stopped(ready, tmp_path):
+    train(ready('whole'))
+    train(ready('halves', train_cfg__max_epochs=1))
+    train(ready('halves', resume='auto'))
+    assert_same(adapter(tmp_path / 'whole'), adapter(tmp_path / 'halves'))
+
+
+def test_a_killed_run_resumes_from_its_last_finished_epoch(ready, config, tmp_path):
+    epochs = {'train_cfg__max_epochs': 4}
+    train(ready('whole', **epochs))
+    command = [sys.executable, 'tools/train.py', str(config), '--work-dir', str(tmp_path / 'killed')]
+    command += ['--cfg-options', 'train_cfg.max_epochs=4']
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 90
+        while not (tmp_path / 'killed/epoch_1.pth').exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not (tmp_path / 'killed/adapter_epoch_4.pth').exists()
+    train(ready('killed', resume='auto', **epochs))
+    assert_same(adapter(tmp_path / 'whole', 4), adapter(tmp_path / 'killed', 4))
+
+
+def test_augmentation_differs_from_epoch_to_epoch(ready, monkeypatch):
+    from mmaction.datasets.transforms import SampleFrames
+
+    seen: list[list[int]] = []
+    original = SampleFrames.transform
+
+    def spy(self, results):
+        seen.append(np.random.randint(1 << 30, size=1).tolist())
+        return original(self, results)
+
+    monkeypatch.setattr(SampleFrames, 'transform', spy)
+    train(ready(train_dataloader__num_workers=0))
+    assert len(seen) == 48
+    assert not {tuple(s) for s in seen[:24]} & {tuple(s) for s in seen[24:]}
+
+
+def test_amp_trains_in_bfloat16_on_the_cpu(ready, tmp_path, monkeypatch):
+    kinds = set()
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(q, *args, **kwargs):
+        kinds.add(q.dtype)
+        return original(q, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', spy)
+    train(ready(amp=True))
+    assert kinds == {torch.bfloat16}
+    assert all(torch.isfinite(v).all() and v.dtype == torch.float32 for v in adapter(tmp_path / 'run').values())
+
+
+def test_accumulation_equals_the_large_batch(ready, tmp_path):
+    still = {'model__backbone__drop_path_rate': 0.0, 'auto_scale_lr__enable': True}
+    sgd = {'optim_wrapper__optimizer': dict(type='SGD', lr=1.0, _delete_=True)}
+    one = train(ready('large', train_dataloader__batch_size=8, **still, **sgd))
+    two = train(ready('small', train_dataloader__batch_size=2, optim_wrapper__accumulative_counts=4, **still, **sgd))
+    rates = [r.optim_wrapper.optimizer.param_groups[0]['lr'] for r in (one, two)]
+    assert rates[0] == rates[1] == pytest.approx(8 / 256)
+    small = adapter(tmp_path / 'small')
+    for key, value in adapter(tmp_path / 'large').items():
+        torch.testing.assert_close(value, small[key], atol=1e-5, rtol=1e-4)
+
+
+def test_activation_checkpointing_changes_nothing_but_memory(ready, tmp_path):
+    train(ready('plain'))
+    train(ready('checkpointed', model__backbone__with_cp=True))
+    checkpointed = adapter(tmp_path / 'checkpointed')
+    for key, value in adapter(tmp_path / 'plain').items():
+        torch.testing.assert_close(value, checkpointed[key], atol=1e-6, rtol=1e-4)
+
+
+def test_two_processes_equal_one_with_the_same_total_batch(ready, config, tmp_path):
+    still = {'model__backbone__drop_path_rate': 0.0}
+    train(ready('one', train_dataloader__batch_size=8, **still))
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29611']
+    command += ['tools/train.py', str(config), '--launcher', 'pytorch', '--work-dir', str(tmp_path / 'two')]
+    command += ['--cfg-options', 'model.backbone.drop_path_rate=0.0']
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = adapter(tmp_path / 'two')
+    for key, value in adapter(tmp_path / 'one').items():
+        torch.testing.assert_close(value, two[key], atol=1e-5, rtol=1e-4)
+
+
+def test_a_random_backbone_is_proved_by_its_seed(ready, tmp_path):
+    cfg = ready(model__base=None)
+    train(cfg)
+    file = tmp_path / 'run/adapter_epoch_2.pth'
+    assert run_test(cfg, file)['acc/top1'] >= 0
+    with pytest.raises(UserError, match='other weights'):
+        run_test(ready(model__base=None, randomness__seed=5), file)
+
+
+def test_an_adapter_meets_its_own_base_or_none(ready, tmp_path, clips):
+    train(ready())
+    file = tmp_path / 'run/adapter_epoch_2.pth'
+    with pytest.raises(UserError, match='random, base=None'):
+        run_test(ready(model__base=None), file)
+    other = torch.load(clips / 'base.pth', weights_only=True)
+    other['norm1.weight'] = other['norm1.weight'] + 1
+    torch.save(other, tmp_path / 'other.pth')
+    with pytest.raises(UserError, match='base.pth.*other.pth'):
+        run_test(ready(model__base__file=str(tmp_path / 'other.pth')), file)
+    with pytest.raises(UserError, match='another config'):
+        run_test(ready(model__petl__deltas__patt__d_bottle=3), file)
+    with pytest.raises(UserError, match='cannot be resumed'):
+        train(ready('again', resume=str(file)))
+
+
+def test_expect_params_is_held_to(ready, tmp_path):
+    with pytest.raises(UserError, match='expect_params is 12'):
+        train(ready(expect_params=12))
+    assert not list(tmp_path.glob('run/*.pth'))
+
+
+def test_a_holdout_is_validated_on_and_the_best_epoch_kept(clips, tmp_path):
+    from conftest import write_config
+
+    from vpetl_mm.engine.experiment import Options, prepare
+
+    extra = """
+holdout = dict(fraction=0.25, seed=0)
+val_dataloader = dict(
+    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='PETLVideoDataset', ann_file='{root}/target_train.txt', data_prefix=dict(video='{root}'),
+        num_classes=8, held_out=True, test_mode=True, pipeline=_base_.test_dataloader.dataset.pipeline))
+val_cfg = dict(type='ValLoop')
+val_evaluator = dict(type='PETLAccuracy')
+""".replace('{root}', str(clips))
+    cfg = prepare(write_config(clips, tmp_path / 'held.py', extra=extra), Options(str(tmp_path / 'run')))
+    runner = train(cfg)
+    fit, out = (
+        {d.get_data_info(i)['filename'] for i in range(len(d))}
+        for d in (runner.train_dataloader.dataset, runner.val_dataloader.dataset)
+    )
+    assert len(fit) == 18 and len(out) == 6 and not fit & out
+    best = list((tmp_path / 'run').glob('best_*.pth'))
+    assert len(best) == 1
+    assert set(state(best[0])) == set(adapter(tmp_path / 'run'))
+    assert run_test(cfg, best[0])['acc/top1'] >= 0
+
+
+def test_the_optimizer_holds_the_trainable_parameters_alone(ready):
+    runner = train(ready(train_cfg__max_epochs=1))
+    held = {id(p) for g in runner.optim_wrapper.optimizer.param_groups for p in g['params']}
+    assert held == {id(p) for p in runner.plain_model.parameters() if p.requires_grad}
+
+
+def test_a_frozen_weight_that_changes_is_found(ready, monkeypatch):
+    from vpetl_mm.engine.hooks import EpochSeedHook
+
+    def spoil(self, runner, *_, **__):
+        with torch.no_grad():
+            runner.model.backbone.patch_embed.proj.weight.add_(1)
+
+    monkeypatch.setattr(EpochSeedHook, 'after_train_epoch', spoil)
+    with pytest.raises(RuntimeError, match='patch_embed.proj.weight'):
+        train(ready())
+
+
+def test_environment_is_left_alone(ready):
+    before = dict(os.environ)
+    train(ready(train_cfg__max_epochs=1))
+    assert {k: v for k, v in os.environ.items() if k in before} == before

@@ -1,0 +1,110 @@
+"""Wrong input gets a sentence and exit status 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vpetl_mm.cli import run
+
+REPO = Path(__file__).parents[1]
+SSV2 = 'configs/swin_bapat_ssv2_b128.py'
+
+
+def call(tool: str, *argv: str) -> int:
+    """Run a tool in this process; its exit status."""
+    spec = importlib.util.spec_from_file_location(tool, REPO / 'tools' / f'{tool}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return run(module.main, module.parser, [str(a) for a in argv])
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """In an empty folder with the configs at hand."""
+    (tmp_path / 'configs').symlink_to(REPO / 'configs')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(capsys, tool, *argv) -> str:
+    before = set(Path().rglob('*'))
+    assert call(tool, *argv) == 2
+    assert set(Path().rglob('*')) == before, 'something was written'
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and 'Traceback' not in error
+    return error
+
+
+def test_all_missing_inputs_come_in_one_message(capsys):
+    error = refused(capsys, 'train', SSV2)
+    for part in (
+        SSV2,
+        'kinetics400_22k.pth',
+        'https://',
+        'data/ssv2/train.txt',
+        'data/ssv2/videos',
+        'data/README.md',
+    ):
+        assert part in error
+
+
+def test_a_config_that_does_not_exist_names_the_nearest(capsys):
+    assert SSV2 in refused(capsys, 'train', 'configs/swin_bapat_ssv2_b12.py')
+    assert SSV2 in refused(capsys, 'count_params', 'configs/swin_bapat_ssv2_b12.py')
+    refused(capsys, 'train', 'nowhere/at_all.py')
+
+
+def test_a_part_of_a_config_is_no_experiment(capsys):
+    assert 'not an experiment' in refused(capsys, 'count_params', 'configs/_base_/runtime.py')
+
+
+def test_a_config_with_a_mistake_in_it(capsys, tmp_path):
+    (tmp_path / 'bad.py').write_text('model = dict(\n')
+    assert 'bad.py' in refused(capsys, 'count_params', 'bad.py')
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('petl=dict(deltas=dict(patt=dict(type="PAT")))', ['PAT', 'PATT', 'AdaptMLP', 'LoRA']),
+        ('petl=dict(deltas=dict(patt=dict(at="mlp")))', ['mlp', 'qkv']),
+        ('petl=dict(deltas=dict(patt=dict(slots="vk")))', ['vk', 'q, k, v']),
+        ('petl=dict(deltas=dict(patt=dict(d_bottle=0)))', ['d_bottle', 'at least 1']),
+        ('petl=dict(deltas=dict(patt=dict(bottle=8)))', ['bottle', 'd_bottle']),
+        ('petl=dict(train=["heads"])', ['heads', 'head', 'attn.qkv']),
+        ('petl=dict(trains=["head"])', ['trains', 'train']),
+        ('petl=None', ['petl must be']),
+        ('base=dict(fil="x")', ['model.base']),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_valid_ones(capsys, tmp_path, text, said):
+    (tmp_path / 'child.py').write_text(f"_base_ = '{REPO}/{SSV2}'\nmodel = dict({text})\n")
+    error = refused(capsys, 'count_params', 'child.py')
+    assert all(s in error for s in said), error
+
+
+def test_json_counts(capsys):
+    assert call('count_params', SSV2, 'configs/demo_fc.py', '--json') == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [r['config'] for r in rows] == [SSV2, 'configs/demo_fc.py']
+    assert rows[0]['trainable'] == 6_379_438 and rows[0]['total'] == 87_638_984 + 6_379_438
+    assert rows[0]['by'] == {'head': 178_350, 'patt': 4_647_424, 'adapter': 1_553_664}
+
+
+@pytest.mark.parametrize('tool', ['train', 'test', 'count_params', 'demo'])
+def test_help_teaches(tool):
+    shown = subprocess.run(
+        [sys.executable, REPO / 'tools' / f'{tool}.py', '--help'], capture_output=True, text=True, check=True
+    ).stdout
+    assert 'examples:' in shown and '--debug' in shown
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert call('count_params', 'configs/none.py', '--debug') == 2
+    assert 'Traceback' in capsys.readouterr().err

@@ -1,0 +1,191 @@
+"""The demo: pre-train a small Video Swin on one domain, adapt it to another by every method, compare."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+
+from mmengine import Config
+from mmengine.fileio import list_from_file
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..datasets.demo_clips import make_demo_clips
+from ..engine.experiment import Options, prepare, test, train
+from ..engine.hooks.progress_hook import ProgressHook
+from .tradeoff import draw_tradeoff
+
+CLIPS = dict(source_train=4000, source_test=400, target_train=800, target_val=400, target_test=800)
+METHODS = (
+    'full',
+    'fc',
+    'lora',
+    'bitfit',
+    'adaptformer',
+    'patt',
+    'bapat',
+    'bapat_random_backbone',
+    'one_frame',
+)
+CONTROLS = ('bapat_random_backbone', 'one_frame')
+
+
+@dataclass
+class Row:
+    """One method's line: top-1 in percent and seconds (training and testing), the means over the seeds."""
+
+    method: str
+    params: int
+    share: float
+    top1: float
+    seconds: float
+    top1_per_seed: list[float] = field(default_factory=list)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of top-1 over the seeds."""
+        return stdev(self.top1_per_seed) if len(self.top1_per_seed) > 1 else 0.0
+
+
+class Demo:
+    """The demo's runs.
+
+    Args:
+        configs: the folder that holds ``demo_*.py``.
+        data: where clips and the pre-trained backbone go, as the configs name them.
+        work_dir: where the runs and the table go.
+        seeds: how many seeds each method is run with. The source is pre-trained once.
+        methods: which methods, in order.
+        clips: how many clips each split has.
+    """
+
+    def __init__(
+        self,
+        configs: Path,
+        data: Path,
+        work_dir: Path,
+        seeds: int = 1,
+        methods: Sequence[str] = METHODS,
+        clips: dict[str, int] | None = None,
+    ) -> None:
+        self.configs, self.data, self.work_dir = configs, data, work_dir
+        self.seeds, self.methods, self.clips = seeds, list(methods), clips or CLIPS
+        self.console = Console()
+
+    def run(self) -> list[Row]:
+        """Do it all; the table's rows."""
+        started = time.monotonic()
+        make_demo_clips(self.data, self.clips)
+        with Progress(
+            TextColumn('{task.description:>24}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn('clips, left'),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.console,
+        ) as progress:
+            self._begin(progress)
+            source = self._pretrain()
+            rows = [self._adapt(method) for method in self.methods]
+        self._write(rows, source, time.monotonic() - started)
+        return rows
+
+    def _begin(self, progress: Progress) -> None:
+        runs = [self._config('source')] + [self._config(m) for m in self.methods for _ in range(self.seeds)]
+        total = sum(_clips_of(cfg) for cfg in runs)
+        self._progress, self._task = progress, progress.add_task('', total=total)
+        self._done, self._total, self._started = 0, total, time.monotonic()
+
+    def _advance(self, clips: int) -> None:
+        self._done += clips
+        self._progress.advance(self._task, clips)
+
+    def _config(self, name: str, seed: int = 0) -> Config:
+        cfg = prepare(self.configs / f'demo_{name}.py', Options(work_dir=str(self.work_dir / name / f'seed_{seed}')))
+        cfg.randomness.seed = seed
+        cfg.experiment_name = f'demo_{name}_{seed}_{time.monotonic_ns()}'
+        cfg.console = 'errors'
+        return cfg
+
+    def _run(self, name: str, seed: int) -> tuple[dict, float, float, Path]:
+        """Train and test one config: its parameter counts, top-1, seconds, and trained weights."""
+        self._progress.update(self._task, description=f'{name}, seed {seed}' if self.seeds > 1 else name)
+        cfg = self._config(name, seed)
+        shutil.rmtree(cfg.work_dir, ignore_errors=True)
+        started = time.monotonic()
+        hooks = [ProgressHook(self._advance)]
+        runner = train(cfg, hooks)
+        counts = runner.plain_model.plan.count()
+        adapter = Path(cfg.work_dir, f'adapter_epoch_{runner.epoch}.pth')
+        scores = test(cfg, adapter, str(Path(cfg.work_dir, 'predictions.csv')), hooks)
+        return counts, scores['acc/top1'], time.monotonic() - started, adapter
+
+    def _pretrain(self) -> Row:
+        counts, top1, seconds, weights = self._run('source', 0)
+        partial = self.data / 'source_backbone.partial'
+        shutil.copyfile(weights, partial)
+        partial.replace(self.data / 'source_backbone.pth')
+        row = Row('source', counts['trainable'], 1.0, top1, seconds, [top1])
+        self._say(row)
+        return row
+
+    def _adapt(self, method: str) -> Row:
+        runs = [self._run(method, seed) for seed in range(self.seeds)]
+        counts, scores = runs[0][0], [top1 for _, top1, _, _ in runs]
+        share = counts['trainable'] / counts['total']
+        row = Row(method, counts['trainable'], share, mean(scores), mean(s for _, _, s, _ in runs), scores)
+        self._say(row)
+        return row
+
+    def _say(self, row: Row) -> None:
+        left = (time.monotonic() - self._started) / self._done * (self._total - self._done)
+        done = f'top-1 {row.top1:5.1f}, {row.seconds:4.0f} s'
+        self.console.print(f'{row.method:>24}  {done}; about {left / 60:.1f} minutes left', highlight=False)
+
+    def _write(self, rows: list[Row], source: Row, seconds: float) -> None:
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        note = (
+            f'Top-1 in percent on {self.clips["target_test"]} target clips, last epoch, {self.seeds} seed(s); '
+            f'the source, at {source.top1:.1f}, took {source.seconds:.0f} s; all of it {seconds / 60:.1f} minutes.\n'
+            'Controls: bapat_random_backbone has nothing pre-trained; one_frame is full tuning that sees one frame\n'
+            f'of each clip, where chance is {100 / 8:.1f}.'
+        )
+        table = render(rows)
+        (self.work_dir / 'table.json').write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
+        (self.work_dir / 'table.md').write_text(f'{table}\n\n{note}\n')
+        draw_tradeoff([r for r in rows if r.method != 'one_frame'], self.work_dir / 'tradeoff.png')
+        print(f'\n{table}\n\n{note}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
+
+
+def _clips_of(cfg: Config) -> int:
+    """How many clips a run trains on and tests, epochs counted."""
+    lines = [len(list_from_file(cfg[k].dataset.ann_file)) for k in ('train_dataloader', 'test_dataloader')]
+    return lines[0] * cfg.train_cfg.max_epochs + lines[1]
+
+
+def render(rows: Sequence[Row]) -> str:
+    """The table in Markdown, aligned for the terminal as well."""
+    spread = any(len(r.top1_per_seed) > 1 for r in rows)
+    head = ['method', 'trainable', 'share', 'top-1', 'seconds']
+    cells = [
+        [
+            r.method,
+            f'{r.params:,}',
+            f'{100 * r.share:.1f}%',
+            f'{r.top1:.1f} ± {r.spread:.1f}' if spread else f'{r.top1:.1f}',
+            f'{r.seconds:.0f}',
+        ]
+        for r in rows
+    ]
+    widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
+
+    def line(values: Sequence[str], pad: Callable[[str, int], str] = str.rjust) -> str:
+        return '| ' + ' | '.join([values[0].ljust(widths[0]), *map(pad, values[1:], widths[1:])]) + ' |'
+
+    rule = '|' + '|'.join(['-' * (widths[0] + 2), *('-' * (w + 1) + ':' for w in widths[1:])]) + '|'
+    return '\n'.join([line(head), rule, *map(line, cells)])

@@ -1,0 +1,73 @@
+"""Accuracy against trainable parameters, in the manner of V-PETL's Figure 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+
+class Point(Protocol):
+    """What is drawn: a method's name, trainable parameters, top-1 in percent, and its spread over seeds."""
+
+    method: str
+    params: int
+    top1: float
+    spread: float
+
+
+OURS, CONTROL, OTHER = '#c1272d', '#8a8a8a', '#1f4e79'
+MARKERS = {
+    'full': 's', 'fc': 'v', 'lora': 'D', 'bitfit': 'P', 'adaptformer': '^', 'patt': 'o', 'bapat': '*',
+}  # fmt: skip
+
+
+def draw_tradeoff(points: Sequence[Point], file: Path) -> None:
+    """Draw to ``file`` (PNG or PDF, by its name).
+
+    Args:
+        points: one a method.
+        file: written whole or not at all.
+    """
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context({'font.size': 9, 'font.family': 'serif', 'axes.linewidth': 0.8, 'pdf.fonttype': 42}):
+        figure, axes = plt.subplots(figsize=(4.6, 3.2), layout='constrained')
+        for point in points:
+            control = point.method.endswith('random_backbone')
+            ours = point.method.startswith(('patt', 'bapat')) and not control
+            colour = CONTROL if control else OURS if ours else OTHER
+            marker = MARKERS.get(point.method, 'x')
+            axes.errorbar(
+                point.params,
+                point.top1,
+                yerr=point.spread or None,
+                fmt=marker,
+                color=colour,
+                markersize=11 if marker == '*' else 6,
+                capsize=2.5,
+                linewidth=0.9,
+            )
+            label = point.method.replace('_', ' ')
+            high_right = point.params > 0.3 * max(p.params for p in points)
+            axes.annotate(
+                label,
+                (point.params, point.top1),
+                xytext=(-7 if high_right else 7, 4),
+                textcoords='offset points',
+                ha='right' if high_right else 'left',
+                color=colour,
+            )
+        axes.set_xscale('log')
+        axes.margins(x=0.12, y=0.14)
+        axes.set_xlabel('trainable parameters')
+        axes.set_ylabel('top-1 accuracy on the target (%)')
+        axes.grid(True, which='major', linewidth=0.4, alpha=0.5)
+        axes.spines[['top', 'right']].set_visible(False)
+        partial = file.with_name(f'partial_{file.name}')
+        figure.savefig(partial, dpi=300)
+        plt.close(figure)
+    partial.replace(file)
