@@ -91,7 +91,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f'The checkpoint {path} is broken or not safe to read ({reason}).') from error
     if not isinstance(content, dict) or not isinstance(content.get('state_dict'), dict):
         raise UserError(f'{path} is no checkpoint of this project: it has no state_dict.')

@@ -34,7 +34,7 @@ def read_weights(file: str | Path) -> StateDict:
         else:
             content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f'{path} cannot be read safely as weights ({reason}).') from error
     for key in ('state_dict', 'model'):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -78,17 +78,25 @@ def from_swin2d(state: StateDict, backbone: nn.Module) -> StateDict:
     state = {k: v for k, v in state.items() if not k.startswith('head.') and 'attn_mask' not in k}
     state = {k: v for k, v in from_video_swin(state, backbone).items() if 'relative_position_index' not in k}
     frames = backbone.patch_size[0]
-    patch = state['patch_embed.proj.weight']
+    patch = state.get('patch_embed.proj.weight')
+    if patch is None or patch.ndim != 4:
+        raise UserError('convert="swin2d" is for a 2D Swin, whose patch_embed.proj.weight has four dimensions.')
     state['patch_embed.proj.weight'] = patch.unsqueeze(2).repeat(1, 1, frames, 1, 1) / frames
-    w_d, w_h, w_w = backbone.window_size
     for key in [k for k in state if k.endswith('relative_position_bias_table')]:
-        side, heads = round(state[key].shape[0] ** 0.5), state[key].shape[1]
-        plane = state[key].T.reshape(1, heads, side, side)
-        if (side, side) != (2 * w_h - 1, 2 * w_w - 1):
-            plane = F.interpolate(plane, (2 * w_h - 1, 2 * w_w - 1), mode='bicubic', align_corners=False)
-        state[key] = plane.reshape(heads, -1).T.repeat(2 * w_d - 1, 1)
+        state[key] = _inflate_table(state[key], backbone.window_size)
     return state
 
+
+def _inflate_table(table: Tensor, window: tuple[int, int, int]) -> Tensor:
+    side, heads = round(table.shape[0] ** 0.5), table.shape[1]
+    size = (2 * window[1] - 1, 2 * window[2] - 1)
+    plane = table.T.reshape(1, heads, side, side)
+    if (side, side) != size:
+        plane = F.interpolate(plane, size, mode='bicubic', align_corners=False)
+    return plane.reshape(heads, -1).T.repeat(2 * window[0] - 1, 1)
+
+
+_NOTHING = torch.empty(0, 0, 0, 0, 0, 0, 0)  # no weight has its shape
 
 CONVERTERS: dict[str | None, Callable[[StateDict, nn.Module], StateDict]] = {
     None: from_openmmlab,
@@ -127,15 +135,19 @@ def load_base(backbone: nn.Module, base: dict[str, Any]) -> None:
         raise UserError(f'The pre-trained weights {base["file"]} are missing. {how_to_get(base)}')
     if base.get('sha256') and file_sha256(base['file']) != base['sha256']:
         raise UserError(f'{base["file"]} is not the file that the config names: its SHA-256 is not {base["sha256"]}.')
-    state = CONVERTERS[base.get('convert')](read_weights(base['file']), backbone)
+    state = read_weights(base['file'])
+    try:
+        state = CONVERTERS[base.get('convert')](state, backbone)
+    except UserError as error:
+        raise UserError(f'{base["file"]}: {error}') from error
     wanted = backbone.state_dict()
-    # derived from the window size alone, and left out of some files
-    state = {**{k: v for k, v in wanted.items() if k.endswith('relative_position_index')}, **state}
-    wrong = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
+    # these follow from the window's size, and are left out of some files
+    derived = {k: v for k, v in wanted.items() if k.endswith('relative_position_index')}
+    wrong = [k for k, v in wanted.items() if {**derived, **state}.get(k, _NOTHING).shape != v.shape]
     wrong += [k for k in state if k not in wanted]
     if wrong:
         raise UserError(_mismatch(base['file'], state, wanted, wrong[0]))
-    backbone.load_state_dict(state)
+    backbone.load_state_dict({**derived, **state})
 
 
 def how_to_get(base: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class _LinspaceOnCPU(TorchFunctionMode):
 
 
 @contextmanager
-def on_meta():
+def on_meta() -> Iterator[None]:
     """Build models without memory: shapes and counts, no values."""
     with torch.device('meta'), _LinspaceOnCPU():
         yield
@@ -56,15 +56,26 @@ def build_model(
         stack.enter_context(DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')))
         if meta:
             stack.enter_context(on_meta())
-        model = MODELS.build(cfg.model)
+        seed = cfg.get('randomness', {}).get('seed')
+        with drawn_from(seed):
+            model = MODELS.build(cfg.model)
         if init_weights:
-            init_model(model, cfg.get('randomness', {}).get('seed'))
+            init_model(model, seed)
     return model
+
+
+@contextmanager
+def drawn_from(seed: int | None) -> Iterator[None]:
+    """Draw from ``seed`` inside, and leave the random state outside as it was; None changes nothing."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def init_model(model: nn.Module, seed: int | None) -> None:
     """Initialise ``model`` from ``seed`` alone, whatever was drawn before; None draws from the current state."""
-    with torch.random.fork_rng(devices=[]):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with drawn_from(seed):
         model.init_weights()

@@ -22,6 +22,17 @@ def delta_type(name: str | type) -> type[Delta]:
     return found
 
 
+def attention_type(config: Any) -> type:
+    """The registered attention class of ``petl.attention``; a :class:`UserError` lists what there is."""
+    there = {n: m for n, m in MODELS.module_dict.items() if hasattr(m, 'like')}
+    name = config.get('type') if isinstance(config, dict) else config
+    if not isinstance(config, dict) or name not in there:
+        raise UserError(
+            f'petl.attention must be None or dict(type=...) with one of {", ".join(there)}; got {config!r}.'
+        )
+    return there[name]
+
+
 class PETLModel:
     """Mixed into a host library's model class, in front of it.
 
@@ -40,6 +51,7 @@ class PETLModel:
         petl = check_petl(petl)
         self._base = check_base(base)
         super().__init__(*args, **kwargs)
+        layout_of(self.backbone)  # an unknown backbone is refused first
         self._refuse_other_weights()
         self._exchange_attention(petl)
         self.plan = Plan(self, 'backbone', self.head_name, petl['deltas'], petl['train'], delta_type)
@@ -51,10 +63,12 @@ class PETLModel:
 
     def _refuse_other_weights(self) -> None:
         """The backbone's weights have one source, ``base``; two would be one too many to trust."""
-        init = self.backbone.init_cfg or []
+        init = getattr(self.backbone, 'init_cfg', None) or []
         pretrained = [c for c in ([init] if isinstance(init, dict) else init) if c.get('type') == 'Pretrained']
         if pretrained or getattr(self.backbone, 'pretrained', None):
             raise UserError('Name pre-trained weights in model.base, not in the backbone (pretrained, init_cfg).')
+        if getattr(self.backbone, 'frozen_stages', -1) >= 0:
+            raise UserError('backbone.frozen_stages would freeze deltas as well; what trains stands in petl alone.')
         if hasattr(self.backbone, 'pretrained2d'):
             self.backbone.pretrained2d = False
 
@@ -66,11 +80,10 @@ class PETLModel:
             return
         if not pattern:
             raise UserError(f'petl.attention is not available on {type(self.backbone).__name__}; set it to None.')
-        if MODELS.get(config['type']) is None:
-            raise UserError(f'petl.attention: no attention {config["type"]!r} is registered.')
+        cls = attention_type(config)
         named = list(self.backbone.named_modules())
         for name, host in [(n, m) for n, m in named if re.fullmatch(pattern, n)]:
-            fast = MODELS.build({**MODELS.get(config['type']).like(host), **config})
+            fast = MODELS.build({**cls.like(host), **config})
             for child, module in host.named_children():
                 setattr(fast, child, module)
             fast.relative_position_bias_table = host.relative_position_bias_table

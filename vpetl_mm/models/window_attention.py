@@ -61,12 +61,13 @@ class FastWindowAttention3D(WindowAttention3D):
         table = self.relative_position_bias_table
         if table.requires_grad or torch.compiler.is_compiling():
             return self._make_bias_and_mask(n, mask).to(dtype)
-        # the version tells of any in-place change, such as a checkpoint being loaded
+        # the version tells of any in-place change, such as a checkpoint being loaded; the alias that is kept holds
+        # the storage, so that no other table can come to lie at its address
         key = (n, dtype, table.device, table._version, table.data_ptr())
         if self._kept is None or self._kept[0] != key or self._kept[1] is not mask:
-            with torch.no_grad():
-                self._kept = (key, mask, self._make_bias_and_mask(n, mask).to(dtype))
-        return self._kept[2]
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept = (key, mask, table.detach(), self._make_bias_and_mask(n, mask).to(dtype))
+        return self._kept[3]
 
     def _make_bias_and_mask(self, n: int, mask: Tensor | None) -> Tensor:
         index = self.relative_position_index[:n, :n].reshape(-1)

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from .delta import Delta, at_least_one, one_of
+from .delta import Delta, at_least_one, number, one_of
 
 
 class AdaptMLP(Delta):
@@ -53,7 +53,7 @@ class AdaptMLP(Delta):
         self.stream = 'residual' if (mode, source) == ('parallel', 'residual') else 'host'
         self.down = nn.Linear(dim, d_bottle)
         self.act = nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(number('dropout', dropout, 0, 1))
         self.up = nn.Linear(d_bottle, dim)
         self._set_scale(scale, learn_scale)
         self.reset_parameters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -74,7 +75,8 @@ class Delta(nn.Module):
 
     def _set_scale(self, scale: float, learn_scale: bool) -> None:
         """Hold the strength s as a number, or as a trained scalar that starts there."""
-        self.initial_scale = float(scale)
+        one_of('learn_scale', learn_scale, (True, False))
+        self.initial_scale = number('scale', scale)
         self.scale = nn.Parameter(torch.tensor(self.initial_scale)) if learn_scale else self.initial_scale
 
     def _reset_scale(self) -> None:
@@ -87,6 +89,15 @@ def at_least_one(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(f'{name} must be a whole number of at least 1, got {value!r}.')
     return value
+
+
+def number(name: str, value: Any, low: float = -math.inf, below: float = math.inf) -> float:
+    """``value`` when it is a finite number in [low, below), else a :class:`UserError` naming it."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or not low <= value < below:
+        span = '' if math.isinf(below) else f' from {low:g} to below {below:g}'
+        raise UserError(f'{name} must be a number{span}, got {value!r}.')
+    return float(value)
 
 
 def one_of(name: str, value: Any, valid: tuple[Any, ...]) -> Any:

@@ -69,7 +69,7 @@ def attach(host: nn.Module, name: str, delta: Delta) -> None:
     Raises:
         UserError: when ``name`` is no identifier, or one that nn.ModuleDict keeps for itself.
     """
-    if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+    if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
         raise UserError(f'{name!r} cannot name a delta: choose an identifier such as "patt" or "adapter".')
     if not isinstance(host, Hosted):
         host.deltas = nn.ModuleDict()

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from .delta import Delta, Site, add_to_slots, at_least_one, check_slots
+from .delta import Delta, Site, add_to_slots, at_least_one, check_slots, number
 
 
 class LoRA(Delta):
@@ -43,7 +43,7 @@ class LoRA(Delta):
         at_least_one('rank', rank)
         self.host_slots = host_slots
         names = check_slots(slots) if host_slots else ['out']
-        self.scale = (rank if alpha is None else alpha) / rank
+        self.scale = 1.0 if alpha is None else number('alpha', alpha) / rank
         self.A = nn.ModuleDict({n: nn.Linear(in_dim, rank, bias=False) for n in names})
         self.B = nn.ModuleDict({n: nn.Linear(rank, out_dim, bias=False) for n in names})
         self.reset_parameters()

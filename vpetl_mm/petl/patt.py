@@ -27,6 +27,9 @@ class PATT(Delta):
         learn_scale: train s as well. Defaults to False.
         act: ``'Tanh'`` (default), ``'ReLU'`` or ``'GELU'``.
         bias: ``True`` (default) for both projections, ``'down'`` for the first alone, or ``False``.
+        source: what is bottlenecked: ``'input'``, the tokens themselves.
+        num_tokens: None, as the source is the input.
+        mode: how the slots change: ``'add'``.
         init: ``'default'`` keeps nn.Linear's, as published, so that step 0 is already perturbed;
             ``'zero'`` starts with up at zero, so that step 0 is the plain backbone.
 
@@ -46,12 +49,18 @@ class PATT(Delta):
         learn_scale: bool = False,
         act: str = 'Tanh',
         bias: bool | str = True,
+        source: str = 'input',
+        num_tokens: int | None = None,
+        mode: str = 'add',
         init: str = 'default',
     ) -> None:
         super().__init__()
         self.slots = check_slots(slots)
         self.d_bottle = at_least_one('d_bottle', d_bottle)
         self.init = one_of('PATT init', init, ('default', 'zero'))
+        one_of('PATT source', source, ('input',))
+        one_of('PATT num_tokens', num_tokens, (None,))
+        one_of('PATT mode', mode, ('add',))
         one_of('PATT bias', bias, (True, False, 'down'))
         self.down = nn.Linear(dim, d_bottle, bias=bias is not False)
         self.act = ACTIVATIONS[one_of('PATT act', act, tuple(ACTIVATIONS))]()

@@ -43,11 +43,11 @@ class Plan:
     ) -> None:
         self.model, self.backbone, self.head = model, backbone, head
         self.layout = layout_of(getattr(model, backbone))
-        if isinstance(train, str):
-            raise UserError(f'petl.train must be a list of names such as ["head"], got {train!r}.')
         self.train = list(train)
         self.owners = self._select()
         for name, spec in deltas.items():
+            if name in ('all', 'head', *self.layout.groups):
+                raise UserError(f'petl.deltas.{name}: {name!r} is a train name; give the delta another.')
             if spec is not None:
                 self._attach(name, dict(spec), get_type)
         self.freeze()
@@ -141,6 +141,12 @@ def check_petl(petl: Any) -> dict[str, Any]:
     for key in petl:
         if key not in PETL_KEYS:
             raise unknown('petl key', key, PETL_KEYS)
-    if 'train' not in petl:
-        raise UserError('petl needs train, a list such as ["head"] or ["all"].')
-    return dict(petl, deltas=petl.get('deltas') or {})
+    train, deltas = petl.get('train'), petl.get('deltas') or {}
+    if not isinstance(train, (list, tuple)):
+        raise UserError(f'petl needs train, a list of names such as ["head"] or ["all"]; got {train!r}.')
+    if not isinstance(deltas, Mapping):
+        raise UserError(f'petl.deltas must be a dict of name=dict(type=...), got {deltas!r}.')
+    for name, spec in deltas.items():
+        if spec is not None and not isinstance(spec, Mapping):
+            raise UserError(f'petl.deltas.{name} must be a dict(type=...) or None, got {spec!r}.')
+    return dict(petl, deltas=deltas)
