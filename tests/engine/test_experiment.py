@@ -192,7 +192,7 @@ def test_an_adapter_meets_its_own_base_or_none(ready, tmp_path, clips):
     other = torch.load(clips / 'base.pth', weights_only=True)
     other['norm1.weight'] = other['norm1.weight'] + 1
     torch.save(other, tmp_path / 'other.pth')
-    with pytest.raises(UserError, match='base.pth.*other.pth'):
+    with pytest.raises(UserError, match=r'base\.pth.*other\.pth'):
         run_test(ready(model__base__file=str(tmp_path / 'other.pth')), file)
     with pytest.raises(UserError, match='another config'):
         run_test(ready(model__petl__deltas__patt__d_bottle=3), file)
@@ -248,7 +248,7 @@ def test_a_frozen_weight_that_changes_is_found(ready, monkeypatch):
             runner.model.backbone.patch_embed.proj.weight.add_(1)
 
     monkeypatch.setattr(EpochSeedHook, 'after_train_epoch', spoil)
-    with pytest.raises(RuntimeError, match='patch_embed.proj.weight'):
+    with pytest.raises(RuntimeError, match=r'patch_embed\.proj\.weight'):
         train(ready())
 
 
