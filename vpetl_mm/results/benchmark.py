@@ -1,0 +1,122 @@
+"""Step time and saved activations of an experiment against mmaction2's stock model, fully tuned."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from mmengine import Config
+from mmengine.device import get_device
+from torch import nn
+
+from ..models.build import build_model
+
+STOCK = dict(_delete_=True, deltas={}, train=['all'], attention=None)
+
+
+def _models(cfg: Config) -> dict[str, nn.Module]:
+    cfg = cfg.copy()
+    cfg.model.base = None  # the time does not depend on the weights' values
+    stock = cfg.copy()
+    stock.merge_from_dict({'model': dict(petl=STOCK)})
+    return {'experiment': build_model(cfg).to(get_device()), 'stock': build_model(stock).to(get_device())}
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    _synchronise()
+    started = time.perf_counter()
+    work()
+    _synchronise()
+    return time.perf_counter() - started
+
+
+def _loss(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
+    labels = torch.zeros(len(clips), dtype=torch.long, device=clips.device)
+    return nn.functional.cross_entropy(model.cls_head(model.backbone(clips)), labels)
+
+
+def _train_step(model: nn.Module, clips: torch.Tensor) -> None:
+    model.train()
+    model.zero_grad(set_to_none=True)
+    _loss(model, clips).backward()
+
+
+@torch.no_grad()
+def _infer(model: nn.Module, clips: torch.Tensor) -> None:
+    model.eval()
+    model.cls_head(model.backbone(clips))
+
+
+def saved_bytes(model: nn.Module, clips: torch.Tensor) -> int:
+    """The bytes that autograd keeps for the backward pass of one step, parameters left out."""
+    own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        loss = _loss(model, clips)
+    total = sum(kept.values())
+    del loss
+    return total
+
+
+def benchmark(cfg: Config, batch: int = 1, frames: int = 8, size: int = 224, rounds: int = 5) -> dict[str, dict]:
+    """Measure in one run, in shuffled rounds, after one round of warming up.
+
+    Args:
+        cfg: the experiment.
+        batch: clips a step.
+        frames: frames a clip.
+        size: the side of a frame in pixels.
+        rounds: how many times each thing is timed; the median counts.
+
+    Returns:
+        ``{'train_seconds' | 'infer_seconds' | 'saved_bytes': {'experiment': x, 'stock': y}}``.
+    """
+    models = _models(cfg)
+    clips = torch.randn(batch, 3, frames, size, size, device=get_device())
+    works = {
+        (what, name): (lambda f=step, m=model: f(m, clips))
+        for what, step in (('train_seconds', _train_step), ('infer_seconds', _infer))
+        for name, model in models.items()
+    }
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in works}
+    for turn in range(rounds + 1):
+        for key in random.sample(list(works), len(works)):
+            seconds = _timed(works[key])
+            if turn:
+                times[key].append(seconds)
+    result: dict[str, dict] = {'train_seconds': {}, 'infer_seconds': {}, 'saved_bytes': {}}
+    for (what, name), values in times.items():
+        result[what][name] = median(values)
+    for name, model in models.items():
+        result['saved_bytes'][name] = saved_bytes(model, clips)
+    return result
+
+
+def render(result: dict[str, dict]) -> str:
+    """The result as a Markdown table with the ratio to stock."""
+    lines = ['| | experiment | stock, full tuning | ratio |', '| --- | ---: | ---: | ---: |']
+    for what, pair in result.items():
+        unit, scale = ('MiB', 2**20) if what == 'saved_bytes' else ('s', 1)
+        ours, stock = pair['experiment'] / scale, pair['stock'] / scale
+        name = {'train_seconds': 'training step', 'infer_seconds': 'inference', 'saved_bytes': 'saved activations'}[
+            what
+        ]
+        lines.append(f'| {name} | {ours:,.2f} {unit} | {stock:,.2f} {unit} | {ours / stock:.2f} |')
+    return '\n'.join(lines)
