@@ -6,4 +6,6 @@ _base_ = [
     '_base_/runtime.py',
 ]
 petl = _base_.petl
+petl.deltas.adapter.d_bottle = 16
 model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))
+optim_wrapper = dict(optimizer=dict(lr=2e-2))

@@ -6,4 +6,5 @@ _base_ = [
     '_base_/runtime.py',
 ]
 petl = _base_.petl
+petl.deltas.patt.d_bottle = 16
 model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))

@@ -1,3 +1,4 @@
+# Pre-training on the source, from nothing
 _base_ = [
     '_base_/models/swin_demo.py',
     '_base_/methods/full.py',
@@ -7,3 +8,7 @@ _base_ = [
 ]
 petl = _base_.petl
 model = dict(petl=petl, base=None, cls_head=dict(num_classes=_base_.num_classes))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].update(end=4, T_max=3)
+train_cfg = dict(max_epochs=4)

@@ -85,6 +85,13 @@ def _start_process_group(cfg: Config) -> None:
     torch.distributed.init_process_group('gloo')
 
 
+def _leave_cores_to(workers: int) -> None:
+    """On the CPU, threads that outnumber the cores left over by the loader's workers wait on each other."""
+    if not torch.cuda.is_available():
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - workers)))
+
+
 def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     """Train; the runner that did it, for its model and its figures.
 
@@ -93,6 +100,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     """
     check_inputs(cfg, ('train_dataloader', 'val_dataloader'))
     _start_process_group(cfg)
+    _leave_cores_to(cfg.train_dataloader.num_workers)
     runner = PETLRunner.from_cfg(_without_test(cfg))
     for hook in hooks:
         runner.register_hook(hook)
@@ -119,6 +127,7 @@ def test(
     _start_process_group(cfg)
     cfg = _only_test(cfg)
     cfg.test_evaluator.dump = dump
+    _leave_cores_to(cfg.test_dataloader.num_workers)
     runner = PETLRunner.from_cfg(cfg)
     for hook in hooks:
         runner.register_hook(hook)

@@ -7,7 +7,7 @@ model = dict(
         type='SwinTransformer3D',
         arch=dict(embed_dims=32, depths=[2, 4], num_heads=[2, 4]),
         patch_size=(2, 4, 4),
-        window_size=(8, 4, 4),
+        window_size=(8, 8, 8),
         drop_path_rate=0.1,
         out_indices=(1,),
     ),

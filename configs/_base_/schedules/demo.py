@@ -1,12 +1,13 @@
-# The demo's recipe: one epoch of warm-up per iteration, cosine to 0
+# The demo's recipe: one epoch of warm-up per iteration, cosine to 0. Each method's learning rate was chosen on the
+# validation clips.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='PETLOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.0),
+    optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=1, end=12, T_max=11, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=1, end=8, T_max=7, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8)
 test_cfg = dict(type='TestLoop')
