@@ -203,7 +203,26 @@ def test_an_adapter_meets_its_own_base_or_none(ready, tmp_path, clips):
 def test_expect_params_is_held_to(ready, tmp_path):
     with pytest.raises(UserError, match='expect_params is 12'):
         train(ready(expect_params=12))
-    assert not list(tmp_path.glob('run/*.pth'))
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'said'),
+    [
+        (
+            {'model__cls_head__num_classes': 3, 'train_dataloader__dataset__num_classes': 3},
+            'outside the classes 0 to 2',
+        ),
+        ({'model__backbone__arch__embed_dims': 16, 'model__cls_head__in_channels': 32}, 'of another architecture'),
+        ({'train_dataloader__batch_size': 25, 'train_dataloader__drop_last': True}, 'fewer than a batch of 25'),
+        ({'model__base__file': 'nowhere.pth'}, r'nowhere\.pth'),
+        ({'load_from': 'x.pth'}, 'model.base'),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(ready, tmp_path, wrong, said):
+    with pytest.raises(UserError, match=said):
+        train(ready(**wrong))
+    assert not (tmp_path / 'run').exists()
 
 
 def test_a_holdout_is_validated_on_and_the_best_epoch_kept(clips, tmp_path):

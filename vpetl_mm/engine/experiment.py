@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 
 from ..config import load_config
 from ..errors import UserError
-from .preflight import check_inputs
+from .preflight import check_experiment
 from .runner import PETLRunner
 
 
@@ -98,7 +98,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     Raises:
         UserError: when an input is missing or wrong; nothing is written then.
     """
-    check_inputs(cfg, ('train_dataloader', 'val_dataloader'))
+    check_experiment(cfg, ('train_dataloader', 'val_dataloader'))
     _start_process_group(cfg)
     _leave_cores_to(cfg.train_dataloader.num_workers)
     runner = PETLRunner.from_cfg(_without_test(cfg))
@@ -123,7 +123,7 @@ def test(
     """
     if not Path(checkpoint).is_file():
         raise UserError(f'The checkpoint {checkpoint} does not exist.')
-    check_inputs(cfg, ('test_dataloader',))
+    check_experiment(cfg, ('test_dataloader',))
     _start_process_group(cfg)
     cfg = _only_test(cfg)
     cfg.test_evaluator.dump = dump

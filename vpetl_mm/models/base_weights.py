@@ -96,8 +96,6 @@ def _inflate_table(table: Tensor, window: tuple[int, int, int]) -> Tensor:
     return plane.reshape(heads, -1).T.repeat(2 * window[0] - 1, 1)
 
 
-_NOTHING = torch.empty(0, 0, 0, 0, 0, 0, 0)  # no weight has its shape
-
 CONVERTERS: dict[str | None, Callable[[StateDict, nn.Module], StateDict]] = {
     None: from_openmmlab,
     'video_swin': from_video_swin,
@@ -119,8 +117,8 @@ def check_base(base: Any) -> dict[str, Any] | None:
     return dict(base)
 
 
-def load_base(backbone: nn.Module, base: dict[str, Any]) -> None:
-    """Load pre-trained weights into a plain backbone; every key must match.
+def base_state(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
+    """The tensors of ``base``, translated and complete for ``backbone``, which may be on the meta device.
 
     Args:
         backbone: without deltas.
@@ -129,7 +127,7 @@ def load_base(backbone: nn.Module, base: dict[str, Any]) -> None:
 
     Raises:
         UserError: when the file is missing, is another file than ``sha256`` says, or is of another
-            architecture; the backbone is then unchanged.
+            architecture.
     """
     if not Path(base['file']).is_file():
         raise UserError(f'The pre-trained weights {base["file"]} are missing. {how_to_get(base)}')
@@ -142,12 +140,22 @@ def load_base(backbone: nn.Module, base: dict[str, Any]) -> None:
         raise UserError(f'{base["file"]}: {error}') from error
     wanted = backbone.state_dict()
     # these follow from the window's size, and are left out of some files
-    derived = {k: v for k, v in wanted.items() if k.endswith('relative_position_index')}
-    wrong = [k for k, v in wanted.items() if {**derived, **state}.get(k, _NOTHING).shape != v.shape]
+    derived = {k for k in wanted if k.endswith('relative_position_index') and k not in state}
+    wrong = [k for k, v in wanted.items() if k not in derived and (k not in state or state[k].shape != v.shape)]
     wrong += [k for k in state if k not in wanted]
     if wrong:
         raise UserError(_mismatch(base['file'], state, wanted, wrong[0]))
-    backbone.load_state_dict({**derived, **state})
+    return state
+
+
+def load_base(backbone: nn.Module, base: dict[str, Any]) -> None:
+    """Load pre-trained weights into a plain backbone; every key must match, or it is left unchanged.
+
+    Raises:
+        UserError: as :func:`base_state`.
+    """
+    state = base_state(backbone, base)
+    backbone.load_state_dict({**backbone.state_dict(), **state})
 
 
 def how_to_get(base: dict[str, Any]) -> str:

@@ -7,8 +7,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from ...errors import UserError
 from ..adapter import frozen_digests
+from ..preflight import check_count
 
 
 class FrozenBackboneHook(Hook):
@@ -30,9 +30,7 @@ class FrozenBackboneHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Compare with ``expect_params``."""
-        expected, count = runner.cfg.get('expect_params'), _model(runner).plan.count()['trainable']
-        if expected is not None and expected != count:
-            raise UserError(f'expect_params is {expected:,}, and the config trains {count:,} parameters.')
+        check_count(runner.cfg, _model(runner))
 
     def before_train(self, runner: Runner) -> None:
         """Say what trains, and remember the frozen weights."""
