@@ -127,6 +127,7 @@ class Demo:
 
     def _pretrain(self) -> Row:
         counts, top1, seconds, weights = self._run('source', 0)
+        self._full = counts['trainable']  # the plain model, of which the shares are taken
         partial = self.data / 'source_backbone.partial'
         shutil.copyfile(weights, partial)
         partial.replace(self.data / 'source_backbone.pth')
@@ -137,7 +138,7 @@ class Demo:
     def _adapt(self, method: str) -> Row:
         runs = [self._run(method, seed) for seed in range(self.seeds)]
         counts, scores = runs[0][0], [top1 for _, top1, _, _ in runs]
-        share = counts['trainable'] / counts['total']
+        share = counts['trainable'] / self._full
         row = Row(method, counts['trainable'], share, mean(scores), mean(s for _, _, s, _ in runs), scores)
         self._say(row)
         return row
@@ -152,8 +153,8 @@ class Demo:
         note = (
             f'Top-1 in percent on {self.clips["target_test"]} target clips, last epoch, {self.seeds} seed(s); '
             f'the source, at {source.top1:.1f}, took {source.seconds:.0f} s; all of it {seconds / 60:.1f} minutes.\n'
-            'Controls: bapat_random_backbone has nothing pre-trained; one_frame is full tuning that sees one frame\n'
-            f'of each clip, where chance is {100 / 8:.1f}.'
+            'Controls: bapat_random_backbone has nothing pre-trained; one_frame is bapat seeing one frame of each\n'
+            f'clip, where chance is {100 / 8:.1f}.'
         )
         table = render(rows)
         (self.work_dir / 'table.json').write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
