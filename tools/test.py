@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Test a checkpoint."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def main(args) -> None:
     cfg = prepare(args.config, Options(args.work_dir, None, False, args.launcher, args.cfg_options))
     dump = args.dump or str(Path(cfg.work_dir, 'predictions.csv'))
     scores = test(cfg, args.checkpoint, dump)
+    if os.environ.get('RANK', '0') != '0':
+        return
     print(', '.join(f'{name.removeprefix("acc/")} {value:.2f}' for name, value in scores.items()))
     print(f'predictions: {dump}')
 

@@ -21,6 +21,8 @@ HARMLESS_WARNINGS = (
     r'.*FileClient.*',
     r'.*torch\.cuda\.amp.*',
     r'.*pkg_resources.*',
+    r'.*(MKL|OMP)_NUM_THREADS.*',
+    r'.*broadcast_buffers.*',
     r'.*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD.*',
     r'.*Failed to load image Python extension.*',
 )

@@ -9,7 +9,19 @@ from typing import Any
 
 from mmengine import Config
 
-from .errors import UserError
+from .errors import UserError, unknown
+
+# top-level keys that a config may have and need not
+OPTIONAL = (
+    'activation_checkpointing',
+    'auto_scale_lr',
+    'custom_hooks',
+    'expect_params',
+    'find_unused_parameters',
+    'load_from',
+    'model_wrapper_cfg',
+    'randomness',
+)
 
 
 def load_config(
@@ -31,6 +43,8 @@ def load_config(
     else:
         cfg = Config(dict(config))
     if cfg_options:
+        for key in {k.split('.')[0] for k in cfg_options} - {*cfg, *OPTIONAL}:
+            raise unknown('key in --cfg-options', key, [*cfg, *OPTIONAL])
         try:
             cfg.merge_from_dict(dict(cfg_options))
         except (KeyError, TypeError, AttributeError) as error:

@@ -15,7 +15,15 @@ from mmengine.registry import (
 
 from .datasets.petl_video_dataset import PETLVideoDataset
 from .engine.accuracy import PETLAccuracy
-from .engine.hooks import AdapterHook, EpochSeedHook, FrozenBackboneHook, UnreadableVideoHook, seed_worker
+from .engine.console import quiet_before_a_run
+from .engine.hooks import (
+    AdapterHook,
+    EpochSeedHook,
+    FiniteLossHook,
+    FrozenBackboneHook,
+    UnreadableVideoHook,
+    seed_worker,
+)
 from .engine.optim import AutocastOptimWrapper, PETLOptimWrapperConstructor
 from .engine.runner import PETLRunner
 from .models.recognizer import PETLRecognizer3D
@@ -25,7 +33,7 @@ from .petl import DELTAS
 
 REGISTERED = {
     MODELS: (*DELTAS, PETLRecognizer3D, PETLVideoHead, FastWindowAttention3D),
-    HOOKS: (AdapterHook, EpochSeedHook, FrozenBackboneHook, UnreadableVideoHook),
+    HOOKS: (AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook, UnreadableVideoHook),
     OPTIM_WRAPPERS: (AutocastOptimWrapper,),
     OPTIM_WRAPPER_CONSTRUCTORS: (PETLOptimWrapperConstructor,),
     DATASETS: (PETLVideoDataset,),
@@ -43,3 +51,4 @@ def register() -> None:
 
 
 register()
+quiet_before_a_run()

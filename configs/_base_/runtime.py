@@ -9,6 +9,7 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),  # epoch_*.pth, for --resume
     frozen_backbone=dict(type='FrozenBackboneHook'),
     epoch_seed=dict(type='EpochSeedHook'),
+    finite_loss=dict(type='FiniteLossHook'),
     adapter=dict(type='AdapterHook'),  # adapter_*.pth and best_*.pth, for keeping
     unreadable_video=dict(type='UnreadableVideoHook'),
 )

@@ -163,11 +163,13 @@ def test_activation_checkpointing_changes_nothing_but_memory(ready, tmp_path):
 
 
 def test_two_processes_equal_one_with_the_same_total_batch(ready, config, tmp_path):
-    still = {'model__backbone__drop_path_rate': 0.0}
-    train(ready('one', train_dataloader__batch_size=8, **still))
+    # SGD: AdamW would divide rounding errors by the size of vanishing gradients
+    sgd = {'optim_wrapper__optimizer': dict(type='SGD', lr=0.1, _delete_=True)}
+    train(ready('one', train_dataloader__batch_size=8, model__backbone__drop_path_rate=0.0, **sgd))
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29611']
     command += ['tools/train.py', str(config), '--launcher', 'pytorch', '--work-dir', str(tmp_path / 'two')]
     command += ['--cfg-options', 'model.backbone.drop_path_rate=0.0']
+    command += ['optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=0.1']
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     two = adapter(tmp_path / 'two')
@@ -196,6 +198,14 @@ def test_an_adapter_meets_its_own_base_or_none(ready, tmp_path, clips):
         run_test(ready(model__base__file=str(tmp_path / 'other.pth')), file)
     with pytest.raises(UserError, match='another config'):
         run_test(ready(model__petl__deltas__patt__d_bottle=3), file)
+    for option, value in (('slots', 'qk'), ('scale', 0.1), ('act', 'ReLU')):
+        with pytest.raises(UserError, match=rf'another config: petl\.deltas\.patt\.{option} is'):
+            run_test(ready(**{f'model__petl__deltas__patt__{option}': value}), file)
+    full = tmp_path / 'run/epoch_2.pth'
+    with pytest.raises(UserError, match=r'base\.pth.*other\.pth'):
+        run_test(ready(model__base__file=str(tmp_path / 'other.pth')), full)
+    with pytest.raises(UserError, match=r'base\.pth.*random'):
+        train(ready(resume='auto', model__base=None))
     with pytest.raises(UserError, match='cannot be resumed'):
         train(ready('again', resume=str(file)))
 
@@ -217,11 +227,25 @@ def test_expect_params_is_held_to(ready, tmp_path):
         ({'train_dataloader__batch_size': 25, 'train_dataloader__drop_last': True}, 'fewer than a batch of 25'),
         ({'model__base__file': 'nowhere.pth'}, r'nowhere\.pth'),
         ({'load_from': 'x.pth'}, 'model.base'),
+        ({'model__cls_head__num_classes': 5}, 'num_classes is 5'),
+        ({'model__backbone__drop_path': 0.1}, 'model is wrong.*drop_path'),
+        ({'model__backbone__type': 'SwinTransformer3d'}, 'model is wrong.*SwinTransformer3d'),
+        ({'train_dataloader__dataset__type': 'PETLVideoDatset'}, 'train_dataloader is wrong.*PETLVideoDatset'),
+        ({'train_dataloader__dataset__data_prefix__video': '/'}, 'do not exist'),
+        ({'train_dataloader__batch_size': 0}, 'batch_size must be'),
+        ({'optim_wrapper__optimizer__type': 'Adamm'}, 'optim_wrapper is wrong.*Adamm'),
+        ({'optim_wrapper__optimizer__lrr': 1}, 'optim_wrapper is wrong.*lrr'),
+        ({'model__petl__train': [], 'model__petl__deltas': None}, 'Nothing is trained'),
+        ({'modle__petl__train': []}, "'modle'.*model"),
+        ({'resume': 'auto'}, 'Nothing to resume'),
+        ({'work_dir': '/proc/run'}, 'cannot be written'),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(ready, tmp_path, wrong, said):
+    wrong = dict(wrong)
+    resume, work_dir = wrong.pop('resume', None), wrong.pop('work_dir', 'run')
     with pytest.raises(UserError, match=said):
-        train(ready(**wrong))
+        train(ready(work_dir, resume, **wrong))
     assert not (tmp_path / 'run').exists()
 
 
@@ -251,6 +275,12 @@ val_evaluator = dict(type='PETLAccuracy')
     assert len(best) == 1
     assert set(state(best[0])) == set(adapter(tmp_path / 'run'))
     assert run_test(cfg, best[0])['acc/top1'] >= 0
+
+
+def test_a_loss_that_is_no_number_ends_the_run(ready, tmp_path):
+    with pytest.raises(UserError, match='lower learning rate'):
+        train(ready(optim_wrapper__optimizer__lr=1e30, train_cfg__max_epochs=1))
+    assert not list(tmp_path.glob('run/*.pth'))
 
 
 def test_the_optimizer_holds_the_trainable_parameters_alone(ready):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from ..errors import UserError
 
 # what decord and the transforms behind it raise on a broken file; a wrong config raises other things
 UNREADABLE = (decord.DECORDError, OSError, EOFError, RuntimeError, IndexError, ZeroDivisionError)
+
+
+def _told(path: str, error: Exception) -> str:
+    """A path and why it cannot be read, fit for any log file."""
+    reason = (str(error).strip().splitlines() or [''])[-1][:120]
+    return f'{path} ({type(error).__name__}: {reason})'.encode('utf-8', 'backslashreplace').decode()
 
 
 class PETLVideoDataset(VideoDataset):
@@ -54,7 +61,7 @@ class PETLVideoDataset(VideoDataset):
         """The annotated videos, ``dict(filename=..., label=...)`` each."""
         if not Path(self.ann_file).is_file():
             raise UserError(f'The annotation file {self.ann_file} does not exist.')
-        lines = Path(self.ann_file).read_text(encoding='utf-8', errors='surrogateescape').splitlines()
+        lines = Path(self.ann_file).read_text(encoding='utf-8-sig', errors='surrogateescape').splitlines()
         data = [self._parse(n, line) for n, line in enumerate(lines, 1) if line.strip()]
         if not data:
             raise UserError(f'The annotation file {self.ann_file} is empty.')
@@ -63,7 +70,7 @@ class PETLVideoDataset(VideoDataset):
     def _parse(self, number: int, line: str) -> dict:
         filename, _, label = line.strip().rpartition(self.delimiter)
         where = f'{self.ann_file}, line {number}'
-        if not filename or not label.lstrip('-').isdigit():
+        if not filename or not re.fullmatch('-?[0-9]+', label):
             raise UserError(f'{where} has no label: {line.strip()!r}; a line is "path{self.delimiter}label".')
         if int(label) < 0 or (self.num_classes is not None and int(label) >= self.num_classes):
             last = 'n' if self.num_classes is None else self.num_classes - 1
@@ -88,8 +95,8 @@ class PETLVideoDataset(VideoDataset):
         for candidate in self._candidates(index):
             try:
                 sample = self.prepare_data(candidate)
-            except UNREADABLE:
-                skipped.append(self.get_data_info(candidate)['filename'])
+            except UNREADABLE as error:
+                skipped.append(_told(self.get_data_info(candidate)['filename'], error))
                 continue
             return self._label(sample, index, skipped)
         raise UserError(

@@ -34,7 +34,7 @@ class PETLAccuracy(BaseMetric):
                     file=sample.get('filename', ''),
                     label=int(sample['gt_label']),
                     scores=sample['pred_score'].float().cpu().numpy(),
-                    readable=not sample.get('skipped'),
+                    readable=not sample.get('skipped') and bool(sample['pred_score'].isfinite().all()),
                 )
             )
 

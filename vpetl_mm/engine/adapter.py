@@ -47,11 +47,11 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     return {k: state[k].detach().cpu() for k in [*adapter_keys(model), *changed_buffers(model)]}
 
 
-def adapter_meta(model: nn.Module) -> dict[str, Any]:
-    """What an adapter file says of the base that it belongs to."""
+def trained_meta(model: nn.Module) -> dict[str, Any]:
+    """What a checkpoint says of the settings and the base that it belongs to."""
     base = model.base
     about = None if base is None else dict(file=str(base['file']), sha256=_sha256_once(base['file']))
-    return dict(adapter_format=FORMAT, base=about, frozen_sha256=frozen_sha256(model))
+    return dict(base=about, frozen_sha256=frozen_sha256(model), deltas=model.plan.settings())
 
 
 def load_trained(model: nn.Module, file: str | Path) -> dict[str, Any]:
@@ -62,25 +62,48 @@ def load_trained(model: nn.Module, file: str | Path) -> dict[str, Any]:
         file: ``adapter_*.pth``, ``best_*.pth`` or ``epoch_*.pth``.
 
     Returns:
-        The file's ``meta``.
+        The file's content.
 
     Raises:
         UserError: when the file is missing or unreadable, belongs to another config, or was trained on
             another base; the model is then unchanged.
     """
-    content = read_checkpoint(file)
-    state, meta = content['state_dict'], content.get('meta', {})
-    is_adapter = 'adapter_format' in meta
-    wanted = adapter_keys(model) if is_adapter else list(model.state_dict())
-    _check_keys(model, file, state, wanted)
-    if is_adapter and meta['frozen_sha256'] != frozen_sha256(model):
+    content = check_trained(model, file)
+    meta = content['meta']
+    if meta['frozen_sha256'] != frozen_sha256(model):
         theirs, ours = _base_name(meta['base']), _base_name(model.base)
         raise UserError(
             f'{file} was trained on the base {theirs}, and the backbone that the config loads ({ours}) has other '
             f'weights; point model.base at the base it was trained on.'
         )
-    model.load_state_dict(state, strict=False)
-    return meta
+    model.load_state_dict(content['state_dict'], strict=False)
+    return content
+
+
+def check_trained(model: nn.Module, file: str | Path) -> dict[str, Any]:
+    """A checkpoint's content when it fits ``model``, which may be on the meta device.
+
+    Raises:
+        UserError: when the file is missing or unreadable, or belongs to another config.
+    """
+    content = read_checkpoint(file)
+    meta = content.get('meta', {})
+    if 'frozen_sha256' not in meta:
+        raise UserError(f'{file} is no checkpoint of this project: it does not say which base it was trained on.')
+    is_adapter = 'adapter_format' in meta
+    _check_keys(model, file, content['state_dict'], adapter_keys(model) if is_adapter else list(model.state_dict()))
+    _check_settings(file, meta['deltas'], model.plan.settings())
+    return content
+
+
+def _check_settings(file: str | Path, theirs: dict[str, dict], ours: dict[str, dict]) -> None:
+    for name, settings in ours.items():
+        for option in sorted({*settings, *theirs.get(name, {})}):
+            there, here = theirs.get(name, {}).get(option), settings.get(option)
+            if there != here:
+                raise UserError(
+                    f'{file} is for another config: petl.deltas.{name}.{option} is {there!r} there and {here!r} here.'
+                )
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:

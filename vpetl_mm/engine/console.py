@@ -39,6 +39,12 @@ class _PlainFormatter(logging.Formatter):
         return text if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {text}'
 
 
+def quiet_before_a_run() -> None:
+    """Until a run has a logger of its own, the libraries' initialisation dumps go nowhere."""
+    if not MMLogger._instance_dict:
+        quiet(MMLogger.get_instance('vpetl_mm'))
+
+
 def quiet(logger: MMLogger, errors_only: bool = False) -> MMLogger:
     """Let only what a person needs through to the logger's console handler; or errors alone."""
     for handler in logger.handlers:

@@ -50,14 +50,26 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
     if cfg.get('load_from'):
         raise UserError('load_from loads without checking; name pre-trained weights in model.base instead.')
     cfg.resume = options.resume is not None
-    if options.resume and options.resume != 'auto':
-        if not Path(options.resume).is_file():
-            raise UserError(f'The checkpoint {options.resume} to resume from does not exist.')
-        cfg.load_from = options.resume
+    if options.resume:
+        cfg.load_from = str(last_checkpoint(cfg.work_dir)) if options.resume == 'auto' else options.resume
+        if not Path(cfg.load_from).is_file():
+            raise UserError(f'The checkpoint {cfg.load_from} to resume from does not exist.')
     if options.amp:
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
     _apply_holdout(cfg)
     return cfg
+
+
+def last_checkpoint(work_dir: str | Path) -> Path:
+    """The newest ``epoch_N.pth`` of a run.
+
+    Raises:
+        UserError: when there is none.
+    """
+    found = {int(p.stem.removeprefix('epoch_')): p for p in Path(work_dir).glob('epoch_[0-9]*.pth')}
+    if not found:
+        raise UserError(f'Nothing to resume: {work_dir} has no epoch_*.pth. Start the run without --resume.')
+    return found[max(found)]
 
 
 def _apply_holdout(cfg: Config) -> None:
@@ -68,6 +80,8 @@ def _apply_holdout(cfg: Config) -> None:
     holdout = cfg.get('holdout')
     if holdout is None:
         return
+    if holdout['fraction'] and not cfg.get('val_dataloader'):
+        raise UserError('holdout.fraction needs a val_dataloader, which this config has not.')
     if not holdout['fraction']:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         return
@@ -98,7 +112,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     Raises:
         UserError: when an input is missing or wrong; nothing is written then.
     """
-    check_experiment(cfg, ('train_dataloader', 'val_dataloader'))
+    check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'))
     _start_process_group(cfg)
     _leave_cores_to(cfg.train_dataloader.num_workers)
     runner = PETLRunner.from_cfg(_without_test(cfg))
@@ -123,7 +137,10 @@ def test(
     """
     if not Path(checkpoint).is_file():
         raise UserError(f'The checkpoint {checkpoint} does not exist.')
-    check_experiment(cfg, ('test_dataloader',))
+    folder = Path(dump or '.').absolute().parent
+    if dump and (Path(dump).is_dir() or not (folder.is_dir() or folder == Path(cfg.work_dir).absolute())):
+        raise UserError(f'The predictions cannot be written to {dump}: it is a folder, or in none that exists.')
+    check_experiment(cfg, ('test_dataloader',), checkpoint)
     _start_process_group(cfg)
     cfg = _only_test(cfg)
     cfg.test_evaluator.dump = dump

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmengine import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
 from ..errors import UserError
 from ..models.base_weights import base_state, how_to_get
 from ..models.build import build_model
+from .adapter import check_trained
+
+NEEDED = {
+    'train_dataloader': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    'test_dataloader': ('test_dataloader', 'test_cfg', 'test_evaluator'),
+}
+# what libraries raise at a wrong value in a config
+WRONG = (KeyError, TypeError, ValueError, AttributeError, AssertionError, IndexError, ImportError, OSError)
+
+
+@contextmanager
+def naming(cfg: Config, part: str) -> Iterator[None]:
+    """Turn what a library raises while it builds ``part`` of the config into a sentence that names both."""
+    try:
+        yield
+    except UserError:
+        raise
+    except WRONG as error:
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise UserError(f'{cfg.filename or "The config"}: {part} is wrong: {reason[:400]}') from error
 
 
 def _base(cfg: Config) -> Iterator[str]:
@@ -56,34 +80,84 @@ def check_count(cfg: Config, model: nn.Module) -> None:
         raise UserError(f'expect_params is {expected:,}, and the config trains {count:,} parameters.')
 
 
-def check_experiment(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Find what a run would stumble over, without writing a file: inputs, settings, base weights, lists.
+def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Path | None = None) -> None:
+    """Find what a run would stumble over, without writing a file: inputs, settings, weights, lists, optimizer.
 
     Args:
         cfg: the experiment.
-        loaders: the data loaders that the run uses.
+        loaders: the data loaders that the run uses, the indispensable one first.
+        checkpoint: what it tests or continues.
 
     Raises:
         UserError: for the first thing that is wrong; all missing inputs come together.
     """
-    check_inputs(cfg, loaders)
+    for key in NEEDED[loaders[0]]:
+        if not cfg.get(key):
+            raise UserError(f'{cfg.filename or "The config"} has no {key}.')
+    with naming(cfg, 'the data'):
+        check_inputs(cfg, loaders)
     model = build_model(cfg, meta=True)
+    if not hasattr(model, 'plan'):
+        raise UserError(f'model.type must be PETLRecognizer3D, got {cfg.model.type}.')
     check_count(cfg, model)
     if model.base is not None:
         with model.plan.detached():
             base_state(model.backbone, model.base)
     for loader in loaders:
         if cfg.get(loader):
-            _check_list(cfg, loader)
+            with naming(cfg, loader):
+                _check_list(cfg, loader)
+    if loaders[0] == 'train_dataloader':
+        _check_training(cfg, model)
+    if checkpoint is not None:
+        content = check_trained(model, checkpoint)
+        if loaders[0] == 'train_dataloader' and 'optimizer' not in content:
+            raise UserError(f'{checkpoint} cannot be resumed from: it is an adapter; resume from an epoch_*.pth.')
+    _check_work_dir(Path(cfg.work_dir))
+
+
+def _check_training(cfg: Config, model: nn.Module) -> None:
+    loader = cfg.train_dataloader
+    whole = {
+        'train_dataloader.batch_size': loader.get('batch_size'),
+        'train_cfg.max_epochs': cfg.train_cfg.get('max_epochs'),
+        'optim_wrapper.accumulative_counts': cfg.optim_wrapper.get('accumulative_counts', 1),
+    }
+    for key, value in whole.items():
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f'{key} must be a whole number of at least 1, got {value!r}.')
+    with naming(cfg, 'optim_wrapper'), DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
+        build_optim_wrapper(model, cfg.copy().optim_wrapper)
 
 
 def _check_list(cfg: Config, loader: str) -> None:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
         dataset = DATASETS.build(cfg.copy()[loader].dataset)
     dataset.full_init()
+    _check_classes(cfg, loader, dataset)
+    first = [dataset.get_data_info(i).get('filename') for i in range(min(5, len(dataset)))]
+    if all(f and not os.path.exists(f) for f in first):
+        raise UserError(f'{loader}: the listed videos do not exist, {first[0]} being the first; see data_prefix.')
     batch = cfg[loader].get('batch_size', 1)
     if cfg[loader].get('drop_last') and len(dataset) < batch:
         raise UserError(
             f'{loader}: {len(dataset)} samples are fewer than a batch of {batch}, and drop_last leaves none; '
             f'set {loader}.batch_size lower.'
         )
+
+
+def _check_classes(cfg: Config, loader: str, dataset: Any) -> None:
+    head = cfg.model.get('cls_head', {}).get('num_classes')
+    listed = getattr(dataset, 'num_classes', None)
+    if listed is not None and listed != head:
+        raise UserError(f'model.cls_head.num_classes is {head} and {loader}.dataset.num_classes {listed}.')
+    outside = [i for i in map(dataset.get_data_info, range(len(dataset))) if i.get('label', 0) >= head]
+    if outside:
+        where, label = outside[0].get('filename'), outside[0]['label']
+        raise UserError(f'{loader}: label {label} of {where} is outside the {head} classes of model.cls_head.')
+
+
+def _check_work_dir(folder: Path) -> None:
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f'The work dir {folder} cannot be written: {there} is not a folder that you may write to.')

@@ -14,9 +14,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from ..errors import UserError
 from ..models.build import init_model
-from .adapter import load_trained, read_checkpoint
+from .adapter import load_trained
 from .console import quiet
 
 
@@ -53,11 +52,9 @@ class PETLRunner(Runner):
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', **_: Any) -> dict:
         """Load a run's full state, every key of it, without pickle."""
-        checkpoint = read_checkpoint(filename)
-        if 'optimizer' not in checkpoint:
-            raise UserError(f'{filename} cannot be resumed from: it is an adapter; resume from an epoch_*.pth.')
-        load_trained(self.plain_model, filename)
+        checkpoint = load_trained(self.plain_model, filename)
         self._has_loaded = True
+        self.logger.info(f'Resuming after epoch {checkpoint["meta"]["epoch"]} from {filename}')
         return checkpoint
 
     @master_only
@@ -71,7 +68,7 @@ class PETLRunner(Runner):
         """Initialise the model, base included, and load what was trained; mmengine's test would do neither.
 
         Returns:
-            The checkpoint's ``meta``.
+            The checkpoint's content.
         """
         self._init_model_weights()
         self._has_loaded = True

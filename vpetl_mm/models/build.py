@@ -14,6 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..config import load_config
+from ..errors import UserError
 
 
 class _LinspaceOnCPU(TorchFunctionMode):
@@ -58,10 +59,20 @@ def build_model(
             stack.enter_context(on_meta())
         seed = cfg.get('randomness', {}).get('seed')
         with drawn_from(seed):
-            model = MODELS.build(cfg.model)
+            model = _build(cfg)
         if init_weights:
             init_model(model, seed)
     return model
+
+
+def _build(cfg: Config) -> nn.Module:
+    try:
+        return MODELS.build(cfg.model)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise UserError(f'{cfg.filename or "The config"}: model is wrong: {reason[:400]}') from error
 
 
 @contextmanager

@@ -84,6 +84,13 @@ class Delta(nn.Module):
             nn.init.constant_(self.scale, self.initial_scale)
 
 
+def defaults_of(cls: type[Delta]) -> dict[str, Any]:
+    """The options of a delta that have a default, with it."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    options = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty)
+    return {p.name: p.default for p in options}
+
+
 def at_least_one(name: str, value: Any) -> int:
     """``value`` when it is a whole number from 1 up, else a :class:`UserError` naming it."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

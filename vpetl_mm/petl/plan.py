@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import UserError, unknown
-from .delta import Delta
+from .delta import Delta, defaults_of
 from .host import attach, attach_branch, detach, reattach
 from .layout import layout_of
 
@@ -45,6 +45,7 @@ class Plan:
         self.layout = layout_of(getattr(model, backbone))
         self.train = list(train)
         self.owners = self._select()
+        self._settings: dict[str, dict[str, Any]] = {}
         for name, spec in deltas.items():
             if name in ('all', 'head', *self.layout.groups):
                 raise UserError(f'petl.deltas.{name}: {name!r} is a train name; give the delta another.')
@@ -87,6 +88,7 @@ class Plan:
             raise UserError(
                 f'petl.deltas.{name}: no {place!r} in this backbone; there is: {", ".join(self.layout.places)}.'
             )
+        self._settings[name] = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
         for site in sites:
             delta = cls.at_site(site, **spec)
             attach(site.host, name, delta)
@@ -107,6 +109,10 @@ class Plan:
         """Let gradients flow to what the plan trains and to nothing else."""
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in self.owners)
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Every delta's type, place and options, defaults written out: what its weights are worth nothing without."""
+        return {name: dict(options) for name, options in self._settings.items()}
 
     def deltas(self) -> Iterator[Delta]:
         """Every delta in the model."""

@@ -17,6 +17,7 @@ class Point(Protocol):
 
 
 OURS, CONTROL, OTHER = '#c1272d', '#8a8a8a', '#1f4e79'
+BELOW = ('adaptformer', 'bapat_random_backbone')  # their neighbours' labels stand above
 MARKERS = {
     'full': 's', 'fc': 'v', 'lora': 'D', 'bitfit': 'P', 'adaptformer': '^', 'patt': 'o', 'bapat': '*',
 }  # fmt: skip
@@ -52,14 +53,9 @@ def draw_tradeoff(points: Sequence[Point], file: Path) -> None:
                 linewidth=0.9,
             )
             label = point.method.replace('_', ' ')
-            high_right = point.params > 0.3 * max(p.params for p in points)
+            offset, side = _label_place(point, max(p.params for p in points))
             axes.annotate(
-                label,
-                (point.params, point.top1),
-                xytext=(-7 if high_right else 7, 4),
-                textcoords='offset points',
-                ha='right' if high_right else 'left',
-                color=colour,
+                label, (point.params, point.top1), xytext=offset, textcoords='offset points', ha=side, color=colour
             )
         axes.set_xscale('log')
         axes.margins(x=0.12, y=0.14)
@@ -71,3 +67,10 @@ def draw_tradeoff(points: Sequence[Point], file: Path) -> None:
         figure.savefig(partial, dpi=300)
         plt.close(figure)
     partial.replace(file)
+
+
+def _label_place(point: Point, most: int) -> tuple[tuple[int, int], str]:
+    """Where a label stands from its point, (x, y) in points and the side it is anchored at."""
+    if point.method in BELOW:
+        return (0, -15), 'center'
+    return ((-7, 4), 'right') if point.params > 0.3 * most else ((7, 4), 'left')

@@ -2,7 +2,15 @@
 
 from .adapter_hook import AdapterHook
 from .epoch_seed_hook import EpochSeedHook, seed_worker
+from .finite_loss_hook import FiniteLossHook
 from .frozen_backbone_hook import FrozenBackboneHook
 from .unreadable_video_hook import UnreadableVideoHook
 
-__all__ = ['AdapterHook', 'EpochSeedHook', 'FrozenBackboneHook', 'UnreadableVideoHook', 'seed_worker']
+__all__ = [
+    'AdapterHook',
+    'EpochSeedHook',
+    'FiniteLossHook',
+    'FrozenBackboneHook',
+    'UnreadableVideoHook',
+    'seed_worker',
+]

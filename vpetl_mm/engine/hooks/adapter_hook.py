@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from ..adapter import adapter_meta, adapter_state
+from ..adapter import FORMAT, adapter_state, trained_meta
 
 
 class AdapterHook(Hook):
@@ -18,13 +18,14 @@ class AdapterHook(Hook):
     """
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Strip a checkpoint that is not for resuming."""
+        """Note the settings and the base, and strip a checkpoint that is not for resuming."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        checkpoint['meta'].update(trained_meta(model))
         if 'optimizer' in checkpoint:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         checkpoint.pop('message_hub', None)
         checkpoint['state_dict'] = adapter_state(model)
-        checkpoint['meta'].update(adapter_meta(model))
+        checkpoint['meta']['adapter_format'] = FORMAT
 
     def after_train(self, runner: Runner) -> None:
         """Write ``adapter_epoch_N.pth``."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+from mmengine.device import get_device
+from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -34,7 +37,7 @@ class UnreadableVideoHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Log what this batch skipped, and end the run when it is too much."""
         self._in_epoch += self._collect(runner, (data_batch or {}).get('data_samples', ()))
-        videos = len(runner.train_dataloader.sampler)
+        videos = len(runner.train_dataloader.dataset)
         if self._in_epoch > self.max_share * videos:
             raise UserError(
                 f'{self._in_epoch} of the {videos} videos of this epoch cannot be decoded, more than '
@@ -58,6 +61,11 @@ class UnreadableVideoHook(Hook):
 
     def _collect(self, runner: Runner, samples: Iterable[Any]) -> int:
         skipped = [path for s in samples for path in s.metainfo.get('skipped', ())]
+        count = torch.tensor(len(skipped), device=get_device())
+        all_reduce(count)  # every rank knows of every video, so that all stop together
+        if not count:
+            return 0
+        skipped = [path for part in all_gather_object(skipped) for path in part]
         for path in skipped:
             if path not in self._all:
                 runner.logger.warning(f'cannot be decoded, skipped: {path}')
