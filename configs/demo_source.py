@@ -10,5 +10,5 @@ petl = _base_.petl
 model = dict(petl=petl, base=None, cls_head=dict(num_classes=_base_.num_classes))
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = _base_.param_scheduler
-param_scheduler[1].update(end=4, T_max=3)
-train_cfg = dict(max_epochs=4)
+param_scheduler[1].update(end=3, T_max=2)
+train_cfg = dict(max_epochs=3)

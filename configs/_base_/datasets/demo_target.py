@@ -17,7 +17,7 @@ _dataset = dict(
     pipeline=_pipeline,
 )
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(ann_file='data/demo/target_train.txt', **_dataset),
     **_loader,
