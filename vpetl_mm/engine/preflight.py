@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from mmengine import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, OPTIMIZERS, DefaultScope
 from torch import nn
 
 from ..errors import UserError
@@ -126,6 +127,11 @@ def _check_training(cfg: Config, model: nn.Module) -> None:
     for key, value in whole.items():
         if not isinstance(value, int) or value < 1:
             raise UserError(f'{key} must be a whole number of at least 1, got {value!r}.')
+    optimizer = cfg.optim_wrapper.get('optimizer', {}).get('type')
+    if isinstance(optimizer, str) and OPTIMIZERS.get(optimizer) is None:
+        raise UserError(
+            f'optim_wrapper is wrong: there is no optimizer {optimizer!r}; torch.optim has SGD, AdamW, ...'
+        )
     with naming(cfg, 'optim_wrapper'), DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
         build_optim_wrapper(model, cfg.copy().optim_wrapper)
 
@@ -159,5 +165,9 @@ def _check_classes(cfg: Config, loader: str, dataset: Any) -> None:
 
 def _check_work_dir(folder: Path) -> None:
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(f'The work dir {folder} cannot be written: {there} is not a folder that you may write to.')
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UserError(
+            f'The work dir {folder} cannot be written: {there} takes no files ({error.strerror}).'
+        ) from error

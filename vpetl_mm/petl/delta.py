@@ -110,7 +110,8 @@ def number(name: str, value: Any, low: float = -math.inf, below: float = math.in
 def one_of(name: str, value: Any, valid: tuple[Any, ...]) -> Any:
     """``value`` when it is among ``valid``, else a :class:`UserError` that lists them."""
     if not any(value is v or (type(value) is type(v) and value == v) for v in valid):
-        raise UserError(f'{name} must be one of {", ".join(map(repr, valid))}; got {value!r}.')
+        choice = 'one of ' if len(valid) > 1 else ''
+        raise UserError(f'{name} must be {choice}{", ".join(map(repr, valid))}; got {value!r}.')
     return value
 
 
