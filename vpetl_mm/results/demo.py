@@ -32,7 +32,6 @@ METHODS = (
     'bapat_random_backbone',
     'one_frame',
 )
-CONTROLS = ('bapat_random_backbone', 'one_frame')
 
 
 @dataclass
