@@ -41,8 +41,7 @@ class _PlainFormatter(logging.Formatter):
 
 def quiet_before_a_run() -> None:
     """Until a run has a logger of its own, the libraries' initialisation dumps go nowhere."""
-    if not MMLogger._instance_dict:
-        quiet(MMLogger.get_instance('vpetl_mm'))
+    quiet(MMLogger.get_current_instance())
 
 
 def quiet(logger: MMLogger, errors_only: bool = False) -> MMLogger:
