@@ -70,7 +70,7 @@ class Delta(nn.Module):
                 raise UserError(f'{cls.__name__} needs {name}.')
 
     def reset_parameters(self) -> None:
-        """Draw the delta's initial values anew."""
+        """Draw the delta's initial values anew; every subclass must say how."""
         raise NotImplementedError
 
     def _set_scale(self, scale: float, learn_scale: bool) -> None:
