@@ -13,7 +13,10 @@ from mmengine.registry import (
     RUNNERS,
 )
 
+from .datasets.cifar100 import PETLCIFAR100
+from .datasets.food101 import PETLFood101
 from .datasets.petl_video_dataset import PETLVideoDataset
+from .datasets.svhn import SVHN
 from .engine.accuracy import PETLAccuracy
 from .engine.console import quiet_before_a_run
 from .engine.hooks import (
@@ -26,17 +29,27 @@ from .engine.hooks import (
 )
 from .engine.optim import AutocastOptimWrapper, PETLOptimWrapperConstructor
 from .engine.runner import PETLRunner
+from .models.image_classifier import PETLImageClassifier
 from .models.recognizer import PETLRecognizer3D
+from .models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention
+from .models.token_head import PETLImageHead, PETLTokenHead
 from .models.video_head import PETLVideoHead
-from .models.window_attention import FastWindowAttention3D
+from .models.videomae_block import PETLVideoMAEBlock
+from .models.window_attention import FastWindowAttention3D, FastWindowMSA
 from .petl import DELTAS
 
 REGISTERED = {
-    MODELS: (*DELTAS, PETLRecognizer3D, PETLVideoHead, FastWindowAttention3D),
+    MODELS: (
+        *DELTAS,
+        *(PETLRecognizer3D, PETLImageClassifier),
+        *(PETLVideoHead, PETLTokenHead, PETLImageHead),
+        *(FastWindowAttention3D, FastWindowMSA, PETLMultiheadAttention, PETLVideoMAEAttention),
+        PETLVideoMAEBlock,
+    ),
     HOOKS: (AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook, UnreadableVideoHook),
     OPTIM_WRAPPERS: (AutocastOptimWrapper,),
     OPTIM_WRAPPER_CONSTRUCTORS: (PETLOptimWrapperConstructor,),
-    DATASETS: (PETLVideoDataset,),
+    DATASETS: (PETLVideoDataset, PETLCIFAR100, PETLFood101, SVHN),
     METRICS: (PETLAccuracy,),
     FUNCTIONS: (seed_worker,),
     RUNNERS: (PETLRunner,),

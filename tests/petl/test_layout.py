@@ -24,6 +24,7 @@ PLACES = {
     'mlp': ('mlp', 1, 1, ''),
     'fc1': ('mlp.fc1', 1, 4, ''),
     'fc2': ('mlp.fc2', 4, 1, ''),
+    'attn': ('attn', 1, 1, ''),
 }
 
 
@@ -41,7 +42,7 @@ def test_sites(place):
 
 
 def test_there_are_no_other_places():
-    assert set(LAYOUTS['SwinTransformer3D'].places) == set(PLACES)
+    assert set(LAYOUTS['mmaction.SwinTransformer3D'].places) == set(PLACES)
 
 
 def test_blocks():
@@ -55,7 +56,7 @@ def test_a_subclass_has_its_parents_entry():
         pass
 
     own = OwnSwin(arch=dict(embed_dims=16, depths=[1], num_heads=[2]), pretrained2d=False, out_indices=(0,))
-    assert layout_of(own) is LAYOUTS['SwinTransformer3D']
+    assert layout_of(own) is LAYOUTS['mmaction.SwinTransformer3D']
 
 
 def test_another_backbone_is_refused_with_what_there_is():

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import decord
-import numpy as np
 from mmaction.datasets import VideoDataset
 
 from ..errors import UserError
+from .holdout import Holdout
 
 # what decord and the transforms behind it raise on a broken file; a wrong config raises other things
 UNREADABLE = (decord.DECORDError, OSError, EOFError, RuntimeError, IndexError, ZeroDivisionError)
@@ -23,7 +22,7 @@ def _told(path: str, error: Exception) -> str:
     return f'{path} ({type(error).__name__}: {reason})'.encode('utf-8', 'backslashreplace').decode()
 
 
-class PETLVideoDataset(VideoDataset):
+class PETLVideoDataset(Holdout, VideoDataset):
     """Videos and labels from a text file of ``path label`` lines.
 
     In training an unreadable video is replaced by another, drawn at random; in testing by the next readable
@@ -33,29 +32,11 @@ class PETLVideoDataset(VideoDataset):
     Args:
         ann_file: the list; names may contain spaces, the label is what follows the last one.
         num_classes: labels must lie in [0, num_classes).
-        holdout: the share of the list that is held out, drawn by ``holdout_seed``. Defaults to 0.
-        held_out: take the held-out part, for choosing settings, instead of the rest. Defaults to False.
-        holdout_seed: of the draw. Defaults to 0.
-        kwargs: of mmaction2's VideoDataset.
+        kwargs: of :class:`Holdout` (holdout, held_out, holdout_seed) and of mmaction2's VideoDataset.
 
     Raises:
         UserError: for a list that is missing or empty, a line without a label, or a label outside the classes.
     """
-
-    def __init__(
-        self,
-        ann_file: str,
-        *args: Any,
-        num_classes: int | None = None,
-        holdout: float = 0.0,
-        held_out: bool = False,
-        holdout_seed: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        if not 0 <= holdout < 1:
-            raise UserError(f'holdout must be at least 0 and below 1, got {holdout!r}.')
-        self.holdout, self.held_out, self.holdout_seed = holdout, held_out, holdout_seed
-        super().__init__(ann_file, *args, num_classes=num_classes, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """The annotated videos, ``dict(filename=..., label=...)`` each."""
@@ -65,7 +46,7 @@ class PETLVideoDataset(VideoDataset):
         data = [self._parse(n, line) for n, line in enumerate(lines, 1) if line.strip()]
         if not data:
             raise UserError(f'The annotation file {self.ann_file} is empty.')
-        return self._part(data)
+        return data
 
     def _parse(self, number: int, line: str) -> dict:
         filename, _, label = line.strip().rpartition(self.delimiter)
@@ -76,16 +57,6 @@ class PETLVideoDataset(VideoDataset):
             last = 'n' if self.num_classes is None else self.num_classes - 1
             raise UserError(f'{where}: label {label} is outside the classes 0 to {last} (num_classes).')
         return dict(filename=str(Path(self.data_prefix['video'] or '', filename.strip())), label=int(label))
-
-    def _part(self, data: list[dict]) -> list[dict]:
-        if not self.holdout:
-            return data
-        order = np.random.default_rng(self.holdout_seed).permutation(len(data))
-        out = set(order[: max(1, round(self.holdout * len(data)))].tolist())
-        part = [d for i, d in enumerate(data) if (i in out) == self.held_out]
-        if not part:
-            raise UserError(f'holdout={self.holdout} leaves nothing of the {len(data)} lines of {self.ann_file}.')
-        return part
 
     def __getitem__(self, index: int) -> dict:
         """The packed sample ``dict(inputs=..., data_samples=...)``."""

@@ -31,7 +31,7 @@ class PETLAccuracy(BaseMetric):
         for sample in data_samples:
             self.results.append(
                 dict(
-                    file=sample.get('filename', ''),
+                    file=sample.get('filename') or sample.get('img_path') or '',
                     label=int(sample['gt_label']),
                     scores=sample['pred_score'].float().cpu().numpy(),
                     readable=not sample.get('skipped') and bool(sample['pred_score'].isfinite().all()),

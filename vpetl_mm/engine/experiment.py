@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.hooks import Hook
 from ..config import load_config
 from ..errors import UserError
 from .preflight import check_experiment
+from .record import Record, json_safe, write_record
 from .runner import PETLRunner
 
 
@@ -54,8 +56,9 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
         cfg.load_from = str(last_checkpoint(cfg.work_dir)) if options.resume == 'auto' else options.resume
         if not Path(cfg.load_from).is_file():
             raise UserError(f'The checkpoint {cfg.load_from} to resume from does not exist.')
-    if options.amp:
-        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+    cfg.given_options = json_safe(options.cfg_options or {})  # for the checkpoint and the result to tell of
+    if options.amp and cfg.optim_wrapper.type != 'AutocastOptimWrapper':
+        cfg.optim_wrapper.type = cfg.given_options['optim_wrapper.type'] = 'AutocastOptimWrapper'
     _apply_holdout(cfg)
     return cfg
 
@@ -128,7 +131,7 @@ def test(
     """Test a checkpoint on the test set: ``acc/top1``, ``acc/top5``, ``acc/mean_class`` in percent.
 
     Args:
-        cfg: the experiment, prepared.
+        cfg: the experiment, prepared. Its work dir gets ``result.json``, a :class:`Record`.
         checkpoint: of the same experiment.
         dump: a CSV file for the predictions.
 
@@ -148,8 +151,39 @@ def test(
     runner = PETLRunner.from_cfg(cfg)
     for hook in hooks:
         runner.register_hook(hook)
-    runner.prepare_test(checkpoint)
-    return runner.test()
+    content = runner.prepare_test(checkpoint)
+    scores = runner.test()
+    if runner.rank == 0:
+        _record(runner, checkpoint, content['meta'], scores)
+    return scores
+
+
+def _record(runner: PETLRunner, checkpoint: str | Path, meta: dict[str, Any], scores: dict[str, float]) -> None:
+    """Leave ``result.json`` in the work dir, for tables to be made from; an own evaluator may give other scores."""
+    names = ('top1', 'top5', 'mean_class')
+    if not all(f'acc/{name}' in scores for name in names):
+        return
+    count = runner.plain_model.plan.count()
+    record = Record(
+        config=Path(runner.cfg.filename).stem if runner.cfg.filename else runner.experiment_name,
+        seed=meta.get('seed'),
+        **{name: scores[f'acc/{name}'] for name in names},
+        params=count['trainable'],
+        total=count['total'],
+        checkpoint=Path(checkpoint).name,
+        epoch=meta.get('epoch', 0),
+        samples=len(runner.test_dataloader.dataset),
+        options={**meta.get('options', {}), **json_safe(runner.cfg.get('given_options', {}))},
+        finished=datetime.now().astimezone().isoformat(timespec='seconds'),
+        machine=_machine(runner.world_size),
+    )
+    write_record(runner.work_dir, record)
+
+
+def _machine(processes: int) -> str:
+    if torch.cuda.is_available():
+        return f'{processes} x {torch.cuda.get_device_name()}'
+    return f'{os.cpu_count()} CPU cores'
 
 
 def _without_test(cfg: Config) -> Config:

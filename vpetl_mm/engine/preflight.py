@@ -52,6 +52,9 @@ def _data(cfg: Config, loader: str) -> Iterator[str]:
     dataset = cfg[loader].get('dataset', {})
     root = Path(dataset.get('data_root') or '')
     how = cfg.get('data_help', 'see data/README.md')
+    if not root.is_dir():
+        yield f'data folder {root}: {how}'
+        return
     if dataset.get('ann_file') and not (root / dataset['ann_file']).is_file():
         yield f'annotation list {root / dataset["ann_file"]}: {how}'
     for kind, folder in (dataset.get('data_prefix') or {}).items():
@@ -99,7 +102,7 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
         check_inputs(cfg, loaders)
     model = build_model(cfg, meta=True)
     if not hasattr(model, 'plan'):
-        raise UserError(f'model.type must be PETLRecognizer3D, got {cfg.model.type}.')
+        raise UserError(f'model.type must be PETLRecognizer3D or PETLImageClassifier, got {cfg.model.type}.')
     check_count(cfg, model)
     if model.base is not None:
         with model.plan.detached():
@@ -107,7 +110,7 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
     for loader in loaders:
         if cfg.get(loader):
             with naming(cfg, loader):
-                _check_list(cfg, loader)
+                _check_list(cfg, loader, model.head_name)
     if loaders[0] == 'train_dataloader':
         _check_training(cfg, model)
     if checkpoint is not None:
@@ -136,14 +139,14 @@ def _check_training(cfg: Config, model: nn.Module) -> None:
         build_optim_wrapper(model, cfg.copy().optim_wrapper)
 
 
-def _check_list(cfg: Config, loader: str) -> None:
+def _check_list(cfg: Config, loader: str, head: str) -> None:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
         dataset = DATASETS.build(cfg.copy()[loader].dataset)
     dataset.full_init()
-    _check_classes(cfg, loader, dataset)
-    first = [dataset.get_data_info(i).get('filename') for i in range(min(5, len(dataset)))]
+    _check_classes(cfg, loader, dataset, head)
+    first = [_file_of(dataset.get_data_info(i)) for i in range(min(5, len(dataset)))]
     if all(f and not os.path.exists(f) for f in first):
-        raise UserError(f'{loader}: the listed videos do not exist, {first[0]} being the first; see data_prefix.')
+        raise UserError(f'{loader}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
     batch = cfg[loader].get('batch_size', 1)
     if cfg[loader].get('drop_last') and len(dataset) < batch:
         raise UserError(
@@ -152,15 +155,23 @@ def _check_list(cfg: Config, loader: str) -> None:
         )
 
 
-def _check_classes(cfg: Config, loader: str, dataset: Any) -> None:
-    head = cfg.model.get('cls_head', {}).get('num_classes')
+def _file_of(info: dict[str, Any]) -> str | None:
+    """A sample's file, under mmaction2's key or mmpretrain's; None for an array in memory."""
+    return info.get('filename') or info.get('img_path')
+
+
+def _check_classes(cfg: Config, loader: str, dataset: Any, head: str) -> None:
+    classes = cfg.model.get(head, {}).get('num_classes')
     listed = getattr(dataset, 'num_classes', None)
-    if listed is not None and listed != head:
-        raise UserError(f'model.cls_head.num_classes is {head} and {loader}.dataset.num_classes {listed}.')
-    outside = [i for i in map(dataset.get_data_info, range(len(dataset))) if i.get('label', 0) >= head]
-    if outside:
-        where, label = outside[0].get('filename'), outside[0]['label']
-        raise UserError(f'{loader}: label {label} of {where} is outside the {head} classes of model.cls_head.')
+    if listed is not None and listed != classes:
+        raise UserError(f'model.{head}.num_classes is {classes} and {loader}.dataset.num_classes {listed}.')
+    for info in map(dataset.get_data_info, range(len(dataset))):
+        label = info.get('label', info.get('gt_label', 0))
+        if label >= classes:
+            where = _file_of(info) or 'an image'
+            raise UserError(
+                f'{loader}: label {label} of {where} is outside the {classes} classes of model.{head}.'
+            )
 
 
 def _check_work_dir(folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError, unknown
+from .vit_weights import from_timm_vit, from_videomae
 
 StateDict = dict[str, Tensor]
 BASE_KEYS = ('file', 'url', 'sha256', 'convert')
@@ -59,7 +60,9 @@ def from_openmmlab(state: StateDict, backbone: nn.Module) -> StateDict:
     """mmaction2's naming, and this project's own: the backbone's part without its prefix, or all of it."""
     prefix = 'backbone.'
     inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    return inside or state
+    # VideoMAE's sinusoid table follows from the number of frames, which may be another here
+    made = {'pos_embed'} & {name for name, _ in backbone.named_buffers()}
+    return {k: v for k, v in (inside or state).items() if k not in made}
 
 
 def from_video_swin(state: StateDict, backbone: nn.Module) -> StateDict:
@@ -100,6 +103,8 @@ CONVERTERS: dict[str | None, Callable[[StateDict, nn.Module], StateDict]] = {
     None: from_openmmlab,
     'video_swin': from_video_swin,
     'swin2d': from_swin2d,
+    'timm_vit': from_timm_vit,
+    'videomae': from_videomae,
 }
 
 
@@ -139,8 +144,8 @@ def base_state(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
     except UserError as error:
         raise UserError(f'{base["file"]}: {error}') from error
     wanted = backbone.state_dict()
-    # these follow from the window's size, and are left out of some files
-    derived = {k for k in wanted if k.endswith('relative_position_index') and k not in state}
+    # buffers follow from the settings, such as the window's size, and are left out of some files
+    derived = {k for k, _ in backbone.named_buffers() if k not in state}
     wrong = [k for k, v in wanted.items() if k not in derived and (k not in state or state[k].shape != v.shape)]
     wrong += [k for k in state if k not in wanted]
     if wrong:

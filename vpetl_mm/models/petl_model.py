@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
+from torch import nn
 
 from ..errors import UserError, unknown
 from ..petl import Delta, Plan, check_petl, layout_of
@@ -33,6 +34,13 @@ def attention_type(config: Any) -> type:
     return there[name]
 
 
+def take_over(leaf: nn.Module, host: nn.Module) -> nn.Module:
+    """``leaf`` with the very modules, parameters and buffers of ``host``, whose place it takes."""
+    for kind in ('_parameters', '_buffers', '_modules'):
+        getattr(leaf, kind).update(getattr(host, kind))
+    return leaf.train(host.training)
+
+
 class PETLModel:
     """Mixed into a host library's model class, in front of it.
 
@@ -50,9 +58,12 @@ class PETLModel:
     def __init__(self, *args: Any, petl: dict[str, Any], base: dict[str, Any] | None, **kwargs: Any) -> None:
         petl = check_petl(petl)
         self._base = check_base(base)
+        # VideoMAE's ViT drops its argument without a word, so that the config itself is looked at
+        given = [kwargs, kwargs.get('backbone')]
+        named = [g.get('pretrained') for g in given if isinstance(g, Mapping)]
         super().__init__(*args, **kwargs)
         layout_of(self.backbone)  # an unknown backbone is refused first
-        self._refuse_other_weights()
+        self._refuse_other_weights(named)
         self._exchange_attention(petl)
         self.plan = Plan(self, 'backbone', self.head_name, petl['deltas'], petl['train'], delta_type)
 
@@ -61,11 +72,11 @@ class PETLModel:
         """The pre-trained backbone's ``file``, ``url``, ``sha256`` and ``convert``, or None."""
         return self._base
 
-    def _refuse_other_weights(self) -> None:
+    def _refuse_other_weights(self, named: list[Any]) -> None:
         """The backbone's weights have one source, ``base``; two would be one too many to trust."""
-        init = getattr(self.backbone, 'init_cfg', None) or []
-        pretrained = [c for c in ([init] if isinstance(init, dict) else init) if c.get('type') == 'Pretrained']
-        if pretrained or getattr(self.backbone, 'pretrained', None):
+        inits = [getattr(m, 'init_cfg', None) or [] for m in (self, self.backbone)]
+        flat = [c for init in inits for c in ([init] if isinstance(init, dict) else init)]
+        if any(named) or any(c.get('type') == 'Pretrained' for c in flat):
             raise UserError('Name pre-trained weights in model.base, not in the backbone (pretrained, init_cfg).')
         if getattr(self.backbone, 'frozen_stages', -1) >= 0:
             raise UserError('backbone.frozen_stages would freeze deltas as well; what trains stands in petl alone.')
@@ -73,23 +84,24 @@ class PETLModel:
             self.backbone.pretrained2d = False
 
     def _exchange_attention(self, petl: dict[str, Any]) -> None:
-        """Put the registered attention in the place of the host's, with the same weights."""
-        pattern = layout_of(self.backbone).attention
-        config = petl.get('attention', dict(type='FastWindowAttention3D') if pattern else None)
+        """Put registered attention, and blocks, in the place of the host's, with the same weights."""
+        layout = layout_of(self.backbone)
+        if layout.block_type:
+            for block in layout.blocks(self.backbone):
+                block.__class__ = MODELS.get(layout.block_type)
+        config = petl.get('attention', dict(type=layout.attention))
         if config is None:
             return
-        if not pattern:
-            raise UserError(f'petl.attention is not available on {type(self.backbone).__name__}; set it to None.')
         cls = attention_type(config)
-        named = list(self.backbone.named_modules())
-        for name, host in [(n, m) for n, m in named if re.fullmatch(pattern, n)]:
-            fast = MODELS.build({**cls.like(host), **config})
-            for child, module in host.named_children():
-                setattr(fast, child, module)
-            fast.relative_position_bias_table = host.relative_position_bias_table
-            fast.relative_position_index = host.relative_position_index
-            parent, _, leaf = name.rpartition('.')
-            setattr(self.backbone.get_submodule(parent), leaf, fast)
+        for site in list(layout.sites(self.backbone, 'attn')):
+            if not issubclass(cls, type(site.host)):
+                raise UserError(
+                    f'petl.attention: {cls.__name__} is not for {type(self.backbone).__name__}, whose own is '
+                    f'{layout.attention}.'
+                )
+            leaf = take_over(MODELS.build({**cls.like(site.host), **config}), site.host)
+            parent, _, name = site.name.rpartition('.')
+            setattr(self.backbone.get_submodule(parent), name, leaf)
 
     def init_weights(self) -> None:
         """Initialise the plain model by its hosts' own rules, load the base, then draw each delta anew."""

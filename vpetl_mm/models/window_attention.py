@@ -1,25 +1,32 @@
-"""3D shifted-window attention on scaled_dot_product_attention."""
+"""Shifted-window attention, 3D and 2D, on scaled_dot_product_attention."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from mmaction.models.backbones.swin import WindowAttention3D
+from mmpretrain.models.utils import WindowMSA
 from torch import Tensor
 
+from ..petl import ExtraTokens, extra_tokens
 
-class FastWindowAttention3D(WindowAttention3D):
-    """Video Swin's window attention (Liu et al. 2022) with the same weights, keys and results as mmaction2's.
+
+class FastWindowAttention:
+    """Mixed into a window attention: the same weights, keys and results as the host library's.
 
     softmax(q k^T / sqrt(d) + B + M) v in one fused call. While the relative-position-bias table is frozen,
     the sum of bias B and shift mask M is made once and kept. Deltas on ``qkv`` and ``proj`` (PATT, LoRA) act
-    as on the host's own.
+    as on the host's own; keys and values of others (prefix, prompt, concatenated PATT) join those of every
+    window, without a position bias.
     """
 
+    serves_deltas = True
     _kept: tuple | None = None
 
     @classmethod
-    def like(cls, attention: WindowAttention3D) -> dict:
+    def like(cls, attention: torch.nn.Module) -> dict:
         """The config that builds an equal of ``attention``."""
         return dict(
             embed_dims=attention.embed_dims,
@@ -43,38 +50,66 @@ class FastWindowAttention3D(WindowAttention3D):
         """
         windows, n, channels = x.shape
         n_w = 1 if mask is None else mask.shape[0]
-        qkv = self.qkv(x).view(windows // n_w, n_w, n, 3, self.num_heads, -1).permute(3, 0, 1, 4, 2, 5)
-        q, k, v = qkv.flatten(2, 3)  # each (B, nW * heads, N, C / heads)
+
+        def heads(tokens: Tensor) -> Tensor:  # (B * nW, n, C) to (B, nW * heads, n, C / heads)
+            parts = tokens.reshape(windows // n_w, n_w, tokens.shape[1], self.num_heads, -1)
+            return parts.transpose(2, 3).flatten(1, 2)
+
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        extras = extra_tokens(self, x, self.qkv)
+        if extras:
+            k = torch.cat([*(e.k.expand(windows, -1, -1) for e in extras), k], dim=1)
+            v = torch.cat([*(e.v.expand(windows, -1, -1) for e in extras), v], dim=1)
         y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=self._bias_and_mask(n, mask, q.dtype),
+            heads(q),
+            heads(k),
+            heads(v),
+            attn_mask=self._bias_and_mask(n, mask, q.dtype, extras),
             dropout_p=self.attn_drop.p if self.training else 0.0,
             scale=self.scale,
         )
         y = y.view(windows, self.num_heads, n, -1).transpose(1, 2).reshape(windows, n, channels)
         return self.proj_drop(self.proj(y))
 
-    def _bias_and_mask(self, n: int, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """B + M of shape (1, nW * heads, N, N), kept while the table is frozen."""
+    def _bias_and_mask(
+        self, n: int, mask: Tensor | None, dtype: torch.dtype, extras: Sequence[ExtraTokens] = ()
+    ) -> Tensor:
+        """B + M of shape (1, nW * heads, N, n_extra + N), kept while the table is frozen."""
         table = self.relative_position_bias_table
+        columns = tuple((e.k.shape[-2], e.masked) for e in extras)
         if table.requires_grad or torch.compiler.is_compiling():
-            return self._make_bias_and_mask(n, mask).to(dtype)
+            return self._make_bias_and_mask(n, mask, columns).to(dtype)
         # the version tells of any in-place change, such as a checkpoint being loaded; the alias that is kept holds
         # the storage, so that no other table can come to lie at its address
-        key = (n, dtype, table.device, table._version, table.data_ptr())
+        key = (n, columns, dtype, table.device, table._version, table.data_ptr())
         if self._kept is None or self._kept[0] != key or self._kept[1] is not mask:
             with torch.inference_mode(False), torch.no_grad():
-                self._kept = (key, mask, table.detach(), self._make_bias_and_mask(n, mask).to(dtype))
+                self._kept = (key, mask, table.detach(), self._make_bias_and_mask(n, mask, columns).to(dtype))
         return self._kept[3]
 
-    def _make_bias_and_mask(self, n: int, mask: Tensor | None) -> Tensor:
+    def _make_bias_and_mask(self, n: int, mask: Tensor | None, columns: tuple[tuple[int, bool], ...]) -> Tensor:
         index = self.relative_position_index[:n, :n].reshape(-1)
         bias = self.relative_position_bias_table[index].view(n, n, -1).permute(2, 0, 1)
         bias = bias.unsqueeze(0) if mask is None else bias.unsqueeze(0) + mask.unsqueeze(1)
-        return bias.reshape(1, -1, n, n)
+        if columns:
+            bias = torch.cat([*(_column(bias, mask, *c) for c in columns), bias], dim=-1)
+        return bias.reshape(1, -1, *bias.shape[-2:])
 
     def __getstate__(self) -> dict:
         """Copies and pickles do not carry what is kept: it is made again at the first call."""
         return {k: v for k, v in self.__dict__.items() if k != '_kept'}
+
+
+def _column(bias: Tensor, mask: Tensor | None, length: int, masked: bool) -> Tensor:
+    """The mask of added keys, (nW, heads, N, length): none, or that of the tokens they belong to."""
+    if masked and mask is not None:
+        return mask.unsqueeze(1).expand(-1, bias.shape[1], -1, -1).to(bias.dtype)
+    return bias.new_zeros(*bias.shape[:-1], length)
+
+
+class FastWindowAttention3D(FastWindowAttention, WindowAttention3D):
+    """Video Swin's window attention (Liu et al. 2022); see :class:`FastWindowAttention`."""
+
+
+class FastWindowMSA(FastWindowAttention, WindowMSA):
+    """The 2D Swin's window attention (Liu et al. 2021); see :class:`FastWindowAttention`."""

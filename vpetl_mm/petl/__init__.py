@@ -2,12 +2,15 @@
 
 from .adapt_mlp import AdaptMLP
 from .delta import Delta, Site
+from .extra_tokens import ExtraTokens, extra_tokens
 from .layout import LAYOUTS, Layout, layout_of
 from .lora import LoRA
 from .patt import PATT
 from .plan import Plan, check_petl
+from .prefix import Prefix
+from .prompt import Prompt
 
-DELTAS = (PATT, AdaptMLP, LoRA)
+DELTAS = (PATT, AdaptMLP, LoRA, Prefix, Prompt)
 
 __all__ = [
     'DELTAS',
@@ -15,10 +18,14 @@ __all__ = [
     'PATT',
     'AdaptMLP',
     'Delta',
+    'ExtraTokens',
     'Layout',
     'LoRA',
     'Plan',
+    'Prefix',
+    'Prompt',
     'Site',
     'check_petl',
+    'extra_tokens',
     'layout_of',
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ class Site:
         in_dim: the width of its input.
         out_dim: the width of its output.
         slots: what equal parts its output is made of: ``'qkv'`` for a fused projection, else ``''``.
+        norm: the norm in front of the block's attention.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Site:
     in_dim: int
     out_dim: int
     slots: str = ''
+    norm: nn.Module | None = None
 
 
 class Delta(nn.Module):
@@ -40,12 +42,23 @@ class Delta(nn.Module):
 
     Attributes:
         places: where the delta may be put; the first is the default of ``at``.
-        stream: ``'host'`` when ``x`` is what the host sees, ``'residual'`` when it is the residual stream
-            before the norm and the result is added outside drop-path.
+        stream: ``'host'`` when ``x`` is what the host sees; ``'residual'`` when it is the residual stream
+            before the norm and the result is added outside drop-path; ``'keys'`` when the delta has
+            ``extra_tokens`` in place of ``forward``, keys and values for the attention.
     """
 
     places: ClassVar[tuple[str, ...]] = ()
     stream: str = 'host'
+
+    @classmethod
+    def place_of(cls, options: Mapping[str, Any]) -> str:
+        """The place of a delta whose config has no ``at``."""
+        return cls.places[0]
+
+    @classmethod
+    def at_sites(cls, sites: Sequence[Site], **options: Any) -> Iterator[tuple[Site, Delta]]:
+        """Build the deltas for all sites of a place; one each, unless a delta knows better."""
+        return ((site, cls.at_site(site, **options)) for site in sites)
 
     @classmethod
     def at_site(cls, site: Site, **options: Any) -> Delta:
@@ -72,6 +85,10 @@ class Delta(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the delta's initial values anew; every subclass must say how."""
         raise NotImplementedError
+
+    def before(self, x: Tensor) -> Tensor:
+        """What the host sees in place of ``x``; the same, unless a delta puts something in front."""
+        return x
 
     def _set_scale(self, scale: float, learn_scale: bool) -> None:
         """Hold the strength s as a number, or as a trained scalar that starts there."""

@@ -7,6 +7,8 @@ and torch.compile work.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -31,15 +33,38 @@ def _blank(make: Any, plain: type, *names: str) -> nn.Module:
 @cache
 def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
     """The subclass of ``plain`` that adds ``self.deltas`` to its output."""
+    forward = _forward_with_identity if _takes_identity(plain) else _forward
+    members = {'forward': forward, 'plain': plain, 'recipe': (hosted_class, plain)}
+    return type(f'Hosted{plain.__name__}', (Hosted, plain), members)
 
-    def forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        y = plain.forward(self, x, *args, **kwargs)
-        for delta in self.deltas.values():
-            if delta.stream == 'host':
-                y = delta(x, y)
-        return y
 
-    return type(f'Hosted{plain.__name__}', (Hosted, plain), {'forward': forward, 'recipe': (hosted_class, plain)})
+def _forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    for delta in self.deltas.values():
+        x = delta.before(x)
+    y = self.plain.forward(self, x, *args, **kwargs)
+    return _add(self.deltas, 'host', x, y)
+
+
+def _takes_identity(plain: type[nn.Module]) -> bool:
+    """Whether it is an MLP, such as mmcv's FFN, that may add the residual stream in its own forward."""
+    return 'identity' in inspect.signature(plain.forward).parameters
+
+
+def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None = None) -> Tensor:
+    """The branch alone, the deltas on it, then the residual stream, which is where some deltas read."""
+    if not self.add_identity:
+        return _add(self.deltas, 'host', x, self.plain.forward(self, x))
+    stream = x if identity is None else identity
+    y = _add(self.deltas, 'host', x, self.plain.forward(self, x, identity=0))
+    return stream + _add(self.deltas, 'residual', stream, y)
+
+
+def _add(deltas: Mapping[str, Delta], stream: str, x: Tensor, y: Tensor) -> Tensor:
+    """Apply, one after the other, the deltas that read ``stream``, which is ``x``, to ``y``."""
+    for delta in deltas.values():
+        if delta.stream == stream:
+            y = delta(x, y)
+    return y
 
 
 @cache
@@ -53,13 +78,9 @@ def branch_class(plain: type[nn.Module], method: str, host: str) -> type[nn.Modu
     """
 
     def branch(self: nn.Module, x: Tensor) -> Tensor:
-        y = getattr(plain, method)(self, x)
-        for delta in getattr(self, host).deltas.values():
-            if delta.stream == 'residual':
-                y = delta(x, y)
-        return y
+        return _add(getattr(getattr(self, host), 'deltas', {}), 'residual', x, getattr(plain, method)(self, x))
 
-    members = {method: branch, 'recipe': (branch_class, plain, method, host)}
+    members = {method: branch, 'branched': True, 'recipe': (branch_class, plain, method, host)}
     return type(f'Branched{plain.__name__}', (Hosted, plain), members)
 
 
@@ -71,16 +92,18 @@ def attach(host: nn.Module, name: str, delta: Delta) -> None:
     """
     if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
         raise UserError(f'{name!r} cannot name a delta: choose an identifier such as "patt" or "adapter".')
-    if not isinstance(host, Hosted):
-        host.deltas = nn.ModuleDict()
-        host.__class__ = hosted_class(type(host))
+    if 'deltas' not in host._modules:
+        reattach(host, nn.ModuleDict())
     host.deltas[name] = delta
 
 
 def attach_branch(block: nn.Module, method: str, host: str) -> None:
     """Let ``block`` add the residual-stream deltas of its child ``host`` outside drop-path."""
-    if not isinstance(block, Hosted):
+    own = detach(block) if 'deltas' in block._modules else None
+    if not getattr(block, 'branched', False):
         block.__class__ = branch_class(type(block), method, host)
+    if own is not None:
+        reattach(block, own)
 
 
 def detach(host: nn.Module) -> nn.ModuleDict:

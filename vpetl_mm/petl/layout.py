@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..errors import UserError
-from .delta import Site
+from .delta import Delta, Site
 
 
 @dataclass(frozen=True)
@@ -19,66 +19,142 @@ class Layout:
     Args:
         places: place name -> pattern of module paths, for deltas.
         groups: train name -> pattern of parameter paths, for ``train``.
-        attention: pattern of the attention modules that can be exchanged for a faster equal.
-        residual: (pattern of blocks, the method that computes the MLP branch, the MLP's attribute), for
-            deltas that read the residual stream.
+        block: pattern of the blocks.
+        norm: the norm in front of the attention, as an attribute of the block.
+        attention: the registered attention that takes the place of the host's own, with the same weights.
+        branch: the block's method that computes the MLP branch, for deltas that read the residual stream;
+            None where the MLP adds the residual itself.
+        block_type: the registered block that has such a method, where the host's own has none.
+        passed_by: places whose ``forward`` the host's own attention does not call.
         fused: the places whose output is q, k and v side by side.
     """
 
     places: Mapping[str, str]
     groups: Mapping[str, str]
-    attention: str | None = None
-    residual: tuple[str, str, str] | None = None
+    block: str
+    norm: str
+    attention: str
+    branch: str | None = None
+    block_type: str | None = None
+    passed_by: tuple[str, ...] = ()
     fused: tuple[str, ...] = ('qkv',)
 
     def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
-        """The hosts at ``place``, in the backbone's order."""
-        pattern = re.compile(self.places[place])
-        for name, module in backbone.named_modules():
+        """The hosts at ``place``, in the backbone's order; none where the table has no such place."""
+        pattern = re.compile(self.places.get(place, '$'))
+        for name, module in list(backbone.named_modules()):
             if pattern.fullmatch(name):
                 first, last = _ends(module)
+                block = backbone.get_submodule(re.match(self.block, name).group())
                 slots = 'qkv' if place in self.fused else ''
-                yield Site(name, module, place, first.in_features, last.out_features, slots)
+                norm = getattr(block, self.norm)
+                yield Site(name, module, place, first.in_features, last.out_features, slots, norm)
 
     def blocks(self, backbone: nn.Module) -> Iterator[nn.Module]:
-        """The blocks that can add residual-stream deltas."""
-        assert self.residual is not None
-        pattern = re.compile(self.residual[0])
-        yield from (m for n, m in backbone.named_modules() if pattern.fullmatch(n))
+        """The backbone's blocks, in order."""
+        yield from (m for n, m in backbone.named_modules() if re.fullmatch(self.block, n))
 
 
 def _ends(module: nn.Module) -> tuple[nn.Linear, nn.Linear]:
-    linears = [module] if isinstance(module, nn.Linear) else [module.fc1, module.fc2]
+    """The first and the last linear layer of the host, deltas left out."""
+    deltas = {id(m) for d in module.modules() if isinstance(d, Delta) for m in d.modules()}
+    linears = [m for m in module.modules() if isinstance(m, nn.Linear) and id(m) not in deltas]
     return linears[0], linears[-1]
 
 
-_SWIN3D_BLOCK = r'layers\.\d+\.blocks\.\d+'
+def _transformer(
+    block: str,
+    *,
+    norms: str,
+    attn: str = 'attn',
+    mlp: str = 'mlp',
+    fc: tuple[str, str] = ('fc1', 'fc2'),
+    norm12: tuple[str, str] = ('norm1', 'norm2'),
+    windows: bool = False,
+    groups: Mapping[str, str] | None = None,
+    **others,
+) -> Layout:
+    """An entry for blocks of attention and MLP, from the names that differ.
 
-LAYOUTS: dict[str, Layout] = {
-    # mmaction2's Video Swin
-    'SwinTransformer3D': Layout(
-        places=dict(
-            qkv=rf'{_SWIN3D_BLOCK}\.attn\.qkv',
-            proj=rf'{_SWIN3D_BLOCK}\.attn\.proj',
-            mlp=rf'{_SWIN3D_BLOCK}\.mlp',
-            fc1=rf'{_SWIN3D_BLOCK}\.mlp\.fc1',
-            fc2=rf'{_SWIN3D_BLOCK}\.mlp\.fc2',
-        ),
+    Args:
+        block: pattern of the blocks.
+        norms: pattern of all norms' paths.
+        attn: path of the attention below a block.
+        mlp: path of the MLP below a block.
+        fc: paths of its two linear layers below it.
+        norm12: the norms in front of attention and MLP.
+        windows: the attention is in windows, with relative-position-bias tables; whole blocks then take no
+            further tokens.
+        groups: further train groups, name -> pattern.
+        others: of :class:`Layout`.
+    """
+    attn, mlp = rf'{block}\.{re.escape(attn)}', rf'{block}\.{re.escape(mlp)}'
+    fc1, fc2 = (rf'{mlp}\.{re.escape(name)}' for name in fc)
+    places = {'qkv': rf'{attn}\.qkv', 'proj': rf'{attn}\.proj', 'mlp': mlp, 'fc1': fc1, 'fc2': fc2, 'attn': attn}
+    own = {'attn.rpb': rf'{attn}\.relative_position_bias_table'} if windows else {}
+    both = r'\.(weight|bias)'
+    return Layout(
+        places=places if windows else {**places, 'block': block},
         groups={
-            'bias': r'.*\.bias',
-            'norm': r'(.*\.)?norm\d*\.(weight|bias)',
-            'norm1': rf'{_SWIN3D_BLOCK}\.norm1\.(weight|bias)',
-            'norm2': rf'{_SWIN3D_BLOCK}\.norm2\.(weight|bias)',
-            'attn.qkv': rf'{_SWIN3D_BLOCK}\.attn\.qkv\.(weight|bias)',
-            'attn.proj': rf'{_SWIN3D_BLOCK}\.attn\.proj\.(weight|bias)',
-            'attn.rpb': rf'{_SWIN3D_BLOCK}\.attn\.relative_position_bias_table',
-            'mlp.fc1': rf'{_SWIN3D_BLOCK}\.mlp\.fc1\.(weight|bias)',
-            'mlp.fc2': rf'{_SWIN3D_BLOCK}\.mlp\.fc2\.(weight|bias)',
-            'downsample': r'layers\.\d+\.downsample\..*',
+            'bias': r'.*\.(bias|q_bias|v_bias)',
+            'norm': norms + both,
+            'norm1': rf'{block}\.{norm12[0]}{both}',
+            'norm2': rf'{block}\.{norm12[1]}{both}',
+            'attn.qkv': rf'{attn}\.(qkv\.weight|qkv\.bias|q_bias|v_bias)',
+            'attn.proj': rf'{attn}\.proj{both}',
+            **own,
+            'mlp.fc1': fc1 + both,
+            'mlp.fc2': fc2 + both,
             'patch_embed': r'patch_embed\..*',
+            **(groups or {}),
         },
-        attention=rf'{_SWIN3D_BLOCK}\.attn',
-        residual=(_SWIN3D_BLOCK, 'forward_part2', 'mlp'),
+        block=block,
+        norm=norm12[0],
+        **others,
+    )
+
+
+# Keys are <library>.<class>: two libraries have a VisionTransformer.
+LAYOUTS: dict[str, Layout] = {
+    # Video Swin
+    'mmaction.SwinTransformer3D': _transformer(
+        r'layers\.\d+\.blocks\.\d+',
+        norms=r'(.*\.)?norm\d*',
+        windows=True,
+        groups={'downsample': r'layers\.\d+\.downsample\..*'},
+        attention='FastWindowAttention3D',
+        branch='forward_part2',
+    ),
+    # VideoMAE's ViT, whose own attention calls F.linear with qkv.weight
+    'mmaction.VisionTransformer': _transformer(
+        r'blocks\.\d+',
+        norms=r'(blocks\.\d+\.norm[12]|norm|fc_norm)',
+        fc=('layers.0.0', 'layers.1'),
+        groups={'fc_norm': r'fc_norm\.(weight|bias)'},
+        attention='PETLVideoMAEAttention',
+        branch='mlp_branch',
+        block_type='PETLVideoMAEBlock',
+        passed_by=('qkv',),
+    ),
+    # the image ViT
+    'mmpretrain.VisionTransformer': _transformer(
+        r'layers\.\d+',
+        norms=r'(.*\.)?(ln\d|pre_norm)',
+        mlp='ffn',
+        fc=('layers.0.0', 'layers.1'),
+        norm12=('ln1', 'ln2'),
+        attention='PETLMultiheadAttention',
+    ),
+    # the 2D Swin: the example in docs/hosts.md
+    'mmpretrain.SwinTransformer': _transformer(
+        r'stages\.\d+\.blocks\.\d+',
+        norms=r'(.*\.)?norm\d*',
+        attn='attn.w_msa',
+        mlp='ffn',
+        fc=('layers.0.0', 'layers.1'),
+        windows=True,
+        groups={'downsample': r'stages\.\d+\.downsample\..*'},
+        attention='FastWindowMSA',
     ),
 }
 
@@ -90,6 +166,7 @@ def layout_of(backbone: nn.Module) -> Layout:
         UserError: when the table has none.
     """
     for cls in type(backbone).__mro__:
-        if cls.__name__ in LAYOUTS:
-            return LAYOUTS[cls.__name__]
+        name = f'{cls.__module__.partition(".")[0]}.{cls.__name__}'
+        if name in LAYOUTS:
+            return LAYOUTS[name]
     raise UserError(f'{type(backbone).__name__} is not in the place table; it has: {", ".join(LAYOUTS)}.')

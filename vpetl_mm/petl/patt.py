@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .delta import Delta, Site, add_to_slots, at_least_one, check_slots, one_of
+from .extra_tokens import ExtraTokens
 
 ACTIVATIONS = {'Tanh': nn.Tanh, 'ReLU': nn.ReLU, 'GELU': nn.GELU}
 
@@ -17,7 +22,7 @@ class PATT(Delta):
         K_p | V_p = up(act(down(x)))          # Eq. 9
         k <- k + s K_p;  v <- v + s V_p       # Eq. 10, before the heads' scaling
 
-    Parameters for n slots with both biases: (n + 1) d r + r + n d.
+    Parameters for n slots with both biases: (n + 1) d r + r + n d; a table adds num_tokens d.
 
     Args:
         dim: the width d of the tokens.
@@ -27,9 +32,13 @@ class PATT(Delta):
         learn_scale: train s as well. Defaults to False.
         act: ``'Tanh'`` (default), ``'ReLU'`` or ``'GELU'``.
         bias: ``True`` (default) for both projections, ``'down'`` for the first alone, or ``False``.
-        source: what is bottlenecked: ``'input'``, the tokens themselves.
-        num_tokens: None, as the source is the input.
-        mode: how the slots change: ``'add'``.
+        source: what is bottlenecked: ``'input'`` (default), the tokens themselves; ``'tokens'``, a trained
+            table of (num_tokens, d) in their place, drawn from a standard normal distribution ("No Z" in
+            Table 6). A window of another number of tokens is an error then.
+        num_tokens: the table's length; None, the default, for ``source='input'``.
+        mode: ``'add'`` (default) is Eq. 10; ``'concat'`` puts s K_p and s V_p beside k and v as further
+            tokens ("Concat" in Table 6), key j under the shift mask of token j and without a position
+            bias; slots are ``'kv'`` then.
         init: ``'default'`` keeps nn.Linear's, as published, so that step 0 is already perturbed;
             ``'zero'`` starts with up at zero, so that step 0 is the plain backbone.
 
@@ -58,9 +67,12 @@ class PATT(Delta):
         self.slots = check_slots(slots)
         self.d_bottle = at_least_one('d_bottle', d_bottle)
         self.init = one_of('PATT init', init, ('default', 'zero'))
-        one_of('PATT source', source, ('input',))
-        one_of('PATT num_tokens', num_tokens, (None,))
-        one_of('PATT mode', mode, ('add',))
+        self.stream = 'keys' if one_of('PATT mode', mode, ('add', 'concat')) == 'concat' else 'host'
+        if mode == 'concat':
+            one_of('PATT slots with mode="concat"', slots, ('kv',))
+        self.num_tokens = _table_length(source, num_tokens)
+        if self.num_tokens:
+            self.tokens = nn.Parameter(torch.empty(self.num_tokens, dim))
         one_of('PATT bias', bias, (True, False, 'down'))
         self.down = nn.Linear(dim, d_bottle, bias=bias is not False)
         self.act = ACTIVATIONS[one_of('PATT act', act, tuple(ACTIVATIONS))]()
@@ -82,7 +94,23 @@ class PATT(Delta):
         if self.init == 'zero':
             for parameter in self.up.parameters():
                 nn.init.zeros_(parameter)
+        if self.num_tokens:
+            nn.init.normal_(self.tokens)
         self._reset_scale()
+
+    def _additions(self, x: Tensor) -> tuple[Tensor, ...]:
+        """s K_p, s V_p, ... (Eq. 9), a tensor of (..., d) for each slot."""
+        if self.num_tokens:
+            if x.shape[-2] != self.num_tokens:
+                raise UserError(
+                    f'PATT has a table of num_tokens={self.num_tokens}, and a window here has {x.shape[-2]} tokens.'
+                )
+            x = self.tokens
+        return (self.up(self.act(self.down(x))) * self.scale).chunk(len(self.slots), dim=-1)
+
+    def extra_tokens(self, x: Tensor, project: Callable[[Tensor], Tensor]) -> ExtraTokens:
+        """With ``mode='concat'``: what is put beside k and v, (B, N, d) or (N, d) each."""
+        return ExtraTokens(*self._additions(x), masked=True)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Add to the chosen slots.
@@ -94,6 +122,10 @@ class PATT(Delta):
         Returns:
             (..., 3 d).
         """
-        additions = self.up(self.act(self.down(x))) * self.scale
-        updates = dict(zip(self.slots, additions.chunk(len(self.slots), dim=-1), strict=True))
-        return add_to_slots(y, updates, 'qkv')
+        return add_to_slots(y, dict(zip(self.slots, self._additions(x), strict=True)), 'qkv')
+
+
+def _table_length(source: str, num_tokens: int | None) -> int | None:
+    if one_of('PATT source', source, ('input', 'tokens')) == 'input':
+        return one_of('PATT num_tokens with source="input"', num_tokens, (None,))
+    return at_least_one('num_tokens', num_tokens)

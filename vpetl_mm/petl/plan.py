@@ -80,30 +80,39 @@ class Plan:
         if 'type' not in spec:
             raise UserError(f'petl.deltas.{name} needs a type, such as type="PATT".')
         cls = get_type(spec.pop('type'))
-        place = spec.pop('at', cls.places[0])
+        place = spec.pop('at', None) or cls.place_of(spec)
         if place not in cls.places:
             raise unknown(f'position at= of {cls.__name__}', place, cls.places)
-        sites = list(self.layout.sites(getattr(self.model, self.backbone), place))
+        sites = list(self.layout.sites(self._backbone, place))
         if not sites:
             raise UserError(
-                f'petl.deltas.{name}: no {place!r} in this backbone; there is: {", ".join(self.layout.places)}.'
+                f'petl.deltas.{name}: {cls.__name__} sits at {place!r} here, which {type(self._backbone).__name__} '
+                f'has not; it has: {", ".join(self.layout.places)}.'
             )
         self._settings[name] = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
-        for site in sites:
-            delta = cls.at_site(site, **spec)
+        for site, delta in cls.at_sites(sites, **spec):
             attach(site.host, name, delta)
             self.owners.update(
                 {f'{self.backbone}.{site.name}.deltas.{name}.{n}': name for n in dict(delta.named_parameters())}
             )
-        if delta.stream == 'residual':
-            self._attach_branches(name)
+        self._check_served(name, place, delta)
+        if delta.stream == 'residual' and self.layout.branch:
+            for block in self.layout.blocks(self._backbone):
+                attach_branch(block, self.layout.branch, 'mlp')
 
-    def _attach_branches(self, name: str) -> None:
-        if self.layout.residual is None:
-            raise UserError(f'petl.deltas.{name}: source="residual" is not available on this backbone.')
-        _, method, host = self.layout.residual
-        for block in self.layout.blocks(getattr(self.model, self.backbone)):
-            attach_branch(block, method, host)
+    @property
+    def _backbone(self) -> nn.Module:
+        return getattr(self.model, self.backbone)
+
+    def _check_served(self, name: str, place: str, delta: Delta) -> None:
+        """Refuse a delta that the forward pass would silently leave out."""
+        attentions = [site.host for site in self.layout.sites(self._backbone, 'attn')]
+        served = all(getattr(attention, 'serves_deltas', False) for attention in attentions)
+        if (delta.stream == 'keys' or place in self.layout.passed_by) and not served:
+            raise UserError(
+                f"petl.deltas.{name}: the host's own attention (petl.attention=None) would pass it by; leave "
+                f'petl.attention at its default, {self.layout.attention}.'
+            )
 
     def freeze(self) -> None:
         """Let gradients flow to what the plan trains and to nothing else."""

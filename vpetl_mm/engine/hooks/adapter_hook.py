@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..adapter import FORMAT, adapter_state, trained_meta
+from ..record import json_safe
 
 
 class AdapterHook(Hook):
@@ -20,7 +21,7 @@ class AdapterHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note the settings and the base, and strip a checkpoint that is not for resuming."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        checkpoint['meta'].update(trained_meta(model))
+        checkpoint['meta'].update(trained_meta(model), options=json_safe(runner.cfg.get('given_options', {})))
         if 'optimizer' in checkpoint:
             return
         checkpoint.pop('message_hub', None)

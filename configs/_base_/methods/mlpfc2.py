@@ -1,0 +1,2 @@
+# The MLPs' second layers alone, without the classification layer (Table 1)
+petl = dict(train=['mlp.fc2'])

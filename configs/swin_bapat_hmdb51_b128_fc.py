@@ -1,0 +1,2 @@
+_base_ = 'swin_bapat_hmdb51_b128.py'
+model = dict(petl=dict(train=['head']))  # the classification layer is trained here

@@ -1,0 +1,2 @@
+_base_ = 'swin_bapat_hmdb51_b128.py'
+model = dict(petl=dict(deltas=dict(patt=dict(scale=1.0))))

@@ -1,0 +1,10 @@
+_base_ = [
+    '_base_/models/vit_b_mae.py',
+    '_base_/methods/adaptformer_vit_image.py',
+    '_base_/datasets/food101.py',
+    '_base_/schedules/image_100e.py',
+    '_base_/runtime.py',
+]
+petl = _base_.petl
+petl.deltas.adapter.d_bottle = 64
+model = dict(petl=petl, head=dict(num_classes=_base_.num_classes))

@@ -1,0 +1,11 @@
+_base_ = [
+    '_base_/models/vit_b_videomae.py',
+    '_base_/methods/bapat_vit_video.py',
+    '_base_/datasets/ssv2_f8.py',
+    '_base_/schedules/video_70e.py',
+    '_base_/runtime.py',
+]
+petl = _base_.petl
+petl.deltas.patt.d_bottle = 32
+petl.train = ['head', 'fc_norm']
+model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))

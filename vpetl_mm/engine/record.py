@@ -1,0 +1,172 @@
+"""The record that a test run leaves: what was tested, with which settings, and what it gave."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+FORMAT = 'vpetl_mm result 1'
+FILE = 'result.json'
+# --cfg-options that leave an experiment what it is: seed, paths, workers, batch (the learning rate follows it),
+# recomputing for memory, and what is logged and kept
+NEUTRAL = (
+    r'randomness\.seed',
+    r'work_dir',
+    r'model\.base\.(file|url|sha256)',
+    r'(train|val|test)_dataloader\.dataset\.(ann_file|data_root|data_prefix\..+|metainfo\.classes)',
+    r'(train|val|test)_dataloader\.(num_workers|persistent_workers|prefetch_factor|pin_memory|batch_size)',
+    r'optim_wrapper\.accumulative_counts',
+    r'model\.backbone\.with_cp',
+    r'default_hooks\.(logger|checkpoint)\.(interval|max_keep_ckpts)',
+    r'(env_cfg|vis_backends|visualizer|log_level|console|launcher)(\..+)?',
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one test run gave.
+
+    Args:
+        config: the experiment's name, the config's file name without ``.py``.
+        seed: of the run; None where the config has none.
+        top1, top5, mean_class: accuracies in percent.
+        params: trainable parameters.
+        total: all parameters.
+        checkpoint: the file that was tested.
+        epoch: the epoch after which it was written.
+        samples: how many samples were tested.
+        options: the ``--cfg-options``, dotted key -> value.
+        finished: when, in ISO format.
+        machine: where.
+    """
+
+    config: str
+    seed: int | None
+    top1: float
+    top5: float
+    mean_class: float
+    params: int
+    total: int
+    checkpoint: str
+    epoch: int
+    samples: int
+    options: dict[str, Any] = field(default_factory=dict)
+    finished: str = ''
+    machine: str = ''
+
+
+def write_record(work_dir: str | Path, record: Record) -> Path:
+    """Write ``work_dir/result.json``, whole or not at all; the file.
+
+    Raises:
+        UserError: when a value is impossible, so that nothing is written that cannot be read.
+    """
+    path = Path(work_dir, FILE)
+    record = Record(**{**asdict(record), 'options': json_safe(record.options)})
+    _check(record, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(dict(format=FORMAT, **asdict(record)), indent=1) + '\n', encoding='utf-8')
+    os.replace(partial, path)
+    return path
+
+
+def json_safe(value: Any) -> Any:
+    """``value`` as JSON can hold it: mappings, lists, numbers, text; anything else as its text."""
+    if isinstance(value, Mapping):
+        return {str(k): json_safe(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(v) for v in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def read_record(path: str | Path) -> Record:
+    """The record in a file.
+
+    Raises:
+        UserError: when it is missing, corrupt, of another format, or holds impossible values.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise UserError(f'The result {path} cannot be read: {error.strerror}.') from error
+    except ValueError as error:
+        raise UserError(f'The result {path} is corrupt ({error}); delete it and test again.') from error
+    if not isinstance(content, dict) or content.pop('format', None) != FORMAT:
+        raise UserError(f'{path} is no result of this project: its format is not {FORMAT!r}.')
+    names = {f.name for f in fields(Record)}
+    if set(content) != names:
+        wrong = sorted(names ^ set(content))[0]
+        raise UserError(f'The result {path} is corrupt: {wrong} is {"missing" if wrong in names else "unknown"}.')
+    record = Record(**content)
+    _check(record, path)
+    return record
+
+
+def _check(record: Record, path: Path) -> None:
+    accuracies = (record.top1, record.top5, record.mean_class)
+    counts = (record.params, record.total, record.epoch, record.samples)
+    if not all(_number(a) and 0 <= a <= 100 for a in accuracies):
+        why = f'accuracies must lie between 0 and 100, not {", ".join(map(str, accuracies))}'
+    elif record.top5 < record.top1 - 1e-6:
+        why = f'top-5 ({record.top5}) cannot be below top-1 ({record.top1})'
+    elif not all(type(c) is int and c >= 0 for c in counts) or record.params > record.total or not record.samples:
+        why = f'params, total, epoch and samples cannot be {", ".join(map(str, counts))}'
+    elif not (record.seed is None or type(record.seed) is int) or not isinstance(record.options, dict):
+        why = 'seed must be a whole number or null, and options a mapping'
+    elif not all(isinstance(t, str) for t in (record.config, record.checkpoint, record.finished, record.machine)):
+        why = 'config, checkpoint, finished and machine must be text'
+    elif not record.config or not _is_time(record.finished):
+        why = f'it has no config, or {record.finished!r} is no ISO time'
+    else:
+        return
+    raise UserError(f'The result {path} holds impossible values: {why}.')
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def find_records(work_dirs: str | Path) -> dict[Path, Record]:
+    """Every record below a folder, by file; the experiment is what the record says, whatever the folder's name.
+
+    Raises:
+        UserError: for a file that :func:`read_record` refuses.
+    """
+    return {path: read_record(path) for path in sorted(Path(work_dirs).rglob(FILE))}
+
+
+def changed_options(options: Mapping[str, Any]) -> list[str]:
+    """The dotted keys of ``options`` that make it another experiment."""
+    return [key for key in _dotted(options) if not any(re.fullmatch(p, key) for p in NEUTRAL)]
+
+
+def is_as_printed(record: Record) -> bool:
+    """Whether a run is its config's experiment: no option changed more than seed, paths, workers and batch."""
+    return not changed_options(record.options)
+
+
+def _dotted(options: Mapping[str, Any], prefix: str = '') -> Iterable[str]:
+    for key, value in options.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}'

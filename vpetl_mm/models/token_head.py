@@ -1,0 +1,83 @@
+"""The classification heads of the ViTs: BatchNorm and one linear layer on one token, for images and for videos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmaction.models.heads import TimeSformerHead
+from mmengine.model import normal_init
+from mmpretrain.models.heads import LinearClsHead
+from torch import Tensor, nn
+
+from ..petl.delta import one_of
+
+
+class BatchNormed:
+    """Mixed into a head with a linear layer: AdaptFormer's head, normalised in front and narrowly drawn.
+
+    The linear layer's weights are drawn from N(0, 0.01), its bias is zero; BatchNorm1d has running statistics
+    and no weights of its own.
+    """
+
+    def _add_bn(self, bn: bool, in_channels: int) -> None:
+        self.bn = (
+            nn.BatchNorm1d(in_channels, eps=1e-6, affine=False) if one_of('head bn', bn, (True, False)) else None
+        )
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        """(B, d) to (B, d); in training a batch needs two samples."""
+        return x if self.bn is None else self.bn(x)
+
+
+class PETLImageHead(BatchNormed, LinearClsHead):
+    """mmpretrain's linear head behind a BatchNorm (AdaptFormer's recipe for images).
+
+    Args:
+        num_classes: how many classes.
+        in_channels: the token's width d.
+        bn: put the BatchNorm in front. Defaults to True.
+        kwargs: of mmpretrain's LinearClsHead.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, bn: bool = True, **kwargs: Any) -> None:
+        super().__init__(num_classes, in_channels, **kwargs)
+        self._add_bn(bn, in_channels)
+
+    def init_weights(self) -> None:
+        """Draw the linear layer anew and forget the running statistics."""
+        normal_init(self.fc, std=0.01)
+        if self.bn is not None:
+            self.bn.reset_running_stats()
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Classify the last of ``feats``, (B, d): logits of (B, num_classes), float32 also under autocast."""
+        return self.fc(self._normalised(self.pre_logits(feats))).float()
+
+
+class PETLTokenHead(BatchNormed, TimeSformerHead):
+    """mmaction2's head on one token a clip, behind a BatchNorm (AdaptFormer's recipe, for V-PETL's Tables 7 and 8).
+
+    Args:
+        num_classes: how many classes.
+        in_channels: the token's width d.
+        bn: put the BatchNorm in front. Defaults to True.
+        average_clips: how test views are averaged. Defaults to ``'score'``, the logits' mean.
+        kwargs: of mmaction2's TimeSformerHead.
+    """
+
+    def __init__(
+        self, num_classes: int, in_channels: int, bn: bool = True, average_clips: str | None = 'score', **kwargs: Any
+    ) -> None:
+        super().__init__(num_classes, in_channels, average_clips=average_clips, **kwargs)
+        self._add_bn(bn, in_channels)
+
+    def init_weights(self) -> None:
+        """Draw the linear layer anew and forget the running statistics."""
+        normal_init(self.fc_cls, std=0.01)
+        if self.bn is not None:
+            self.bn.reset_running_stats()
+
+    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Classify tokens of (B, d): logits of (B, num_classes), float32 also under autocast."""
+        return super().forward(self._normalised(x), **kwargs).to(torch.float32)

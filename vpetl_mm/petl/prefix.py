@@ -1,0 +1,55 @@
+"""Prefix-tuning: trained keys and values in front of those of the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .delta import Delta, at_least_one
+from .extra_tokens import ExtraTokens
+
+
+class Prefix(Delta):
+    """Prefix-tuning (Li and Liang 2021; V-PETL, Eq. 5), hosted on an attention module::
+
+        P_k | P_v = up(tanh(down(P)))
+        head_i = Attention(Z W_q, concat(P_k, Z W_k), concat(P_v, Z W_v))       # Eq. 5
+
+    P is a trained table, drawn from a standard normal distribution; both linear layers keep nn.Linear's init.
+    Every token of every window sees every prefix token, without a position bias. There is no start at which
+    the plain backbone is unchanged: a key of zeros takes its share of the softmax too.
+
+    Parameters: n d + 3 d r + r + 2 d for n tokens and a middle of width r.
+
+    Args:
+        dim: the width d of the tokens.
+        num_tokens: how many tokens are put in front. Defaults to 16.
+        d_middle: the width r between the two linear layers. Defaults to 128.
+
+    Raises:
+        UserError: for a value below 1.
+    """
+
+    places = ('attn',)
+    stream = 'keys'
+
+    def __init__(self, dim: int, *, num_tokens: int = 16, d_middle: int = 128) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.empty(at_least_one('num_tokens', num_tokens), dim))
+        self.down = nn.Linear(dim, at_least_one('d_middle', d_middle))
+        self.act = nn.Tanh()
+        self.up = nn.Linear(d_middle, 2 * dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the table and both layers anew."""
+        nn.init.normal_(self.tokens)
+        self.down.reset_parameters()
+        self.up.reset_parameters()
+
+    def extra_tokens(self, x: Tensor, project: Callable[[Tensor], Tensor]) -> ExtraTokens:
+        """P_k and P_v, (n, d) each; neither ``x`` nor the host's projection is needed."""
+        k, v = self.up(self.act(self.down(self.tokens))).chunk(2, dim=-1)
+        return ExtraTokens(k, v, masked=False)

@@ -1,0 +1,98 @@
+"""Prompt: visual prompt tuning, shallow and deep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .delta import Delta, Site, at_least_one, one_of
+from .extra_tokens import ExtraTokens
+
+
+class Prompt(Delta):
+    """Visual prompt tuning (Jia et al. 2022; V-PETL, Eq. 8): trained tokens P beside the patches.
+
+    Deep: every block gets tokens of its own, and what it makes of them is dropped. They act through their
+    keys and values alone, so that is all that is computed, and windows can have them as well::
+
+        [x', _] = Block([x, P])   <=>   keys and values of [x, P], queries of x
+
+    Shallow: one set of tokens is put behind the others at the first block, goes through all blocks, and is
+    taken off behind the last. In place of ``deep`` the position follows: ``'attn'`` or ``'block'``.
+
+    Drawn uniformly within +-sqrt(3 / d), which is VPT's bound for a ViT-B/16. Parameters: n d in each block
+    (deep) or once (shallow).
+
+    Args:
+        dim: the width d of the tokens.
+        norm: the norm in front of the attention, which the tokens go through as well; held, not owned.
+        inserts: own tokens (all but the last block of a shallow prompt do).
+        strips: take the tokens off behind the host (the last block of a shallow prompt does).
+        num_tokens: the number n of tokens.
+        deep: see above. Defaults to True.
+
+    Raises:
+        UserError: for a value outside these.
+    """
+
+    places = ('attn', 'block')
+
+    def __init__(
+        self,
+        dim: int,
+        norm: nn.Module | None = None,
+        inserts: bool = True,
+        strips: bool = True,
+        *,
+        num_tokens: int,
+        deep: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_tokens = at_least_one('num_tokens', num_tokens)
+        self.stream = 'keys' if deep else 'host'
+        self.__dict__['norm'] = norm  # not a child: its weights are the backbone's
+        self.inserts, self.strips = inserts, strips
+        if inserts:
+            self.tokens = nn.Parameter(torch.empty(num_tokens, dim))
+        self.reset_parameters()
+
+    @classmethod
+    def place_of(cls, options: dict[str, Any]) -> str:
+        """``'attn'`` for deep prompts, ``'block'`` for shallow ones."""
+        return 'attn' if one_of('deep', options.get('deep', True), (True, False)) else 'block'
+
+    @classmethod
+    def at_sites(cls, sites: Sequence[Site], **options: Any) -> Iterator[tuple[Site, Delta]]:
+        """One delta a block for deep prompts; the first and the last block for shallow ones."""
+        cls.check_options(options)
+        if options.get('deep', True):
+            yield from ((site, cls(site.in_dim, site.norm, **options)) for site in sites)
+            return
+        ends = {site.name: site for site in (sites[0], sites[-1])}
+        for site in ends.values():
+            yield site, cls(site.in_dim, None, site is sites[0], site is sites[-1], **options)
+
+    def reset_parameters(self) -> None:
+        """Draw the tokens anew."""
+        if self.inserts:
+            bound = math.sqrt(3 / self.tokens.shape[1])
+            nn.init.uniform_(self.tokens, -bound, bound)
+
+    def extra_tokens(self, x: Tensor, project: Callable[[Tensor], Tensor]) -> ExtraTokens:
+        """The keys and values of the normalised tokens, (n, d) each, as the host's own projection makes them."""
+        _, k, v = project(self.norm(self.tokens)).chunk(3, dim=-1)
+        return ExtraTokens(k, v, masked=False)
+
+    def before(self, x: Tensor) -> Tensor:
+        """(B, N, d) to (B, N + n, d) at the first block of a shallow prompt."""
+        if self.stream == 'keys' or not self.inserts:
+            return x
+        return torch.cat([x, self.tokens.expand(x.shape[0], -1, -1)], dim=1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """(B, N + n, d) to (B, N, d) at the last block of a shallow prompt."""
+        return y[:, : -self.num_tokens] if self.strips else y
