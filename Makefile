@@ -1,5 +1,5 @@
-# make demo [SEEDS=3]   adapt a small video transformer by every method and compare
-# make test             lint and tests
+# make demo [SEEDS=3] [ALL=1]   adapt a small video transformer by every method and compare; ALL: single positions too
+# make test                     lint and tests
 # Each makes .venv with the locked versions first, once.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done)
 SEEDS ?= 1
@@ -10,7 +10,7 @@ READY := $(VENV)/.installed
 .PHONY: demo test lint install
 
 demo: $(READY)
-	$(BIN)/python tools/demo.py --seeds $(SEEDS)
+	$(BIN)/python tools/demo.py --seeds $(SEEDS) $(if $(ALL),--all)
 
 test: lint
 	$(BIN)/python -m pytest

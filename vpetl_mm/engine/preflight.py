@@ -130,6 +130,8 @@ def _check_training(cfg: Config, model: nn.Module) -> None:
     for key, value in whole.items():
         if not isinstance(value, int) or value < 1:
             raise UserError(f'{key} must be a whole number of at least 1, got {value!r}.')
+    if loader.batch_size < 2 and getattr(getattr(model, model.head_name), 'bn', None) is not None:
+        raise UserError("The head's BatchNorm needs train_dataloader.batch_size of 2 or more (or head.bn=False).")
     optimizer = cfg.optim_wrapper.get('optimizer', {}).get('type')
     if isinstance(optimizer, str) and OPTIMIZERS.get(optimizer) is None:
         raise UserError(
@@ -169,9 +171,7 @@ def _check_classes(cfg: Config, loader: str, dataset: Any, head: str) -> None:
         label = info.get('label', info.get('gt_label', 0))
         if label >= classes:
             where = _file_of(info) or 'an image'
-            raise UserError(
-                f'{loader}: label {label} of {where} is outside the {classes} classes of model.{head}.'
-            )
+            raise UserError(f'{loader}: label {label} of {where} is outside the {classes} classes of model.{head}.')
 
 
 def _check_work_dir(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Step time and saved activations of an experiment against mmaction2's stock model, fully tuned."""
+"""Step time and saved activations of an experiment against the host library's stock model, fully tuned."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mmengine import Config
 from mmengine.device import get_device
 from torch import nn
 
+from ..errors import UserError
 from ..models.build import build_model
 
 STOCK = dict(_delete_=True, deltas={}, train=['all'], attention=None)
@@ -41,7 +42,11 @@ def _timed(work: Callable[[], Any]) -> float:
 
 def _loss(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
     labels = torch.zeros(len(clips), dtype=torch.long, device=clips.device)
-    return nn.functional.cross_entropy(model.cls_head(model.backbone(clips)), labels)
+    return nn.functional.cross_entropy(_logits(model, clips), labels)
+
+
+def _logits(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    return getattr(model, model.head_name)(model.backbone(inputs))
 
 
 def _train_step(model: nn.Module, clips: torch.Tensor) -> None:
@@ -53,7 +58,7 @@ def _train_step(model: nn.Module, clips: torch.Tensor) -> None:
 @torch.no_grad()
 def _infer(model: nn.Module, clips: torch.Tensor) -> None:
     model.eval()
-    model.cls_head(model.backbone(clips))
+    _logits(model, clips)
 
 
 def saved_bytes(model: nn.Module, clips: torch.Tensor) -> int:
@@ -80,16 +85,22 @@ def benchmark(cfg: Config, batch: int = 1, frames: int = 8, size: int = 224, rou
 
     Args:
         cfg: the experiment.
-        batch: clips a step.
+        batch: clips or images a step.
         frames: frames a clip.
         size: the side of a frame in pixels.
         rounds: how many times each thing is timed; the median counts.
 
     Returns:
         ``{'train_seconds' | 'infer_seconds' | 'saved_bytes': {'experiment': x, 'stock': y}}``.
+
+    Raises:
+        UserError: for a batch of one before a BatchNorm.
     """
     models = _models(cfg)
-    clips = torch.randn(batch, 3, frames, size, size, device=get_device())
+    if batch < 2 and any(getattr(getattr(m, m.head_name), 'bn', None) is not None for m in models.values()):
+        raise UserError("The head's BatchNorm needs --batch 2 or more.")
+    shape = (frames, size, size) if 'cls_head' in cfg.model else (size, size)  # images have no frames
+    clips = torch.randn(batch, 3, *shape, device=get_device())
     works = {
         (what, name): (lambda f=step, m=model: f(m, clips))
         for what, step in (('train_seconds', _train_step), ('infer_seconds', _infer))

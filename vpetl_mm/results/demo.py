@@ -32,6 +32,10 @@ METHODS = (
     'bapat_random_backbone',
     'one_frame',
 )
+# Table 1's positions, tuned alone behind a random, frozen classification layer
+POSITIONS = ('norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample')
+CONTROLS = ('bapat_random_backbone', 'one_frame')
+ALL = (*METHODS[:-2], 'prefix', 'prompt', *CONTROLS, *POSITIONS)  # Tables 1 and 3 in miniature
 
 
 @dataclass
@@ -158,7 +162,8 @@ class Demo:
         table = render(rows)
         (self.work_dir / 'table.json').write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
         (self.work_dir / 'table.md').write_text(f'{table}\n\n{note}\n')
-        draw_tradeoff([r for r in rows if r.method != 'one_frame'], self.work_dir / 'tradeoff.png')
+        drawn = [r for r in rows if r.method not in ('one_frame', *POSITIONS)]
+        draw_tradeoff(drawn, self.work_dir / 'tradeoff.png')
         print(f'\n{table}\n\n{note}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
 
 
