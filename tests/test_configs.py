@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from vpetl_mm.config import load_config
+from vpetl_mm.results import publish
 from vpetl_mm.results.count import count_params
+from vpetl_mm.results.metafile import load_metafile
 
 REPO = Path(__file__).parents[1]
 CONFIGS = sorted((REPO / 'configs').glob('*.py'))
@@ -99,6 +101,13 @@ def test_every_experiment_counts_as_printed(counts):
         ours = sum(n for n, _ in rows) / 5
         wanted = MISPRINTS.get(cell, rows[0][1] * 1e6)
         assert abs(ours - wanted) < (1 if cell in MISPRINTS else 11_000), cell
+
+
+def test_the_generated_list_of_experiments_has_these_counts(counts):
+    page = publish.configs_page(
+        load_metafile(REPO / 'configs/metafile.yml'), {n: r['trainable'] for n, r in counts.items()}
+    )
+    assert (REPO / 'configs/README.md').read_text() == page, 'stale: tools/tables.py --docs'
 
 
 def test_the_misprints_are_misprints():

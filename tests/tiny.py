@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -89,3 +90,195 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
 def trainable(model: nn.Module) -> set[str]:
     """The names of the parameters that require gradients."""
     return {n for n, p in model.named_parameters() if p.requires_grad}
+
+
+# The other hosts
+
+
+@dataclass(frozen=True)
+class Host:
+    """A small model of one backbone class, of width 16, and the names of its parts, written down by hand.
+
+    Args:
+        scope: the library, as ``default_scope``.
+        model: the model's config without ``backbone``, ``petl`` and ``base``; the head is a BatchNorm in some.
+        backbone: number of blocks -> the backbone's config.
+        size: of one input, (3, ...).
+        tokens: how many tokens one attention sees.
+        block: the blocks' paths, with a place for the number.
+        below: place -> path below a block.
+        final: path of the norm behind the last block.
+    """
+
+    scope: str
+    model: Mapping[str, Any]
+    backbone: Callable[[int], dict[str, Any]]
+    size: tuple[int, ...]
+    tokens: int
+    block: str
+    below: Mapping[str, str] = field(default_factory=dict)
+    final: str = ''
+
+    @property
+    def head(self) -> str:
+        """The name of the model's head."""
+        return 'cls_head' if 'cls_head' in self.model else 'head'
+
+    @property
+    def fc(self) -> set[str]:
+        """The names of the linear layer's parameters."""
+        name = 'cls_head.fc_cls' if self.head == 'cls_head' else 'head.fc'
+        return {f'{name}.weight', f'{name}.bias'}
+
+    @property
+    def windows(self) -> bool:
+        """Whether the attention is in windows, with relative-position-bias tables."""
+        return 'block' not in self.below
+
+    def config(
+        self,
+        deltas: Mapping[str, Any] | None = None,
+        train: Sequence[str] = ('head',),
+        *,
+        depth: int = 2,
+        seed: int | None = None,
+        base: Mapping[str, Any] | None = None,
+        petl: Mapping[str, Any] | None = None,
+        head: Mapping[str, Any] | None = None,
+        **backbone: Any,
+    ) -> dict[str, Any]:
+        """A config; ``petl``, ``head`` and ``backbone`` are further options of these."""
+        model = dict(
+            self.model,
+            backbone={**self.backbone(depth), **backbone},
+            petl=dict(deltas=dict(deltas or {}), train=list(train), **(petl or {})),
+            base=base,
+        )
+        model[self.head] = {**self.model[self.head], **(head or {})}
+        cfg = dict(default_scope=self.scope, model=model)
+        return cfg if seed is None else dict(cfg, randomness=dict(seed=seed))
+
+    def build(self, *args: Any, seed_weights: int = 0, **kwargs: Any) -> nn.Module:
+        """:meth:`config` built, all its parameters random and away from zero, in eval mode."""
+        return randomised(build_model(self.config(*args, **kwargs)), seed_weights).eval()
+
+    def sample(self, batch: int = 2, seed: int = 0) -> Tensor:
+        """Random inputs of shape (batch, 3, ...)."""
+        return torch.randn(batch, *self.size, generator=torch.Generator().manual_seed(seed))
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        """The model's blocks, in order."""
+        names = (self.block.format(i) for i in range(99))
+        there = dict(model.named_modules())
+        return [there[n] for n in names if n in there]
+
+    def part(self, block: nn.Module, place: str) -> nn.Module:
+        """What lies at ``place`` in ``block``."""
+        return block.get_submodule(self.below[place])
+
+
+def features(model: nn.Module, x: Tensor) -> Tensor:
+    """What the backbone gives, without gradients."""
+    with torch.no_grad():
+        y = model.backbone(x)
+    return y[-1] if isinstance(y, tuple) else y
+
+
+def classify(model: nn.Module, x: Tensor) -> Tensor:
+    """The logits of any of the hosts' models."""
+    return model(x, mode='tensor') if hasattr(model, 'head') else logits(model, x)
+
+
+def _names(attn: str = 'attn', mlp: str = 'mlp', fc1: str = 'fc1', fc2: str = 'fc2', **more: str) -> dict[str, str]:
+    linear = dict(qkv=f'{attn}.qkv', proj=f'{attn}.proj', fc1=f'{mlp}.{fc1}', fc2=f'{mlp}.{fc2}')
+    return dict(attn=attn, mlp=mlp, **linear, **more)
+
+
+MMCV = dict(fc1='layers.0.0', fc2='layers.1')  # how mmcv's FFN calls its linear layers
+IMAGE_HEAD = dict(type='PETLImageHead', num_classes=3, in_channels=16)
+
+
+def _vit(depth: int, **options: Any) -> dict[str, Any]:
+    arch = dict(embed_dims=16, num_layers=depth, num_heads=2, feedforward_channels=64)
+    return dict(type='VisionTransformer', arch=arch, img_size=16, patch_size=8, **options)
+
+
+def _videomae(depth: int) -> dict[str, Any]:
+    sizes = dict(img_size=16, patch_size=8, num_frames=4, tubelet_size=2)
+    return dict(type='VisionTransformer', embed_dims=16, depth=depth, num_heads=2, **sizes)
+
+
+def _swin2d(depth: int) -> dict[str, Any]:
+    arch = dict(embed_dims=16, depths=[depth], num_heads=[2])
+    sizes = dict(img_size=32, patch_size=4, window_size=3)
+    return dict(type='SwinTransformer', arch=arch, drop_path_rate=0.0, out_indices=(0,), **sizes)
+
+
+VIT = Host(
+    scope='mmpretrain',
+    model=dict(type='PETLImageClassifier', head=IMAGE_HEAD),
+    backbone=_vit,
+    size=(3, 16, 16),
+    tokens=5,
+    block='backbone.layers.{}',
+    below=_names(mlp='ffn', **MMCV, block=''),
+    final='backbone.ln1',
+)
+HOSTS = {
+    'swin3d': Host(
+        scope='mmaction',
+        model=dict(type='PETLRecognizer3D', cls_head=dict(type='PETLVideoHead', num_classes=3, in_channels=16)),
+        backbone=lambda depth: config(depths=(depth,))['model']['backbone'],
+        size=(3, 4, 24, 24),
+        tokens=32,
+        block='backbone.layers.0.blocks.{}',
+        below=_names(),
+        final='backbone.norm0',
+    ),
+    'videomae': Host(
+        scope='mmaction',
+        model=dict(type='PETLRecognizer3D', cls_head=dict(type='PETLTokenHead', num_classes=3, in_channels=16)),
+        backbone=_videomae,
+        size=(3, 4, 16, 16),
+        tokens=8,
+        block='backbone.blocks.{}',
+        below=_names(**MMCV, block=''),
+        final='backbone.fc_norm',
+    ),
+    'vit': VIT,
+    'vit_layerscale': replace(VIT, backbone=lambda depth: _vit(depth, layer_scale_init_value=0.1)),
+    'swin2d': Host(
+        scope='mmpretrain',
+        model=dict(type='PETLImageClassifier', head=IMAGE_HEAD, neck=dict(type='GlobalAveragePooling')),
+        backbone=_swin2d,
+        size=(3, 32, 32),
+        tokens=9,
+        block='backbone.stages.0.blocks.{}',
+        below=_names(attn='attn.w_msa', mlp='ffn', **MMCV),
+        final='backbone.norm0',
+    ),
+}
+
+
+# By hand
+
+
+def heads_by_hand(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v of one set of tokens, one head at a time.
+
+    Args:
+        q: queries, (N, C).
+        k: keys, (M, C).
+        v: values, (M, C).
+        heads: how many.
+        bias: (heads, N, M) or None.
+
+    Returns:
+        (N, C).
+    """
+    width, out = q.shape[-1] // heads, []
+    for h in range(heads):
+        part = slice(h * width, (h + 1) * width)
+        scores = q[:, part] @ k[:, part].T / width**0.5
+        out.append((scores if bias is None else scores + bias[h]).softmax(-1) @ v[:, part])
+    return torch.cat(out, -1)

@@ -6,8 +6,9 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from tiny import HOSTS
 
-from vpetl_mm import UserError
+from vpetl_mm import UserError, build_model
 from vpetl_mm.petl import PATT
 
 D, R = 8, 3
@@ -132,6 +133,13 @@ def test_learned_scale_is_one_trained_number():
         (dict(d_bottle=R, init='ones'), ["'ones'", 'default', 'zero']),
         (dict(d_bottle=R, scale='big'), ['scale', "'big'"]),
         (dict(d_bottle=R, scale=None), ['scale', 'None']),
+        (dict(d_bottle=R, source='table'), ["'table'", 'input', 'tokens']),
+        (dict(d_bottle=R, source='tokens'), ['num_tokens', 'None']),
+        (dict(d_bottle=R, source='tokens', num_tokens=0), ['num_tokens', '0']),
+        (dict(d_bottle=R, num_tokens=4), ['num_tokens', 'source', '4']),
+        (dict(d_bottle=R, mode='append'), ["'append'", 'add', 'concat']),
+        (dict(d_bottle=R, mode='concat', slots='qv'), ['concat', "'qv'", "'kv'"]),
+        (dict(d_bottle=R, mode='concat', slots='qkv'), ['concat', "'qkv'", "'kv'"]),
     ],
     ids=str,
 )
@@ -139,3 +147,110 @@ def test_wrong_values_are_said(options, said):
     with pytest.raises(UserError) as error:
         PATT(D, **options)
     assert all(word in str(error.value) for word in said)
+
+
+# Table 6's "Concat" and "No Z"
+
+
+def additions(patt: torch.nn.Module, x: torch.Tensor, scale: float) -> tuple[torch.Tensor, ...]:
+    """s K_p and s V_p of (N, d), or of the table in its place."""
+    w = dict(patt.named_parameters())
+    z = torch.tanh(w.get('tokens', x) @ w['down.weight'].T + w['down.bias'])
+    return (scale * (z @ w['up.weight'].T + w['up.bias'])).chunk(2, dim=-1)
+
+
+def heads_of(attention, x: torch.Tensor, mask: torch.Tensor | None, mode: str) -> torch.Tensor:
+    """One window of (N, C), with its additions put beside the keys ('concat') or onto them ('add')."""
+    patt = attention.qkv.deltas['patt']
+    q, k, v = (x @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)
+    k_p, v_p = additions(patt, x, 0.5)
+    n = len(x)
+    bias = attention.relative_position_bias_table[attention.relative_position_index[:n, :n]].permute(2, 0, 1)
+    mask = torch.zeros(n, n) if mask is None else mask
+    if mode == 'concat':  # key j under the mask of token j, and no bias
+        bias = torch.cat([mask.expand(len(bias), -1, -1), bias + mask], dim=-1)
+        k, v = torch.cat([k_p, k]), torch.cat([v_p, v])
+    else:
+        bias, k, v = bias + mask, k + k_p, v + v_p
+    y = tiny.heads_by_hand(q, k, v, attention.num_heads, bias)
+    return y @ attention.proj.weight.T + attention.proj.bias
+
+
+@pytest.mark.parametrize('masked', [False, True], ids=['plain', 'shifted'])
+@pytest.mark.parametrize('source', ['input', 'tokens'])
+@pytest.mark.parametrize('mode', ['add', 'concat'])
+@pytest.mark.parametrize('name', ['swin3d', 'swin2d'])
+def test_in_windows(name, mode, source, masked):
+    host = HOSTS[name]
+    n = host.tokens
+    spec = dict(type='PATT', d_bottle=R, scale=0.5, mode=mode, source=source)
+    spec |= dict(num_tokens=n) if source == 'tokens' else {}
+    attention = host.part(host.blocks(host.build({'patt': spec}))[1], 'attn')
+    x = torch.randn(4, n, 16, generator=torch.Generator().manual_seed(0))
+    groups = torch.randint(0, 2, (2, n), generator=torch.Generator().manual_seed(1))
+    mask = torch.where(groups[:, :, None] == groups[:, None, :], 0.0, -100.0) if masked else None
+    expected = [heads_of(attention, w, mask[i % 2] if masked else None, mode) for i, w in enumerate(x)]
+    torch.testing.assert_close(attention(x, mask=mask), torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('source', ['input', 'tokens'])
+@pytest.mark.parametrize('name', ['videomae', 'vit'])
+def test_concat_on_a_vit(name, source):
+    host = HOSTS[name]
+    spec = dict(type='PATT', d_bottle=R, scale=0.5, mode='concat', source=source)
+    spec |= dict(num_tokens=host.tokens) if source == 'tokens' else {}
+    attention = host.part(host.blocks(host.build({'patt': spec}))[1], 'attn')
+    x = torch.randn(3, host.tokens, 16, generator=torch.Generator().manual_seed(0))
+    w = dict(attention.named_parameters())
+    bias = w['qkv.bias'] if name == 'vit' else torch.cat([w['q_bias'], torch.zeros(16), w['v_bias']])
+    expected = []
+    for sample in x:
+        q, k, v = (sample @ w['qkv.weight'].T + bias).chunk(3, dim=-1)
+        k_p, v_p = additions(attention.qkv.deltas['patt'], sample, 0.5)
+        y = tiny.heads_by_hand(q, torch.cat([k_p, k]), torch.cat([v_p, v]), attention.num_heads)
+        expected.append(y @ w['proj.weight'].T + w['proj.bias'])
+    torch.testing.assert_close(attention(x), torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_the_table_takes_the_inputs_place():
+    """The same in every sample, whatever the sample is; drawn from a standard normal distribution."""
+    torch.manual_seed(0)
+    drawn = PATT(64, d_bottle=R, source='tokens', num_tokens=64).tokens
+    assert drawn.std().item() == pytest.approx(1, rel=0.05)
+    patt = tiny.randomised(PATT(D, d_bottle=R, source='tokens', num_tokens=7))
+    x, y = sample()
+    added = patt(x, y) - y
+    torch.testing.assert_close(added, added[:1].expand_as(added))
+    torch.testing.assert_close(added, patt(x * 3, y) - y)
+    k, v = additions(patt, x[0], 0.8)
+    torch.testing.assert_close(added[0, :, D:], torch.cat([k, v], -1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('mode', ['add', 'concat'])
+@pytest.mark.parametrize('name', HOSTS)
+def test_a_window_of_another_size_is_said(name, mode):
+    host = HOSTS[name]
+    spec = dict(type='PATT', d_bottle=R, mode=mode, source='tokens', num_tokens=host.tokens + 1)
+    model = host.build({'patt': spec})
+    with pytest.raises(UserError) as error:
+        model.backbone(host.sample())
+    assert all(word in str(error.value) for word in ('num_tokens', str(host.tokens), str(host.tokens + 1)))
+
+
+def test_the_papers_table():
+    """ "No Z": 196 x d in each of Swin-B's blocks, whose widths sum to 12,032, on top of PATT-128."""
+    spec = dict(type='PATT', d_bottle=128, source='tokens', num_tokens=196)
+    count = build_model(tiny.swin_b(dict(patt=spec), []), meta=True).plan.count()
+    assert count['trainable'] == 4_647_424 + 196 * 12_032
+    concat = build_model(tiny.swin_b(dict(patt=dict(type='PATT', d_bottle=128, mode='concat')), []), meta=True)
+    assert concat.plan.count()['trainable'] == 4_647_424
+
+
+@pytest.mark.parametrize('r', [32, 64, 128])
+def test_vit_b_without_a_bias_of_up(r):
+    backbone = dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16)
+    petl = dict(deltas=dict(patt=dict(type='PATT', d_bottle=r, bias='down')), train=[])
+    head = dict(type='PETLImageHead', num_classes=100, in_channels=768)
+    model = dict(type='PETLImageClassifier', backbone=backbone, head=head, petl=petl, base=None)
+    count = build_model(dict(default_scope='mmpretrain', model=model), meta=True).plan.count()
+    assert count['trainable'] == 12 * (768 * r + r + 1536 * r)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Point(Protocol):
@@ -23,12 +24,13 @@ MARKERS = {
 }  # fmt: skip
 
 
-def draw_tradeoff(points: Sequence[Point], file: Path) -> None:
-    """Draw to ``file`` (PNG or PDF, by its name).
+@contextmanager
+def styled(files: Sequence[Path], panels: int = 1) -> Iterator[list[Any]]:
+    """Axes in the manner of all figures here, side by side; on leaving, the figure is written.
 
     Args:
-        points: one a method.
-        file: written whole or not at all.
+        files: where to, each PNG or PDF by its name, written whole or not at all.
+        panels: how many axes.
     """
     import matplotlib
 
@@ -36,7 +38,28 @@ def draw_tradeoff(points: Sequence[Point], file: Path) -> None:
     import matplotlib.pyplot as plt
 
     with plt.rc_context({'font.size': 9, 'font.family': 'serif', 'axes.linewidth': 0.8, 'pdf.fonttype': 42}):
-        figure, axes = plt.subplots(figsize=(4.6, 3.2), layout='constrained')
+        figure, grid = plt.subplots(1, panels, figsize=(4.6 * panels, 3.2), layout='constrained', squeeze=False)
+        try:
+            yield list(grid[0])
+            for axes in grid[0]:
+                axes.grid(True, which='major', linewidth=0.4, alpha=0.5)
+                axes.spines[['top', 'right']].set_visible(False)
+            for file in files:
+                partial = file.with_name(f'partial_{file.name}')
+                figure.savefig(partial, dpi=300)
+                partial.replace(file)
+        finally:
+            plt.close(figure)
+
+
+def draw_tradeoff(points: Sequence[Point], file: Path) -> None:
+    """Draw to ``file`` (PNG or PDF, by its name).
+
+    Args:
+        points: one a method.
+        file: written whole or not at all.
+    """
+    with styled([file]) as (axes,):
         for point in points:
             control = point.method.endswith('random_backbone')
             ours = point.method.startswith(('patt', 'bapat')) and not control
@@ -61,12 +84,6 @@ def draw_tradeoff(points: Sequence[Point], file: Path) -> None:
         axes.margins(x=0.12, y=0.14)
         axes.set_xlabel('trainable parameters')
         axes.set_ylabel('top-1 accuracy on the target (%)')
-        axes.grid(True, which='major', linewidth=0.4, alpha=0.5)
-        axes.spines[['top', 'right']].set_visible(False)
-        partial = file.with_name(f'partial_{file.name}')
-        figure.savefig(partial, dpi=300)
-        plt.close(figure)
-    partial.replace(file)
 
 
 def _label_place(point: Point, most: int) -> tuple[tuple[int, int], str]:

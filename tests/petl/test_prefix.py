@@ -1,0 +1,151 @@
+"""Prefix-tuning against Eq. 5, written out for windows and for plain ViTs."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from tiny import HOSTS
+from torch import Tensor, nn
+
+from vpetl_mm import UserError, build_model
+from vpetl_mm.petl import Prefix
+
+D, N, R = 16, 3, 4
+SPEC = dict(type='Prefix', num_tokens=N, d_middle=R)
+
+
+def keys_and_values(delta: nn.Module) -> tuple[Tensor, Tensor]:
+    """P_k and P_v from the table and the two linear layers with a tanh between."""
+    w = dict(delta.named_parameters())
+    middle = torch.tanh(w['tokens'] @ w['down.weight'].T + w['down.bias'])
+    both = middle @ w['up.weight'].T + w['up.bias']
+    return both[:, : both.shape[1] // 2], both[:, both.shape[1] // 2 :]
+
+
+def qkv_by_hand(attention: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    """The host's projection of (N, d), whichever way it holds its biases."""
+    w = dict(attention.named_parameters())
+    bias = w.get('qkv.bias')
+    if 'q_bias' in w:
+        bias = torch.cat([w['q_bias'], torch.zeros(D), w['v_bias']])
+    return (x @ w['qkv.weight'].T + bias).chunk(3, dim=-1)
+
+
+def projected(attention: nn.Module, y: Tensor) -> Tensor:
+    return y @ attention.proj.weight.T + attention.proj.bias
+
+
+def position_bias(attention: nn.Module, n: int) -> Tensor:
+    """(heads, n, n) from the table and its index, which the host library's own tests hold."""
+    index = attention.relative_position_index[:n, :n]
+    return attention.relative_position_bias_table[index].permute(2, 0, 1)
+
+
+def shift_mask(windows: int, n: int) -> Tensor:
+    groups = torch.randint(0, 2, (windows, n), generator=torch.Generator().manual_seed(1))
+    return torch.where(groups[:, :, None] == groups[:, None, :], 0.0, -100.0)
+
+
+@pytest.mark.parametrize('masked', [False, True], ids=['plain', 'shifted'])
+@pytest.mark.parametrize('name', ['swin3d', 'swin2d'])
+def test_is_equation_5_in_windows(name, masked):
+    """Prepended, seen by every token of every window, without a bias."""
+    host = HOSTS[name]
+    attention = host.part(host.blocks(host.build({'prefix': SPEC}))[1], 'attn')
+    n, windows = host.tokens, 4
+    mask = shift_mask(2, n) if masked else None
+    x = torch.randn(windows, n, D, generator=torch.Generator().manual_seed(0))
+    p_k, p_v = keys_and_values(attention.deltas['prefix'])
+    expected = []
+    for number, window in enumerate(x):
+        q, k, v = qkv_by_hand(attention, window)
+        scores = position_bias(attention, n) + (mask[number % 2] if masked else 0)
+        bias = torch.cat([torch.zeros(len(scores), n, N), scores], dim=-1)
+        y = tiny.heads_by_hand(q, torch.cat([p_k, k]), torch.cat([p_v, v]), attention.num_heads, bias)
+        expected.append(projected(attention, y))
+    with torch.no_grad():
+        for _ in range(2):  # the second time with what was kept
+            ours = attention(x, mask=mask)
+            torch.testing.assert_close(ours, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['videomae', 'vit', 'vit_layerscale'])
+def test_is_equation_5_on_a_vit(name):
+    host = HOSTS[name]
+    attention = host.part(host.blocks(host.build({'prefix': SPEC}))[1], 'attn')
+    x = torch.randn(2, 7, D, generator=torch.Generator().manual_seed(0))
+    p_k, p_v = keys_and_values(attention.deltas['prefix'])
+    expected = []
+    for sample in x:
+        q, k, v = qkv_by_hand(attention, sample)
+        y = tiny.heads_by_hand(q, torch.cat([p_k, k]), torch.cat([p_v, v]), attention.num_heads)
+        expected.append(projected(attention, y) * (attention.gamma1.weight if 'layerscale' in name else 1))
+    torch.testing.assert_close(attention(x), torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_with_patt_on_the_same_projection():
+    """Eq. 5 and Eq. 10 at once: the prefix is no input of PATT."""
+    host = HOSTS['vit']
+    deltas = {'prefix': SPEC, 'patt': dict(type='PATT', d_bottle=2, scale=0.5)}
+    attention = host.part(host.blocks(host.build(deltas))[0], 'attn')
+    x = torch.randn(6, D, generator=torch.Generator().manual_seed(0))
+    w = dict(attention.qkv.deltas['patt'].named_parameters())
+    added = torch.tanh(x @ w['down.weight'].T + w['down.bias']) @ w['up.weight'].T + w['up.bias']
+    q, k, v = (x @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)
+    p_k, p_v = keys_and_values(attention.deltas['prefix'])
+    k, v = k + 0.5 * added[:, :D], v + 0.5 * added[:, D:]
+    y = tiny.heads_by_hand(q, torch.cat([p_k, k]), torch.cat([p_v, v]), attention.num_heads)
+    torch.testing.assert_close(attention(x[None])[0], projected(attention, y), atol=1e-5, rtol=1e-5)
+
+
+def test_it_is_no_function_of_the_input():
+    delta = tiny.randomised(Prefix(D, num_tokens=N, d_middle=R))
+    one, other = (delta.extra_tokens(torch.randn(2, n, D), None) for n in (4, 5))
+    assert torch.equal(one.k, other.k) and torch.equal(one.v, other.v)
+    for ours, by_hand in zip((one.k, one.v), keys_and_values(delta), strict=True):
+        torch.testing.assert_close(ours, by_hand)
+
+
+def test_defaults_and_count():
+    delta = Prefix(D)
+    assert {n: tuple(p.shape) for n, p in delta.named_parameters()} == {
+        'tokens': (16, D),
+        'down.weight': (128, D),
+        'down.bias': (128,),
+        'up.weight': (2 * D, 128),
+        'up.bias': (2 * D,),
+    }
+    assert sum(p.numel() for p in delta.parameters()) == 16 * D + 3 * D * 128 + 128 + 2 * D
+
+
+def test_initial_values():
+    torch.manual_seed(0)
+    delta = Prefix(64, num_tokens=64, d_middle=32)
+    assert delta.tokens.std().item() == pytest.approx(1, rel=0.05)
+    for tensor, fan_in in ((delta.down.weight, 64), (delta.up.weight, 32), (delta.up.bias, 32)):
+        assert tensor.abs().max() <= fan_in**-0.5
+        assert tensor.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.25)
+    before = {n: p.clone() for n, p in delta.named_parameters()}
+    delta.reset_parameters()
+    assert not any(torch.equal(p, before[n]) for n, p in delta.named_parameters())
+
+
+def test_the_papers_count():
+    """Two linear layers as PATT-128's, and 16 tokens in each of Swin-B's blocks, whose widths sum to 12,032."""
+    count = build_model(tiny.swin_b(dict(prefix=dict(type='Prefix')), []), meta=True).plan.count()
+    assert count['trainable'] == count['by']['prefix'] == 4_647_424 + 16 * 12_032
+
+
+@pytest.mark.parametrize('options', [dict(num_tokens=0), dict(num_tokens=1.5), dict(d_middle=0), dict(d_middle='8')])
+def test_wrong_values_are_said(options):
+    with pytest.raises(UserError) as error:
+        Prefix(D, **options)
+    assert next(iter(options)) in str(error.value)
+
+
+@pytest.mark.parametrize('at', ['qkv', 'mlp', 'block'])
+def test_it_sits_on_attention_alone(at):
+    with pytest.raises(UserError) as error:
+        build_model(HOSTS['vit'].config({'prefix': dict(SPEC, at=at)}))
+    assert repr(at) in str(error.value) and 'attn' in str(error.value)

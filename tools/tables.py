@@ -1,0 +1,92 @@
+#!/usr/bin/env python
+"""The paper's tables and figures beside ours, and the runs that fill them."""
+
+import sys
+from pathlib import Path
+
+from vpetl_mm.cli import Parser, run
+from vpetl_mm.errors import UserError, unknown
+from vpetl_mm.results import campaign, publish
+from vpetl_mm.results.figures import FIGURES, figure1, figure4
+from vpetl_mm.results.layouts import LAYOUTS
+from vpetl_mm.results.metafile import METAFILE, load_metafile
+from vpetl_mm.results.render import FORMATS, render
+from vpetl_mm.results.tables import Tables, demo_table, trainable
+
+EXAMPLES = """\
+  tools/tables.py                                   every table, in the terminal
+  tools/tables.py table3 table1 --format md --out tables.md
+  tools/tables.py demo                              what "make demo" left
+  tools/tables.py --run table3 --dry-run            commands, parameters and memory of what is missing
+  tools/tables.py --run table3 --gpus 4 --seeds 3   train and test it; again after an interruption: it goes on
+  tools/tables.py --collect --docs                  results into configs/metafile.yml, then the generated pages
+  tools/tables.py figure1 figure4 --out figures     PNG and PDF"""
+
+
+def main(args) -> None:
+    """Run, collect, write the pages, or show."""
+    work_dirs = Path(args.work_dirs)
+    if args.dry_run and not args.run:
+        raise UserError('--dry-run shows what --run would do: add --run TABLE.')
+    if args.run:
+        run_missing(args, work_dirs)
+    if args.collect:
+        filled, out = publish.collect(METAFILE, work_dirs)
+        print(f'{METAFILE}: {len(filled)} experiments filled in; {out} results count for none of them.')
+    if args.docs:
+        for path, text in publish.documents(progress=True).items():
+            publish.write(path, text)
+            print(f'written: {path}')
+    if args.show or not (args.run or args.collect or args.docs):
+        show(args, work_dirs)
+
+
+def run_missing(args, work_dirs: Path) -> None:
+    """Train and test what the tables of --run lack, or say how."""
+    tables = Tables(load_metafile(), work_dirs)
+    names = dict.fromkeys(n for t in args.run for n in tables.names(t))
+    runs = campaign.plan(names, Path('configs'), work_dirs, args.gpus, args.seeds)
+    if args.dry_run:
+        print(campaign.dry_run(runs, lambda wanted: trainable(wanted, progress=True), args.gpus))
+    else:
+        campaign.carry_out(runs)
+
+
+def show(args, work_dirs: Path) -> None:
+    """Print or write tables, and draw figures."""
+    wanted = args.show or list(LAYOUTS)
+    for name in wanted:
+        if name not in (*LAYOUTS, *FIGURES, 'demo'):
+            raise unknown('table or figure', name, (*LAYOUTS, *FIGURES, 'demo'))
+    figures, tables = [n for n in wanted if n in FIGURES], [n for n in wanted if n in LAYOUTS]
+    if figures and len(figures) < len(wanted) and args.out:
+        raise UserError('--out is a folder for figures and a file for tables: ask for the one, then for the other.')
+    source = Tables(load_metafile(), work_dirs, progress=True) if {*wanted} - {'demo', 'figure4'} else None
+    parts = [render([source.table(n) for n in tables], args.format)] if tables else []
+    parts += [demo_table(work_dirs)] if 'demo' in wanted else []
+    if parts and args.out:
+        if Path(args.out).is_dir():
+            raise UserError(f'--out for tables is a file, and {args.out} is a folder.')
+        publish.write(Path(args.out), '\n\n'.join(parts) + '\n')
+    elif parts:
+        print('\n\n'.join(parts))
+    for name in figures:
+        folder = Path(args.out or work_dirs)
+        files = figure1(source, folder) if name == 'figure1' else figure4(work_dirs, folder)
+        print(', '.join(map(str, files)))
+
+
+parser = Parser("The paper's tables and figures beside ours, and the runs that fill them.", EXAMPLES)
+parser.add_argument('show', nargs='*', metavar='TABLE', help=f'{", ".join(LAYOUTS)}, demo, figure1, figure4')
+parser.add_argument('--format', choices=FORMATS, default='text', help='of tables (default: text)')
+parser.add_argument('--out', metavar='PATH', help='a file for tables, a folder for figures')
+parser.add_argument('--work-dirs', metavar='DIR', default='work_dirs', help='where runs are (default: work_dirs)')
+parser.add_argument('--run', nargs='+', metavar='TABLE', help="train and test these tables' missing experiments")
+parser.add_argument('--gpus', type=int, default=1, help='GPUs a run: 1, 2, 4 or a multiple of 4 (default: 1)')
+parser.add_argument('--seeds', type=int, default=1, help='seeds of each experiment, from 0 (default: 1)')
+parser.add_argument('--dry-run', action='store_true', help='with --run: print the commands and what they would take')
+parser.add_argument('--collect', action='store_true', help='write the results of runs into configs/metafile.yml')
+parser.add_argument('--docs', action='store_true', help='write configs/README.md and docs/reproduction.md anew')
+
+if __name__ == '__main__':
+    sys.exit(run(main, parser))

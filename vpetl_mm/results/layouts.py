@@ -1,0 +1,150 @@
+"""The paper's tables: which rows and columns each has, in the paper's order. No figures: those are the metafile's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import unknown
+
+
+@dataclass(frozen=True)
+class Column:
+    """A group of figures: its heading, the data set, and what it adds to a row's cell (Table 4)."""
+
+    heading: str
+    dataset: str
+    suffix: str = ''
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row: its labels, one for each of the layout's label columns, and its cell in the metafile."""
+
+    labels: tuple[str, ...]
+    cell: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One table.
+
+    Args:
+        title: what it shows.
+        labels: the headings of the label columns.
+        columns: the groups of figures.
+        lines: the rows.
+        params: ``'own'``: each group has its printed count; ``'mean5'``: one count a row, the mean over the
+            groups; ``'unprinted'``: the paper prints none.
+    """
+
+    title: str
+    labels: tuple[str, ...]
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    params: str = 'own'
+
+
+SSV2, HMDB51 = Column('SSv2', 'ssv2'), Column('HMDB51', 'hmdb51')
+TASKS = (Column('CIFAR-100', 'cifar100'), Column('SVHN', 'svhn'), Column('Food-101', 'food101'), SSV2, HMDB51)
+DATASETS = {column.dataset: column.heading for column in TASKS}
+PRETRAIN = {'k400': 'K400', 'k600': 'K600', 'in22k': 'IN-22K'}
+POSITIONS = (
+    *('full', 'fc', 'norm1', 'attn.proj', 'attn.qkv', 'attn.softmax'),
+    *('norm2', 'mlp.fc1', 'mlp.fc2', 'downsample'),
+)
+SWIN = (
+    *('full', 'fc', 'lora/16', 'bitfit', 'adaptformer/64', 'prefix/128'),
+    *(f'{method}/{size}' for method in ('patt', 'bapat') for size in (32, 64, 128, 256)),
+)
+VARIANTS = {
+    'full': 'Full tuning',
+    'concat_kv': 'Concat (K, V)',
+    'tokens_kv': 'No Z (K, V)',
+    'qk': '(Q, K)',
+    'kv': '(K, V)',
+    'qv': '(Q, V)',
+    'qkv': '(Q, K, V)',
+}
+METHODS = dict(full='Full tuning', fc='FC', lora='LoRA', bitfit='BitFit', adaptformer='AdaptFormer', vpt='VPT')
+METHODS |= dict(prefix='Prefix-tuning', patt='PATT', bapat='BAPAT')
+
+
+def _method(cell: str) -> tuple[str, str]:
+    """'bapat/32' as ('BAPAT', '32')."""
+    method, _, size = cell.partition('/')
+    return METHODS[method], size or '-'
+
+
+def _table3() -> tuple[Line, ...]:
+    rows = [(m, 'k400', '8') for m in SWIN]
+    rows += [('bapat/256', 'k600', '8'), ('bapat/256', 'in22k', '8'), ('bapat/128', 'k400', '16')]
+    return tuple(Line((*_method(m), PRETRAIN[p], f), f'T3/{m}/{p}/f{f}') for m, p, f in rows)
+
+
+def _table4() -> tuple[Line, ...]:
+    rows = [(b, 'k400', 8) for b in (32, 64, 128, 256)] + [(256, 'k600', 8), (128, 'k400', 16), (128, 'k400', 32)]
+    return tuple(Line((str(b), PRETRAIN[p], str(f)), f'T4/{b}/{p}/f{f}') for b, p, f in rows)
+
+
+def _table5() -> tuple[Line, ...]:
+    plain = [Line((METHODS[m], '-'), f'T5/{m}') for m in ('full', 'fc', 'adaptformer')]
+    return (*plain, *(Line(('BAPAT', s), f'T5/{s}') for s in ('0.2', '0.5', '0.8', '1.0')))
+
+
+def _vit(table: str, *methods: str) -> tuple[Line, ...]:
+    rows = [*methods, *(f'bapat/{size}' for size in (32, 64, 128, 256))]
+    return tuple(Line(_method(m), f'{table}/{m}') for m in rows)
+
+
+_WITH, _WITHOUT = Column('with FC', 'hmdb51', '/with_fc'), Column('without FC', 'hmdb51', '/without_fc')
+LAYOUTS = {
+    'table1': Layout(
+        'Table 1. Single positions of Video Swin-B tuned alone',
+        ('position',),
+        (SSV2,),
+        tuple(Line((p,), f'T1/{p}') for p in POSITIONS),
+    ),
+    'table3': Layout(
+        'Table 3. Video Swin-B', ('method', 'd_bottle', 'pre-training', 'frames'), (SSV2, HMDB51), _table3()
+    ),
+    'table4': Layout(
+        'Table 4. Swin-BAPAT on HMDB51 with and without a trained FC layer',
+        ('d_bottle', 'pre-training', 'frames'),
+        (_WITH, _WITHOUT),
+        _table4(),
+    ),
+    'table5': Layout(
+        'Table 5. The scale s of PATT, Swin-BAPAT with d_bottle 128',
+        ('method', 's'),
+        (SSV2, HMDB51),
+        _table5(),
+        'unprinted',
+    ),
+    'table6': Layout(
+        'Table 6. Where and how PATT is inserted, Swin-BAPAT with d_bottle 128, K600',
+        ('variant',),
+        (SSV2, HMDB51),
+        tuple(Line((text,), f'T6/{key}') for key, text in VARIANTS.items()),
+    ),
+    'table7': Layout(
+        'Table 7. ViT-B, supervised pre-training: ImageNet-21k, or VideoMAE and K400',
+        ('method', 'd_bottle'),
+        TASKS,
+        _vit('T7', 'full', 'fc', 'adaptformer/64'),
+        'mean5',
+    ),
+    'table8': Layout(
+        'Table 8. ViT-B, self-supervised pre-training: MAE or VideoMAE',
+        ('method', 'd_bottle'),
+        TASKS,
+        _vit('T8', 'full', 'fc', 'vpt', 'adaptformer/64'),
+        'mean5',
+    ),
+}
+
+
+def layout(table: str) -> Layout:
+    """The layout of a table, such as ``'table3'``; a :class:`UserError` lists what there is."""
+    if table not in LAYOUTS:
+        raise unknown('table', table, LAYOUTS)
+    return LAYOUTS[table]

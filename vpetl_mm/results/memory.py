@@ -1,0 +1,166 @@
+"""How much memory a training run takes on one GPU: an estimate, without data, weights or a GPU.
+
+The model's forward pass is run on fake tensors (shapes and types, no values) with one GPU's batch, and what autograd
+keeps is added up. Attention is taken to be a fused kernel, which keeps q, k, v, the mask, its output and a number a
+row. What the allocator, cuDNN and a step's temporary tensors take comes on top.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine import Config
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+from ..config import load_config
+from ..errors import UserError
+from ..models.build import build_model
+
+# tensors as large as a parameter that an optimizer keeps for each
+STATES = {'SGD': 1, 'Adam': 2, 'AdamW': 2}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """An estimate in bytes.
+
+    Args:
+        parameters: all of the model's, and its buffers.
+        gradients: of what trains.
+        optimizer: its state.
+        activations: what the forward pass of one GPU's batch keeps for the backward pass.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Keeps what a fused attention kernel keeps; its values are not attention's."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        y = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=q.device)
+        row_sums = torch.empty(q.shape[:-1], device=q.device)
+        ctx.save_for_backward(q, k, v, mask, y, row_sums)
+        return y
+
+
+class _AttentionIsFused(TorchFunctionMode):
+    """Which kernel would run depends on the device; on a GPU it is a fused one."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        q, k, v = args[:3]
+        mask = kwargs.get('attn_mask')
+        if torch.is_autocast_enabled('cpu'):
+            dtype = torch.get_autocast_dtype('cpu')
+            q, k, v, mask = (None if t is None else t.to(dtype) for t in (q, k, v, mask))
+        return _FusedAttention.apply(q, k, v, mask)
+
+
+def estimate(config: str | Path | Config, batch: int | None = None) -> Memory:
+    """Estimate the memory of one training step on one GPU.
+
+    Args:
+        config: the experiment.
+        batch: samples a step on one GPU. Defaults to the config's ``train_dataloader.batch_size``.
+
+    Raises:
+        UserError: when the config does not say how large its inputs are.
+    """
+    cfg = load_config(config)
+    model = build_model(cfg, meta=True).train()
+    shape = (batch or cfg.train_dataloader.batch_size, *input_shape(cfg))
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    held = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    states = STATES.get(cfg.optim_wrapper.optimizer.type, 2) if _has_state(cfg) else 0
+    mixed = 'Autocast' in cfg.optim_wrapper.get('type', 'OptimWrapper') or 'Amp' in cfg.optim_wrapper.get('type', '')
+    return Memory(held, trained, states * trained, saved_bytes(model, shape, mixed))
+
+
+def _has_state(cfg: Config) -> bool:
+    optimizer = cfg.optim_wrapper.optimizer
+    return optimizer.type != 'SGD' or bool(optimizer.get('momentum'))
+
+
+def saved_bytes(model: nn.Module, shape: tuple[int, ...], mixed: bool) -> int:
+    """The bytes that autograd keeps in one forward pass, parameters and buffers left out.
+
+    Args:
+        model: on the meta device, in training mode; it is moved to fake tensors.
+        shape: of the input, (batch, 3, T, H, W) or (batch, 3, H, W).
+        mixed: run under bfloat16 autocast.
+    """
+    kept: dict[int, tuple[int, Any]] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = (storage.nbytes(), storage)  # held, so that its address stays its own
+        return tensor
+
+    with _quiet(), FakeTensorMode(allow_non_fake_inputs=True), _AttentionIsFused():
+        model = model.to_empty(device='cpu')
+        own = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
+        head = getattr(model, model.head_name)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+            torch.autocast('cpu', torch.bfloat16, mixed),
+        ):
+            logits = head(model.backbone(torch.empty(shape)))
+            loss = F.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.long))
+        total = sum(size for key, (size, _) in kept.items() if key not in own)
+        del loss
+    return total
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Fake tensors warn that they have no address, which the attention's cache of masks asks for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
+
+
+def input_shape(cfg: Config) -> tuple[int, ...]:
+    """The shape of one training sample, (3, T, H, W) or (3, H, W), from the training pipeline.
+
+    Raises:
+        UserError: when no step of the pipeline says it.
+    """
+    steps = cfg.train_dataloader.dataset.pipeline
+    frames = [s['clip_len'] for s in steps if 'clip_len' in s]
+    sizes = [s[key] for s in steps for key in ('input_size', 'crop_size', 'scale', 'size') if key in s]
+    sides = [s for s in sizes if isinstance(s, int) or (isinstance(s, (list, tuple)) and len(s) == 2)]
+    if not sides:
+        raise UserError(
+            f'{cfg.filename or "The config"}: no step of the training pipeline says how large its output is.'
+        )
+    side = sides[-1]
+    height, width = (side, side) if isinstance(side, int) else (side[1], side[0])
+    return (3, *frames[:1], height, width)
+
+
+def render(memory: Memory) -> str:
+    """The estimate in a line."""
+    parts = ('parameters', 'gradients', 'optimizer', 'activations')
+    detail = ', '.join(f'{p} {getattr(memory, p) / 2**30:.2f}' for p in parts)
+    return f'estimate {memory.total / 2**30:.1f} GiB a GPU ({detail})'
