@@ -9,6 +9,7 @@ import types
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,9 +76,26 @@ def checkpoint_swin_without_reentry() -> None:
     swin.checkpoint = types.SimpleNamespace(checkpoint=partial(checkpoint, use_reentrant=False))
 
 
+def format_configs_once() -> None:
+    """mmengine formats the whole config anew each time it is logged or saved, up to a second each."""
+    from mmengine.config import config
+
+    format_code, formatted = config.FormatCode, {}
+
+    def once(text: str, **options: Any) -> tuple[str, bool]:
+        key = text, repr(options)
+        if key not in formatted:
+            formatted.clear()  # one config is enough to remember
+            formatted[key] = format_code(text, **options)
+        return formatted[key]
+
+    config.FormatCode = once
+
+
 def apply() -> None:
     """Make the host libraries importable and usable; called once by ``import vpetl_mm``."""
     silence_harmless_warnings()
     stand_in_for_drn()
     load_history_buffers_safely()
     checkpoint_swin_without_reentry()
+    format_configs_once()

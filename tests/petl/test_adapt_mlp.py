@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from tiny import HOSTS
 from torch import Tensor, nn
 
 from vpetl_mm import UserError
@@ -159,3 +160,97 @@ def test_parameters_live_on_the_mlp_whatever_the_source(source):
         for b in (0, 1)
         for n in ('down.weight', 'down.bias', 'up.weight', 'up.bias')
     }
+
+
+# In the other hosts' blocks
+
+
+def path_dropped(x: Tensor, p: float) -> Tensor:
+    """Stochastic depth of (B, N, d)."""
+    keep = (torch.rand((x.shape[0], 1, 1)) + 1 - p).floor()
+    return x / (1 - p) * keep
+
+
+def mlp_by_hand(mlp: nn.Module, seen: Tensor) -> Tensor:
+    w = dict(mlp.named_parameters())
+    hidden = nn.functional.gelu(seen @ w['layers.0.0.weight'].T + w['layers.0.0.bias'])
+    return (hidden @ w['layers.1.weight'].T + w['layers.1.bias']) * w.get('gamma2.weight', 1)
+
+
+def other_block(name: str, rate: float, **options) -> tuple[nn.Module, nn.Module, Tensor]:
+    """The last block in training, its MLP, and a sample of (B, N, d)."""
+    host, spec = HOSTS[name], dict(type='AdaptMLP', d_bottle=R, scale=0.5, **options)
+    model = host.build({'adapter': spec}, depth=3, drop_path_rate=rate).train()
+    block = host.blocks(model)[2]
+    n = 64 if name == 'swin2d' else 7
+    return block, host.part(block, 'mlp'), torch.randn(8, n, 16, generator=torch.Generator().manual_seed(0))
+
+
+def attended(name: str, block: nn.Module, x: Tensor, rate: float) -> Tensor:
+    """The stream behind the attention, which is the block's own; VideoMAE drops paths outside of it."""
+    if name == 'videomae':
+        return x + path_dropped(block.attn(block.norm1(x)), rate)
+    if name == 'swin2d':
+        return x + block.attn(block.norm1(x), (8, 8))
+    return x + block.attn(block.ln1(x))
+
+
+OTHERS = ['videomae', 'vit', 'vit_layerscale', 'swin2d']
+
+
+def run(name: str, block: nn.Module, x: Tensor) -> Tensor:
+    torch.manual_seed(1)
+    return block(x, (8, 8)) if name == 'swin2d' else block(x)
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.6])
+@pytest.mark.parametrize('name', OTHERS)
+def test_residual_is_outside_drop_path_on_the_other_hosts(name, rate):
+    block, mlp, x = other_block(name, rate, source='residual')
+    ours = run(name, block, x)
+    torch.manual_seed(1)
+    x = attended(name, block, x, rate)
+    norm = block.norm2 if hasattr(block, 'norm2') else block.ln2
+    y = mlp_by_hand(mlp, norm(x))
+    expected = x + (path_dropped(y, rate) if rate else y) + 0.5 * bottleneck(mlp.deltas.adapter, x)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('mode', ['parallel', 'sequential'])
+@pytest.mark.parametrize('name', OTHERS)
+def test_norm_and_sequential_on_the_other_hosts(name, mode):
+    block, mlp, x = other_block(name, 0.0, mode=mode)
+    ours = run(name, block, x)
+    x = attended(name, block, x, 0.0)
+    seen = (block.norm2 if hasattr(block, 'norm2') else block.ln2)(x)
+    y = mlp_by_hand(mlp, seen)
+    expected = x + y + 0.5 * bottleneck(mlp.deltas.adapter, y if mode == 'sequential' else seen)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_only_the_residual_source_survives_a_dropped_mlp(name):
+    """With every path dropped, a block is x, and what the adapter makes of it."""
+    block, mlp, x = other_block(name, 1 - 1e-7, source='residual')
+    expected = x + 0.5 * bottleneck(mlp.deltas.adapter, x)
+    torch.testing.assert_close(run(name, block, x), expected)
+
+
+@pytest.mark.parametrize('source', ['norm', 'residual'])
+@pytest.mark.parametrize('name', OTHERS)
+def test_parameters_live_on_the_mlp_of_every_host(name, source):
+    host = HOSTS[name]
+    model = host.build({'adapter': dict(type='AdaptMLP', source=source)})
+    names = {n for n, _ in model.named_parameters() if 'deltas' in n}
+    ends = ('down.weight', 'down.bias', 'up.weight', 'up.bias')
+    assert names == {f'{host.block.format(b)}.{host.below["mlp"]}.deltas.adapter.{e}' for b in (0, 1) for e in ends}
+
+
+def test_two_residual_adapters_read_the_same_stream():
+    host = HOSTS['vit']
+    spec = dict(type='AdaptMLP', d_bottle=R, scale=0.5, source='residual')
+    block = host.blocks(host.build({'one': spec, 'two': spec}))[1]
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    stream = x + block.attn(block.ln1(x))
+    added = sum(0.5 * bottleneck(block.ffn.deltas[n], stream) for n in ('one', 'two'))
+    torch.testing.assert_close(block(x), stream + mlp_by_hand(block.ffn, block.ln2(stream)) + added)

@@ -1,12 +1,13 @@
-"""The place table's entry for mmaction2's Swin, against names written down by hand."""
+"""The place table's entries, against names written down by hand."""
 
 from __future__ import annotations
 
 import pytest
+import tiny
 from mmaction.models.backbones import SwinTransformer3D
 from torch import nn
 
-from vpetl_mm import UserError
+from vpetl_mm import UserError, build_model
 from vpetl_mm.petl import LAYOUTS, layout_of
 
 
@@ -64,3 +65,157 @@ def test_another_backbone_is_refused_with_what_there_is():
         layout_of(nn.Linear(2, 2))
     assert 'Linear' in str(error.value)
     assert 'SwinTransformer3D' in str(error.value)
+
+
+# The other hosts: paths below a block, widths in and out for a block width of 1, slots
+
+VIT = ('layers.0', 'layers.1')
+HOSTS = {
+    'videomae': (
+        ('blocks.0', 'blocks.1'),
+        {
+            'qkv': ('attn.qkv', 1, 3, 'qkv'),
+            'proj': ('attn.proj', 1, 1, ''),
+            'mlp': ('mlp', 1, 1, ''),
+            'fc1': ('mlp.layers.0.0', 1, 4, ''),
+            'fc2': ('mlp.layers.1', 4, 1, ''),
+            'attn': ('attn', 1, 1, ''),
+            'block': ('', 1, 1, ''),
+        },
+        'norm1',
+    ),
+    'vit': (
+        ('layers.0', 'layers.1'),
+        {
+            'qkv': ('attn.qkv', 1, 3, 'qkv'),
+            'proj': ('attn.proj', 1, 1, ''),
+            'mlp': ('ffn', 1, 1, ''),
+            'fc1': ('ffn.layers.0.0', 1, 4, ''),
+            'fc2': ('ffn.layers.1', 4, 1, ''),
+            'attn': ('attn', 1, 1, ''),
+            'block': ('', 1, 1, ''),
+        },
+        'ln1',
+    ),
+    'swin2d': (
+        ('stages.0.blocks.0', 'stages.0.blocks.1'),
+        {
+            'qkv': ('attn.w_msa.qkv', 1, 3, 'qkv'),
+            'proj': ('attn.w_msa.proj', 1, 1, ''),
+            'mlp': ('ffn', 1, 1, ''),
+            'fc1': ('ffn.layers.0.0', 1, 4, ''),
+            'fc2': ('ffn.layers.1', 4, 1, ''),
+            'attn': ('attn.w_msa', 1, 1, ''),
+        },
+        'norm1',
+    ),
+}
+
+
+@pytest.mark.parametrize('adapted', [False, True], ids=['plain', 'with_deltas'])
+@pytest.mark.parametrize('name', HOSTS)
+def test_sites_of_the_other_hosts(name, adapted):
+    """Deltas that are there already are no host's linear layers."""
+    deltas = dict(patt=dict(type='PATT', d_bottle=3), adapter=dict(type='AdaptMLP', d_bottle=5)) if adapted else {}
+    backbone = build_model(tiny.HOSTS[name].config(deltas)).backbone
+    blocks, places, norm = HOSTS[name]
+    assert set(layout_of(backbone).places) == set(places)
+    for place, (below, d_in, d_out, slots) in places.items():
+        sites = list(layout_of(backbone).sites(backbone, place))
+        expected = [(f'{block}.{below}'.strip('.'), 16 * d_in, 16 * d_out, slots) for block in blocks]
+        assert [(s.name, s.in_dim, s.out_dim, s.slots) for s in sites] == expected
+        for site, block in zip(sites, blocks, strict=True):
+            assert site.host is backbone.get_submodule(site.name)
+            assert site.norm is backbone.get_submodule(f'{block}.{norm}')
+
+
+@pytest.mark.parametrize('name', tiny.HOSTS)
+def test_a_place_that_is_not_there_has_no_sites(name):
+    backbone = build_model(tiny.HOSTS[name].config()).backbone
+    assert not list(layout_of(backbone).sites(backbone, 'nowhere'))
+
+
+@pytest.mark.parametrize('name', HOSTS)
+def test_blocks_of_the_other_hosts(name):
+    backbone = build_model(tiny.HOSTS[name].config()).backbone
+    blocks = [backbone.get_submodule(b) for b in HOSTS[name][0]]
+    assert list(layout_of(backbone).blocks(backbone)) == blocks
+
+
+def in_blocks(blocks: tuple[str, ...], *names: str) -> set[str]:
+    return {f'{block}.{name}' for block in blocks for name in names}
+
+
+def both(name: str) -> tuple[str, str]:
+    return f'{name}.weight', f'{name}.bias'
+
+
+VIDEO, STAGE = HOSTS['videomae'][0], HOSTS['swin2d'][0]
+GROUPS = {
+    'videomae': {
+        'norm': in_blocks(VIDEO, *both('norm1'), *both('norm2')) | {*both('fc_norm')},
+        'norm1': in_blocks(VIDEO, *both('norm1')),
+        'norm2': in_blocks(VIDEO, *both('norm2')),
+        'fc_norm': {*both('fc_norm')},
+        'attn.qkv': in_blocks(VIDEO, 'attn.qkv.weight', 'attn.q_bias', 'attn.v_bias'),
+        'attn.proj': in_blocks(VIDEO, *both('attn.proj')),
+        'mlp.fc1': in_blocks(VIDEO, *both('mlp.layers.0.0')),
+        'mlp.fc2': in_blocks(VIDEO, *both('mlp.layers.1')),
+        'patch_embed': {*both('patch_embed.projection')},
+        'bias': {'patch_embed.projection.bias', 'fc_norm.bias'}
+        | in_blocks(VIDEO, 'norm1.bias', 'norm2.bias', 'attn.q_bias', 'attn.v_bias', 'attn.proj.bias')
+        | in_blocks(VIDEO, 'mlp.layers.0.0.bias', 'mlp.layers.1.bias'),
+    },
+    'vit': {
+        'norm': in_blocks(VIT, *both('ln1'), *both('ln2')) | {*both('ln1')},
+        'norm1': in_blocks(VIT, *both('ln1')),
+        'norm2': in_blocks(VIT, *both('ln2')),
+        'attn.qkv': in_blocks(VIT, *both('attn.qkv')),
+        'attn.proj': in_blocks(VIT, *both('attn.proj')),
+        'mlp.fc1': in_blocks(VIT, *both('ffn.layers.0.0')),
+        'mlp.fc2': in_blocks(VIT, *both('ffn.layers.1')),
+        'patch_embed': {*both('patch_embed.projection')},
+        'bias': {'patch_embed.projection.bias', 'ln1.bias'}
+        | in_blocks(VIT, 'ln1.bias', 'ln2.bias', 'attn.qkv.bias', 'attn.proj.bias')
+        | in_blocks(VIT, 'ffn.layers.0.0.bias', 'ffn.layers.1.bias'),
+    },
+    'swin2d': {
+        'norm': in_blocks(STAGE, *both('norm1'), *both('norm2')) | {*both('norm0'), *both('patch_embed.norm')},
+        'norm1': in_blocks(STAGE, *both('norm1')),
+        'norm2': in_blocks(STAGE, *both('norm2')),
+        'attn.qkv': in_blocks(STAGE, *both('attn.w_msa.qkv')),
+        'attn.proj': in_blocks(STAGE, *both('attn.w_msa.proj')),
+        'attn.rpb': in_blocks(STAGE, 'attn.w_msa.relative_position_bias_table'),
+        'mlp.fc1': in_blocks(STAGE, *both('ffn.layers.0.0')),
+        'mlp.fc2': in_blocks(STAGE, *both('ffn.layers.1')),
+        'patch_embed': {*both('patch_embed.projection'), *both('patch_embed.norm')},
+    },
+}
+TRAIN = [(host, group) for host, groups in GROUPS.items() for group in groups]
+
+
+@pytest.mark.parametrize(('name', 'group'), TRAIN, ids=lambda v: v)
+@pytest.mark.parametrize('adapted', [False, True], ids=['plain', 'with_deltas'])
+def test_train_names_of_the_other_hosts(name, group, adapted):
+    """What stands in ``train``, and no delta's own biases by name."""
+    deltas = dict(adapter=dict(type='AdaptMLP', d_bottle=2)) if adapted else {}
+    trained = tiny.trainable(build_model(tiny.HOSTS[name].config(deltas, [group])))
+    own = {n for n in trained if '.deltas.' not in n}
+    assert own == {f'backbone.{n}' for n in GROUPS[name][group]}
+    assert (trained - own != set()) == adapted
+
+
+@pytest.mark.parametrize('name', ['videomae', 'vit'])
+def test_what_a_host_has_not_is_said(name):
+    with pytest.raises(UserError) as error:
+        build_model(tiny.HOSTS[name].config(train=['attn.rpb']))
+    assert 'attn.rpb' in str(error.value) and 'attn.qkv' in str(error.value)
+
+
+def test_layer_scale_and_position_embedding_are_in_no_group_but_all():
+    model = build_model(tiny.HOSTS['vit_layerscale'].config(train=[*GROUPS['vit']]))
+    left = {n.removeprefix('backbone.') for n, p in model.named_parameters() if not p.requires_grad}
+    scales = in_blocks(VIT, 'attn.gamma1.weight', 'ffn.gamma2.weight')
+    assert left == scales | {'cls_token', 'pos_embed', 'head.fc.weight', 'head.fc.bias'}
+    model = build_model(tiny.HOSTS['vit_layerscale'].config(train=['all']))
+    assert tiny.trainable(model) == {n for n, _ in model.named_parameters()}
