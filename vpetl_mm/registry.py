@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmengine.registry import (
+    DATA_SAMPLERS,
     DATASETS,
     FUNCTIONS,
     HOOKS,
@@ -29,6 +30,7 @@ from .engine.hooks import (
 )
 from .engine.optim import AutocastOptimWrapper, PETLOptimWrapperConstructor
 from .engine.runner import PETLRunner
+from .engine.whole_steps import WholeStepsBatchSampler
 from .models.image_classifier import PETLImageClassifier
 from .models.recognizer import PETLRecognizer3D
 from .models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention
@@ -50,6 +52,7 @@ REGISTERED = {
     OPTIM_WRAPPERS: (AutocastOptimWrapper,),
     OPTIM_WRAPPER_CONSTRUCTORS: (PETLOptimWrapperConstructor,),
     DATASETS: (PETLVideoDataset, PETLCIFAR100, PETLFood101, SVHN),
+    DATA_SAMPLERS: (WholeStepsBatchSampler,),
     METRICS: (PETLAccuracy,),
     FUNCTIONS: (seed_worker,),
     RUNNERS: (PETLRunner,),

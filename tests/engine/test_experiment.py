@@ -154,6 +154,18 @@ def test_accumulation_equals_the_large_batch(ready, tmp_path):
         torch.testing.assert_close(value, small[key], atol=1e-5, rtol=1e-4)
 
 
+def test_accumulation_ends_each_epoch_with_a_step_so_that_a_resumed_run_is_the_same(ready, tmp_path):
+    # 21 clips: five full batches of 4, of which four make two steps of 2
+    odd = {'train_dataloader__drop_last': True, 'train_dataloader__dataset__indices': 21}
+    odd |= {'optim_wrapper__accumulative_counts': 2, 'model__backbone__drop_path_rate': 0.0}
+    whole = train(ready('whole', **odd))
+    assert len(whole.train_dataloader) == 4 and whole.iter == 8
+    train(ready('cut', train_cfg__max_epochs=1, **odd))
+    train(ready('cut', resume='auto', **odd))
+    for key, value in adapter(tmp_path / 'whole').items():
+        assert torch.equal(value, adapter(tmp_path / 'cut')[key]), key
+
+
 def test_activation_checkpointing_changes_nothing_but_memory(ready, tmp_path):
     train(ready('plain'))
     train(ready('checkpointed', model__backbone__with_cp=True))

@@ -21,7 +21,6 @@ IMAGE = {
     'no_bias': dict(qkv_bias=False),
     'layer_scale': dict(layer_scale_init_value=0.1),
     'no_proj_bias': dict(proj_bias=False),
-    'qk_scale': dict(qk_scale=0.1),  # mmpretrain takes the default scale all the same
     'shortcut': dict(num_heads=1, input_dims=8, v_shortcut=True),
     'dropouts': dict(attn_drop=0.5, proj_drop=0.5, dropout_layer=dict(type='DropPath', drop_prob=0.5)),
 }

@@ -9,10 +9,13 @@ import pytest
 import tiny
 import torch
 from mmaction.models.backbones.swin import WindowAttention3D
+from mmpretrain.models.utils import WindowMSA
 from torch import Tensor, nn
 
 from vpetl_mm import build_model
-from vpetl_mm.models.window_attention import FastWindowAttention3D
+from vpetl_mm.models.window_attention import FastWindowAttention3D, FastWindowMSA
+from vpetl_mm.petl import PATT
+from vpetl_mm.petl.host import attach, detach
 
 WINDOW, DIM, HEADS = (2, 3, 3), 12, 3
 N = 2 * 3 * 3
@@ -361,3 +364,95 @@ def test_a_plain_swins_checkpoint_loads(attention):
     model = build_model(tiny.config(attention=attention)).eval()
     model.backbone.load_state_dict(swin.state_dict())
     close(model.backbone(tiny.clip()), swin(tiny.clip()))
+
+
+# Deltas on the attention itself
+
+PREFIX = dict(type='Prefix', num_tokens=3, d_middle=2)
+
+
+@pytest.mark.parametrize('name', ['swin3d', 'swin2d'])
+@pytest.mark.parametrize('deltas', [dict(), dict(prefix=PREFIX)], ids=['plain', 'prefix'])
+def test_copies_of_a_models_attention_do_not_carry_what_was_kept(name, deltas):
+    host = tiny.HOSTS[name]
+    attention = host.part(host.blocks(host.build(deltas))[1], 'attn')
+    before = len(pickle.dumps(attention))
+    x = torch.randn(2, host.tokens, 16)
+    with torch.no_grad():
+        attention(x)
+    assert attention._kept is not None
+    assert len(pickle.dumps(attention)) <= before + 100
+    assert copy.deepcopy(attention)._kept is None
+
+
+@pytest.mark.parametrize('name', ['swin3d', 'swin2d'])
+def test_what_is_kept_follows_the_mask_and_the_number_of_added_keys(name):
+    """One attention, other masks, other deltas: each time as if it were the first call."""
+    host = tiny.HOSTS[name]
+    attention = host.part(host.blocks(host.build(dict(prefix=PREFIX)))[1], 'attn')
+    x, n = torch.randn(4, host.tokens, 16, generator=torch.Generator().manual_seed(0)), host.tokens
+    concat = tiny.randomised(PATT(16, d_bottle=2, mode='concat'))
+    steps = [(None, False), (shift_mask(2, n), False), (shift_mask(2, n), True), (None, True), (None, False)]
+    with torch.no_grad():
+        for mask, more in steps:
+            if more:
+                attach(attention.qkv, 'patt', concat)
+            elif 'deltas' in attention.qkv._modules:
+                detach(attention.qkv)
+            ours = attention(x, mask=mask)
+            attention._kept = None
+            assert torch.equal(ours, attention(x, mask=mask))
+
+
+@pytest.mark.parametrize('frozen', [False, True], ids=['trained_table', 'frozen_table'])
+def test_the_table_is_trained_beside_a_prefix(frozen):
+    host = tiny.HOSTS['swin3d']
+    model = host.build(dict(prefix=PREFIX), ['head'] if frozen else ['attn.rpb'])
+    model.backbone(host.sample()).square().sum().backward()
+    grads = [host.part(b, 'attn').relative_position_bias_table.grad for b in host.blocks(model)]
+    assert all((g is None) == frozen for g in grads)
+    assert frozen or all(g.any() for g in grads)
+
+
+# The 2D Swin's
+
+
+def flat_pair(**options) -> tuple[WindowMSA, FastWindowMSA]:
+    host = tiny.randomised(WindowMSA(DIM, (3, 3), HEADS, **options))
+    fast = FastWindowMSA(**FastWindowMSA.like(host))
+    fast.load_state_dict(host.state_dict())
+    return host, fast
+
+
+@pytest.mark.parametrize('frozen', [False, True], ids=['trained_table', 'frozen_table'])
+@pytest.mark.parametrize('options', [dict(), dict(qkv_bias=False), dict(qk_scale=0.1)], ids=str)
+@pytest.mark.parametrize(('n_w', 'batch'), [(None, 3), (1, 1), (4, 3)])
+def test_flat_equals_the_host_in_outputs_and_gradients(n_w, batch, options, frozen):
+    results, mask = [], None if n_w is None else shift_mask(n_w, 9)
+    for attention in flat_pair(**options):
+        attention.relative_position_bias_table.requires_grad_(not frozen)
+        x = tokens(batch * (n_w or 1), 9).requires_grad_()
+        y = attention(x, mask=mask)
+        (y * tokens(len(x), 9, seed=1)).sum().backward()
+        results.append(dict(y=y.detach(), x=x.grad, **{n: p.grad for n, p in attention.named_parameters()}))
+    theirs, ours = results
+    assert list(theirs) == list(ours)
+    for name, value in theirs.items():
+        if value is not None:
+            close(ours[name], value)
+
+
+@pytest.mark.parametrize('train', [['head'], ['all']], ids=['frozen_table', 'trained_table'])
+@pytest.mark.parametrize(('size', 'window'), [(24, 3), (32, 3), (32, 4), (44, 5)], ids=str)
+def test_flat_backbone_equals_the_hosts(size, window, train):
+    """Two stages, shifted windows, padded and not."""
+    arch = dict(embed_dims=16, depths=[2, 2], num_heads=[2, 4])
+    options = dict(arch=arch, out_indices=(1,), window_size=window, img_size=size, pad_small_map=True)
+    host, outputs = tiny.HOSTS['swin2d'], []
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    for petl in (dict(attention=None), {}):
+        model = host.build(
+            {'patt': dict(type='PATT', d_bottle=2)}, train, petl=petl, head=dict(in_channels=32), **options
+        )
+        outputs.append(tiny.features(model, x))
+    close(*outputs)

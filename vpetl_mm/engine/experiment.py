@@ -118,7 +118,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'))
     _start_process_group(cfg)
     _leave_cores_to(cfg.train_dataloader.num_workers)
-    runner = PETLRunner.from_cfg(_without_test(cfg))
+    runner = PETLRunner.from_cfg(_in_whole_steps(_without_test(cfg)))
     for hook in hooks:
         runner.register_hook(hook)
     runner.train()
@@ -189,6 +189,15 @@ def _machine(processes: int) -> str:
 def _without_test(cfg: Config) -> Config:
     cfg = cfg.copy()
     cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+    return cfg
+
+
+def _in_whole_steps(cfg: Config) -> Config:
+    """Where gradients are accumulated over full batches, let each epoch end with an optimizer step."""
+    steps = cfg.optim_wrapper.get('accumulative_counts', 1)
+    if steps > 1 and cfg.train_dataloader.get('drop_last'):
+        cfg.train_dataloader.pop('drop_last')
+        cfg.train_dataloader.batch_sampler = dict(type='WholeStepsBatchSampler', steps=steps)
     return cfg
 
 

@@ -149,7 +149,8 @@ def _check_list(cfg: Config, loader: str, head: str) -> None:
     first = [_file_of(dataset.get_data_info(i)) for i in range(min(5, len(dataset)))]
     if all(f and not os.path.exists(f) for f in first):
         raise UserError(f'{loader}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
-    batch = cfg[loader].get('batch_size', 1)
+    steps = cfg.optim_wrapper.get('accumulative_counts', 1) if loader == 'train_dataloader' else 1
+    batch = cfg[loader].get('batch_size', 1) * steps
     if cfg[loader].get('drop_last') and len(dataset) < batch:
         raise UserError(
             f'{loader}: {len(dataset)} samples are fewer than a batch of {batch}, and drop_last leaves none; '

@@ -1,0 +1,264 @@
+"""ViT weights in their authors' naming: written down here key by key, and loaded through ``base``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from tiny import HOSTS
+from torch import Tensor
+
+from vpetl_mm import UserError, build_model
+
+D, HIDDEN, DEPTH = 16, 64, 2
+StateDict = dict[str, Tensor]
+
+
+def draw(shapes: dict[str, tuple[int, ...]]) -> StateDict:
+    generator = torch.Generator().manual_seed(0)
+    return {k: torch.randn(s, generator=generator) for k, s in shapes.items()}
+
+
+def linear(name: str, d_out: int, d_in: int, bias: bool = True) -> dict[str, tuple[int, ...]]:
+    return {f'{name}.weight': (d_out, d_in), **({f'{name}.bias': (d_out,)} if bias else {})}
+
+
+def norm(name: str) -> dict[str, tuple[int, ...]]:
+    return {f'{name}.weight': (D,), f'{name}.bias': (D,)}
+
+
+def timm(
+    *, separate: bool = False, bias: bool = True, scale: bool = False, pos: int = 5, final: str = 'norm'
+) -> dict[str, tuple[int, ...]]:
+    """An image ViT of 2x2 patches as timm names it; AdaptFormer's has q, k, v and the MLP's layers apart."""
+    shapes: dict[str, tuple[int, ...]] = {'cls_token': (1, 1, D), 'pos_embed': (1, pos, D)}
+    shapes |= {'patch_embed.proj.weight': (D, 3, 8, 8), 'patch_embed.proj.bias': (D,), **norm(final)}
+    mlp = '' if separate else 'mlp.'
+    for n in range(DEPTH):
+        b = f'blocks.{n}'
+        shapes |= norm(f'{b}.norm1') | norm(f'{b}.norm2') | linear(f'{b}.attn.proj', D, D)
+        shapes |= linear(f'{b}.{mlp}fc1', HIDDEN, D) | linear(f'{b}.{mlp}fc2', D, HIDDEN)
+        if separate:
+            for slot in 'qkv':
+                shapes |= linear(f'{b}.attn.{slot}_proj', D, D, bias)
+        else:
+            shapes |= linear(f'{b}.attn.qkv', 3 * D, D, bias)
+        if scale:
+            shapes |= {f'{b}.ls1.gamma': (D,), f'{b}.ls2.gamma': (D,)}
+    return shapes
+
+
+HEAD = linear('head', 1000, D)
+DECODER = {
+    'mask_token': (1, 1, 8),
+    'decoder_pos_embed': (1, 5, 8),
+    **linear('decoder_embed', 8, D),
+    **linear('decoder_blocks.0.attn.qkv', 24, 8),
+    **linear('decoder_blocks.0.mlp.fc1', 32, 8),
+    'decoder_norm.weight': (8,),
+    **linear('decoder_pred', 192, 8),
+}
+IMAGE: dict[str, tuple[dict, dict]] = {  # the file and the backbone's options
+    'fused': (timm() | HEAD, {}),
+    'separate': (timm(separate=True) | HEAD, {}),
+    'mae': (timm() | DECODER, {}),
+    'miil': (timm(bias=False) | HEAD, dict(qkv_bias=False)),
+    'miil_separate': (timm(bias=False, separate=True), dict(qkv_bias=False)),
+    'dinov2': (timm(scale=True) | {'mask_token': (1, D)}, dict(layer_scale_init_value=1e-5)),
+    'pooled': (timm(final='fc_norm') | HEAD, dict(out_type='avg_featmap', final_norm=False)),
+    'pre_logits': (timm() | linear('pre_logits.fc', D, D) | linear('head_dist', 10, D), {}),
+}
+
+
+def videomae(*, pretrained: bool, separate: bool = False) -> dict[str, tuple[int, ...]]:
+    """VideoMAE's names; the pre-trained file has an encoder, whose tokens are normalised, and a decoder."""
+    shapes = timm(bias=False, separate=separate, final='norm' if pretrained else 'fc_norm')
+    shapes = {k: v for k, v in shapes.items() if k not in ('cls_token', 'pos_embed')}
+    shapes['patch_embed.proj.weight'] = (D, 3, 2, 8, 8)
+    for n in range(DEPTH):
+        shapes |= {f'blocks.{n}.attn.q_bias': (D,), f'blocks.{n}.attn.v_bias': (D,)}
+    if not pretrained:
+        return shapes | HEAD
+    decoder = {k.replace('blocks.', 'decoder.blocks.'): v for k, v in shapes.items() if k.startswith('blocks.0')}
+    other = linear('encoder_to_decoder', 8, D, bias=False) | {'mask_token': (1, 1, 8)} | linear('decoder.head', 9, 8)
+    return {f'encoder.{k}': v for k, v in shapes.items()} | decoder | other
+
+
+VIDEO = {
+    'pretrained': videomae(pretrained=True),
+    'fine_tuned': videomae(pretrained=False),
+    'separate': videomae(pretrained=False, separate=True),
+}
+
+
+def loaded(host: str, file, convert: str, state: StateDict, wrap: Callable = lambda s: s, **options) -> StateDict:
+    """What the backbone holds behind ``build_model(..., init_weights=True)``, deltas in place."""
+    torch.save(wrap(state), file)
+    deltas = dict(patt=dict(type='PATT', d_bottle=2), lora=dict(type='LoRA', at='fc1', rank=1))
+    base = dict(file=str(file), convert=convert)
+    model = build_model(HOSTS[host].config(deltas, base=base, **options), init_weights=True)
+    return {k: v for k, v in model.backbone.state_dict().items() if '.deltas.' not in k}
+
+
+def expected_image(state: StateDict, name: str) -> Tensor:
+    """The tensor of the file that ``name`` of mmpretrain's backbone must hold."""
+    for ours, theirs in (
+        ('patch_embed.projection', 'patch_embed.proj'),
+        ('ffn.layers.0.0', 'mlp.fc1'),
+        ('ffn.layers.1', 'mlp.fc2'),
+        ('attn.gamma1.weight', 'ls1.gamma'),
+        ('ffn.gamma2.weight', 'ls2.gamma'),
+    ):
+        name = name.replace(ours, theirs)
+    if name.startswith('layers.'):
+        name = name.replace('layers.', 'blocks.', 1).replace('.ln', '.norm')
+    elif name.startswith('ln'):
+        name = ('fc_norm' if 'fc_norm.weight' in state else 'norm') + name[3:]
+    return theirs_of(state, name)
+
+
+def theirs_of(state: StateDict, name: str) -> Tensor:
+    if name in state:
+        return state[name]
+    if name.replace('mlp.fc', 'fc') in state:
+        return state[name.replace('mlp.fc', 'fc')]
+    return torch.cat([state[name.replace('.qkv.', f'.{slot}_proj.')] for slot in 'qkv'])
+
+
+@pytest.mark.parametrize(('shapes', 'options'), IMAGE.values(), ids=IMAGE)
+def test_image_vits(tmp_path, shapes, options):
+    state = draw(shapes)
+    name = 'vit_layerscale' if 'layer_scale_init_value' in options else 'vit'
+    ours = loaded(name, tmp_path / 'w.pth', 'timm_vit', state, **options)
+    assert len(ours) > 20
+    for key, value in ours.items():
+        assert torch.equal(value, expected_image(state, key)), key
+
+
+@pytest.mark.parametrize('shapes', VIDEO.values(), ids=VIDEO)
+def test_videomae(tmp_path, shapes):
+    state = draw(shapes)
+    ours = loaded('videomae', tmp_path / 'w.pth', 'videomae', state)
+    state = {k.removeprefix('encoder.'): v for k, v in state.items()}
+    assert len(ours) > 20
+    for key, value in ours.items():
+        name = key.replace('patch_embed.projection', 'patch_embed.proj')
+        name = name.replace('mlp.layers.0.0', 'mlp.fc1').replace('mlp.layers.1', 'mlp.fc2')
+        if key.startswith('fc_norm.') and name not in state:  # not in the pre-trained file, and trained
+            expected = torch.ones(D) if key.endswith('weight') else torch.zeros(D)
+        else:
+            expected = HOSTS_POS if key == 'pos_embed' else theirs_of(state, name)
+        assert torch.equal(value, expected), key
+
+
+# the sinusoid of 8 tokens follows from the settings
+HOSTS_POS = build_model(HOSTS['videomae'].config()).backbone.pos_embed
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda s: dict(model=s),
+        lambda s: dict(state_dict=s, epoch=3),
+        lambda s: {f'module.{k}': v for k, v in s.items()},
+        lambda s: dict(state_dict={f'module.backbone.{k}': v for k, v in s.items()}),
+    ],
+    ids=['model', 'state_dict', 'module', 'module_backbone'],
+)
+def test_wrapped(tmp_path, wrap):
+    state = draw(timm())
+    plain = loaded('vit', tmp_path / 'a.pth', 'timm_vit', state)
+    wrapped = loaded('vit', tmp_path / 'b.pth', 'timm_vit', state, wrap)
+    assert all(torch.equal(wrapped[k], v) for k, v in plain.items())
+
+
+def test_moco_v3(tmp_path):
+    """As its authors' linear evaluation reads the file: ``module.base_encoder.`` and neither head nor momentum."""
+    state = draw(timm())
+    file = {f'module.base_encoder.{k}': v for k, v in state.items()}
+    file |= {f'module.momentum_encoder.{k}': v + 1 for k, v in state.items()}
+    file |= draw(linear('module.base_encoder.head.0', 32, D) | linear('module.predictor.0', 32, 32))
+    ours = loaded('vit', tmp_path / 'w.pth', 'timm_vit', file, lambda s: dict(state_dict=s, arch='vit_base'))
+    assert all(torch.equal(v, expected_image(state, k)) for k, v in ours.items())
+
+
+@pytest.mark.parametrize('side', [1, 3, 4])
+def test_a_position_embedding_of_another_size_is_resized(tmp_path, side):
+    state = draw(timm(pos=1 + side * side))
+    ours = loaded('vit', tmp_path / 'w.pth', 'timm_vit', state)['pos_embed']
+    token, patches = state['pos_embed'][:, :1], state['pos_embed'][:, 1:]
+    plane = patches.reshape(1, side, side, D).permute(0, 3, 1, 2)
+    plane = F.interpolate(plane, (2, 2), mode='bicubic', align_corners=False)
+    torch.testing.assert_close(ours, torch.cat([token, plane.permute(0, 2, 3, 1).flatten(1, 2)], 1))
+
+
+def refusal(tmp_path, convert: str, state: StateDict, host: str = 'vit', **options) -> str:
+    with pytest.raises(UserError) as error:
+        loaded(host, tmp_path / 'w.pth', convert, state, **options)
+    assert 'w.pth' in str(error.value)
+    return str(error.value)
+
+
+def test_what_does_not_fit_is_said(tmp_path):
+    full = draw(timm())
+    lacks = {k: v for k, v in full.items() if k != 'blocks.1.mlp.fc1.weight'}
+    assert 'layers.1.ffn.layers.0.0.weight' in refusal(tmp_path, 'timm_vit', lacks)
+    assert 'layers.2' in refusal(tmp_path, 'timm_vit', full | draw(norm('blocks.2.norm1')))
+    assert 'dist_token' in refusal(tmp_path, 'timm_vit', full | draw({'dist_token': (1, 1, D)}))
+    assert 'qkv.bias' in refusal(tmp_path, 'timm_vit', draw(timm(bias=False)))
+    assert 'qkv.bias' in refusal(tmp_path, 'timm_vit', full, qkv_bias=False)
+    assert 'gamma' in refusal(tmp_path, 'timm_vit', draw(timm(scale=True)))
+    assert 'gamma' in refusal(tmp_path, 'timm_vit', full, host='vit_layerscale')
+
+
+@pytest.mark.parametrize('pos', [4, 6, 8])
+def test_a_position_embedding_of_no_square_is_said(tmp_path, pos):
+    message = refusal(tmp_path, 'timm_vit', draw(timm(pos=pos)))
+    assert 'pos_embed' in message and str(pos) in message
+
+
+@pytest.mark.parametrize('slot', 'qkv')
+def test_a_missing_projection_is_said(tmp_path, slot):
+    """Two of three make no qkv."""
+    state = draw(timm(separate=True))
+    del state[f'blocks.0.attn.{slot}_proj.weight']
+    assert 'layers.0.attn.qkv.weight' in refusal(tmp_path, 'timm_vit', state)
+
+
+def test_files_of_the_other_kind_are_refused(tmp_path):
+    refusal(tmp_path, 'timm_vit', draw(videomae(pretrained=True)))
+    refusal(tmp_path, 'videomae', draw(timm()), host='videomae')
+    refusal(tmp_path, 'videomae', draw(timm()))
+
+
+def test_a_file_without_weights_of_a_backbone_is_refused(tmp_path):
+    refusal(tmp_path, 'timm_vit', draw(HEAD))
+    refusal(tmp_path, 'videomae', draw(DECODER), host='videomae')
+
+
+def test_what_is_loaded_is_what_runs(tmp_path):
+    """End to end: timm's forward written out, on the file's own tensors."""
+    w = draw(timm())
+    w = {k: v * 0.3 for k, v in w.items()}
+    torch.save(w, tmp_path / 'w.pth')
+    cfg = HOSTS['vit'].config(base=dict(file=str(tmp_path / 'w.pth'), convert='timm_vit'))
+    model = build_model(cfg, init_weights=True).eval()
+    x = HOSTS['vit'].sample()
+    y = F.conv2d(x, w['patch_embed.proj.weight'], w['patch_embed.proj.bias'], stride=8).flatten(2).transpose(1, 2)
+    y = torch.cat([w['cls_token'].expand(2, -1, -1), y], 1) + w['pos_embed']
+
+    def ln(name: str, t: Tensor) -> Tensor:
+        return F.layer_norm(t, (D,), w[f'{name}.weight'], w[f'{name}.bias'], 1e-6)
+
+    def fc(name: str, t: Tensor) -> Tensor:
+        return F.linear(t, w[f'{name}.weight'], w[f'{name}.bias'])
+
+    for b in ('blocks.0', 'blocks.1'):
+        parts = fc(f'{b}.attn.qkv', ln(f'{b}.norm1', y)).chunk(3, -1)
+        heads = torch.stack([tiny.heads_by_hand(*(p[i] for p in parts), 2) for i in range(2)])
+        y = y + fc(f'{b}.attn.proj', heads)
+        y = y + fc(f'{b}.mlp.fc2', F.gelu(fc(f'{b}.mlp.fc1', ln(f'{b}.norm2', y))))
+    torch.testing.assert_close(tiny.features(model, x), ln('norm', y)[:, 0], atol=1e-5, rtol=1e-5)
