@@ -10,4 +10,5 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=1, end=7, T_max=6, convert_to_iter_based=True),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=7)
+val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
