@@ -8,4 +8,4 @@ _base_ = [
 petl = _base_.petl
 petl.deltas.adapter.d_bottle = 16
 model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))
-optim_wrapper = dict(optimizer=dict(lr=1.4e-2))
+optim_wrapper = dict(optimizer=dict(lr=2e-2))

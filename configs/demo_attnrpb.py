@@ -7,3 +7,4 @@ _base_ = [
 ]
 petl = _base_.petl
 model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))
+optim_wrapper = dict(optimizer=dict(lr=1.5e-1))

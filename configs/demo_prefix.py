@@ -9,3 +9,4 @@ petl = _base_.petl
 petl.deltas.prefix.d_middle = 16
 petl.deltas.adapter.d_bottle = 16
 model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))

@@ -8,3 +8,4 @@ _base_ = [
 petl = _base_.petl
 petl.deltas.prompt.num_tokens = 16
 model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))
+optim_wrapper = dict(optimizer=dict(lr=2e-2))

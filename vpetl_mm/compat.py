@@ -92,6 +92,18 @@ def format_configs_once() -> None:
     config.FormatCode = once
 
 
+def drop_paths_are_floats() -> None:
+    """mmpretrain's ViT hands mmcv's DropPath a numpy number, on which full-graph capture breaks."""
+    from mmcv.cnn.bricks.drop import DropPath
+
+    init = DropPath.__init__
+
+    def with_float(self: DropPath, drop_prob: float = 0.1) -> None:
+        init(self, float(drop_prob))
+
+    DropPath.__init__ = with_float
+
+
 def apply() -> None:
     """Make the host libraries importable and usable; called once by ``import vpetl_mm``."""
     silence_harmless_warnings()
@@ -99,3 +111,4 @@ def apply() -> None:
     load_history_buffers_safely()
     checkpoint_swin_without_reentry()
     format_configs_once()
+    drop_paths_are_floats()

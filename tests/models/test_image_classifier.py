@@ -76,18 +76,17 @@ def test_inside_another_scope(name, scope):
     assert type(model.backbone).__module__.startswith(f'{HOSTS[name].scope}.')
 
 
-@pytest.mark.parametrize('first', ['mmpretrain', 'mmaction'])
-def test_in_a_fresh_process(first):
-    """With nothing imported before but ours, image or video first."""
-    order = ['vit', 'videomae'] if first == 'mmpretrain' else ['videomae', 'vit']
+def test_in_a_fresh_process():
+    """With nothing imported before but ours, image first."""
+    order = ['vit', 'videomae', 'swin2d', 'swin3d']
     configs = [HOSTS[n].config(PATT) for n in order]
     code = (
         f'from vpetl_mm import build_model; models = [build_model(c) for c in {configs!r}]; '
         'print(*(type(m.backbone).__module__.split(".")[0] for m in models))'
     )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, '-c', code], check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split()[-2:] == [HOSTS[n].scope for n in order]
+    assert done.stdout.split()[-4:] == [HOSTS[n].scope for n in order]
 
 
 @pytest.mark.parametrize('name', ['vit', 'videomae'])

@@ -73,6 +73,7 @@ def test_dropouts_act_in_training_alone(name):
     x = tokens(ours)
     assert torch.equal(ours(x), ours(x))
     ours.train()
+    torch.manual_seed(0)  # drop-path may drop all of a batch
     assert not torch.equal(ours(x), ours(x))
 
 

@@ -142,6 +142,7 @@ def test_image_vits(tmp_path, shapes, options):
 def test_videomae(tmp_path, shapes):
     state = draw(shapes)
     ours = loaded('videomae', tmp_path / 'w.pth', 'videomae', state)
+    sinusoid = build_model(HOSTS['videomae'].config()).backbone.pos_embed  # follows from the settings
     state = {k.removeprefix('encoder.'): v for k, v in state.items()}
     assert len(ours) > 20
     for key, value in ours.items():
@@ -150,12 +151,8 @@ def test_videomae(tmp_path, shapes):
         if key.startswith('fc_norm.') and name not in state:  # not in the pre-trained file, and trained
             expected = torch.ones(D) if key.endswith('weight') else torch.zeros(D)
         else:
-            expected = HOSTS_POS if key == 'pos_embed' else theirs_of(state, name)
+            expected = sinusoid if key == 'pos_embed' else theirs_of(state, name)
         assert torch.equal(value, expected), key
-
-
-# the sinusoid of 8 tokens follows from the settings
-HOSTS_POS = build_model(HOSTS['videomae'].config()).backbone.pos_embed
 
 
 @pytest.mark.parametrize(

@@ -201,3 +201,10 @@ def test_one_token_on_a_vit_b(deep, count):
     )
     built = build_model(dict(default_scope='mmpretrain', model=model), meta=True)
     assert built.plan.count()['trainable'] == count
+
+
+def test_shallow_prompts_are_refused_where_blocks_in_between_give_their_output():
+    config = HOSTS['vit'].config(dict(prompt=dict(type='Prompt', num_tokens=2, deep=False)))
+    config['model']['backbone'].update(out_indices=[0, 1], out_type='featmap')
+    with pytest.raises(UserError, match='out_indices'):
+        build_model(config)

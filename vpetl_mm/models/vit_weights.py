@@ -15,7 +15,7 @@ StateDict = dict[str, Tensor]
 
 # What belongs to pre-training or to another task's head, and to no backbone.
 LEFT_OUT = ('head.', 'fc.', 'pre_logits.', 'decoder', 'mask_token', 'encoder_to_decoder', 'head_dist.')
-WRAPPERS = ('module.', 'backbone.', 'encoder.', 'cls_backbone.')
+WRAPPERS = ('module.', 'base_encoder.', 'backbone.', 'encoder.', 'cls_backbone.')
 # timm's name -> mmpretrain's, below a block
 IMAGE_BLOCK = {
     'norm1': 'ln1',

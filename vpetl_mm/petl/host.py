@@ -22,12 +22,31 @@ class Hosted:
     """Marks a module whose class was exchanged; knows how to be pickled all the same."""
 
     def __reduce_ex__(self, protocol: int) -> tuple:
-        return _blank, type(self).recipe, self.__dict__.copy()
+        return _blank, (_recipe(type(self)),), self.__getstate__()
 
 
-def _blank(make: Any, plain: type, *names: str) -> nn.Module:
-    hosted = make(plain, *names)
+def _recipe(cls: type) -> Any:
+    """A class that was made here as what makes it, down to a class that can be imported."""
+    if not issubclass(cls, Hosted):
+        return cls
+    make, plain, *names = cls.recipe
+    return make, _recipe(plain), *names
+
+
+def _made(recipe: Any) -> type:
+    if isinstance(recipe, type):
+        return recipe
+    make, plain, *names = recipe
+    return make(_made(plain), *names)
+
+
+def _blank(recipe: Any) -> nn.Module:
+    hosted = _made(recipe)
     return hosted.__new__(hosted)
+
+
+def _bases(plain: type) -> tuple[type, ...]:
+    return (plain,) if issubclass(plain, Hosted) else (Hosted, plain)
 
 
 @cache
@@ -35,7 +54,7 @@ def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
     """The subclass of ``plain`` that adds ``self.deltas`` to its output."""
     forward = _forward_with_identity if _takes_identity(plain) else _forward
     members = {'forward': forward, 'plain': plain, 'recipe': (hosted_class, plain)}
-    return type(f'Hosted{plain.__name__}', (Hosted, plain), members)
+    return type(f'Hosted{plain.__name__}', _bases(plain), members)
 
 
 def _forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -81,7 +100,7 @@ def branch_class(plain: type[nn.Module], method: str, host: str) -> type[nn.Modu
         return _add(getattr(getattr(self, host), 'deltas', {}), 'residual', x, getattr(plain, method)(self, x))
 
     members = {method: branch, 'branched': True, 'recipe': (branch_class, plain, method, host)}
-    return type(f'Branched{plain.__name__}', (Hosted, plain), members)
+    return type(f'Branched{plain.__name__}', _bases(plain), members)
 
 
 def attach(host: nn.Module, name: str, delta: Delta) -> None:

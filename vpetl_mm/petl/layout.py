@@ -41,9 +41,9 @@ class Layout:
 
     def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
         """The hosts at ``place``, in the backbone's order; none where the table has no such place."""
-        pattern = re.compile(self.places.get(place, '$'))
+        pattern = self.places.get(place)
         for name, module in list(backbone.named_modules()):
-            if pattern.fullmatch(name):
+            if pattern and re.fullmatch(pattern, name):
                 first, last = _ends(module)
                 block = backbone.get_submodule(re.match(self.block, name).group())
                 slots = 'qkv' if place in self.fused else ''

@@ -103,7 +103,8 @@ class PATT(Delta):
         if self.num_tokens:
             if x.shape[-2] != self.num_tokens:
                 raise UserError(
-                    f'PATT has a table of num_tokens={self.num_tokens}, and a window here has {x.shape[-2]} tokens.'
+                    f'PATT has a table of num_tokens={self.num_tokens}, and a window (or the prompts beside it) here '
+                    f'has {x.shape[-2]} tokens.'
                 )
             x = self.tokens
         return (self.up(self.act(self.down(x))) * self.scale).chunk(len(self.slots), dim=-1)

@@ -105,7 +105,12 @@ class Plan:
         return getattr(self.model, self.backbone)
 
     def _check_served(self, name: str, place: str, delta: Delta) -> None:
-        """Refuse a delta that the forward pass would silently leave out."""
+        """Refuse a delta that the forward pass would silently leave out, or give out."""
+        if place == 'block' and len(getattr(self._backbone, 'out_indices', ())) > 1:
+            raise UserError(
+                f"petl.deltas.{name}: its tokens go through all blocks, and the backbone's out_indices would give "
+                'them out in between; keep the last block alone.'
+            )
         attentions = [site.host for site in self.layout.sites(self._backbone, 'attn')]
         served = all(getattr(attention, 'serves_deltas', False) for attention in attentions)
         if (delta.stream == 'keys' or place in self.layout.passed_by) and not served:

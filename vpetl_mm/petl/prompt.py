@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .delta import Delta, Site, at_least_one, one_of
 from .extra_tokens import ExtraTokens
 
@@ -22,7 +23,7 @@ class Prompt(Delta):
         [x', _] = Block([x, P])   <=>   keys and values of [x, P], queries of x
 
     Shallow: one set of tokens is put behind the others at the first block, goes through all blocks, and is
-    taken off behind the last. In place of ``deep`` the position follows: ``'attn'`` or ``'block'``.
+    taken off behind the last. The position follows from ``deep``: ``'attn'`` or ``'block'``.
 
     Drawn uniformly within +-sqrt(3 / d), which is VPT's bound for a ViT-B/16. Parameters: n d in each block
     (deep) or once (shallow).
@@ -69,7 +70,10 @@ class Prompt(Delta):
     def at_sites(cls, sites: Sequence[Site], **options: Any) -> Iterator[tuple[Site, Delta]]:
         """One delta a block for deep prompts; the first and the last block for shallow ones."""
         cls.check_options(options)
-        if options.get('deep', True):
+        place = cls.place_of(options)
+        if sites[0].place != place:
+            raise UserError(f'Prompt with deep={place == "attn"} sits at {place!r}, not at {sites[0].place!r}.')
+        if place == 'attn':
             yield from ((site, cls(site.in_dim, site.norm, **options)) for site in sites)
             return
         ends = {site.name: site for site in (sites[0], sites[-1])}

@@ -1,5 +1,5 @@
-# The demo's recipe: one epoch of warm-up per iteration, cosine to 0. The learning rates of full, fc and bapat
-# come from one-seed trials on the validation clips; the others were tried at batch 16 and scaled by hand.
+# The demo's recipe: one epoch of warm-up per iteration, cosine to 0. The learning rate here and in each demo_*.py is
+# the best of three, about a factor of 3 apart, on the 400 validation clips with one seed (docs/performance.md).
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='PETLOptimWrapperConstructor',
