@@ -14,7 +14,6 @@ from .tables import Tables
 from .tradeoff import MARKERS, OTHER, OURS, styled
 
 FIGURES = ('figure1', 'figure4')
-MARKS = {**MARKERS, 'prefix': 'X'}
 # how far from its point a method's label stands, in points
 LABELS = {
     'full': (-32, -14),
@@ -49,7 +48,7 @@ def figure1(tables: Tables, folder: Path) -> list[Path]:
         for method, entries in series.items():
             colour = OURS if method in ('patt', 'bapat') else OTHER
             style = dict(
-                marker=MARKS[method], color=colour, linewidth=0.9, markersize=9 if method == 'bapat' else 5.5
+                marker=MARKERS[method], color=colour, linewidth=0.9, markersize=9 if method == 'bapat' else 5.5
             )
             xs, ys = [e.paper.params_m for e in entries], [e.paper.top1 for e in entries]
             axes.plot(xs, ys, linestyle='--', markerfacecolor='white', **style)

@@ -18,9 +18,17 @@ class Point(Protocol):
 
 
 OURS, CONTROL, OTHER = '#c1272d', '#8a8a8a', '#1f4e79'
-BELOW = ('adaptformer', 'bapat_random_backbone')  # their neighbours' labels stand above
+# where labels stand whose neighbours are close: (x, y) in points from the point, and the side they are anchored at
+PLACES = {
+    'full': ((-7, 4), 'right'),
+    'lora': ((-8, -4), 'right'),
+    'patt': ((-6, 6), 'right'),
+    'adaptformer': ((8, -4), 'left'),
+    'bapat_random_backbone': ((0, -15), 'center'),
+}
 MARKERS = {
     'full': 's', 'fc': 'v', 'lora': 'D', 'bitfit': 'P', 'adaptformer': '^', 'patt': 'o', 'bapat': '*',
+    'prefix': 'X', 'prompt': 'h',
 }  # fmt: skip
 
 
@@ -76,7 +84,7 @@ def draw_tradeoff(points: Sequence[Point], file: Path) -> None:
                 linewidth=0.9,
             )
             label = point.method.replace('_', ' ')
-            offset, side = _label_place(point, max(p.params for p in points))
+            offset, side = PLACES.get(point.method, ((7, 4), 'left'))
             axes.annotate(
                 label, (point.params, point.top1), xytext=offset, textcoords='offset points', ha=side, color=colour
             )
@@ -84,10 +92,3 @@ def draw_tradeoff(points: Sequence[Point], file: Path) -> None:
         axes.margins(x=0.12, y=0.14)
         axes.set_xlabel('trainable parameters')
         axes.set_ylabel('top-1 accuracy on the target (%)')
-
-
-def _label_place(point: Point, most: int) -> tuple[tuple[int, int], str]:
-    """Where a label stands from its point, (x, y) in points and the side it is anchored at."""
-    if point.method in BELOW:
-        return (0, -15), 'center'
-    return ((-7, 4), 'right') if point.params > 0.3 * most else ((7, 4), 'left')
