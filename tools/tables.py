@@ -13,6 +13,7 @@ from vpetl_mm.results.metafile import METAFILE, load_metafile
 from vpetl_mm.results.render import FORMATS, render
 from vpetl_mm.results.tables import Tables, demo_table, trainable
 
+WORK_DIRS = 'work_dirs'
 EXAMPLES = """\
   tools/tables.py                                   every table, in the terminal
   tools/tables.py table3 table1 --format md --out tables.md
@@ -26,6 +27,8 @@ EXAMPLES = """\
 def main(args) -> None:
     """Run, collect, write the pages, or show."""
     work_dirs = Path(args.work_dirs)
+    if not args.run and args.work_dirs != WORK_DIRS and not work_dirs.is_dir():
+        raise UserError(f'--work-dirs {work_dirs} does not exist.')
     if args.dry_run and not args.run:
         raise UserError('--dry-run shows what --run would do: add --run TABLE.')
     if args.run:
@@ -45,7 +48,8 @@ def run_missing(args, work_dirs: Path) -> None:
     """Train and test what the tables of --run lack, or say how."""
     tables = Tables(load_metafile(), work_dirs)
     names = dict.fromkeys(n for t in args.run for n in tables.names(t))
-    runs = campaign.plan(names, Path('configs'), work_dirs, args.gpus, args.seeds)
+    held = {e.name: e.ours.seeds for e in tables.entries if e.ours}
+    runs = campaign.plan(names, Path('configs'), work_dirs, args.gpus, args.seeds, held)
     if args.dry_run:
         print(campaign.dry_run(runs, lambda wanted: trainable(wanted, progress=True), args.gpus))
     else:
@@ -58,18 +62,18 @@ def show(args, work_dirs: Path) -> None:
     for name in wanted:
         if name not in (*LAYOUTS, *FIGURES, 'demo'):
             raise unknown('table or figure', name, (*LAYOUTS, *FIGURES, 'demo'))
-    figures, tables = [n for n in wanted if n in FIGURES], [n for n in wanted if n in LAYOUTS]
+    figures = [n for n in wanted if n in FIGURES]
     if figures and len(figures) < len(wanted) and args.out:
         raise UserError('--out is a folder for figures and a file for tables: ask for the one, then for the other.')
     source = Tables(load_metafile(), work_dirs, progress=True) if {*wanted} - {'demo', 'figure4'} else None
-    parts = [render([source.table(n) for n in tables], args.format)] if tables else []
-    parts += [demo_table(work_dirs)] if 'demo' in wanted else []
-    if parts and args.out:
+    shown = [demo_table(work_dirs) if n == 'demo' else source.table(n) for n in wanted if n not in FIGURES]
+    text = render(shown, args.format) if shown else ''
+    if text and args.out:
         if Path(args.out).is_dir():
             raise UserError(f'--out for tables is a file, and {args.out} is a folder.')
-        publish.write(Path(args.out), '\n\n'.join(parts) + '\n')
-    elif parts:
-        print('\n\n'.join(parts))
+        publish.write(Path(args.out), text + '\n')
+    elif text:
+        print(text)
     for name in figures:
         folder = Path(args.out or work_dirs)
         files = figure1(source, folder) if name == 'figure1' else figure4(work_dirs, folder)
@@ -80,7 +84,7 @@ parser = Parser("The paper's tables and figures beside ours, and the runs that f
 parser.add_argument('show', nargs='*', metavar='TABLE', help=f'{", ".join(LAYOUTS)}, demo, figure1, figure4')
 parser.add_argument('--format', choices=FORMATS, default='text', help='of tables (default: text)')
 parser.add_argument('--out', metavar='PATH', help='a file for tables, a folder for figures')
-parser.add_argument('--work-dirs', metavar='DIR', default='work_dirs', help='where runs are (default: work_dirs)')
+parser.add_argument('--work-dirs', metavar='DIR', default=WORK_DIRS, help='where runs are (default: work_dirs)')
 parser.add_argument('--run', nargs='+', metavar='TABLE', help="train and test these tables' missing experiments")
 parser.add_argument('--gpus', type=int, default=1, help='GPUs a run: 1, 2, 4 or a multiple of 4 (default: 1)')
 parser.add_argument('--seeds', type=int, default=1, help='seeds of each experiment, from 0 (default: 1)')

@@ -62,6 +62,8 @@ def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequenc
         if os.environ.get('RANK', '0') == '0':
             print(f'error: {message_of(error)}', file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print('interrupted; --resume continues from the last finished epoch', file=sys.stderr)
         return 130

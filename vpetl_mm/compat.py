@@ -26,6 +26,7 @@ HARMLESS_WARNINGS = (
     r'.*broadcast_buffers.*',
     r'.*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD.*',
     r'.*Failed to load image Python extension.*',
+    r'.*before `optimizer\.step\(\)`.*',  # while gradients are accumulated, schedulers go on by iteration
 )
 
 

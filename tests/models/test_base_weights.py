@@ -370,3 +370,26 @@ def test_deltas_do_not_disturb_the_load(tmp_path, convert):
     model = build_model(tiny.config(deltas, depths=(2, 1), base=base), init_weights=True)
     state = {k: v for k, v in model.backbone.state_dict().items() if '.deltas.' not in k}
     assert same(state, source.state_dict())
+
+
+@pytest.mark.parametrize('convert', ['video_swin', 'swin2d', 'timm_vit', 'videomae'])
+@pytest.mark.parametrize('name', tiny.HOSTS)
+def test_a_naming_for_another_host_is_refused(tmp_path, convert, name):
+    host = tiny.HOSTS[name]
+    at_home = dict(video_swin='swin3d', swin2d='swin3d', timm_vit='vit', videomae='videomae')[convert]
+    if name.startswith(at_home):
+        return
+    torch.save({'x': torch.ones(1)}, tmp_path / 'a.pth')
+    config = host.config()
+    config['model']['base'] = dict(file=str(tmp_path / 'a.pth'), convert=convert)
+    with pytest.raises(UserError, match=f"convert='{convert}' is for"):
+        build_model(config, init_weights=True)
+
+
+@pytest.mark.parametrize('name', tiny.HOSTS)
+def test_a_head_of_another_width_is_refused(name):
+    host = tiny.HOSTS[name]
+    config = host.config()
+    config['model'][host.head]['in_channels'] += 1
+    with pytest.raises(UserError, match='in_channels is 17, and the backbone gives 16'):
+        build_model(config)

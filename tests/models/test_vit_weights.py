@@ -228,7 +228,6 @@ def test_a_missing_projection_is_said(tmp_path, slot):
 def test_files_of_the_other_kind_are_refused(tmp_path):
     refusal(tmp_path, 'timm_vit', draw(videomae(pretrained=True)))
     refusal(tmp_path, 'videomae', draw(timm()), host='videomae')
-    refusal(tmp_path, 'videomae', draw(timm()))
 
 
 def test_a_file_without_weights_of_a_backbone_is_refused(tmp_path):

@@ -203,8 +203,9 @@ def test_one_token_on_a_vit_b(deep, count):
     assert built.plan.count()['trainable'] == count
 
 
-def test_shallow_prompts_are_refused_where_blocks_in_between_give_their_output():
+@pytest.mark.parametrize('out_indices', [[0, 1], [0]])
+def test_shallow_prompts_are_refused_where_blocks_in_between_give_their_output(out_indices):
     config = HOSTS['vit'].config(dict(prompt=dict(type='Prompt', num_tokens=2, deep=False)))
-    config['model']['backbone'].update(out_indices=[0, 1], out_type='featmap')
+    config['model']['backbone'].update(out_indices=out_indices, out_type='featmap')
     with pytest.raises(UserError, match='out_indices'):
         build_model(config)

@@ -192,3 +192,7 @@ def test_the_tools_run_as_subprocesses(elsewhere, capfd, monkeypatch):
     assert call('tables', '--run', 'table1', '--seeds', '2') == 2
     error = capfd.readouterr().err
     assert 'error: 1 of 1 runs failed: swin_fc_ssv2, seed 1 (train.py ended with status 1).' in error
+
+
+def test_what_the_metafile_holds_is_done(tmp_path):
+    assert [r.state for r in plan([FC], CONFIGS, tmp_path, seeds=3, held={FC: 2})] == [DONE, DONE, NEW]

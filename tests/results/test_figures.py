@@ -106,3 +106,20 @@ def test_without_such_a_run_one_sentence_says_how_to_get_one(tmp_path, monkeypat
     (tmp_path / 'file').write_text('')
     assert call('tables', 'figure1', '--out', 'file') == 2
     assert 'is a folder, and file is a file' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        '{"acc/top1": "x", "step": 1}',
+        '{"acc/top1": 50.0}',
+        '{"acc/top1": 900, "step": 1}',
+        '{"acc/top1": NaN, "step": 1}',
+    ],
+)
+def test_a_corrupt_log_is_named(tmp_path, line):
+    log(tmp_path / 'w/x', '20260101_000000', {1: 15.0}, 'swin_bapat_ssv2_b128_f16')
+    scalars = next((tmp_path / 'w').rglob('scalars.json'))
+    scalars.write_text(f'{line}\n' + scalars.read_text())
+    with pytest.raises(UserError, match=r'scalars\.json is corrupt in line 1'):
+        figure4(tmp_path / 'w', tmp_path / 'out')

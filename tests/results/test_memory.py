@@ -32,6 +32,17 @@ def test_the_estimate_is_what_real_tensors_keep(attention, deltas, train):
         assert fake == pytest.approx(real, rel=0.05)
 
 
+def test_nothing_fake_is_left_behind():
+    from mmaction.models.backbones.swin import compute_mask
+
+    cfg, x = config(PATT, depths=(2,), seed=1), clip(2)
+    expected = build_model(cfg).eval().backbone(x)
+    saved_bytes(build_model(cfg, meta=True).train(), tuple(x.shape), mixed=False)
+    compute_mask.cache_clear()
+    saved_bytes(build_model(cfg, meta=True).train(), tuple(x.shape), mixed=False)
+    assert build_model(cfg).eval().backbone(x).equal(expected)
+
+
 def test_mixed_precision_keeps_less_and_a_larger_batch_more():
     def kept(batch: int, mixed: bool) -> int:
         model = build_model(config(PATT, depths=(2, 2)), meta=True).train()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from test_cli import call
 
 from vpetl_mm.errors import UserError
 from vpetl_mm.results.layouts import LAYOUTS
-from vpetl_mm.results.metafile import Entry, Ours, load_metafile, render_metafile, write_metafile
+from vpetl_mm.results.metafile import Entry, Ours, check_complete, load_metafile, render_metafile, write_metafile
 
 REPO = Path(__file__).parents[2]
 METAFILE = REPO / 'configs/metafile.yml'
@@ -133,11 +132,16 @@ def test_two_entries_for_one_cell_of_one_dataset_are_refused(small):
 
 def test_a_config_without_an_entry_is_named(small):
     (small.parent / 'swin_full_ssv2.py').write_text('')
+    entries = load_metafile(small)  # users may add theirs
     with pytest.raises(UserError, match=r'swin_full_ssv2\.py has no entry'):
-        load_metafile(small)
+        check_complete(entries, small.parent)
     (small.parent / 'swin_full_ssv2.py').rename(small.parent / 'mine.py')
     with pytest.raises(UserError, match="'mine' is outside the grammar"):
-        load_metafile(small)
+        check_complete(entries, small.parent)
+
+
+def test_every_config_of_the_project_has_an_entry():
+    check_complete(load_metafile(REPO / 'configs/metafile.yml'), REPO / 'configs')
 
 
 def test_a_metafile_that_is_not_there():
@@ -149,11 +153,18 @@ def test_an_entry_of_its_own_needs_nothing_but_a_name():
     assert Entry('demo_fc').dataset == 'demo' and Entry('vit_fc_svhn_mae').dataset == 'svhn'
 
 
+def renamed(configs: Path, old: str, new: str) -> None:
+    """Give a config and its entry another name."""
+    (configs / f'{old}.py').rename(configs / f'{new}.py')
+    text = (configs / 'metafile.yml').read_text()
+    (configs / 'metafile.yml').write_text(text.replace(f'- name: {old}\n', f'- name: {new}\n'))
+
+
 @pytest.mark.parametrize(
     ('break_it', 'said'),
     [
         (lambda c: (c / 'swin_fc_ssv2.py').unlink(), 'swin_fc_ssv2 has no config'),
-        (lambda c: shutil.copy(c / 'demo_fc.py', c / 'swin_fc_sssv2.py'), "'swin_fc_sssv2' is outside the grammar"),
+        (lambda c: renamed(c, 'swin_fc_ssv2', 'swin_fc_sssv2'), "'swin_fc_sssv2' is outside the grammar"),
     ],
 )
 def test_the_tool_says_it_and_exits_with_2(small, monkeypatch, capsys, break_it, said):

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,8 @@ def counts():
 
 
 def record(config: str, seed: int = 0, top1: float = 50.0, **change) -> Record:
-    values = dict(top5=90.0, mean_class=top1 - 1, params=10, total=100, checkpoint='a.pth', epoch=70, samples=9)
+    params = readme_counts().get(config, 10)
+    values = dict(top5=90.0, mean_class=top1 - 1, params=params, total=10**8, checkpoint='a.pth', epoch=70, samples=9)
     return Record(config, seed, top1, **{**values, 'finished': f'2026-01-0{seed + 1}', 'machine': 'here', **change})
 
 
@@ -126,7 +128,7 @@ def test_records_count_once_a_seed_and_only_as_printed(tmp_path, entries, counts
     write_record(tmp_path / 'a', new)
     write_record(tmp_path / 'b', other)
     table = Tables(entries, tmp_path, REPO / 'configs', counts=counts).table('table1')
-    assert '1 result(s) with other options or fewer epochs than the config are left out.' in table.notes
+    assert '1 result(s) with other options, parameters or fewer epochs than the config are left out.' in table.notes
     assert not any('left out' in n for n in Tables(entries, None, counts=counts).table('table1').notes)
 
 
@@ -141,7 +143,7 @@ def test_the_metafiles_results_show_until_there_are_records(tmp_path, counts):
 
 def test_mean_and_spread():
     runs = [record('swin_fc_ssv2', s, t) for s, t in enumerate((1.0, 2.0, 6.0))]
-    assert summary(runs) == Ours(3.0, 90.0, 2.0, 10, 3, 2.65)
+    assert summary(runs) == Ours(3.0, 90.0, 2.0, 178_350, 3, 2.65)
     assert summary(runs[:1]).spread == 0
 
 
@@ -200,8 +202,14 @@ def test_the_demos_table(elsewhere, capsys):
     row = dict(method='fc', params=520, share=0.002, top1=52.0, seconds=20.0, top1_per_seed=[52.0])
     (elsewhere / 'work_dirs/demo').mkdir(parents=True)
     (elsewhere / 'work_dirs/demo/table.json').write_text(json.dumps([row]))
-    assert call('tables', 'demo') == 0
+    assert call('tables', 'demo', '--format', 'md') == 0
     assert '| fc     |       520 |' in capsys.readouterr().out
+    assert call('tables', 'demo', '--format', 'csv') == 0
+    assert 'fc,520,0.2%,52.0,20' in capsys.readouterr().out
+    for wrong in ('[]', '{}', json.dumps([dict(row, top1=7000)])):
+        (elsewhere / 'work_dirs/demo/table.json').write_text(wrong)
+        assert call('tables', 'demo') == 2
+        assert 'corrupt' in capsys.readouterr().err
     (elsewhere / 'work_dirs/demo/table.json').write_text('[{"method": 1')
     assert call('tables', 'demo') == 2
     assert 'corrupt' in capsys.readouterr().err
@@ -217,6 +225,7 @@ def test_the_demos_table(elsewhere, capsys):
         (['table1', 'figure1', '--out', 'x'], '--out'),
         (['--run', 'table1', '--gpus', '3'], '--gpus 3'),
         (['--run', 'table1', '--seeds', '0'], '--seeds'),
+        (['table1', '--work-dirs', 'nowhere'], 'nowhere does not exist'),
     ],
 )
 def test_wrong_requests_are_one_sentence(elsewhere, capsys, argv, said):
@@ -236,3 +245,18 @@ def test_a_corrupt_result_is_one_sentence(elsewhere, capsys):
 def test_a_table_that_does_not_exist():
     with pytest.raises(UserError, match="'table3'"):
         layout('table33')
+
+
+def test_a_result_of_another_model_is_left_out(entries, counts, tmp_path):
+    write_record(tmp_path / 'a', record('swin_fc_ssv2', top1=25.0, params=99))
+    tables = Tables(entries, tmp_path, REPO / 'configs', counts=counts)
+    assert shown(tables, 'table1')[1]['SSv2 ours'] == 'not run'
+    assert any('1 result(s)' in note for note in tables.table('table1').notes)
+
+
+def test_a_config_of_ones_own_disturbs_no_table(elsewhere, capsys):
+    (elsewhere / 'configs').unlink()
+    shutil.copytree(REPO / 'configs', elsewhere / 'configs')
+    (elsewhere / 'configs/mine.py').write_text("_base_ = 'swin_bapat_ssv2_b128.py'\n")
+    assert call('tables', 'table1') == 0
+    assert 'attn.softmax' in capsys.readouterr().out

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError, unknown
+from ..petl import host_of
 from .vit_weights import from_timm_vit, from_videomae
 
 StateDict = dict[str, Tensor]
@@ -107,6 +108,14 @@ CONVERTERS: dict[str | None, Callable[[StateDict, nn.Module], StateDict]] = {
     'videomae': from_videomae,
 }
 
+# the host that a naming is for
+CONVERTED_FOR = {
+    'video_swin': 'mmaction.SwinTransformer3D',
+    'swin2d': 'mmaction.SwinTransformer3D',
+    'timm_vit': 'mmpretrain.VisionTransformer',
+    'videomae': 'mmaction.VisionTransformer',
+}
+
 
 def check_base(base: Any) -> dict[str, Any] | None:
     """The ``base`` dict of a model config, or a :class:`UserError` that says what is wrong with it."""
@@ -138,9 +147,13 @@ def base_state(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
         raise UserError(f'The pre-trained weights {base["file"]} are missing. {how_to_get(base)}')
     if base.get('sha256') and file_sha256(base['file']) != base['sha256']:
         raise UserError(f'{base["file"]} is not the file that the config names: its SHA-256 is not {base["sha256"]}.')
+    convert = base.get('convert')
+    if convert is not None and CONVERTED_FOR[convert] != host_of(backbone):
+        wanted = CONVERTED_FOR[convert]
+        raise UserError(f'model.base.convert={convert!r} is for {wanted}, and the backbone is {host_of(backbone)}.')
     state = read_weights(base['file'])
     try:
-        state = CONVERTERS[base.get('convert')](state, backbone)
+        state = CONVERTERS[convert](state, backbone)
     except UserError as error:
         raise UserError(f'{base["file"]}: {error}') from error
     wanted = backbone.state_dict()

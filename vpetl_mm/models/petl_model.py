@@ -64,6 +64,7 @@ class PETLModel:
         super().__init__(*args, **kwargs)
         layout_of(self.backbone)  # an unknown backbone is refused first
         self._refuse_other_weights(named)
+        self._check_width()
         self._exchange_attention(petl)
         self.plan = Plan(self, 'backbone', self.head_name, petl['deltas'], petl['train'], delta_type)
 
@@ -82,6 +83,13 @@ class PETLModel:
             raise UserError('backbone.frozen_stages would freeze deltas as well; what trains stands in petl alone.')
         if hasattr(self.backbone, 'pretrained2d'):
             self.backbone.pretrained2d = False
+
+    def _check_width(self) -> None:
+        """The head must take what the backbone's last norm gives."""
+        norms = [m for m in self.backbone.modules() if isinstance(m, nn.LayerNorm)]
+        given, wanted = norms[-1].normalized_shape[-1], getattr(getattr(self, self.head_name), 'in_channels', None)
+        if wanted is not None and wanted != given:
+            raise UserError(f'model.{self.head_name}.in_channels is {wanted}, and the backbone gives {given}.')
 
     def _exchange_attention(self, petl: dict[str, Any]) -> None:
         """Put registered attention, and blocks, in the place of the host's, with the same weights."""

@@ -10,7 +10,7 @@ from mmengine.model import normal_init
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
-from ..petl.delta import one_of
+from ..petl.delta import at_least_one, one_of
 
 
 class BatchNormed:
@@ -69,6 +69,7 @@ class PETLTokenHead(BatchNormed, TimeSformerHead):
     def __init__(
         self, num_classes: int, in_channels: int, bn: bool = True, average_clips: str | None = 'score', **kwargs: Any
     ) -> None:
+        at_least_one('num_classes', num_classes)
         super().__init__(num_classes, in_channels, average_clips=average_clips, **kwargs)
         self._add_bn(bn, in_channels)
 

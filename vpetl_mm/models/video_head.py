@@ -7,7 +7,7 @@ from typing import Any
 from mmaction.models.heads import I3DHead
 from torch import Tensor
 
-from ..petl.delta import one_of
+from ..petl.delta import at_least_one, one_of
 
 
 class PETLVideoHead(I3DHead):
@@ -32,6 +32,7 @@ class PETLVideoHead(I3DHead):
         dropout_ratio: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        at_least_one('num_classes', num_classes)
         super().__init__(num_classes, in_channels, average_clips=average_clips, dropout_ratio=dropout_ratio, **kwargs)
         self.temporal_pool = one_of('temporal_pool', temporal_pool, ('mean', 'overlap'))
 

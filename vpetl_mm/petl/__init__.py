@@ -3,7 +3,7 @@
 from .adapt_mlp import AdaptMLP
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
-from .layout import LAYOUTS, Layout, layout_of
+from .layout import LAYOUTS, Layout, host_of, layout_of
 from .lora import LoRA
 from .patt import PATT
 from .plan import Plan, check_petl
@@ -27,5 +27,6 @@ __all__ = [
     'Site',
     'check_petl',
     'extra_tokens',
+    'host_of',
     'layout_of',
 ]

@@ -18,6 +18,9 @@ class AdaptMLP(Delta):
     Parameters: 2 d r + r + d. down is drawn Kaiming-uniform (a = sqrt 5), up and both biases start at
     zero, so that step 0 is the plain backbone.
 
+    ``y`` holds drop-path where the MLP itself applies it (mmcv's FFN with the residual inside: mmpretrain's ViT
+    and 2D Swin), so that the adapter lies outside of it there, and inside on Video Swin and VideoMAE.
+
     Args:
         dim: the width d of the tokens.
         d_bottle: the bottleneck's width r, at least 1. Defaults to 64.

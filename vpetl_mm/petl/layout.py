@@ -159,8 +159,8 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def layout_of(backbone: nn.Module) -> Layout:
-    """The place table's entry for ``backbone``, by its class or a class it inherits from.
+def host_of(backbone: nn.Module) -> str:
+    """The place table's key for ``backbone``, such as ``'mmaction.SwinTransformer3D'``, by class or ancestor.
 
     Raises:
         UserError: when the table has none.
@@ -168,5 +168,10 @@ def layout_of(backbone: nn.Module) -> Layout:
     for cls in type(backbone).__mro__:
         name = f'{cls.__module__.partition(".")[0]}.{cls.__name__}'
         if name in LAYOUTS:
-            return LAYOUTS[name]
+            return name
     raise UserError(f'{type(backbone).__name__} is not in the place table; it has: {", ".join(LAYOUTS)}.')
+
+
+def layout_of(backbone: nn.Module) -> Layout:
+    """The place table's entry for ``backbone``; a :class:`UserError` when it has none."""
+    return LAYOUTS[host_of(backbone)]

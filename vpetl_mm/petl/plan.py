@@ -106,7 +106,8 @@ class Plan:
 
     def _check_served(self, name: str, place: str, delta: Delta) -> None:
         """Refuse a delta that the forward pass would silently leave out, or give out."""
-        if place == 'block' and len(getattr(self._backbone, 'out_indices', ())) > 1:
+        last = len(list(self.layout.blocks(self._backbone))) - 1
+        if place == 'block' and {*getattr(self._backbone, 'out_indices', ())} - {last}:
             raise UserError(
                 f"petl.deltas.{name}: its tokens go through all blocks, and the backbone's out_indices would give "
                 'them out in between; keep the last block alone.'

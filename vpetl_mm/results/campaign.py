@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,14 @@ def _commands(cfg: Config, config: Path, work_dir: Path, state: str, seed: int, 
     return (tuple(test),) if state == TEST else (tuple(train), tuple(test))
 
 
-def plan(names: Iterable[str], configs: Path, work_dirs: Path, gpus: int = 1, seeds: int = 1) -> list[Run]:
+def plan(
+    names: Iterable[str],
+    configs: Path,
+    work_dirs: Path,
+    gpus: int = 1,
+    seeds: int = 1,
+    held: Mapping[str, int] | None = None,
+) -> list[Run]:
     """What has to be done for every experiment and seed, done ones included.
 
     Args:
@@ -98,6 +105,7 @@ def plan(names: Iterable[str], configs: Path, work_dirs: Path, gpus: int = 1, se
         work_dirs: where runs go, ``<work_dirs>/<config>/seed_<s>``; a record anywhere below it counts.
         gpus: how many GPUs a run is to use.
         seeds: seeds 0 to ``seeds - 1``.
+        held: experiment -> of how many seeds the metafile has the results already.
 
     Raises:
         UserError: for a number of GPUs that does not fit, and for a corrupt record.
@@ -111,7 +119,7 @@ def plan(names: Iterable[str], configs: Path, work_dirs: Path, gpus: int = 1, se
         cfg = load_config(config)
         for seed in range(seeds):
             work_dir = work_dirs / name / f'seed_{seed}'
-            if (name, seed) in done:
+            if (name, seed) in done or seed < (held or {}).get(name, 0):
                 runs.append(Run(config, seed, work_dir, DONE))
                 continue
             state = _state(cfg, work_dir)

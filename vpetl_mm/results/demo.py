@@ -173,24 +173,31 @@ def _clips_of(cfg: Config) -> int:
     return lines[0] * cfg.train_cfg.max_epochs + lines[1]
 
 
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The table's cells as text, the headings first."""
+    spread = any(len(r.top1_per_seed) > 1 for r in rows)
+    return [
+        ['method', 'trainable', 'share', 'top-1', 'seconds'],
+        *(
+            [
+                r.method,
+                f'{r.params:,}',
+                f'{100 * r.share:.1f}%',
+                f'{r.top1:.1f} ± {r.spread:.1f}' if spread else f'{r.top1:.1f}',
+                f'{r.seconds:.0f}',
+            ]
+            for r in rows
+        ),
+    ]
+
+
 def render(rows: Sequence[Row]) -> str:
     """The table in Markdown, aligned for the terminal as well."""
-    spread = any(len(r.top1_per_seed) > 1 for r in rows)
-    head = ['method', 'trainable', 'share', 'top-1', 'seconds']
-    cells = [
-        [
-            r.method,
-            f'{r.params:,}',
-            f'{100 * r.share:.1f}%',
-            f'{r.top1:.1f} ± {r.spread:.1f}' if spread else f'{r.top1:.1f}',
-            f'{r.seconds:.0f}',
-        ]
-        for r in rows
-    ]
-    widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
+    lines = cells(rows)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
-    def line(values: Sequence[str], pad: Callable[[str, int], str] = str.rjust) -> str:
+    def text(values: Sequence[str], pad: Callable[[str, int], str] = str.rjust) -> str:
         return '| ' + ' | '.join([values[0].ljust(widths[0]), *map(pad, values[1:], widths[1:])]) + ' |'
 
     rule = '|' + '|'.join(['-' * (widths[0] + 2), *('-' * (w + 1) + ':' for w in widths[1:])]) + '|'
-    return '\n'.join([line(head), rule, *map(line, cells)])
+    return '\n'.join([text(lines[0]), rule, *map(text, lines[1:])])

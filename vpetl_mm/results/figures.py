@@ -164,8 +164,12 @@ def _validations(log: Path) -> dict[int, float]:
             if k == len(lines):  # the run was killed in the middle of it
                 break
             raise UserError(f'The log {log} is corrupt in line {k} ({error}).') from error
-        if 'acc/top1' in scalars:
-            points[int(scalars['step'])] = float(scalars['acc/top1'])
+        if not isinstance(scalars, dict) or 'acc/top1' not in scalars:
+            continue
+        step, top1 = scalars.get('step'), scalars['acc/top1']
+        if type(step) is not int or not isinstance(top1, (int, float)) or not 0 <= top1 <= 100:
+            raise UserError(f'The log {log} is corrupt in line {k}: acc/top1 {top1!r} at step {step!r}.')
+        points[step] = float(top1)
     return points
 
 

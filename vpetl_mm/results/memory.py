@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmaction.models.backbones.swin import compute_mask
 from mmengine import Config
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -134,10 +135,16 @@ def saved_bytes(model: nn.Module, shape: tuple[int, ...], mixed: bool) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Fake tensors warn that they have no address, which the attention's cache of masks asks for."""
+    """Fake tensors warn that they have no address, which the attention's cache of masks asks for.
+
+    mmaction2 keeps the shift masks of all models: none made of fake tensors may stay.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        yield
+        try:
+            yield
+        finally:
+            compute_mask.cache_clear()
 
 
 def input_shape(cfg: Config) -> tuple[int, ...]:

@@ -82,7 +82,7 @@ class Entry:
 
 
 def load_metafile(path: str | Path = METAFILE) -> list[Entry]:
-    """The entries of a metafile, checked against each other and against the configs beside it.
+    """The entries of a metafile, checked against each other and for their configs beside it.
 
     Args:
         path: the file; the configs are the ``*.py`` of its folder.
@@ -160,6 +160,8 @@ def _figures(cls: type, raw: Any, what: str) -> Any:
         limit = float('inf') if key in ('params', 'params_m', 'seeds') else 100
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= limit:
             raise UserError(f'{key} in {what} must be a number from 0 to {limit:g}, got {value!r}.')
+    if 'top5' in raw and raw['top5'] < raw['top1']:
+        raise UserError(f'top5 in {what} cannot be below top1.')
     return cls(**raw)
 
 
@@ -173,10 +175,15 @@ def _check_names(entries: Sequence[Entry], path: Path) -> None:
             raise UserError(f'{path}: {name} has two entries.')
         if not (path.parent / f'{name}.py').is_file():
             raise UserError(f'{path}: {name} has no config: {path.parent / name}.py does not exist.')
-    for config in sorted(path.parent.glob('*.py')):
+
+
+def check_complete(entries: Sequence[Entry], configs: Path) -> None:
+    """Raise :class:`UserError` for a config that has no entry; for the project's own, as users add theirs."""
+    names = {e.name for e in entries}
+    for config in sorted(Path(configs).glob('*.py')):
         if config.stem not in names:
             parse_name(config.stem)
-            raise UserError(f'{path}: the config {config} has no entry.')
+            raise UserError(f'{configs}: the config {config.name} has no entry in the metafile.')
 
 
 def _check_cells(entries: Sequence[Entry], path: str | Path) -> None:

@@ -16,7 +16,7 @@ from ..engine.record import Record, find_records, is_as_printed
 from ..errors import UserError
 from .count import count_params
 from .demo import Row
-from .demo import render as render_demo
+from .demo import cells as demo_cells
 from .layouts import Layout, Line, layout
 from .metafile import Entry, Ours
 from .render import Table
@@ -51,10 +51,12 @@ def trainable(names: Iterable[str], configs: Path = Path('configs'), progress: b
 
 
 def counts_as_printed(record: Record, configs: Path = Path('configs')) -> bool:
-    """Whether a record is its config's experiment: :func:`is_as_printed`, and of the last epoch."""
+    """Whether a record is its config's experiment: :func:`is_as_printed`, of the last epoch, of its count."""
     file = configs / f'{record.config}.py'
-    finished = not file.is_file() or record.epoch == load_config(file).train_cfg.max_epochs
-    return finished and is_as_printed(record)
+    if not is_as_printed(record) or not file.is_file():
+        return is_as_printed(record)
+    finished = record.epoch == load_config(file).train_cfg.max_epochs
+    return finished and record.params == trainable([record.config], configs)[record.config]
 
 
 def as_printed(records: Iterable[Record], configs: Path = Path('configs')) -> tuple[dict[str, list[Record]], int]:
@@ -125,16 +127,22 @@ class Tables:
         shape = layout(name)
         counts = self._count(self.names(name)) if self.counts is None else self.counts
         row = _MeanRow if shape.params == 'mean5' else _Row
-        rows = [row(shape, line, self._line(shape, line), counts, self.ours) for line in shape.lines]
+        # a figure of the metafile whose model has been edited since stands for another one
+        ours = {n: o for n, o in self.ours.items() if n not in counts or o.params == counts[n]}
+        rows = [row(shape, line, self._line(shape, line), counts, ours) for line in shape.lines]
         table = Table(shape.title, row.head(shape), [r.cells() for r in rows], len(shape.labels))
         table.notes.append(
             'Top-1 in percent; trainable parameters in millions as printed (M), beside our exact count.'
         )
         if shape.params == 'mean5':
             table.notes.append('The parameters are the mean over the five tasks.')
-        if self.left_out:
+        seeds = sorted({o.seeds for n, o in ours.items() if n in self.names(name) and o.seeds > 1})
+        if seeds:
+            table.notes.append(f'±: standard deviation over seeds ({", ".join(map(str, seeds))}).')
+        left_out = self.left_out + len(self.ours) - len(ours)
+        if left_out:
             table.notes.append(
-                f'{self.left_out} result(s) with other options or fewer epochs than the config are left out.'
+                f'{left_out} result(s) with other options, parameters or fewer epochs than the config are left out.'
             )
         return table
 
@@ -192,8 +200,8 @@ class _MeanRow(_Row):
         return [*cells, self.remark()]
 
 
-def demo_table(work_dirs: Path = Path('work_dirs')) -> str:
-    """The demo's table in Markdown, from ``work_dirs/demo/table.json``.
+def demo_table(work_dirs: Path = Path('work_dirs')) -> Table:
+    """The demo's table, from ``work_dirs/demo/table.json``.
 
     Raises:
         UserError: when the demo was not run, or the file is corrupt.
@@ -203,6 +211,9 @@ def demo_table(work_dirs: Path = Path('work_dirs')) -> str:
         raise UserError(f'The demo has no results: {file} does not exist; run "make demo" first.')
     try:
         rows = [Row(**row) for row in json.loads(file.read_text(encoding='utf-8'))]
-        return render_demo(rows)
+        if not rows or not all(0 <= top1 <= 100 for row in rows for top1 in (row.top1, *row.top1_per_seed)):
+            raise ValueError('it has no rows, or an accuracy outside 0 to 100')
+        head, *cells = demo_cells(rows)
+        return Table('The demo', [*head, 'remark'], [[*c, ''] for c in cells], 1)
     except (ValueError, TypeError) as error:
         raise UserError(f'The result {file} is corrupt ({error}); run "make demo" again.') from error
