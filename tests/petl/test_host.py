@@ -26,6 +26,9 @@ class Add(Delta):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(weight))
 
+    def reset_parameters(self) -> None:
+        """Keep what it was built with."""
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return y + self.weight * x
 
@@ -36,6 +39,9 @@ class Times(Delta):
     def __init__(self, factor: float) -> None:
         super().__init__()
         self.factor = nn.Parameter(torch.tensor(factor))
+
+    def reset_parameters(self) -> None:
+        """Keep what it was built with."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return y * self.factor
@@ -216,3 +222,11 @@ def test_petl_imports_torch_alone(path):
         else:
             continue
         assert roots <= {'torch', '__future__', *sys.stdlib_module_names}
+
+
+def test_a_delta_must_say_how_it_is_drawn():
+    class Undrawn(Delta):
+        places = ('qkv',)
+
+    with pytest.raises(TypeError, match='reset_parameters'):
+        Undrawn()

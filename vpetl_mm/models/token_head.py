@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from mmaction.models.heads import TimeSformerHead
 from mmengine.model import normal_init
 from mmpretrain.models.heads import LinearClsHead
@@ -24,6 +23,11 @@ class BatchNormed:
         self.bn = (
             nn.BatchNorm1d(in_channels, eps=1e-6, affine=False) if one_of('head bn', bn, (True, False)) else None
         )
+
+    def _draw(self, linear: nn.Linear) -> None:
+        normal_init(linear, std=0.01)
+        if self.bn is not None:
+            self.bn.reset_running_stats()
 
     def _normalised(self, x: Tensor) -> Tensor:
         """(B, d) to (B, d); in training a batch needs two samples."""
@@ -46,9 +50,7 @@ class PETLImageHead(BatchNormed, LinearClsHead):
 
     def init_weights(self) -> None:
         """Draw the linear layer anew and forget the running statistics."""
-        normal_init(self.fc, std=0.01)
-        if self.bn is not None:
-            self.bn.reset_running_stats()
+        self._draw(self.fc)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Classify the last of ``feats``, (B, d): logits of (B, num_classes), float32 also under autocast."""
@@ -75,10 +77,8 @@ class PETLTokenHead(BatchNormed, TimeSformerHead):
 
     def init_weights(self) -> None:
         """Draw the linear layer anew and forget the running statistics."""
-        normal_init(self.fc_cls, std=0.01)
-        if self.bn is not None:
-            self.bn.reset_running_stats()
+        self._draw(self.fc_cls)
 
     def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
         """Classify tokens of (B, d): logits of (B, num_classes), float32 also under autocast."""
-        return super().forward(self._normalised(x), **kwargs).to(torch.float32)
+        return super().forward(self._normalised(x), **kwargs).float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -37,7 +38,7 @@ class Site:
     norm: nn.Module | None = None
 
 
-class Delta(nn.Module):
+class Delta(nn.Module, ABC):
     """Base of all deltas: ``forward(x, y)`` takes its host's input and output and returns the new output.
 
     Attributes:
@@ -82,9 +83,9 @@ class Delta(nn.Module):
             if parameter.default is inspect.Parameter.empty and name not in options:
                 raise UserError(f'{cls.__name__} needs {name}.')
 
+    @abstractmethod
     def reset_parameters(self) -> None:
-        """Draw the delta's initial values anew; every subclass must say how."""
-        raise NotImplementedError
+        """Draw the delta's initial values anew; every subclass says how."""
 
     def before(self, x: Tensor) -> Tensor:
         """What the host sees in place of ``x``; the same, unless a delta puts something in front."""
