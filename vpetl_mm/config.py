@@ -15,6 +15,7 @@ from .errors import UserError, unknown
 OPTIONAL = (
     'activation_checkpointing',
     'auto_scale_lr',
+    'cache_features',
     'custom_hooks',
     'expect_params',
     'find_unused_parameters',

@@ -16,6 +16,7 @@ from mmengine.registry import (
 
 from .datasets.cifar100 import PETLCIFAR100
 from .datasets.food101 import PETLFood101
+from .datasets.image_arrays import ImageArrays
 from .datasets.petl_video_dataset import PETLVideoDataset
 from .datasets.svhn import SVHN
 from .engine.accuracy import PETLAccuracy
@@ -51,7 +52,7 @@ REGISTERED = {
     HOOKS: (AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook, UnreadableVideoHook),
     OPTIM_WRAPPERS: (AutocastOptimWrapper,),
     OPTIM_WRAPPER_CONSTRUCTORS: (PETLOptimWrapperConstructor,),
-    DATASETS: (PETLVideoDataset, PETLCIFAR100, PETLFood101, SVHN),
+    DATASETS: (PETLVideoDataset, PETLCIFAR100, PETLFood101, SVHN, ImageArrays),
     DATA_SAMPLERS: (WholeStepsBatchSampler,),
     METRICS: (PETLAccuracy,),
     FUNCTIONS: (seed_worker,),

@@ -7,13 +7,14 @@ import copy
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from mmaction.models.backbones.vit_mae import Attention
 from mmpretrain.models.utils import MultiheadAttention
 from tiny import HOSTS, features
 from torch import Tensor, nn
 
 from vpetl_mm import UserError, build_model
-from vpetl_mm.models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention
+from vpetl_mm.models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention, scaled_dot_product
 
 DIM, HEADS = 12, 3
 IMAGE = {
@@ -184,3 +185,15 @@ def test_what_is_no_attention_is_refused(attention):
     with pytest.raises(UserError) as error:
         build_model(HOSTS['vit'].config(petl=dict(attention=attention)))
     assert 'petl.attention' in str(error.value) and 'PETLMultiheadAttention' in str(error.value)
+
+
+@pytest.mark.parametrize('scale', [None, 0.3])
+def test_the_two_ways_to_attend_agree(scale):
+    q, k, v = (torch.randn(2, 3, n, 8, generator=torch.Generator().manual_seed(n)) for n in (5, 7, 7))
+    exact = F.scaled_dot_product_attention(q, k, v, scale=scale)
+    torch.testing.assert_close(scaled_dot_product(q, k, v, 0.0, scale), exact, atol=0, rtol=0)
+    short = scaled_dot_product(q.bfloat16(), k.bfloat16(), v.bfloat16(), 0.0, scale)
+    assert short.dtype == torch.bfloat16
+    torch.testing.assert_close(short.float(), exact, atol=0.02, rtol=0.02)
+    dropped = scaled_dot_product(q.bfloat16(), k.bfloat16(), v.bfloat16(), 0.5, scale)
+    assert not torch.allclose(dropped, short)

@@ -15,6 +15,8 @@ from mmengine.hooks import Hook
 
 from ..config import load_config
 from ..errors import UserError
+from .feature_cache import views_of
+from .hooks import FeatureCacheHook
 from .preflight import check_experiment
 from .record import Record, json_safe, write_record
 from .runner import PETLRunner
@@ -121,6 +123,8 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     runner = PETLRunner.from_cfg(_in_whole_steps(_without_test(cfg)))
     for hook in hooks:
         runner.register_hook(hook)
+    if cfg.get('cache_features'):
+        runner.register_hook(FeatureCacheHook(views_of(cfg.cache_features) or 1))
     runner.train()
     return runner
 

@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..models.base_weights import base_state, how_to_get
 from ..models.build import build_model
 from .adapter import check_trained
+from .feature_cache import check_cache
 
 NEEDED = {
     'train_dataloader': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
@@ -132,6 +133,8 @@ def _check_training(cfg: Config, model: nn.Module) -> None:
             raise UserError(f'{key} must be a whole number of at least 1, got {value!r}.')
     if loader.batch_size < 2 and getattr(getattr(model, model.head_name), 'bn', None) is not None:
         raise UserError("The head's BatchNorm needs train_dataloader.batch_size of 2 or more (or head.bn=False).")
+    if cfg.get('cache_features'):
+        check_cache(cfg, model)
     optimizer = cfg.optim_wrapper.get('optimizer', {}).get('type')
     if isinstance(optimizer, str) and OPTIMIZERS.get(optimizer) is None:
         raise UserError(

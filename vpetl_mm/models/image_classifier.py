@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmpretrain.models.classifiers import ImageClassifier
+from torch import Tensor
 
 from .petl_model import PETLModel
 
@@ -14,3 +15,7 @@ class PETLImageClassifier(PETLModel, ImageClassifier):
     """
 
     head_name = 'head'
+
+    def as_extracted(self, values: Tensor) -> tuple[Tensor]:
+        """Features as ``extract_feat`` returns them."""
+        return (values,)

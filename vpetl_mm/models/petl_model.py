@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import UserError, unknown
 from ..petl import Delta, Plan, check_petl, layout_of
 from .base_weights import check_base, load_base
+from .features import Features
 
 
 def delta_type(name: str | type) -> type[Delta]:
@@ -110,6 +111,12 @@ class PETLModel:
             leaf = take_over(MODELS.build({**cls.like(site.host), **config}), site.host)
             parent, _, name = site.name.rpartition('.')
             setattr(self.backbone.get_submodule(parent), name, leaf)
+
+    def extract_feat(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The host's features of images or clips; cached ones are passed on to the head."""
+        if isinstance(inputs, Features):
+            return self.as_extracted(inputs.values)
+        return super().extract_feat(inputs, *args, **kwargs)
 
     def init_weights(self) -> None:
         """Initialise the plain model by its hosts' own rules, load the base, then draw each delta anew."""

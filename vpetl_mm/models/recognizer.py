@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmaction.models.recognizers import Recognizer3D
+from torch import Tensor
 
 from .petl_model import PETLModel
 
@@ -12,3 +13,7 @@ class PETLRecognizer3D(PETLModel, Recognizer3D):
 
     Inputs are clips of shape (B, views, 3, T, H, W); outputs are mmaction2's.
     """
+
+    def as_extracted(self, values: Tensor) -> tuple[Tensor, dict]:
+        """Features as ``extract_feat`` returns them."""
+        return values, {}

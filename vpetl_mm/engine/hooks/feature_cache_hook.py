@@ -1,0 +1,57 @@
+"""Trains a head on features that are computed once."""
+
+from __future__ import annotations
+
+import time
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from ...datasets.feature_dataset import FeatureDataset
+from ...models.features import FeaturePreprocessor
+from ..feature_cache import cached_dataset, random_transforms
+
+
+class FeatureCacheHook(Hook):
+    """Puts cached features in the place of the training data and, where their pipeline is fixed, the validation data.
+
+    Added by ``cache_features`` in a config. The features lie in memory; a resumed run computes them again.
+
+    Args:
+        views: how many passes through the training pipeline are kept. Epoch e sees view e mod ``views``.
+    """
+
+    priority = 'LOWEST'  # after everything that may still change the model before training
+
+    def __init__(self, views: int) -> None:
+        self.views = views
+
+    def before_train(self, runner: Runner) -> None:
+        """Compute the features and exchange loaders and preprocessor."""
+        started = time.monotonic()
+        loop, model = runner.train_loop, runner.plain_model
+        train = cached_dataset(runner, loop.dataloader, self.views, lambda: runner.optim_wrapper.optim_context(model))
+        loop.dataloader = self._loader(runner, 'train_dataloader', train)
+        said = f'{self.views} view(s) of {len(train):,} training samples'
+        if runner.cfg.get('val_dataloader') and not random_transforms(runner.cfg.val_dataloader.dataset.pipeline):
+            validation = cached_dataset(runner, runner.val_loop.dataloader, 1)
+            runner.val_loop.dataloader = self._loader(runner, 'val_dataloader', validation)
+            said += f' and {len(validation):,} validation samples'
+        model.data_preprocessor = FeaturePreprocessor(model.data_preprocessor).to(next(model.parameters()).device)
+        size = sum(v.numel() * v.element_size() for v in train.views) / 2**20
+        runner.logger.info(f'Features of {said}: {size:,.1f} MiB, computed in {time.monotonic() - started:.0f} s')
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Turn to the epoch's view."""
+        runner.train_loop.dataloader.dataset.view = runner.epoch % self.views
+
+    def after_train(self, runner: Runner) -> None:
+        """Give the model its own preprocessor back."""
+        runner.plain_model.data_preprocessor = runner.plain_model.data_preprocessor.own
+
+    def _loader(self, runner: Runner, key: str, dataset: FeatureDataset) -> DataLoader:
+        cfg = runner.cfg[key].copy()
+        cfg.update(dataset=dataset, num_workers=0, persistent_workers=False)
+        cfg.pop('prefetch_factor', None)
+        return Runner.build_dataloader(cfg, seed=runner.seed)

@@ -1,0 +1,44 @@
+"""Features that were computed before, in the place of images or clips."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+
+class Features(NamedTuple):
+    """What a frozen backbone gave for a batch.
+
+    Args:
+        values: (B, d), or (B, d, T, 1, 1) of a video backbone, averaged over each frame's positions.
+    """
+
+    values: Tensor
+
+
+def pooled(features: Any) -> Tensor:
+    """What a head needs of a backbone's output: the last stage, positions averaged, (B, d) or (B, d, T, 1, 1)."""
+    last = features[-1] if isinstance(features, (tuple, list)) else features
+    return last.mean((3, 4), keepdim=True) if last.ndim == 5 else last
+
+
+class FeaturePreprocessor(BaseDataPreprocessor):
+    """Batches features as they are, and gives everything else to a model's own preprocessor.
+
+    Args:
+        own: the model's own.
+    """
+
+    def __init__(self, own: BaseDataPreprocessor) -> None:
+        super().__init__()
+        self.own = own
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """``dict(inputs=..., data_samples=[...])`` on the model's device."""
+        if 'features' not in data:
+            return self.own(data, training)
+        data = self.cast_data(data)
+        return dict(inputs=Features(torch.stack(data['features'])), data_samples=data['data_samples'])
