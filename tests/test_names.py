@@ -14,10 +14,11 @@ from vpetl_mm.results.names import parse_name
 
 REPO = Path(__file__).parents[1]
 CONFIGS = sorted((REPO / 'configs').glob('*.py'))
-PAPER = [c for c in CONFIGS if not c.stem.startswith('demo_')]
+DEMOS = [c for c in CONFIGS if c.stem.startswith('demo_')]
+PAPER = [c for c in CONFIGS if c not in DEMOS]  # and the real transfer, in the same grammar
 EXPERIMENTS = REPO.parent / 'shared/paper/experiments.csv'
 DEMO = ['prefix', 'prompt', 'norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample']
-CLASSES = dict(ssv2=174, hmdb51=51, cifar100=100, svhn=10, food101=101)
+CLASSES = dict(ssv2=174, hmdb51=51, cifar100=100, svhn=10, food101=101, cifar100n50=100)
 # train lists without the head
 TRAIN = dict(
     full=['all'],
@@ -41,7 +42,7 @@ load = cache(load_config)
 def deltas(cfg) -> dict[str, dict]:
     """Type -> options of every delta, defaults of the Contract written out where a name depends on them."""
     defaults = dict(
-        PATT=dict(slots='kv', scale=0.8, source='input', mode='add'),
+        PATT=dict(slots='kv', scale=0.8, source='input', mode='add', init='default'),
         AdaptMLP=dict(d_bottle=64, scale=0.1, mode='parallel'),
         LoRA=dict(slots='qv', rank=16),
         Prefix=dict(num_tokens=16, d_middle=128),
@@ -68,6 +69,7 @@ def expected_deltas(name) -> dict[str, dict]:
     patt['slots'] = variant if variant in ('qk', 'qv', 'qkv') else 'kv'
     patt['mode'] = 'concat' if variant == 'concat' else 'add'
     patt['source'] = 'tokens' if variant == 'tokens' else 'input'
+    patt['init'] = 'zero' if variant == 'zero' else 'default'
     return dict(adapter, PATT=patt) if name.method.startswith('bapat') else dict(PATT=patt)
 
 
@@ -76,7 +78,7 @@ def test_a_name_says_what_its_config_says(path):
     name, cfg = parse_name(path.stem), load(path)
     model = cfg.model
     kind = model.backbone.type.rpartition('.')[2]
-    assert (name.backbone, kind) in (('swin', 'SwinTransformer3D'), ('vit', 'VisionTransformer'))
+    assert kind == ('SwinTransformer3D' if name.backbone == 'swin' else 'VisionTransformer')
     assert model.type == ('PETLRecognizer3D' if name.frames else 'PETLImageClassifier')
     have = deltas(cfg)
     assert set(have) == set(expected_deltas(name))
@@ -93,6 +95,9 @@ def test_a_name_says_what_its_config_says(path):
     assert lengths == ({name.frames} if name.frames else set())
     lists = str(cfg.train_dataloader.dataset).lower()
     assert name.dataset in lists or (name.dataset, 'CIFAR100') == ('cifar100', cfg.train_dataloader.dataset.type)
+    assert (model.base is None) == (name.pretrain == 'random')
+    if model.base is None:
+        return
     base = f'{model.base.file} {model.base.get("url", "")}'.lower()
     assert all(part in base for part in BASE[name.pretrain]), base
     assert ('kinetics' in base) == ('k400' in name.pretrain or 'k600' in name.pretrain) or name.backbone == 'vit'
@@ -103,7 +108,7 @@ def test_each_pre_training_is_a_file_of_its_own():
     files: dict[tuple[str, str], set[str]] = {}
     for path in PAPER:
         name = parse_name(path.stem)
-        files.setdefault((name.backbone, name.pretrain), set()).add(load(path).model.base.file)
+        files.setdefault((name.backbone, name.pretrain), set()).add((load(path).model.base or {}).get('file'))
     assert all(len(f) == 1 for f in files.values()), files
     assert len({next(iter(f)) for f in files.values()}) == len(files)
 
@@ -125,7 +130,7 @@ def test_the_papers_143_experiments_parse_to_their_settings_and_have_files():
 
 
 def test_the_demos_configs_are_the_demos():
-    demo = {c.stem for c in CONFIGS} - {c.stem for c in PAPER}
+    demo = {c.stem for c in DEMOS}
     assert {f'demo_{m}' for m in DEMO} <= demo
     for stem in demo:
         name = parse_name(stem)

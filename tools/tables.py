@@ -18,6 +18,7 @@ EXAMPLES = """\
   tools/tables.py                                   every table, in the terminal
   tools/tables.py table3 table1 --format md --out tables.md
   tools/tables.py demo                              what "make demo" left
+  tools/tables.py transfer                          the real ViT-S/14 on CIFAR-100 (docs/real_transfer.md)
   tools/tables.py --run table3 --dry-run            commands, parameters and memory of what is missing
   tools/tables.py --run table3 --gpus 4 --seeds 3   train and test it; again after an interruption: it goes on
   tools/tables.py --collect --docs                  results into configs/metafile.yml, then the generated pages
@@ -60,8 +61,8 @@ def show(args, work_dirs: Path) -> None:
     """Print or write tables, and draw figures."""
     wanted = args.show or list(LAYOUTS)
     for name in wanted:
-        if name not in (*LAYOUTS, *FIGURES, 'demo'):
-            raise unknown('table or figure', name, (*LAYOUTS, *FIGURES, 'demo'))
+        if name not in (valid := (*LAYOUTS, *FIGURES, 'demo', 'transfer')):
+            raise unknown('table or figure', name, valid)
     figures = [n for n in wanted if n in FIGURES]
     if figures and len(figures) < len(wanted) and args.out:
         raise UserError('--out is a folder for figures and a file for tables: ask for the one, then for the other.')
@@ -81,7 +82,9 @@ def show(args, work_dirs: Path) -> None:
 
 
 parser = Parser("The paper's tables and figures beside ours, and the runs that fill them.", EXAMPLES)
-parser.add_argument('show', nargs='*', metavar='TABLE', help=f'{", ".join(LAYOUTS)}, demo, figure1, figure4')
+parser.add_argument(
+    'show', nargs='*', metavar='TABLE', help=f'{", ".join(LAYOUTS)}, demo, transfer, {", ".join(FIGURES)}'
+)
 parser.add_argument('--format', choices=FORMATS, default='text', help='of tables (default: text)')
 parser.add_argument('--out', metavar='PATH', help='a file for tables, a folder for figures')
 parser.add_argument('--work-dirs', metavar='DIR', default=WORK_DIRS, help='where runs are (default: work_dirs)')

@@ -16,7 +16,7 @@ PLAIN_UP_TO = 1024  # tokens
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, dropout: float, scale: float | None) -> Tensor:
     """softmax(q k^T * scale) v, all of (B, heads, N, d / heads), by the faster of two ways.
 
-    torch's fused kernel for bfloat16 on the CPU takes 2 to 4 times as long as the plain products at 197 and 65 tokens,
+    torch's fused kernel for bfloat16 on the CPU takes 2 to 4 times as long as plain products at 197 and 65 tokens,
     as long at 1568, where it saves memory (docs/performance.md).
     """
     if q.device.type == 'cpu' and q.dtype == torch.bfloat16 and k.shape[-2] <= PLAIN_UP_TO:

@@ -50,21 +50,23 @@ class Run:
 
 
 def batch_options(cfg: Config, gpus: int) -> list[str]:
-    """The ``--cfg-options`` that keep the recipe's total batch, that of 4 GPUs, on another number.
+    """The ``--cfg-options`` that keep the recipe's total batch, that of 4 GPUs or ``recipe_gpus``, on another number.
 
     Fewer GPUs accumulate gradients; more take smaller batches each.
 
     Raises:
-        UserError: when ``gpus`` neither divides 4 nor is a multiple of it, or does not divide the batch.
+        UserError: when ``gpus`` neither divides that number nor is a multiple of it, or does not divide the batch.
     """
-    if gpus < 1 or (PAPER_GPUS % gpus and gpus % PAPER_GPUS):
-        raise UserError(f'--gpus {gpus} cannot keep the batch of {PAPER_GPUS} GPUs: take 1, 2, 4 or a multiple of 4.')
-    if gpus == PAPER_GPUS:
+    recipe = cfg.get('recipe_gpus', PAPER_GPUS)
+    if gpus < 1 or (recipe % gpus and gpus % recipe):
+        takes = '1, 2, 4 or a multiple of 4' if recipe == PAPER_GPUS else f'a divisor or a multiple of {recipe}'
+        raise UserError(f'--gpus {gpus} cannot keep the batch of {recipe} GPUs: take {takes}.')
+    if gpus == recipe:
         return []
-    if gpus < PAPER_GPUS:
-        steps = cfg.optim_wrapper.get('accumulative_counts', 1) * PAPER_GPUS // gpus
+    if gpus < recipe:
+        steps = cfg.optim_wrapper.get('accumulative_counts', 1) * recipe // gpus
         return [f'optim_wrapper.accumulative_counts={steps}']
-    total = cfg.train_dataloader.batch_size * PAPER_GPUS
+    total = cfg.train_dataloader.batch_size * recipe
     if total % gpus:
         raise UserError(f'--gpus {gpus} does not divide the total batch of {total} of {Path(cfg.filename).name}.')
     return [f'train_dataloader.batch_size={total // gpus}']
@@ -159,8 +161,9 @@ def dry_run(runs: Sequence[Run], count: Callable[[Iterable[str]], dict[str, int]
 
 
 def _batch(config: Path, gpus: int) -> int:
-    batch = load_config(config).train_dataloader.batch_size
-    return batch * PAPER_GPUS // gpus if gpus > PAPER_GPUS else batch
+    cfg = load_config(config)
+    batch, recipe = cfg.train_dataloader.batch_size, cfg.get('recipe_gpus', PAPER_GPUS)
+    return batch * recipe // gpus if gpus > recipe else batch
 
 
 def _relative(command: Sequence[str]) -> list[str]:

@@ -46,7 +46,7 @@ class Layout:
 
 SSV2, HMDB51 = Column('SSv2', 'ssv2'), Column('HMDB51', 'hmdb51')
 TASKS = (Column('CIFAR-100', 'cifar100'), Column('SVHN', 'svhn'), Column('Food-101', 'food101'), SSV2, HMDB51)
-DATASETS = {column.dataset: column.heading for column in TASKS}
+DATASETS = {column.dataset: column.heading for column in TASKS} | dict(cifar100n50='CIFAR-100 (50 images a class)')
 PRETRAIN = {'k400': 'K400', 'k600': 'K600', 'in22k': 'IN-22K'}
 POSITIONS = (
     *('full', 'fc', 'norm1', 'attn.proj', 'attn.qkv', 'attn.softmax'),

@@ -11,19 +11,19 @@ from ..errors import UserError
 
 GRAMMAR = '{backbone}_{method}_{dataset}[_bN|_rN][_sNN][_fN][_pretrain][_fc], defaults left out'
 POSITIONS = ('norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample')
-PATT_METHODS = tuple(m + v for m in ('patt', 'bapat') for v in ('', 'qk', 'qv', 'qkv', 'concat', 'tokens'))
+PATT_METHODS = tuple(m + v for m in ('patt', 'bapat') for v in ('', 'qk', 'qv', 'qkv', 'concat', 'tokens', 'zero'))
 # the letter of a method's size: b, a bottleneck's width, or r, a rank; None where it has none
 SIZE_OF = {
     **dict.fromkeys(('full', 'fc', 'bitfit', 'vpt', *POSITIONS)),
     **dict.fromkeys(('adaptformer', 'prefix', *PATT_METHODS), 'b'),
     'lora': 'r',
 }
-VIDEO, IMAGE = ('ssv2', 'hmdb51'), ('cifar100', 'svhn', 'food101')
+VIDEO, IMAGE = ('ssv2', 'hmdb51'), ('cifar100', 'svhn', 'food101', 'cifar100n50')
 # backbone -> its default pre-training (None: the name says it), and what it can start from
 PRETRAINED = {
     'swin': ('k400', ('k400', 'k600', 'in22k')),
     'vit': (None, ('in21k', 'mae', 'videomaek400', 'videomae')),
-    'vits14': (None, ('dinov2',)),
+    'vits14': (None, ('dinov2', 'random')),
 }
 # these train the classification layer on HMDB51 as well, as the paper's counts say
 FC_ON_HMDB51 = ('full', 'fc', 'adaptformer', 'vpt')

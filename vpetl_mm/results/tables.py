@@ -20,6 +20,8 @@ from .demo import cells as demo_cells
 from .layouts import Layout, Line, layout
 from .metafile import Entry, Ours
 from .render import Table
+from .transfer import EXPERIMENTS as TRANSFER
+from .transfer import transfer_table
 
 NOT_RUN = 'not run'
 _counted: dict[str, int] = {}  # models of one shape are counted once a process
@@ -104,7 +106,7 @@ class Tables:
         progress: bool = False,
         counts: Mapping[str, int] | None = None,
     ) -> None:
-        self.entries, self.counts = list(entries), counts
+        self.entries, self.counts, self.configs = list(entries), counts, configs
         self._count = lambda names: trainable(names, configs, progress)
         self._by_cell = {(cell, e.dataset): e for e in self.entries for cell in e.cells}
         runs, self.left_out = as_printed(find_records(work_dirs).values() if work_dirs else (), configs)
@@ -117,18 +119,22 @@ class Tables:
         return self._by_cell[cell, dataset]
 
     def names(self, table: str) -> list[str]:
-        """The experiments that a table shows, in its order."""
+        """The experiments that a table shows, in its order; ``'transfer'`` is none of the paper's."""
+        if table == 'transfer':
+            return list(TRANSFER)
         shape = layout(table)
         names = (e.name for line in shape.lines for e in self._line(shape, line))
         return list(dict.fromkeys(names))
 
     def table(self, name: str) -> Table:
-        """The table called ``name``, such as ``'table3'``."""
-        shape = layout(name)
+        """The table called ``name``, such as ``'table3'`` or ``'transfer'``."""
         counts = self._count(self.names(name)) if self.counts is None else self.counts
-        row = _MeanRow if shape.params == 'mean5' else _Row
         # a figure of the metafile whose model has been edited since stands for another one
         ours = {n: o for n, o in self.ours.items() if n not in counts or o.params == counts[n]}
+        if name == 'transfer':
+            return transfer_table(ours, counts, self.configs)
+        shape = layout(name)
+        row = _MeanRow if shape.params == 'mean5' else _Row
         rows = [row(shape, line, self._line(shape, line), counts, ours) for line in shape.lines]
         table = Table(shape.title, row.head(shape), [r.cells() for r in rows], len(shape.labels))
         table.notes.append(

@@ -1,0 +1,18 @@
+# A short budget that a CPU can pay, the same for each method: 2 epochs, bfloat16, SGD, a fifth of an epoch of warm-up.
+# The learning rates in vits14_*.py are the best of a grid on 1,000 of the 5,000 training images
+# (docs/real_transfer.md).
+optim_wrapper = dict(
+    type='AutocastOptimWrapper',
+    constructor='PETLOptimWrapperConstructor',
+    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=0.2, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=0.2, end=2, T_max=1.8, convert_to_iter_based=True
+    ),
+]
+recipe_gpus = 1
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=2)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
