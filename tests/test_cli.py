@@ -47,7 +47,7 @@ def test_all_missing_inputs_come_in_one_message(capsys):
         SSV2,
         'kinetics400_22k.pth',
         'https://',
-        'data/ssv2/train.txt',
+        'data/ssv2/trainval.txt',
         'data/ssv2/videos',
         'data/README.md',
     ):

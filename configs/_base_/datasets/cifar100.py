@@ -1,6 +1,9 @@
 # CIFAR-100 (50,000 training and 10,000 test images of 32 x 32) at 224 x 224. Every pipeline ends in uint8 RGB.
 num_classes = 100
-data_help = 'unpack cifar-100-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html in data/cifar100'
+data_help = (
+    'tools/prepare_data.py cifar100 --src DIR makes it from cifar-100-python.tar.gz, which is at '
+    'https://www.cs.toronto.edu/~kriz/cifar.html'
+)
 holdout = dict(
     fraction=0.0, seed=0
 )  # share of the training split to validate on; 0: none, the last epoch is reported

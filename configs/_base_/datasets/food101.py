@@ -2,8 +2,8 @@
 _base_ = 'cifar100.py'
 num_classes = 101
 data_help = (
-    'unpack food-101.tar.gz from https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/ '
-    'and put its images/ and meta/ in data/food101'
+    'tools/prepare_data.py food101 --src DIR makes it from food-101.tar.gz, which is at '
+    'https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/'
 )
 dataset_type = 'PETLFood101'
 data_root = 'data/food101'  # holds images and meta

@@ -1,7 +1,7 @@
 # Something-Something v2: 8 frames at stride 2, 224 x 224. Its test labels are not public: the test list is
 # the official validation list, and nothing is ever chosen on it.
 num_classes = 174
-data_help = 'a list has a line "path label" for each video; see data/README.md'
+data_help = 'tools/prepare_data.py ssv2 --src DIR makes it from the official download; see data/README.md'
 holdout = dict(fraction=0.0, seed=0)  # share of the training list to validate on; 0: none, the last epoch is reported
 dataset_type = 'PETLVideoDataset'
 metainfo = dict(classes='data/ssv2/classes.txt')
@@ -43,7 +43,7 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
-        ann_file='data/ssv2/train.txt',
+        ann_file='data/ssv2/trainval.txt',
         data_prefix=dict(video='data/ssv2/videos'),
         num_classes=num_classes,
         metainfo=metainfo,
@@ -56,7 +56,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
-        ann_file='data/ssv2/train.txt',
+        ann_file='data/ssv2/trainval.txt',
         data_prefix=dict(video='data/ssv2/videos'),
         num_classes=num_classes,
         metainfo=metainfo,
