@@ -17,6 +17,7 @@ from mmengine.registry import (
 from .datasets.cifar100 import PETLCIFAR100
 from .datasets.food101 import PETLFood101
 from .datasets.image_arrays import ImageArrays
+from .datasets.image_list import PETLImageList
 from .datasets.petl_video_dataset import PETLVideoDataset
 from .datasets.svhn import SVHN
 from .engine.accuracy import PETLAccuracy
@@ -52,7 +53,7 @@ REGISTERED = {
     HOOKS: (AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook, UnreadableVideoHook),
     OPTIM_WRAPPERS: (AutocastOptimWrapper,),
     OPTIM_WRAPPER_CONSTRUCTORS: (PETLOptimWrapperConstructor,),
-    DATASETS: (PETLVideoDataset, PETLCIFAR100, PETLFood101, SVHN, ImageArrays),
+    DATASETS: (PETLVideoDataset, PETLCIFAR100, PETLFood101, SVHN, ImageArrays, PETLImageList),
     DATA_SAMPLERS: (WholeStepsBatchSampler,),
     METRICS: (PETLAccuracy,),
     FUNCTIONS: (seed_worker,),

@@ -9,6 +9,15 @@ import numpy as np
 from ..errors import UserError
 
 
+def held_out_indices(count: int, fraction: float, seed: int | list[int]) -> set[int]:
+    """Which of ``count`` samples are held out: ``round(fraction * count)`` of them, at least one.
+
+    Published runs, and the lists of ``tools/prepare_data.py``, depend on this very draw.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    return set(order[: max(1, round(fraction * count))].tolist())
+
+
 class Holdout:
     """Mixin that keeps one of two parts of what a data set's ``load_data_list()`` returns.
 
@@ -45,8 +54,7 @@ class Holdout:
         data = super().filter_data()
         if not self.holdout:
             return data
-        order = np.random.default_rng(self.holdout_seed).permutation(len(data))
-        out = set(order[: max(1, round(self.holdout * len(data)))].tolist())
+        out = held_out_indices(len(data), self.holdout, self.holdout_seed)
         part = [d for i, d in enumerate(data) if (i in out) == self.held_out]
         if not part:
             source = self.ann_file or self.data_root

@@ -1,0 +1,205 @@
+"""Unpacks tar, zip and rar archives that are not trusted: every entry is looked at before the first is written."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+import rarfile
+
+from ..errors import UserError
+from .lists import check_path, tellable
+from .progress import progress
+
+SUFFIXES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.zip', '.rar')
+CHUNK = 1 << 20
+RAR_TOOLS = 'unrar, unar, bsdtar or 7z'
+# what the libraries raise on damage; gzip's own error is an OSError without a number
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, rarfile.Error, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
+
+
+class Entry(NamedTuple):
+    """A file in an archive: its name, its size unpacked, and what the library knows it by."""
+
+    name: str
+    size: int
+    handle: Any
+
+
+Opened = tuple[list[Entry], Callable[[Any], IO[bytes]]]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a name is an archive's."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def _check_entry(name: str, regular: bool, folder: bool) -> None:
+    plain = name.rstrip('/') if folder else name
+    if plain.startswith('/') or re.match('[A-Za-z]:', plain) or '\\' in plain or '..' in plain.split('/'):
+        raise UserError(f"its entry '{tellable(name)}' would land outside of the target")
+    if not (regular or folder):
+        raise UserError(f"its entry '{tellable(name)}' is a link or a device, not a plain file")
+
+
+@contextmanager
+def _tar(archive: Path) -> Iterator[Opened]:
+    with tarfile.open(archive) as tar:
+        members = tar.getmembers()
+        for member in members:
+            _check_entry(member.name, member.isreg(), member.isdir())
+        # tarfile takes an end without the end mark, where a file was cut between two entries
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise EOFError('its end is missing')
+        while tar.fileobj.read(CHUNK):  # to the end, where gzip's sum stands
+            pass
+        yield [Entry(m.name, m.size, m) for m in members if m.isreg()], tar.extractfile
+
+
+@contextmanager
+def _zip(archive: Path) -> Iterator[Opened]:
+    with zipfile.ZipFile(archive) as zipped:
+        entries = zipped.infolist()
+        for entry in entries:
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            # the name as it is stored: zipfile itself cuts at a zero byte and turns separators round
+            _check_entry(entry.orig_filename, kind in (0, stat.S_IFREG), entry.is_dir())
+        yield [Entry(e.filename, e.file_size, e) for e in entries if not e.is_dir()], zipped.open
+
+
+@contextmanager
+def _rar(archive: Path) -> Iterator[Opened]:
+    size = archive.stat().st_size
+    with rarfile.RarFile(archive, errors='strict') as rar:
+        entries = rar.infolist()
+        for entry in entries:
+            _check_entry(entry.filename, entry.is_file(), entry.is_dir())
+            if len(rar.volumelist()) == 1 and entry.data_offset + entry.compress_size > size:
+                raise EOFError(f'{entry.filename} ends beyond the file')
+        if any(e.is_file() and e.compress_type != rarfile.RAR_M0 for e in entries):
+            try:
+                rarfile.tool_setup()
+            except rarfile.RarCannotExec:
+                raise UserError(f'it needs a program that decompresses rar: install {RAR_TOOLS}') from None
+        yield [Entry(e.filename, e.file_size, e) for e in entries if e.is_file()], rar.open
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[Opened]:
+    """The checked entries of an archive; what goes wrong with it, also while it is read, is a UserError."""
+    if not archive.is_file():
+        raise UserError(f'{archive} does not exist.')
+    name = archive.name.lower()
+    library = _rar if name.endswith('.rar') else _zip if name.endswith('.zip') else _tar
+    try:
+        with library(archive) as opened:
+            yield opened
+    except UserError as error:
+        raise UserError(f'{archive} is refused: {str(error).rstrip(".")}.') from error
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = (str(error).splitlines() or [''])[0] or type(error).__name__
+        raise UserError(f'{archive} is truncated or damaged ({reason}); download it again.') from error
+
+
+def _same(path: Path, size: int, time: int) -> bool:
+    try:
+        about = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(about.st_mode) and (about.st_size, about.st_mtime_ns) == (size, time)
+
+
+def _linked(earlier: Path, path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+        os.link(earlier, path)
+    except OSError:  # some file systems have no hard links
+        return False
+    return True
+
+
+def _copy(source: IO[bytes], path: Path, size: int, advance: Callable[[int], None]) -> None:
+    left = size
+    with source, open(path, 'wb') as stream:
+        while chunk := source.read(CHUNK):
+            stream.write(chunk)
+            left -= len(chunk)
+            advance(len(chunk))
+    if left:
+        raise EOFError(f'{path.name} has {size - left} bytes instead of {size}')
+
+
+def _placed(entries: list[Entry], place: Callable[[str], str | None]) -> dict[str, Entry]:
+    """Where each wanted entry goes, below the target."""
+    wanted: dict[str, Entry] = {}
+    for entry in entries:
+        name = place(str(PurePosixPath(entry.name)))
+        if name is None:
+            continue
+        check_path(name, 'its entries')
+        if name in wanted:
+            raise UserError(f'it has {name!r} twice')
+        wanted[name] = entry
+    return wanted
+
+
+def check_archive(archive: Path) -> None:
+    """Look at every entry of an archive without writing anything.
+
+    Raises:
+        UserError: as :func:`unpack`.
+    """
+    with _opened(archive):
+        pass
+
+
+def unpack(archive: Path, target: Path, place: Callable[[str], str | None], earlier: Path | None = None) -> list[str]:
+    """Unpack the wanted files of an archive; what an earlier call has finished is not unpacked again.
+
+    A finished file carries the time of its archive: that, and its size, are what tell it.
+
+    Args:
+        archive: tar (plain, gz, bz2, xz), zip or rar, by its suffix.
+        target: the folder to write below; made when the first file is written.
+        place: from an entry's name to where it goes below the target; None leaves it out.
+        earlier: a folder like the target where an earlier call's files may be; they are hard-linked.
+
+    Returns:
+        the names below the target, in the archive's order.
+
+    Raises:
+        UserError: when the archive is damaged or truncated, has an entry that is no plain file or folder or that
+            would land outside of the target, or has too little space; before anything is written, but for
+            damage inside compressed data.
+    """
+    time = archive.stat().st_mtime_ns if archive.is_file() else 0
+    with _opened(archive) as (entries, open_entry):
+        wanted = _placed(entries, place)
+        todo = {n: e for n, e in wanted.items() if not _same(target / n, e.size, time)}
+        target.mkdir(parents=True, exist_ok=True)
+        total, free = sum(e.size for e in todo.values()), shutil.disk_usage(target).free
+        if earlier is None and total > free:
+            raise UserError(f'it takes {total / 1e9:.1f} GB unpacked, and {target} has {free / 1e9:.1f} GB left')
+        with progress(f'Unpacking {archive.name}', total) as advance:
+            for name, entry in todo.items():
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if earlier and _same(earlier / name, entry.size, time) and _linked(earlier / name, path):
+                    advance(entry.size)
+                    continue
+                _copy(open_entry(entry.handle), path, entry.size, advance)
+                os.utime(path, ns=(time, time))
+    return list(wanted)

@@ -1,0 +1,219 @@
+"""Check a prepared data set: open every file, compare the lists, write clean ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import UserError
+from .inspection import inspect_image, inspect_video
+from .journal import Finding, Journal
+from .lists import read_json, tellable
+from .problems import KINDS, Judge, Line, Lists, Problem, of_counts, of_parts
+from .progress import progress
+from .workers import Failed, each
+
+LISTS = ('trainval', 'train', 'val', 'test')
+INSPECT = {'video': inspect_video, 'image': inspect_image}
+SECONDS = 60  # for one file
+
+
+@dataclass
+class Prepared:
+    """A prepared data set as its files say.
+
+    Args:
+        out: its folder.
+        about: the content of ``dataset.json``.
+        classes: their names.
+        lists: by name, in the order of ``LISTS``.
+    """
+
+    out: Path
+    about: dict[str, Any]
+    classes: list[str]
+    lists: Lists
+
+    @property
+    def kind(self) -> str:
+        return self.about['kind']
+
+    def judged(self, *names: str) -> Lists:
+        return {name: self.lists[name] for name in names if name in self.lists}
+
+
+def _parse(text: str) -> Line:
+    path, _, label = text.rpartition(' ')
+    path = path.strip()
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith('/') or '..' in parts or not label.isascii() or not label.lstrip('-').isdigit():
+        return Line('', -1, text)
+    return Line(path, int(label), text)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding='utf-8-sig', errors='surrogateescape')
+    except OSError as error:
+        raise UserError(f'{file} cannot be read ({error.strerror}); prepare the data again.') from error
+    return [line.strip() for line in text.split('\n') if line.strip()]
+
+
+def read_prepared(out: Path) -> Prepared:
+    """Read the lists, the class names and ``dataset.json`` of a prepared data set.
+
+    Raises:
+        UserError: when one is missing or damaged.
+    """
+    if not (out / 'dataset.json').is_file():
+        raise UserError(f'{out} has no dataset.json; prepare it first: tools/prepare_data.py {out.name} --src DIR')
+    about = read_json(out / 'dataset.json', dict)
+    if about.get('kind') not in (*INSPECT, 'array') or not isinstance(about.get('counts'), dict):
+        raise UserError(f'{out}/dataset.json does not say the kind and the counts of the data; prepare it again.')
+    if about['kind'] != 'array' and not (out / str(about.get('media'))).is_dir():
+        raise UserError(f'The files of the data, {out / str(about.get("media"))}, are not there; prepare it again.')
+    names = [name for name in LISTS if name in about['counts']]
+    lists = {name: [_parse(text) for text in _lines(out / f'{name}.txt')] for name in names}
+    if not any(lists.values()):
+        raise UserError(f'The lists in {out} are empty; prepare it again.')
+    return Prepared(out, about, _lines(out / 'classes.txt'), lists)
+
+
+def _inspect(kind: str, media: str, path: str) -> Finding:
+    return INSPECT[kind](os.path.join(media, path))
+
+
+def _open_all(data: Prepared, workers: int) -> dict[str, Finding | None]:
+    """Open every file that the journal does not know."""
+    media = str(data.out / data.about['media'])
+    paths = dict.fromkeys(line.path for lines in data.lists.values() for line in lines if line.path)
+    findings: dict[str, Finding | None] = dict.fromkeys(paths)
+    stats: dict[str, os.stat_result] = {}
+    with Journal(data.out / 'check.jsonl') as journal, progress(f'Checking {len(paths):,} files', len(paths)) as step:
+
+        def unknown() -> Iterator[str]:
+            for path in paths:
+                try:
+                    stats[path] = os.stat(os.path.join(media, path))
+                except OSError:
+                    step(1)
+                    continue
+                findings[path] = journal.get(path, stats[path])
+                if findings[path]:
+                    step(1)
+                else:
+                    yield path
+
+        for path, result in each(partial(_inspect, data.kind, media), unknown(), workers, SECONDS):
+            finding = Finding(problem=result.reason) if isinstance(result, Failed) else result
+            if not isinstance(result, Failed) or result.lasting:
+                journal.add(path, stats[path], finding)
+            findings[path] = finding
+            step(1)
+    return findings
+
+
+def _index_all(data: Prepared, name: str) -> dict[str, Finding | None]:
+    """For arrays: which indices of a list are below the number of samples."""
+    samples = data.about['counts'].get('test' if name == 'test' else 'trainval', 0)
+    outside = Finding(problem=f'index outside 0 to {samples - 1}')
+    known: dict[str, Finding | None] = {}
+    for line in data.lists[name]:
+        if line.path:
+            inside = line.path.isascii() and line.path.isdigit() and int(line.path) < samples
+            known[line.path] = Finding() if inside else outside
+    return known
+
+
+def _judge(data: Prepared, workers: int, min_frames: int) -> tuple[list[Problem], dict[str, list[str]]]:
+    """All problems, and the clean lines of each list."""
+    if data.kind == 'array':  # the lists of the training file and of the test file have indices of their own
+        groups = [(data.judged('train', 'val'), 'train'), (data.judged('trainval'), 'trainval')]
+        groups.append((data.judged('test'), 'test'))
+        known = {name: _index_all(data, name) for name in data.lists}
+        findings = [{k: v for name in group for k, v in known[name].items()} for group, _ in groups]
+    else:
+        groups = [(data.judged('train', 'val', 'test'), 'train'), (data.judged('trainval', 'test'), 'trainval')]
+        findings = [_open_all(data, workers)] * len(groups)
+    problems: list[Problem] = []
+    clean: dict[str, list[str]] = {}
+    for (group, first), found in zip(groups, findings, strict=True):
+        judge = Judge(group, found, len(data.classes), min_frames)
+        # trainval repeats what train and val say
+        problems += judge.problems if first != 'trainval' or 'train' not in data.lists else []
+        clean = {name: judge.clean(name) for name in group} | clean
+    problems += of_parts(data.lists)
+    problems += of_counts(data.lists, data.about.get('official') or {}, data.classes)
+    return problems, clean
+
+
+def _replace(file: Path, text: str) -> None:
+    partial_file = file.with_name(f'.{file.name}.{os.getpid()}')
+    try:
+        partial_file.write_text(text, encoding='utf-8', errors='surrogateescape')
+        os.replace(partial_file, file)
+    except OSError as error:
+        raise UserError(f'{file} cannot be written ({error.strerror}).') from error
+    finally:
+        partial_file.unlink(missing_ok=True)
+
+
+def _report(data: Prepared, problems: Iterable[Problem], clean: dict[str, list[str]], min_frames: int) -> dict:
+    by_kind: dict[str, list[dict[str, str]]] = {kind: [] for kind in KINDS}
+    for problem in problems:
+        by_kind[problem.kind].append({k: tellable(v) for k, v in problem._asdict().items() if k != 'kind'})
+    lists = {}
+    for name, lines in data.lists.items():
+        labels = Counter(line.label for line in lines)
+        per_class = [labels[label] for label in range(len(data.classes))]
+        lists[name] = dict(lines=len(lines), clean=len(clean[name]), per_class=per_class)
+    count = sum(map(len, by_kind.values()))
+    about = dict(name=data.about.get('name'), kind=data.kind, min_frames=min_frames, count=count)
+    return dict(**about, lists=lists, problems=by_kind)
+
+
+def _tell(report: dict, out: Path) -> None:
+    for kind, found in report['problems'].items():
+        for number, problem in enumerate(found[:4]):
+            left = f'{len(found):7,} {KINDS[kind]}: ' if number == 0 else ' ' * 8
+            text = '  '.join(filter(None, (problem['path'], f'({problem["where"]})', problem['detail'])))
+            print(f'{left}{text}' if number < 3 else f'{left}and {len(found) - 3:,} more')
+    lists = ', '.join(f'{name} {about["clean"]:,} of {about["lines"]:,}' for name, about in report['lists'].items())
+    print(f'{report["count"]:,} problems. Good lines: {lists}.')
+    if report['count']:
+        print(f'All of them: {out}/check.json. Lists without them: {out}/*_clean.txt.')
+
+
+def check(out: Path, workers: int, min_frames: int) -> int:
+    """Open every file of a prepared data set and compare its lists; print a report.
+
+    Writes ``check.json``, the report, and for each list ``<list>_clean.txt``, its good lines. What is known of a
+    file is kept in ``check.jsonl``, so that an interrupted check goes on where it was.
+
+    Args:
+        out: the folder that ``tools/prepare_data.py`` made.
+        workers: processes.
+        min_frames: a video with fewer is too short.
+
+    Returns:
+        the number of problems.
+
+    Raises:
+        UserError: when the folder was not prepared, or cannot be written to.
+        KeyboardInterrupt: when interrupted; the lists and the report of an earlier check stay.
+    """
+    out = Path(out)
+    data = read_prepared(out)
+    problems, clean = _judge(data, workers, min_frames)
+    report = _report(data, problems, clean, min_frames)
+    for name, lines in clean.items():
+        _replace(out / f'{name}_clean.txt', ''.join(f'{line}\n' for line in lines))
+    _replace(out / 'check.json', json.dumps(report, indent=1) + '\n')
+    _tell(report, out)
+    return report['count']

@@ -1,0 +1,102 @@
+"""What a command asks for, and what a source turns out to hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UserError
+from .lists import Lists
+
+VIDEO_SUFFIXES = frozenset(
+    ['.3gp', '.avi', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ogv', '.ts', '.webm', '.wmv']
+)
+IMAGE_SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'])
+KINDS = {'video': VIDEO_SUFFIXES, 'image': IMAGE_SUFFIXES}
+MEDIA = {'video': 'videos', 'image': 'images'}  # the folder below --out
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of ``tools/prepare_data.py``.
+
+    Args:
+        name: of the data set.
+        src: the folder (or list, or archive) that holds it.
+        out: the folder to prepare.
+        val: the share of the training list that is held out. Defaults to 0.1.
+        test: for own data without a test list, the share drawn for one; None is 0.2.
+        seed: of both draws. Defaults to 0.
+        split: HMDB51's, 1 to 3; None is 1.
+        classes: for own data, a file of class names.
+        sha256: put sums into the manifest. Defaults to False.
+        short_side: re-encode the videos to this many pixels; None uses them as they are.
+        workers: processes that re-encode, threads that compute sums. Defaults to 1.
+    """
+
+    name: str
+    src: Path
+    out: Path
+    val: float = 0.1
+    test: float | None = None
+    seed: int = 0
+    split: int | None = None
+    classes: Path | None = None
+    sha256: bool = False
+    short_side: int | None = None
+    workers: int = 1
+
+
+@dataclass
+class Found:
+    """What a source holds.
+
+    Args:
+        kind: 'video', 'image' or 'array'.
+        classes: the names; the label is the index.
+        lists: 'trainval' or 'train' and 'val', and 'test' unless it is to be drawn.
+        root: what the lists' paths are relative to; for arrays unused.
+        others: further files or folders that belong below --out, name to where each is now.
+        official: the published counts that are known, of 'trainval', 'test' and 'classes'.
+        split: HMDB51's.
+        own: not an official data set, so that parts are drawn class by class.
+    """
+
+    kind: str
+    classes: list[str]
+    lists: Lists
+    root: Path | None = None
+    others: dict[str, Path] = field(default_factory=dict)
+    official: dict[str, int] = field(default_factory=dict)
+    split: int | None = None
+    own: bool = False
+
+    def locate(self, name: str) -> Path:
+        """Where a file of the media, or of an array's files, is now."""
+        if self.root is not None:
+            return self.root / name
+        first, _, rest = name.partition('/')
+        return self.others[first] / rest
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Every folder from ``folder`` down with the sorted names of its folders and files, hidden ones left out.
+
+    Raises:
+        OSError: for one that cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for path, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = sorted(f for f in folders if not f.startswith('.'))
+        yield Path(path), folders, sorted(f for f in files if not f.startswith('.'))
+
+
+def need_folder(src: Path, what: str) -> None:
+    """Refuse a source that is not a folder."""
+    if not src.is_dir():
+        raise UserError(f'--src {src} should be the folder with {what}, and is a file.')

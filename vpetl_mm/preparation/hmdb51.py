@@ -1,0 +1,104 @@
+"""HMDB51: a folder or a .rar archive for each class, and the official lists of three splits."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from ..errors import UserError
+from .archives import check_archive, unpack
+from .found import Found, Request, need_folder, walk
+from .lists import Lists, Sample, read_text
+from .place import Place
+
+HOMEPAGE = 'https://serre.lab.brown.edu/hmdb51.html'
+OFFICIAL = {'trainval': 3_570, 'test': 1_530, 'classes': 51}
+ALL_VIDEOS, ALL_LISTS = 'hmdb51_org.rar', 'test_train_splits.rar'
+PARTS = {'1': 'trainval', '2': 'test', '0': None}  # 0 is used by neither
+
+
+def read(src: Path, place: Place, request: Request) -> Found:
+    """What the folder ``src`` holds of HMDB51, its archives unpacked.
+
+    Raises:
+        UserError: when the lists or the videos are missing, or something of them is damaged.
+    """
+    if src.is_file() and src.name == ALL_VIDEOS:
+        src = src.parent
+    need_folder(src, "HMDB51's class folders or .rar files and its lists")
+    split = request.split or 1
+    files = _list_files(src, place, split)
+    lists: Lists = {'trainval': [], 'test': []}
+    for label, name in enumerate(files):
+        for part, sample in _samples(files[name], name, label):
+            lists[part].append(sample)
+    root = _videos(src, place, list(files))
+    return Found('video', list(files), lists, root, official=OFFICIAL, split=split)
+
+
+def _list_files(src: Path, place: Place, split: int) -> dict[str, Path]:
+    """Class name, in alphabetical order, to its list."""
+    ending = f'_test_split{split}.txt'
+    archive, others = None, set()
+    for folder, _, names in walk(src):
+        found = {n.removesuffix(ending): folder / n for n in names if n.endswith(ending)}
+        if found:
+            return dict(sorted(found.items()))
+        others |= {m[1] for n in names if (m := re.search(r'_test_split([1-3])\.txt$', n))}
+        archive = archive or next((folder / n for n in names if n == ALL_LISTS), None)
+    if archive:
+        target = place.new('lists')
+        unpack(archive, target, lambda name: name if name.endswith('.txt') else None)
+        if target != src:
+            return _list_files(target, place, split)
+    there = f'; it has those of split {", ".join(sorted(others))}' if others else ''
+    raise UserError(f'{src} has no *{ending} lists, nor {ALL_LISTS}{there}; get {ALL_LISTS} from {HOMEPAGE}')
+
+
+def _samples(path: Path, name: str, label: int) -> list[tuple[str, Sample]]:
+    samples = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        file, _, part = line.strip().rpartition(' ')
+        if not file or part not in PARTS:
+            raise UserError(f'{path}, line {number}, should be a file name and 0, 1 or 2, and is {line.strip()!r}.')
+        if PARTS[part]:
+            samples.append((PARTS[part], Sample(f'{name}/{file.strip()}', label)))
+    return samples
+
+
+def _videos(src: Path, place: Place, classes: list[str]) -> Path:
+    """The folder of the class folders, unpacked where the archives hold more classes than there are folders."""
+    wanted = set(classes)
+    folders, archives, whole = ([], src), ([], src), None
+    for folder, below, names in walk(src):
+        folders = max(folders, ([b for b in below if b in wanted], folder), key=lambda x: len(x[0]))
+        rars = [n for n in names if n.endswith('.rar') and n.removesuffix('.rar') in wanted]
+        archives = max(archives, (rars, folder), key=lambda x: len(x[0]))
+        whole = whole or next((folder / n for n in names if n == ALL_VIDEOS), None)
+    if len(archives[0]) > len(folders[0]):
+        return _unpack_classes([archives[1] / n for n in archives[0]], place)
+    if folders[0]:
+        return folders[1]
+    inner = place.building / 'whole'
+    if whole and src != inner:
+        unpack(whole, place.new('whole'), lambda name: name)
+        return _videos(inner, place, classes)
+    raise UserError(f'{src} has neither class folders such as {classes[0]}, nor {classes[0]}.rar, nor {ALL_VIDEOS}.')
+
+
+def _unpack_classes(archives: list[Path], place: Place) -> Path:
+    """``<class>/<file>`` of every class's archive, all of which are looked at before the first is unpacked."""
+    for archive in archives:
+        check_archive(archive)
+    target = place.new('unpacked')
+    for archive in archives:
+        name = archive.stem
+        unpack(
+            archive,
+            target,
+            lambda entry, name=name: str(PurePosixPath(name, PurePosixPath(entry).name)),
+            place.earlier and place.earlier / 'videos',
+        )
+    return target

@@ -1,0 +1,79 @@
+"""Opening a video or an image as training will, to see whether it can be read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+
+import av
+import decord
+from av.container import InputContainer
+from PIL import Image
+
+from .journal import Finding
+
+# A file with fewer of the frames that its header promises was cut short. Containers that state a length
+# in seconds alone are off by a frame or two, and by more where the sound is longer.
+WHOLE = 0.9
+
+
+def promised_frames(container: InputContainer) -> int | None:
+    """How many frames the header of an open video says that it has, or None."""
+    stream = container.streams.video[0]
+    if stream.frames:
+        return stream.frames
+    if not container.duration or not stream.average_rate:
+        return None
+    return round(container.duration / av.time_base * stream.average_rate)
+
+
+def _digest(path: str) -> str:
+    with open(path, 'rb') as stream:
+        return hashlib.file_digest(stream, 'sha256').hexdigest()[:32]
+
+
+def _packets_digest(container: InputContainer) -> str:
+    """Of the pictures alone: copies by ``reencode`` note in their headers what each was made of."""
+    digest = hashlib.sha256()
+    for packet in container.demux(video=0):
+        digest.update(packet)
+    return digest.hexdigest()[:32]
+
+
+def _refuse_what_is_no_file(path: str) -> None:
+    if os.path.isdir(path):
+        raise IsADirectoryError('is a folder')
+    if os.path.getsize(path) == 0:
+        raise OSError('is empty')
+
+
+def inspect_video(path: str) -> Finding:
+    """Count a video's frames, and decode the first, the middle and the last.
+
+    Raises:
+        Exception: of many kinds, when it cannot be read.
+    """
+    _refuse_what_is_no_file(path)
+    promised, digest = None, ''  # decord decides what can be read; the digest is nearly free
+    with suppress(av.FFmpegError, IndexError), av.open(path, metadata_errors='ignore') as container:
+        promised = promised_frames(container)
+        digest = _packets_digest(container)
+    reader = decord.VideoReader(path, num_threads=1)
+    frames = len(reader)
+    for index in sorted({0, frames // 2, frames - 1}):
+        reader[index]
+    return Finding(frames, promised, digest)
+
+
+def inspect_image(path: str) -> Finding:
+    """Decode an image in full.
+
+    Raises:
+        Exception: of several kinds, when it cannot be read.
+    """
+    _refuse_what_is_no_file(path)
+    digest = _digest(path)
+    with Image.open(path) as image:
+        image.load()
+    return Finding(digest=digest)

@@ -1,0 +1,54 @@
+"""The manifest: path, size and, on demand, SHA-256 of every file of a data set."""
+
+from __future__ import annotations
+
+import csv
+import os
+import stat
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from ..models.base_weights import file_sha256
+from .progress import progress
+
+
+def sizes(root: Path, paths: Iterable[str]) -> dict[str, int]:
+    """The size in bytes of each of ``paths`` below ``root`` that is a file, in the given order."""
+    paths = list(paths)
+    found: dict[str, int] = {}
+    with progress('Looking for the files', len(paths)) as advance:
+        for path in paths:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                about = os.stat(os.path.join(root, path))
+                if stat.S_ISREG(about.st_mode):
+                    found[path] = about.st_size
+            advance(1)
+    return found
+
+
+def write_manifest(
+    path: Path, files: dict[str, int], locate: Callable[[str], Path], sha256: bool, workers: int
+) -> None:
+    """Write ``path,size,sha256`` lines under a header; the sum stays empty unless it is wanted.
+
+    Args:
+        path: the CSV file.
+        files: name to size in bytes.
+        locate: from a name to where the file is.
+        sha256: compute the sums, which reads every file.
+        workers: threads that do.
+    """
+    with open(path, 'w', encoding='utf-8', newline='') as stream:
+        rows = csv.writer(stream, lineterminator='\n')
+        rows.writerow(('path', 'size', 'sha256'))
+        if not sha256:
+            rows.writerows((name, size, '') for name, size in files.items())
+            return
+        # threads, as hashing and reading release Python's lock
+        with ThreadPoolExecutor(workers) as pool, progress('SHA-256 sums', sum(files.values())) as advance:
+            sums = pool.map(file_sha256, map(locate, files))
+            for (name, size), digest in zip(files.items(), sums, strict=True):
+                rows.writerow((name, size, digest))
+                advance(size)

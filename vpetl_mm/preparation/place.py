@@ -1,0 +1,183 @@
+"""The folder that is prepared: built beside it, put in its place at the end, what others made left alone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+STATE = 'dataset.json'
+# what a check of earlier lists has left; it says nothing about new ones
+CHECKED = ('trainval_clean.txt', 'train_clean.txt', 'val_clean.txt', 'test_clean.txt', 'check.json')
+RECIPE, MOVES = 'recipe.json', 'moves.json'
+
+
+def to_json(content: Any) -> str:
+    """Indented JSON text, the same for the same content."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+
+
+def read_state(out: Path) -> dict[str, Any]:
+    """The ``dataset.json`` of an earlier call, or an empty dict."""
+    with suppress(OSError, ValueError):
+        state = json.loads((out / STATE).read_text(encoding='utf-8'))
+        if isinstance(state, dict) and isinstance(state.get('made'), list):
+            return state
+    return {}
+
+
+class Place:
+    """The folder ``out`` and the hidden one beside it where its new content is built.
+
+    Args:
+        out: the folder to prepare.
+        recipe: what unpacked or re-encoded files follow from; those of an interrupted or earlier call are used
+            again where it is the same.
+    """
+
+    def __init__(self, out: Path, recipe: dict[str, Any]) -> None:
+        self.out, self.recipe = out, recipe
+        self.building = out.with_name(f'.{out.name}.partial')
+        self._lock: int | None = None
+        self._above: list[Path] = []  # folders made only to build in, the outermost first
+        if (self.building / MOVES).is_file():
+            self._start()
+            self._undo()
+            self._use_again()
+        state = read_state(out)
+        self.made: list[str] = [n for n in state.get('made', []) if isinstance(n, str) and Path(n).name == n]
+        self.earlier = out if state.get('recipe') == recipe else None
+
+    def new(self, name: str) -> Path:
+        """Where to build the file or folder ``name``."""
+        if self._lock is None:
+            self._start()
+            self._use_again()
+        return self.building / name
+
+    def inside(self, path: Path) -> bool:
+        """Whether a path was built here."""
+        return path.is_relative_to(self.building)
+
+    def _start(self) -> None:
+        self._above = [p for p in reversed(self.building.parents) if not p.exists()]
+        self.building.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.building, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            self._lock = None
+            raise UserError(f'Another prepare_data is at work on {self.out}; wait for it.') from None
+
+    def _use_again(self) -> None:
+        """Keep what an interrupted call built where this one would build the same."""
+        note = self.building / RECIPE
+        if not note.is_file() or note.read_text(encoding='utf-8') != to_json(self.recipe):
+            for entry in self.building.iterdir():
+                remove(entry)
+            note.write_text(to_json(self.recipe), encoding='utf-8')
+
+    def close(self, keep: bool) -> None:
+        """End the work; ``keep`` leaves what was built for the next call."""
+        if self._lock is None:
+            return
+        if not keep:
+            shutil.rmtree(self.building, ignore_errors=True)
+            with suppress(OSError):  # they hold something by now
+                for folder in reversed(self._above):
+                    folder.rmdir()
+        os.close(self._lock)
+        self._lock = None
+
+    def check(self, items: dict[str, Path]) -> None:
+        """Refuse to replace what another hand put below ``out``, or what the new result needs.
+
+        Args:
+            items: name below ``out`` to where it is now; one that is in its place already is left there.
+        """
+        real = [path.resolve() for path in (self.out / name for name in self.made) if not path.is_symlink()]
+        for name, source in items.items():
+            path = self.out / name
+            if os.path.lexists(path) and name not in self.made and not _same_place(path, source):
+                raise UserError(
+                    f'{path} is there and was not made by this command; move it away, or choose another --out.'
+                )
+            if any(made in source.resolve().parents for made in real):
+                raise UserError(
+                    f'{source} lies in {self.out}, in what this call would replace; choose another --out.'
+                )
+
+    def install(self, items: dict[str, Path], stale: tuple[str, ...] = ()) -> None:
+        """Put every item in its place: what was built here is moved, anything else is linked to.
+
+        Args:
+            items: as for :meth:`check`.
+            stale: names below ``out`` that are no longer true.
+        """
+        self.check(items)
+        self.out.mkdir(parents=True, exist_ok=True)
+        kept = {n for n, source in items.items() if _same_place(self.out / n, source)}
+        old = [n for n in dict.fromkeys((*self.made, *stale)) if n not in kept and os.path.lexists(self.out / n)]
+        aside, links = self.new('replaced'), self.new('links')
+        for folder in (aside, links):
+            remove(folder)
+            folder.mkdir()
+        moves = [(self.out / n, aside / n) for n in old]
+        for name, source in items.items():
+            if name not in kept:
+                if not self.inside(source):
+                    (links / name).symlink_to(source.resolve(), target_is_directory=source.is_dir())
+                moves.append((source if self.inside(source) else links / name, self.out / name))
+        (self.building / f'{MOVES}.new').write_text(to_json([[str(p) for p in move] for move in moves]))
+        os.rename(self.building / f'{MOVES}.new', self.building / MOVES)
+        try:
+            for start, end in moves:
+                os.replace(start, end)
+        except BaseException:
+            self._undo()
+            raise
+        (self.building / MOVES).unlink()
+
+    def _undo(self) -> None:
+        """Take back the moves of an exchange that was not finished, also by a call that was killed."""
+        for start, end in reversed(json.loads((self.building / MOVES).read_text())):
+            if os.path.lexists(end) and not os.path.lexists(start):
+                os.rename(end, start)
+        (self.building / MOVES).unlink()
+
+
+def _same_place(path: Path, source: Path) -> bool:
+    return os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder that may not be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def opened(out: Path, recipe: dict[str, Any]) -> Iterator[Place]:
+    """A :class:`Place`; after a mistake of the user's nothing of it stays, after an interruption what was built."""
+    place = Place(out, recipe)
+    keep = False
+    try:
+        yield place
+    except UserError as error:
+        # where it was unpacked is gone in a moment
+        raise UserError(str(error).replace(f'{place.building}/', f'{recipe["source"]}: ')) from error
+    except BaseException:
+        keep = True
+        raise
+    finally:
+        place.close(keep)

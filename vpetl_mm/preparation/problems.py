@@ -1,0 +1,191 @@
+"""What is wrong with a data set's lists, given what opening its files showed."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from .inspection import WHOLE
+from .journal import Finding
+
+KINDS = {
+    'missing': 'not on disk',
+    'unreadable': 'cannot be read',
+    'cut_short': 'end early',
+    'too_short': 'too short',
+    'bad_line': 'lines not of the form "path label"',
+    'bad_label': 'labels outside the classes',
+    'listed_twice': 'listed twice in a list',
+    'in_two_lists': 'in two lists',
+    'same_content': 'same content in two lists or with two labels',
+    'parts': 'train and val are not trainval',
+    'count': 'counts other than the official ones',
+    'empty_class': 'classes without a sample',
+}
+
+
+class Line(NamedTuple):
+    """A line of a list.
+
+    Args:
+        path: of the file below the media folder; for arrays the index. Empty where the line cannot be used.
+        label: from 0; -1 where there is none.
+        text: the line as it stands.
+    """
+
+    path: str
+    label: int
+    text: str
+
+
+class Problem(NamedTuple):
+    """Something wrong.
+
+    Args:
+        kind: a key of ``KINDS``.
+        where: the list or lists.
+        path: the file; empty where it is not about one.
+        detail: what more there is to say.
+    """
+
+    kind: str
+    where: str
+    path: str = ''
+    detail: str = ''
+
+
+Lists = dict[str, list[Line]]
+
+
+def of_file(finding: Finding | None, min_frames: int) -> tuple[str, str] | None:
+    """What is wrong with a file, as (kind, detail), or None; a finding of None is a missing file."""
+    if finding is None:
+        return 'missing', ''
+    if finding.problem:
+        return 'unreadable', finding.problem
+    if finding.frames is not None:
+        if finding.promised and finding.frames < WHOLE * finding.promised:
+            return 'cut_short', f'{finding.frames} of {finding.promised} frames'
+        if finding.frames < min_frames:
+            return 'too_short', f'{finding.frames} frames, fewer than {min_frames}'
+    return None
+
+
+class Judge:
+    """Finds problems, and which lines are left without them.
+
+    What stands in two lists stays in the last of them, so that a test list keeps what training loses. A file
+    with two labels in a list is in no clean list.
+
+    Args:
+        lists: in the order train, val, test.
+        findings: by path; None for a missing file. Empty where files are not to be judged.
+        classes: labels lie below it.
+        min_frames: of a video.
+    """
+
+    def __init__(self, lists: Lists, findings: dict[str, Finding | None], classes: int, min_frames: int) -> None:
+        self.lists, self.findings, self.classes, self.min_frames = lists, findings, classes, min_frames
+        self.gone: dict[str, set[str]] = {name: set() for name in lists}
+        self.labels: dict[str, dict[str, int]] = {name: {} for name in lists}
+        self.problems = [*self._lines(), *self._files(), *self._twice_named(), *self._same_content()]
+
+    def clean(self, name: str) -> list[str]:
+        """The good lines of a list, in its order."""
+        gone, good = set(self.gone[name]), []
+        for line in self.lists[name]:
+            if line.path and 0 <= line.label < self.classes and line.path not in gone:
+                good.append(line.text)
+                gone.add(line.path)
+        return good
+
+    def _lines(self) -> Iterator[Problem]:
+        for name, lines in self.lists.items():
+            labels = self.labels[name]
+            for number, (path, label, text) in enumerate(lines, 1):
+                if not path:
+                    yield Problem('bad_line', name, text, f'line {number}')
+                elif not 0 <= label < self.classes:
+                    yield Problem('bad_label', name, path, f'{label}, outside 0 to {self.classes - 1}')
+                elif path in labels:
+                    same = labels[path] == label
+                    yield Problem('listed_twice', name, path, '' if same else f'labels {labels[path]} and {label}')
+                    if not same:
+                        self.gone[name].add(path)
+                else:
+                    labels[path] = label
+
+    def _files(self) -> Iterator[Problem]:
+        homes = self._homes()
+        for path, finding in self.findings.items():
+            wrong = of_file(finding, self.min_frames)
+            if wrong and path in homes:
+                yield Problem(wrong[0], ', '.join(homes[path]), path, wrong[1])
+                for name in homes[path]:
+                    self.gone[name].add(path)
+
+    def _homes(self) -> dict[str, list[str]]:
+        homes: dict[str, list[str]] = defaultdict(list)
+        for name, labels in self.labels.items():
+            for path in labels:
+                homes[path].append(name)
+        return homes
+
+    def _twice_named(self) -> Iterator[Problem]:
+        for path, names in self._homes().items():
+            if len(names) > 1:
+                yield Problem('in_two_lists', ', '.join(names), path, f'kept in {names[-1]}')
+                for name in names[:-1]:
+                    self.gone[name].add(path)
+
+    def _same_content(self) -> Iterator[Problem]:
+        groups: dict[str, list[str]] = defaultdict(list)
+        for path, finding in self.findings.items():
+            if finding and finding.digest and not finding.problem:
+                groups[finding.digest].append(path)
+        homes = self._homes()
+        for paths in groups.values():
+            places = [(name, path) for name in self.lists for path in paths if name in homes.get(path, ())]
+            names = list(dict.fromkeys(name for name, _ in places))
+            labels = {self.labels[name][path] for name, path in places}
+            if len(paths) == 1 or (len(names) < 2 and len(labels) < 2):
+                continue
+            others = ', '.join(dict.fromkeys(path for _, path in places[1:]))
+            yield Problem('same_content', ', '.join(names), places[0][1], f'as {others}')
+            # with two labels in one list, neither is to be believed
+            for name, path in places:
+                if name != names[-1] or len({self.labels[n][p] for n, p in places if n == name}) > 1:
+                    self.gone[name].add(path)
+
+
+def of_parts(lists: Lists) -> Iterator[Problem]:
+    """Lines that are in trainval, but not in train or val, or the other way round."""
+    if not {'trainval', 'train', 'val'} <= set(lists):
+        return
+    whole = Counter(line.text for line in lists['trainval'])
+    parts = Counter(line.text for name in ('train', 'val') for line in lists[name])
+    for text in whole - parts:
+        yield Problem('parts', 'trainval', text, 'is in trainval alone')
+    for text in parts - whole:
+        yield Problem('parts', 'train, val', text, 'is not in trainval')
+
+
+def of_counts(lists: Lists, official: dict[str, int], names: Iterable[str]) -> Iterator[Problem]:
+    """Counts that differ from the official ones, and classes of which a list has no sample.
+
+    Args:
+        lists: all of them.
+        official: the published counts of lists and of 'classes'.
+        names: of the classes.
+    """
+    names = list(names)
+    counts = {'classes': len(names)} | {name: len(lines) for name, lines in lists.items()}
+    for name, count in official.items():
+        if name in counts and counts[name] != count:
+            yield Problem('count', name, '', f'{counts[name]:,}, officially {count:,}')
+    for name, lines in lists.items():
+        there = {line.label for line in lines}
+        for label, title in enumerate(names):
+            if label not in there:
+                yield Problem('empty_class', name, '', f'{label} {title}')

@@ -1,0 +1,51 @@
+"""How a validation or test part is drawn out of a list."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from ..datasets.holdout import held_out_indices
+from ..errors import UserError
+from .lists import Sample
+
+WHOLE = 'vpetl_mm.datasets.holdout.held_out_indices(len(trainval), fraction, seed), as holdout.fraction draws it'
+PER_CLASS = 'vpetl_mm.datasets.holdout.held_out_indices(len(class), fraction, [seed, label]), at most all but one'
+GIVEN = 'the lists of the source'
+
+Parts = tuple[list[Sample], list[Sample]]
+
+
+def _parts(samples: list[Sample], out: set[int]) -> Parts:
+    return [s for i, s in enumerate(samples) if i not in out], [s for i, s in enumerate(samples) if i in out]
+
+
+def hold_out(samples: list[Sample], fraction: float, seed: int) -> Parts:
+    """The rest and the held-out part, exactly as ``holdout.fraction`` draws it from the same list.
+
+    Raises:
+        UserError: when nothing would be left.
+    """
+    rest, out = _parts(samples, held_out_indices(len(samples), fraction, seed))
+    if not rest:
+        raise UserError(f'Holding {fraction} of {len(samples)} samples out leaves nothing to train on.')
+    return rest, out
+
+
+def hold_out_per_class(samples: list[Sample], fraction: float, seed: int) -> Parts:
+    """The rest and the held-out part: the same share of every class, which always keeps a sample in the rest.
+
+    The order of the list stays; a class of one sample gives none.
+
+    Raises:
+        UserError: when no class has two samples.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        members[sample.label].append(index)
+    out: set[int] = set()
+    for label, indices in members.items():
+        drawn = sorted(held_out_indices(len(indices), fraction, [seed, label]))[: len(indices) - 1]
+        out |= {indices[i] for i in drawn}
+    if not out:
+        raise UserError('No class has two samples, so that none can be held out.')
+    return _parts(samples, out)

@@ -1,0 +1,63 @@
+"""What the user is told at the end: how much of what there is, and what to run next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .found import MEDIA, Request
+
+CONFIGS = {
+    'ssv2': 'configs/swin_bapat_ssv2_b128.py',
+    'hmdb51': 'configs/swin_bapat_hmdb51_b128.py',
+    'cifar100': 'configs/vit_bapat_cifar100_b64_in21k.py',
+    'svhn': 'configs/vit_bapat_svhn_b64_in21k.py',
+    'food101': 'configs/vit_bapat_food101_b64_in21k.py',
+}
+VIDEO_CONFIG = """\
+_base_ = '../swin_bapat_ssv2_b128.py'
+_mine = dict(
+    data_prefix=dict(video='{out}/{media}'), num_classes={classes}, metainfo=dict(classes='{out}/classes.txt')
+)
+train_dataloader = dict(dataset=dict(ann_file='{out}/trainval.txt', **_mine))
+val_dataloader = dict(dataset=dict(ann_file='{out}/trainval.txt', **_mine))
+test_dataloader = dict(dataset=dict(ann_file='{out}/test.txt', **_mine))
+model = dict(cls_head=dict(num_classes={classes}))
+"""
+IMAGE_CONFIG = """\
+_base_ = '../vit_bapat_food101_b64_in21k.py'
+_mine = dict(
+    _delete_=True, type='PETLImageList', data_root='{out}', data_prefix='{media}', classes='{out}/classes.txt'
+)
+train_dataloader = dict(dataset=dict(ann_file='trainval.txt', pipeline=_base_.train_pipeline, **_mine))
+val_dataloader = dict(
+    dataset=dict(ann_file='trainval.txt', held_out=True, pipeline=_base_.test_pipeline, **_mine)
+)
+test_dataloader = dict(dataset=dict(ann_file='test.txt', pipeline=_base_.test_pipeline, **_mine))
+model = dict(head=dict(num_classes={classes}))
+"""
+
+
+def own_config(state: dict[str, Any], out: str) -> str:
+    """The lines of a config, in a folder of configs/, that trains on data of one's own."""
+    text = VIDEO_CONFIG if state['kind'] == 'video' else IMAGE_CONFIG
+    return text.format(out=out, media=MEDIA[state['kind']], classes=state['classes'])
+
+
+def show(request: Request, state: dict[str, Any]) -> None:
+    """Print the counts and the next commands."""
+    table = Table('list', title=f'{request.name} in {request.out}')
+    table.add_column('samples', justify='right')
+    table.add_column('classes', justify='right')
+    for name, count in state['counts'].items():
+        table.add_row(name, f'{count:,}', f'{state["classes_in"][name]:,} of {state["classes"]:,}')
+    Console().print(table)
+    where = '' if str(request.out) == f'data/{request.name}' else f' --out {request.out}'
+    print(f'Open every file once, before the first epoch does: tools/prepare_data.py check {request.name}{where}')
+    if request.name in CONFIGS:
+        print(f'Train: tools/train.py {CONFIGS[request.name]}')
+        return
+    path = f'configs/mine/{request.name}.py'
+    print(f'Train: tools/train.py {path}, with these lines in it:\n\n{own_config(state, str(request.out))}')
