@@ -8,7 +8,8 @@ import torch
 from golden import DATA, GoldenViT, golden, vit_by_hand
 
 from vpetl_mm import build_model
-from vpetl_mm.models.vit_weights import from_timm_vit, from_videomae
+from vpetl_mm.weights.kinds import KINDS
+from vpetl_mm.weights.tensors import Weights
 
 FAST = dict(type='FastWindowAttention3D')
 SWINS, VITS = sorted(DATA.glob('swin_*.npz')), sorted(DATA.glob('vit_*.npz'))
@@ -121,8 +122,10 @@ def test_the_authors_names_are_translated(path):
     reference, model = loaded(path, {})
     theirs = {k: v for k, v in reference.theirs.items() if 'adaptmlp' not in k}
     plain = {k.removeprefix('backbone.'): v for k, v in reference.weights.items() if 'deltas' not in k}
-    translate = from_videomae if reference.video else from_timm_vit
-    ours = translate(theirs, model.backbone)
+    kind, weights = KINDS['videomae' if reference.video else 'timm_vit'], Weights(theirs)
+    kind.names(weights)
+    kind.fit(weights, model.backbone)
+    ours = weights.tensors
     assert set(ours) == {k for k in plain if not k.startswith(('head.', 'cls_head.'))}
     assert all(torch.equal(v, plain[k]) for k, v in ours.items())
 

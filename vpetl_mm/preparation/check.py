@@ -112,8 +112,9 @@ def _open_all(data: Prepared, workers: int) -> dict[str, Finding | None]:
 
         for path, result in each(partial(_inspect, data.kind, media), unknown(), workers, SECONDS):
             finding = Finding(problem=result.reason) if isinstance(result, Failed) else result
+            stat = stats.pop(path)
             if not isinstance(result, Failed) or result.lasting:
-                journal.add(path, stats[path], finding)
+                journal.add(path, stat, finding)
             findings[path] = finding
             step(1)
     return findings

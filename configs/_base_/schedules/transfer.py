@@ -1,5 +1,5 @@
-# A short budget that a CPU can pay, the same for each method: one epoch of 32 images a step, bfloat16, SGD, a fifth of it
-# warm-up. The learning rates in vits14_*.py are the best of a grid on 1,000 of the 5,000 training images
+# A short budget that a CPU can pay, the same for each method: one epoch of 32 images a step, a fifth of it warm-up,
+# bfloat16, SGD. The learning rates in vits14_*.py are the best of a grid on 1,000 of the 5,000 training images
 # (docs/real_transfer.md).
 optim_wrapper = dict(
     type='AutocastOptimWrapper',

@@ -1,0 +1,87 @@
+"""Converted files: a backbone under its host's names, and the record of where every tensor came from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import UserError
+
+FORMAT = 1
+KEY = 'vpetl_mm'
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a converted file says of itself.
+
+    Args:
+        kind: of the source.
+        host: the backbone class, a key of the place table.
+        source: its file's name, ``sha256`` and ``bytes``.
+        keys: a key of the source -> ``to`` and ``how``, or ``dropped`` and why.
+        made: a tensor that the source has not -> what its values are.
+        config: the config that it was fitted to, or None.
+    """
+
+    kind: str
+    host: str
+    source: dict[str, Any]
+    keys: dict[str, dict[str, Any]]
+    made: dict[str, str] = field(default_factory=dict)
+    config: str | None = None
+    format: int = FORMAT
+
+
+def write_converted(file: Path, tensors: Mapping[str, Tensor], record: Record) -> None:
+    """Write a converted file, whole or not at all, and its folder where there is none.
+
+    Args:
+        file: ends in .safetensors.
+        tensors: under their final names.
+        record: goes into the file's header, as JSON.
+
+    Raises:
+        UserError: when the disk does not take it.
+    """
+    partial = file.with_name(f'{file.name}.{os.getpid()}.partial')
+    # its own memory each: a slice or a transposed view cannot be stored
+    whole = {k: v.contiguous().clone() for k, v in tensors.items()}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors makes files that nobody else may read
+        save_file(whole, partial, {'format': 'pt', KEY: json.dumps(asdict(record))})
+        partial.chmod(mode)
+        os.replace(partial, file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f'{file} cannot be written: {error}') from error
+    finally:
+        if partial.is_file():
+            partial.unlink()
+
+
+def record_of(metadata: Mapping[str, str]) -> Record | None:
+    """The record in a .safetensors file's metadata; None where the file is not a converted one.
+
+    Raises:
+        UserError: when there is a record, and it cannot be read.
+    """
+    if KEY not in metadata:
+        return None
+    try:
+        record = Record(**json.loads(metadata[KEY]))
+        readable = isinstance(record.source['sha256'], str) and isinstance(record.host, str)
+    except (ValueError, KeyError, TypeError):
+        readable = False
+    if not readable or record.format != FORMAT:
+        raise UserError(f'its record of the conversion cannot be read as format {FORMAT}; convert it again.')
+    return record

@@ -1,0 +1,101 @@
+"""The kinds of pre-trained files: how each is recognised, named and fitted to its host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..errors import UserError, unknown
+from .swin import fit_swin, fit_swin2d, openmmlab_names, swin_names
+from .tensors import StateDict, Weights
+from .vit import fit_image, fit_video, google_names, timm_names, videomae_names
+
+SWIN, VIDEO, IMAGE = 'mmaction.SwinTransformer3D', 'mmaction.VisionTransformer', 'mmpretrain.VisionTransformer'
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One naming.
+
+    Args:
+        about: what it is, in words.
+        host: the key of the backbone class in the place table.
+        names: gives every tensor the host's name.
+        fit: makes them those of one backbone of that class.
+    """
+
+    about: str
+    host: str
+    names: Callable[[Weights], None]
+    fit: Callable[[Weights, nn.Module], None]
+
+
+KINDS = {
+    'video_swin': Kind("a Video Swin in its authors' naming", SWIN, swin_names, fit_swin),
+    'mmaction_swin': Kind("a Video Swin in mmaction2's naming", SWIN, openmmlab_names, fit_swin),
+    'swin2d': Kind("a 2D Swin in its authors' naming, inflated for videos", SWIN, swin_names, fit_swin2d),
+    'videomae': Kind("a video ViT in VideoMAE's naming, pre-trained or fine-tuned", VIDEO, videomae_names, fit_video),
+    'mmaction_videomae': Kind("a video ViT in mmaction2's naming", VIDEO, openmmlab_names, fit_video),
+    'mae': Kind('an image ViT of MAE', IMAGE, timm_names, fit_image),
+    'mocov3': Kind('an image ViT of MoCo v3, the base encoder', IMAGE, timm_names, fit_image),
+    'dinov2': Kind("an image ViT in timm's naming with LayerScale, such as DINOv2's", IMAGE, timm_names, fit_image),
+    'miil': Kind("an image ViT in timm's naming without a bias in qkv, such as miil's", IMAGE, timm_names, fit_image),
+    'timm_vit': Kind("an image ViT in timm's naming, as MAE's encoder is too", IMAGE, timm_names, fit_image),
+    'mmpretrain_vit': Kind("an image ViT in mmpretrain's naming", IMAGE, openmmlab_names, fit_image),
+    'google_vit': Kind('an original image ViT of JAX', IMAGE, google_names, fit_image),
+}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind called ``name``; a :class:`UserError` lists what there is."""
+    if name not in KINDS:
+        raise unknown('kind', name, KINDS)
+    return KINDS[name]
+
+
+def recognised(state: StateDict) -> str:
+    """The name of the kind of a file, from its keys and shapes.
+
+    Raises:
+        UserError: when it is none of them; it lists the kinds and the file's first keys.
+    """
+    plain = {re.sub(r'^((module|backbone|base_encoder|encoder|cls_backbone)\.)+', '', k): v for k, v in state.items()}
+
+    def has(pattern: str) -> bool:
+        return any(re.match(pattern, k) for k in plain)
+
+    patch = next((plain[k] for k in plain if re.fullmatch(r'patch_embed\.proj(ection)?\.weight', k)), None)
+    video = (patch is not None and patch.ndim == 5) or has(r'blocks\.\d+\.attn\.q_bias')
+    if has(r'(opt/target/)?Transformer/encoderblock_\d+/'):
+        return 'google_vit'
+    if has(r'layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table'):
+        return _swin(patch is not None and patch.ndim == 4, has(r'norm\d\.'))
+    if has(r'layers\.\d+\.ln1\.'):
+        return 'mmpretrain_vit'
+    if has(r'blocks\.\d+\.') and video:
+        return 'mmaction_videomae' if has(r'blocks\.\d+\.mlp\.layers\.') else 'videomae'
+    if has(r'blocks\.\d+\.attn\.(qkv|q_proj|q)\.weight'):
+        return _timm(any(re.match(r'(module\.)?base_encoder\.', k) for k in state), has)
+    raise UserError(
+        f'it is of no known kind ({", ".join(KINDS)}); its first keys are: {", ".join(list(state)[:5])}. '
+        '--kind names the kind, where it is one of these all the same.'
+    )
+
+
+def _swin(flat: bool, numbered_norm: bool) -> str:
+    if flat:
+        return 'swin2d'
+    return 'mmaction_swin' if numbered_norm else 'video_swin'
+
+
+def _timm(encoder: bool, has: Callable[[str], bool]) -> str:
+    if encoder:
+        return 'mocov3'
+    if has(r'decoder_'):
+        return 'mae'
+    if has(r'blocks\.\d+\.ls1\.gamma'):
+        return 'dinov2'
+    return 'timm_vit' if has(r'blocks\.\d+\.attn\.(qkv|q_proj|q)\.bias') else 'miil'

@@ -1,0 +1,152 @@
+"""Which backbone a file is of, from the shapes of its tensors under the host's names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..errors import UserError
+from .tensors import StateDict, Weights
+from .vit import pretrained, square_side
+
+Config = dict[str, Any]
+# of Video Swin; a 2D file is inflated to these
+FRAMES, WINDOW = 2, (8, 7, 7)
+TABLE = 'attn.relative_position_bias_table'
+
+
+def swin3d(weights: Weights, state: StateDict) -> Config:
+    """mmaction2's SwinTransformer3D.
+
+    Args:
+        weights: under the host's names.
+        state: the file's own tensors, for those that were dropped.
+    """
+    width, _, *patch = _shape(weights, 'patch_embed.proj.weight', 4, 5)
+    stages = _numbers(weights, r'layers\.(\d+)\.')
+    depths = [_numbers(weights, rf'layers\.{i}\.blocks\.(\d+)\.') for i in range(stages)]
+    tables = [_shape(weights, f'layers.{i}.blocks.0.{TABLE}', 2) for i in range(stages)]
+    flat = len(patch) == 2
+    config = dict(
+        type='SwinTransformer3D',
+        arch=dict(embed_dims=width, depths=depths, num_heads=[heads for _, heads in tables]),
+        patch_size=(FRAMES, *patch) if flat else tuple(patch),
+        window_size=WINDOW if flat else _window(tables[0][0], state),
+        out_indices=(stages - 1,),
+    )
+    ratio = _shape(weights, 'layers.0.blocks.0.mlp.fc1.weight', 2)[0] / width
+    options = dict(mlp_ratio=ratio) if ratio != 4 else {}
+    options |= {} if _any(weights, r'.*\.attn\.qkv\.bias') else dict(qkv_bias=False)
+    options |= {} if _any(weights, r'patch_embed\.norm\.') else dict(patch_norm=False)
+    return config | options
+
+
+def _window(rows: int, state: StateDict) -> tuple[int, int, int]:
+    """(d, s, s) of a table of (2d-1)(2s-1)(2s-1) rows, and d s s tokens, where the file says so."""
+    tokens = next((v.shape[0] for k, v in state.items() if k.endswith('relative_position_index')), None)
+    found = []
+    for side in range(2, 33):
+        offsets, rest = divmod(rows, (2 * side - 1) ** 2)
+        depth = (offsets + 1) // 2
+        if not rest and offsets % 2 and depth <= 64 and tokens in (None, depth * side * side):
+            found.append((depth, side, side))
+    usual = [w for w in found if w[1] == WINDOW[1]]
+    if not usual and len(found) != 1:
+        raise UserError(
+            f'its windows cannot be told from bias tables of {rows} rows; --config names the config whose they are.'
+        )
+    return (usual or found)[0]
+
+
+def video_vit(weights: Weights, state: StateDict) -> Config:
+    """mmaction2's VisionTransformer; the image's size and the number of frames are in no tensor."""
+    width, _, tubelet, patch, _ = _shape(weights, 'patch_embed.projection.weight', 5)
+    config = dict(
+        type='VisionTransformer',
+        embed_dims=width,
+        depth=_numbers(weights, r'blocks\.(\d+)\.'),
+        num_heads=_heads(width),
+        patch_size=patch,
+        tubelet_size=tubelet,
+    )
+    ratio = _shape(weights, 'blocks.0.mlp.layers.0.0.weight', 2)[0] / width
+    options = dict(mlp_ratio=ratio) if ratio != 4 else {}
+    options |= {} if _any(weights, r'.*\.attn\.[qv]_bias') else dict(qkv_bias=False)
+    options |= dict(init_values=1.0) if _any(weights, r'.*\.gamma_1') else {}
+    pooled = pretrained(weights) or _any(weights, r'fc_norm\.') or not _any(weights, r'norm\.')
+    return config | options | ({} if pooled else dict(use_mean_pooling=False))
+
+
+def image_vit(weights: Weights, state: StateDict) -> Config:
+    """mmpretrain's VisionTransformer."""
+    width, channels, *patch = _shape(weights, 'patch_embed.projection.weight', 4)
+    hidden = _shape(weights, 'layers.0.ffn.layers.0.0.weight', 2)[0]
+    extra = int('cls_token' in weights)
+    tokens = _shape(weights, 'pos_embed', 3)[1]
+    if not extra and not _square(tokens) and _square(tokens - 1):
+        raise UserError(f'{weights.known_as("cls_token")} is missing.')
+    side = square_side(tokens, extra)
+    depth, heads = _numbers(weights, r'layers\.(\d+)\.'), weights.heads or _heads(width)
+    config = dict(
+        type='VisionTransformer',
+        arch=dict(embed_dims=width, num_layers=depth, num_heads=heads, feedforward_channels=hidden),
+        img_size=side * patch[0] if patch[0] == patch[1] else (side * patch[0], side * patch[1]),
+        patch_size=patch[0] if patch[0] == patch[1] else tuple(patch),
+    )
+    options = dict(in_channels=channels) if channels != 3 else {}
+    options |= {} if _any(weights, r'.*\.attn\.qkv\.bias') else dict(qkv_bias=False)
+    options |= dict(layer_scale_init_value=1e-5) if _any(weights, r'.*\.gamma[12]\.weight') else {}
+    return config | options | _pooling(weights, bool(extra))
+
+
+def _pooling(weights: Weights, token: bool) -> Config:
+    """Which norm stands behind the last block, and which tokens it is for."""
+    if _any(weights, r'ln2\.'):
+        pooling = dict(out_type='avg_featmap', final_norm=_any(weights, r'ln1\.'))
+    else:
+        pooling = {} if token else dict(out_type='featmap')
+    return pooling if token else dict(with_cls_token=False, **pooling)
+
+
+INFERRED = {
+    'mmaction.SwinTransformer3D': swin3d,
+    'mmaction.VisionTransformer': video_vit,
+    'mmpretrain.VisionTransformer': image_vit,
+}
+
+
+def _heads(width: int) -> int:
+    """Heads are in no tensor of a ViT; they are 64 wide in every published one."""
+    return width // 64 if width % 64 == 0 else 1
+
+
+def _square(number: int) -> bool:
+    return round(number**0.5) ** 2 == number
+
+
+def _any(weights: Weights, pattern: str) -> bool:
+    return any(re.match(pattern, name) for name in weights)
+
+
+def _shape(weights: Weights, name: str, *dimensions: int) -> tuple[int, ...]:
+    if name not in weights:
+        raise UserError(f'{weights.known_as(name)} is missing.')
+    shape = tuple(weights[name].shape)
+    if len(shape) not in dimensions or 0 in shape:
+        wanted = ' or '.join(map(str, dimensions))
+        raise UserError(f'{weights.known_as(name)} is {shape}, and should have {wanted} dimensions.')
+    return shape
+
+
+def _numbers(weights: Weights, pattern: str) -> int:
+    """How many numbers ``pattern`` finds, which must be 0, 1, 2 and so on.
+
+    A number that is left out is a block that is missing; it is looked at here, before a backbone of that many
+    blocks is built.
+    """
+    found = sorted({int(m.group(1)) for m in (re.match(pattern, name) for name in weights) if m})
+    gap = next((i for i, n in enumerate([*found, -1]) if i != n), 0)
+    if not found or gap < len(found):
+        what = pattern.replace(r'(\d+)', str(gap)).replace('\\', '').rstrip('.')
+        raise UserError(f'{weights.known_as(what)} is missing.')
+    return len(found)

@@ -1,0 +1,139 @@
+"""Files of weights: opened without running what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .tensors import StateDict
+
+# where checkpoints keep their weights: most libraries; timm and MAE; DeepSpeed
+INSIDE = ('state_dict', 'model', 'module')
+LARGE = 4 << 30
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file holds.
+
+    Args:
+        state: its tensors.
+        beside: the names of what lies beside them and is none, such as ``optimizer``.
+        metadata: of a .safetensors file.
+    """
+
+    state: StateDict
+    beside: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def file_sha256(file: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(file, 'rb') as stream:
+        return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
+def read_weights(file: str | Path) -> StateDict:
+    """The tensors of a file; see :func:`read_source`."""
+    return read_source(file).state
+
+
+def read_source(file: str | Path, trust_pickle: bool = False) -> Source:
+    """A .safetensors or .npz file, or one of torch under any other name.
+
+    The tensors are taken out of ``state_dict``, ``model`` or ``module`` where they lie in one.
+
+    Args:
+        file: its path.
+        trust_pickle: let a pickle run what it holds, where it needs more than tensors.
+
+    Raises:
+        UserError: when the file is missing, broken, holds no weights, or needs more than is allowed.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f'{path} is a folder.' if path.is_dir() else f'{path} does not exist.')
+    try:
+        if path.suffix == '.safetensors':
+            source = _safetensors(path)
+        elif path.suffix == '.npz':
+            source = _npz(path)
+        else:
+            source = _unwrapped(_torch(path, trust_pickle))
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
+    except Exception as error:
+        raise UserError(_refusal(path, error)) from error
+    if not source.state:
+        raise UserError(f'{path} holds no weights.')
+    return source
+
+
+def _safetensors(path: Path) -> Source:
+    with safe_open(path, 'pt') as file:
+        return Source({k: file.get_tensor(k) for k in file.keys()}, (), file.metadata() or {})  # noqa: SIM118
+
+
+def _npz(path: Path) -> Source:
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > LARGE and unpacked > 100 * path.stat().st_size:
+        raise UserError(f'it would unpack to {unpacked:,} bytes, which no weights do.')
+    with np.load(path, allow_pickle=False) as arrays:
+        content = {name: arrays[name] for name in arrays.files}
+    numbers = {k: v for k, v in content.items() if v.dtype.kind in 'fiu'}
+    tensors = {k: torch.from_numpy(v.astype(v.dtype.newbyteorder('='))) for k, v in numbers.items()}
+    return Source(tensors, tuple(k for k in content if k not in numbers))
+
+
+def _torch(path: Path, trust_pickle: bool) -> Any:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception:
+        if not trust_pickle:
+            raise
+        return torch.load(path, map_location='cpu', weights_only=False)
+
+
+def _unwrapped(content: Any) -> Source:
+    beside: list[str] = []
+    meta = content.get('meta') if isinstance(content, dict) else None
+    if isinstance(meta, dict) and 'adapter_format' in meta:
+        raise UserError('it is an adapter of this project, which holds no backbone.')
+    for key in INSIDE:
+        if isinstance(content, dict) and isinstance(content.get(key), (dict, nn.Module)):
+            beside += [str(k) for k in content if k != key]
+            content = content[key]
+    if isinstance(content, nn.Module):
+        content = content.state_dict()
+    if not isinstance(content, dict):
+        return Source({})
+    tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    return Source(tensors, (*beside, *(str(k) for k in content if k not in tensors)))
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Why a file was not read, in a sentence."""
+    wanted = re.search(r'GLOBAL (\S+)', str(error))
+    if wanted:
+        return (
+            f'{path} cannot be read safely as weights: it holds more than tensors, {wanted.group(1)}, and reading '
+            f'that may run code; if you trust where it is from: tools/convert_checkpoint.py {path} DST.safetensors '
+            '--trust-pickle'
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return f'{path} needs a package that is not installed: {error.name}.'
+    known = {'.safetensors': 'a .safetensors file', '.npz': 'an .npz archive of numbers'}
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = f' ({first.rstrip(".")})' if 'eights only load failed' not in first else ''
+    return f'{path} cannot be read as {known.get(path.suffix, "a file of torch.save")}; is it whole?{first}'

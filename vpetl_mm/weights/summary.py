@@ -1,0 +1,50 @@
+"""What a conversion says of itself on the screen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from .conversion import Conversion
+from .kinds import KINDS
+
+
+def summary(conversion: Conversion, dst: str, forced: bool) -> str:
+    """The lines that follow a conversion: kind, host, what went where, and what to write in a config.
+
+    Args:
+        conversion: what was written.
+        dst: where.
+        forced: whether the kind was given by ``--kind``.
+    """
+    return '\n'.join(_lines(conversion, dst, forced))
+
+
+def _lines(conversion: Conversion, dst: str, forced: bool) -> Iterator[str]:
+    record, tensors = conversion.record, conversion.tensors
+    how = 'given by --kind' if forced else 'recognised'
+    yield f'kind        {record.kind}: {KINDS[record.kind].about} ({how})'
+    yield f'host        {record.host}' + (f', as in {record.config}' if record.config else '')
+    numbers = sum(t.numel() for t in tensors.values())
+    yield f'converted   {len(tensors)} tensors, {numbers:,} parameters, float32'
+    changed = Counter(change for k in record.keys.values() for change in k.get('how', '').split('; ')[1:])
+    for change, count in changed.most_common():
+        if not change.startswith(('heads joined', 'transposed')):
+            yield f'            {count} {change}'
+    for name, what in record.made.items():
+        yield f'made        {name}: {what}'
+    dropped: dict[str, list[str]] = {}
+    for key, fate in record.keys.items():
+        if 'dropped' in fate:
+            dropped.setdefault(fate['dropped'], []).append(key)
+    for why, keys in dropped.items():
+        more = ', ...' if len(keys) > 3 else ''
+        yield f'dropped     {len(keys)}, {why}: {", ".join(keys[:3])}{more}'
+    yield f'source      sha256 {record.source["sha256"]}'
+    yield f'written     {dst}; in a config, or with --cfg-options model.base.file={dst}:'
+    yield f'    base=dict(file={dst!r}),'
+    if conversion.backbone is not None:
+        options = ', '.join(f'{k}={v!r}' for k, v in conversion.backbone.items())
+        yield f'    backbone=dict({options}),'
+        if record.kind != 'google_vit' and 'VisionTransformer' in record.host:
+            yield '    (num_heads is in no tensor: heads are taken to be 64 wide, as in the published ViTs)'

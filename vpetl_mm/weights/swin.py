@@ -1,0 +1,91 @@
+"""Swin: its authors' naming, 2D and for videos, mmaction2's, and how they fit the host."""
+
+from __future__ import annotations
+
+import re
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .tensors import Weights
+from .vit import HEADS, fit_image, fit_video
+
+PATCH = 'patch_embed.proj.weight'
+
+
+def plain_names(weights: Weights) -> None:
+    """A host's own naming: the backbone's part without its prefix, whatever lies beside it, or all of it."""
+    if any(name.startswith('backbone.') for name in weights):
+        weights.drop(r'(?!backbone\.)', 'not of the backbone')
+    weights.unwrap('backbone.')
+
+
+def openmmlab_names(weights: Weights) -> None:
+    """The naming of mmaction2's and mmpretrain's zoos; what is of no backbone and of no head stays, and is told."""
+    weights.unwrap('module.')
+    weights.drop(HEADS, 'head')
+    weights.unwrap('backbone.')
+    _drop_derived(weights)
+
+
+def swin_names(weights: Weights) -> None:
+    """The Swin authors' naming, 2D or for videos, with or without ``backbone.`` in front."""
+    weights.unwrap('module.', 'backbone.')
+    weights.drop(HEADS, 'head')
+    _drop_derived(weights)
+    weights.theirs = lambda name: re.sub(r'^norm\d\.', 'norm.', name)
+
+
+def _drop_derived(weights: Weights) -> None:
+    weights.drop(r'.*(relative_position_index|attn_mask)$', 'derived from the settings')
+
+
+def fit_plain(weights: Weights, backbone: nn.Module) -> None:
+    """Leave out VideoMAE's table of sines, which follows from the number of frames: it may be another here."""
+    if 'pos_embed' in {name for name, _ in backbone.named_buffers()}:
+        weights.drop('pos_embed$', 'derived from the settings')
+
+
+def fit_swin(weights: Weights, backbone: nn.Module) -> None:
+    """Call the final norm as ``backbone`` does."""
+    final = f'norm{max(backbone.out_indices)}'
+    weights.rename(lambda name: f'{final}.{name[5:]}' if name.startswith('norm.') else name)
+
+
+def fit_swin2d(weights: Weights, backbone: nn.Module) -> None:
+    """Inflate a 2D Swin as in Video Swin.
+
+    The patch embedding is spread evenly over the frames of a patch; every relative-position-bias table is
+    resized to the window (bicubic) and repeated over the 2 wd - 1 temporal offsets.
+
+    Raises:
+        UserError: when it is no 2D Swin.
+    """
+    fit_swin(weights, backbone)
+    if PATCH not in weights or weights[PATCH].ndim != 4:
+        raise UserError(f'"swin2d" is for a 2D Swin, whose {PATCH} has four dimensions.')
+    frames = backbone.patch_size[0]
+    weights.change(PATCH, weights[PATCH].unsqueeze(2).repeat(1, 1, frames, 1, 1) / frames, 'inflated')
+    for name in weights:
+        if name.endswith('relative_position_bias_table'):
+            weights.change(name, _inflated(name, weights[name], backbone.window_size), 'inflated')
+
+
+def _inflated(name: str, table: Tensor, window: tuple[int, int, int]) -> Tensor:
+    side = round(table.shape[0] ** 0.5)
+    if table.ndim != 2 or side * side != table.shape[0]:
+        raise UserError(f'{name} is {tuple(table.shape)}, which is no table of a square window.')
+    size, heads = (2 * window[1] - 1, 2 * window[2] - 1), table.shape[1]
+    plane = table.T.reshape(1, heads, side, side)
+    if (side, side) != size:
+        plane = F.interpolate(plane, size, mode='bicubic', align_corners=False)
+    return plane.reshape(heads, -1).T.repeat(2 * window[0] - 1, 1)
+
+
+# how a converted file, in its host's naming, fits a backbone of other sizes
+FITS = {
+    'mmaction.SwinTransformer3D': fit_swin,
+    'mmaction.VisionTransformer': fit_video,
+    'mmpretrain.VisionTransformer': fit_image,
+}
