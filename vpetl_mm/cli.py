@@ -65,6 +65,7 @@ def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequenc
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
+        resumes = '; --resume continues from the last finished epoch' if hasattr(args, 'resume') else ''
+        print(f'interrupted{resumes}', file=sys.stderr)
         return 130
     return 0
