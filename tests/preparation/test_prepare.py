@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import product
 
 import pytest
 from trees import REAL, call, lines, put, snapshot, ssv2
@@ -80,6 +81,24 @@ def test_small_copies_take_the_place_of_the_videos(here, tmp_path, capsys):
     before = {p: p.stat().st_ino for p in (out / 'videos').rglob('*.mp4')}
     assert call(*argv) == 0 and {p: p.stat().st_ino for p in (out / 'videos').rglob('*.mp4')} == before
     assert call(*argv[:3], '--seed', 1) == 0 and (out / 'videos').readlink() == tmp_path / 'src'
+
+
+@pytest.mark.skipif(not CLIPS.exists(), reason='the real clips are not at hand')
+def test_what_cannot_be_copied_is_not_trained_on_and_counts_in_testing(here, tmp_path):
+    clip = next(CLIPS.glob('*wave*.avi')).read_bytes()
+    for part, name in product(('train', 'test'), ('walk', 'wave')):
+        for i in range(2):
+            put(tmp_path / f'src/{part}/{name}/{i}.avi', clip)
+        put(tmp_path / f'src/{part}/{name}/broken.avi', b'no video')
+    assert (
+        call('mine', '--src', tmp_path / 'src', '--reencode', '--short-side', 64, '--workers', 1, '--val', 0.3) == 0
+    )
+    out = here / 'data/mine'
+    assert len(lines(out / 'trainval.txt')) == 4 and not any('broken' in line for line in lines(out / 'trainval.txt'))
+    broken = [line for line in lines(out / 'test.txt') if 'broken' in line]
+    assert len(lines(out / 'test.txt')) == 6 and len(broken) == 2
+    assert len(lines(out / 'unreadable.txt')) == 4
+    assert call('mine', '--src', tmp_path / 'src') == 0 and not (out / 'unreadable.txt').exists()
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def _build(found: Found, place: Place, request: Request) -> dict[str, Any]:
 
 
 def _files() -> tuple[str, ...]:
-    return (*(f'{name}.txt' for name in PARTS), 'classes.txt', 'manifest.csv', 'missing.txt')
+    return (*(f'{name}.txt' for name in PARTS), 'classes.txt', 'manifest.csv', 'missing.txt', 'unreadable.txt')
 
 
 def _differ(one: Path, other: Path) -> bool:
@@ -161,7 +161,10 @@ def _look(found: Found, request: Request) -> tuple[dict[str, int], list[str]]:
 
 
 def _reencode(found: Found, files: dict[str, int], place: Place, request: Request) -> dict[str, int]:
-    """Small copies of the videos that are there; the lists then name them, without those that cannot be read."""
+    """Small copies of the videos that are there; the lists then name them.
+
+    One that cannot be read leaves the lists to train on and stays in the test list, where it counts as wrong.
+    """
     if found.kind != 'video':
         raise UserError(f'--reencode is for videos, and {request.src} has images.')
     from .reencode import reencode
@@ -174,9 +177,11 @@ def _reencode(found: Found, files: dict[str, int], place: Place, request: Reques
         _link_tree(place.out / folder, target)
     paths = list(files)
     renamed = dict(zip(paths, reencode(paths, found.root, target, request.short_side, request.workers), strict=True))
+    if unreadable := [p for p in paths if not renamed[p]]:
+        place.new('unreadable.txt').write_text('\n'.join(unreadable) + '\n', encoding='utf-8')
     for name, samples in found.lists.items():
-        named = (Sample(renamed.get(s.path, s.path), s.label) for s in samples)
-        found.lists[name] = [s for s in named if s.path]
+        kept = [s for s in samples if name == 'test' or renamed.get(s.path, s.path)]
+        found.lists[name] = [Sample(renamed.get(s.path) or s.path, s.label) for s in kept]
     found.root = target
     return sizes(target, filter(None, renamed.values()))
 
