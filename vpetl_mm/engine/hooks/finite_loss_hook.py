@@ -31,6 +31,6 @@ class FiniteLossHook(Hook):
         due = self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)
         if (due or self.end_of_epoch(runner.train_dataloader, batch_idx)) and not torch.isfinite(outputs['loss']):
             raise UserError(
-                f'The loss is {float(outputs["loss"])} in epoch {runner.epoch + 1}; try a lower learning rate '
+                f'The loss is {outputs["loss"].item()} in epoch {runner.epoch + 1}; try a lower learning rate '
                 '(optim_wrapper.optimizer.lr). The last good state is the epoch before.'
             )
