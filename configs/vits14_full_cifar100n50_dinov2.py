@@ -7,4 +7,4 @@ _base_ = [
 ]
 petl = _base_.petl
 model = dict(petl=petl, head=dict(num_classes=_base_.num_classes))
-optim_wrapper = dict(optimizer=dict(lr=0.1))
+optim_wrapper = dict(optimizer=dict(lr=0.03))
