@@ -93,7 +93,7 @@ def test_a_tar_cut_between_two_entries_is_refused(tmp_path):
 
 def test_a_compressed_rar_needs_a_program_which_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', '')
-    refused(rar(tmp_path / 'x.rar', {'a.avi': b'x'}, method=0x33), 'install unrar, unar, bsdtar or 7z')
+    refused(rar(tmp_path / 'x.rar', {'a.avi': b'x'}, method=0x33), 'install unrar, unar, 7z or bsdtar')
 
 
 def test_a_name_that_is_not_utf8_and_two_of_the_same_are_refused(tmp_path):

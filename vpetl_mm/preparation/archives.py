@@ -23,7 +23,7 @@ from .progress import progress
 
 SUFFIXES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.zip', '.rar')
 CHUNK = 1 << 20
-RAR_TOOLS = 'unrar, unar, bsdtar or 7z'
+RAR_TOOLS = 'unrar, unar, 7z or bsdtar'
 # what the libraries raise on damage; gzip's own error is an OSError without a number
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, rarfile.Error, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
@@ -111,7 +111,9 @@ def _opened(archive: Path) -> Iterator[Opened]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = (str(error).splitlines() or [''])[0] or type(error).__name__
-        raise UserError(f'{archive} is truncated or damaged ({reason}); download it again.') from error
+        # bsdtar, for one, cannot read solid archives
+        other = '; where the file is whole, install unar or unrar' if library is _rar else ''
+        raise UserError(f'{archive} is truncated or damaged ({reason}); download it again{other}.') from error
 
 
 def _same(path: Path, size: int, time: int) -> bool:
