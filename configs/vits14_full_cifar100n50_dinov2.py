@@ -7,4 +7,5 @@ _base_ = [
 ]
 petl = _base_.petl
 model = dict(petl=petl, head=dict(num_classes=_base_.num_classes))
-optim_wrapper = dict(optimizer=dict(lr=0.03))
+# under SGD with one learning rate the head learns too slowly or the backbone is lost (docs/real_transfer.md)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=3e-5, weight_decay=0.0))
