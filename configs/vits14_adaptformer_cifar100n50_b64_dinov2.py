@@ -8,4 +8,4 @@ _base_ = [
 petl = _base_.petl
 petl.deltas.adapter.d_bottle = 64
 model = dict(petl=petl, head=dict(num_classes=_base_.num_classes))
-optim_wrapper = dict(optimizer=dict(lr=0.1))
+optim_wrapper = dict(optimizer=dict(lr=0.03))
