@@ -12,7 +12,7 @@ from test_images import digits, run  # noqa: F401  fixtures
 
 from vpetl_mm import UserError, build_model
 from vpetl_mm.engine.experiment import Options, prepare, train
-from vpetl_mm.engine.feature_cache import random_transforms, views_of
+from vpetl_mm.engine.feature_cache import check_cache, random_transforms, views_of
 
 FLIP = dict(type='torchvision/RandomHorizontalFlip', p=0.5)
 
@@ -123,13 +123,37 @@ def test_what_trains_more_than_the_head_is_refused(run):  # noqa: F811
         train(run('bapat_svhn_b32', cache_features=True))
 
 
-@pytest.mark.parametrize('rate', ['drop_rate', 'drop_path_rate'])
-def test_a_backbone_that_drops_at_random_is_refused(fc, rate):
+@pytest.mark.parametrize(
+    'rates', [dict(drop_rate=0.1), dict(drop_path_rate=0.1), dict(layer_cfgs=dict(attn_drop_rate=0.1))]
+)
+def test_a_backbone_that_drops_at_random_is_refused(fc, rates):
     cfg = fc('refused')
-    cfg.model.backbone[rate] = 0.1
+    cfg.model.backbone.update(rates)
     cfg.cache_features = True
     with pytest.raises(UserError, match='at random'):
         train(cfg)
+
+
+def test_a_random_pipeline_inside_another_data_set_is_refused(fc):
+    cfg = random_config(fc, 'refused', cache_features=True)
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
+    cfg.holdout = cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    with pytest.raises(UserError, match='RandomHorizontalFlip of the training pipeline is random'):
+        train(cfg)
+
+
+def test_more_views_than_epochs_are_refused(fc):
+    with pytest.raises(UserError, match='5 views are more than 4 epochs'):
+        train(random_config(fc, 'refused', cache_features=dict(views=5)))
+
+
+@pytest.mark.parametrize('step', [dict(type='SampleFrames', num_clips=2, test_mode=True), dict(type='ThreeCrop')])
+def test_several_clips_a_sample_are_refused_before_anything_is_written(fc, step):
+    cfg = fc('refused', cache_features=True)
+    cfg.train_dataloader.dataset.pipeline.insert(0, step)
+    with pytest.raises(UserError, match='one clip a sample'):
+        check_cache(cfg, build_model(cfg, meta=True))
+    assert not Path(cfg.work_dir).exists()
 
 
 @pytest.mark.parametrize('wrong', [dict(views=0), dict(views=True), dict(n=2), 3, 'yes', dict(views=2.5)])

@@ -229,7 +229,7 @@ def test_paths(capsys):
     save_file(timm(), 'self.safetensors')
     os.symlink('self.safetensors', 'link.safetensors')
     for src, dst, word in (
-        ('nothing.pth', 'dst.safetensors', 'nothing.pth does not exist'),
+        ('nothing.pth', 'dst.safetensors', 'nothing.pth does not exist or is no file'),
         ('.', 'dst.safetensors', 'folder'),
         ('src.pth', 'dst.pth', 'must end in .safetensors'),
         ('src.pth', 'there.safetensors', '--force'),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -25,6 +25,8 @@ FIXED = {
     *('DecordInit', 'DecordDecode', 'OpenCVInit', 'OpenCVDecode', 'PyAVInit', 'PyAVDecode', 'RawFrameDecode'),
     *('ThreeCrop', 'FormatShape', 'PackInputs', 'PackActionInputs', 'PILToTensor'),
 }
+MANY = ('ThreeCrop', 'TenCrop')
+DROPS = ('p', 'drop_prob', 'attn_drop', 'proj_drop')
 HOW = 'give the number of views to compute, cache_features=dict(views=N), or take the transform out'
 
 
@@ -55,6 +57,20 @@ def random_transforms(pipeline: Iterable[Any]) -> list[str]:
     return found
 
 
+def pipelines(dataset: Any) -> Iterator[Iterable[Any]]:
+    """Every pipeline of a data set's config, those of the data sets that it wraps included."""
+    if isinstance(dataset, Mapping):
+        yield from [dataset['pipeline']] if dataset.get('pipeline') else []
+        for inner in (dataset.get('dataset'), *(dataset.get('datasets') or ())):
+            yield from pipelines(inner)
+
+
+def _drop_share(module: nn.Module) -> float:
+    """The share that a module drops at random in training, under any of its libraries' names."""
+    shares = (getattr(module, name, 0) for name in DROPS)
+    return max((s for s in shares if isinstance(s, (int, float))), default=0)
+
+
 def check_cache(cfg: Config, model: nn.Module) -> None:
     """Raise :class:`UserError` where ``cache_features`` would train something else than without it.
 
@@ -63,23 +79,33 @@ def check_cache(cfg: Config, model: nn.Module) -> None:
         model: built from it, on any device.
     """
     views = views_of(cfg.cache_features)
+    if views and views > cfg.train_cfg.max_epochs:
+        raise UserError(f'cache_features: {views} views are more than {cfg.train_cfg.max_epochs} epochs would see.')
     head = f'{model.head_name}.'
     trained = [n for n, p in model.named_parameters() if p.requires_grad and not n.startswith(head)]
     if trained or model.with_neck:
         what = f'the config also trains {trained[0]}' if trained else 'the config has a neck'
         raise UserError(f'cache_features is for runs that train the head alone (petl.train=["head"]), and {what}.')
     for name, module in model.backbone.named_modules():
-        share = getattr(module, 'drop_prob', 0) or (module.p if isinstance(module, nn.Dropout) else 0)
-        if share:
+        if share := _drop_share(module):
             raise UserError(
                 f'cache_features: backbone.{name} drops {share:g} at random, which cached features would hide; set '
                 'the drop rates of model.backbone to 0.'
             )
-    if getattr(model.data_preprocessor, 'batch_augments', None) is not None:
-        raise UserError('cache_features: model.data_preprocessor mixes images at random (batch_augments); drop it.')
-    found = random_transforms(cfg.train_dataloader.dataset.get('pipeline', []))
+    for key in ('batch_augments', 'blending'):
+        if getattr(model.data_preprocessor, key, None) is not None:
+            raise UserError(f'cache_features: model.data_preprocessor mixes samples at random ({key}); drop it.')
+    steps = [step for pipeline in pipelines(cfg.train_dataloader.dataset) for step in pipeline]
+    if any(_samples_many(step) for step in steps):
+        raise UserError('cache_features is for one clip a sample; the training pipeline gives several.')
+    found = random_transforms(steps)
     if found and views is None:
         raise UserError(f'cache_features: {found[0]} of the training pipeline is random; {HOW}.')
+
+
+def _samples_many(step: Any) -> bool:
+    name = str(step.get('type')).rpartition('.')[2] if isinstance(step, Mapping) else ''
+    return name in MANY or (name == 'SampleFrames' and step.get('num_clips', 1) > 1)
 
 
 def cached_dataset(
@@ -121,7 +147,7 @@ def _one_pass(
             feats = model.extract_feat(data['inputs'])
             values = pooled(feats[0] if isinstance(feats[-1], dict) else feats)
             if len(values) != len(data['data_samples']):
-                raise UserError('cache_features is for one clip a sample; the pipeline samples several (num_clips).')
+                raise UserError('cache_features is for one clip a sample; the pipeline gives several.')
             features.append(values.float().cpu())
             samples += [s.cpu() for s in data['data_samples']]
     model.train(training)

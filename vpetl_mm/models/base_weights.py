@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmengine.logging import print_log
 from torch import nn
 
 from ..errors import UserError, unknown
@@ -57,18 +59,24 @@ def base_state(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
         weights = _named(Weights(source.state), backbone, base.get('convert'), record)
     except UserError as error:
         raise UserError(f'{file}: {error}') from error
+    for remark in weights.remarks:
+        print_log(f'{file}: {remark}.', 'current', 30)
     state, wanted = weights.tensors, backbone.state_dict()
     # buffers follow from the settings, such as the window's size, and are left out of some files
     derived = {k for k, _ in backbone.named_buffers() if k not in state}
     wrong = [k for k, v in wanted.items() if k not in derived and (k not in state or state[k].shape != v.shape)]
     wrong += [k for k in state if k not in wanted]
     if wrong:
-        raise UserError(_mismatch(file, state, wanted, wrong[0]))
+        again = '' if record is None else ' A converted file fits one size of window; convert it again with --config.'
+        raise UserError(_mismatch(file, state, wanted, wrong[0]) + again)
+    infinite = next((k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
+    if infinite:
+        raise UserError(f'{file}: {infinite} holds numbers that are not finite; no run can use them.')
     return state
 
 
 def _check_sha256(base: dict[str, Any], record: Record | None) -> None:
-    wanted = base.get('sha256')
+    wanted = str(base.get('sha256') or '').lower()
     if wanted and wanted not in (file_sha256(base['file']), record and record.source['sha256']):
         raise UserError(f'it is not the file that the config names: its SHA-256 is not {wanted}.')
 
@@ -88,7 +96,13 @@ def _named(weights: Weights, backbone: nn.Module, convert: str | None, record: R
     else:
         names, fit = plain_names, fit_plain
     names(weights)
+    weights.heads = weights.heads or (record.heads if record else None)
+    before = weights['pos_embed'].shape if 'pos_embed' in weights else None
     fit(weights, backbone)
+    if record and record.config and before and 'pos_embed' in weights and weights['pos_embed'].shape != before:
+        raise UserError(
+            f'it was converted for the image size of {record.config}; convert the original again for this one.'
+        )
     return weights
 
 
@@ -110,9 +124,10 @@ def how_to_get(base: dict[str, Any]) -> str:
     command = 'tools/convert_checkpoint.py'
     if file.suffix == '.safetensors':
         return f'download {base["url"]}, then: {command} DOWNLOADED {file}'
+    converted = file.with_suffix('.safetensors')
     return (
-        f'download {base["url"]} to {file}, which is read as it is, or convert it once ({command} DOWNLOADED '
-        f'{file.with_suffix(".safetensors")}) and name the result with --cfg-options model.base.file=...'
+        f'download {base["url"]} to {file}, which is read as it is; or convert it, {command} {file} {converted}, and '
+        f'train with --cfg-options model.base.file={converted}'
     )
 
 

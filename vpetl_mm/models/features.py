@@ -22,7 +22,7 @@ class Features(NamedTuple):
 def pooled(features: Any) -> Tensor:
     """What a head needs of a backbone's output: the last stage, positions averaged, (B, d) or (B, d, T, 1, 1)."""
     last = features[-1] if isinstance(features, (tuple, list)) else features
-    return last.mean((3, 4), keepdim=True) if last.ndim == 5 else last
+    return last.float().mean((3, 4), keepdim=True) if last.ndim == 5 else last
 
 
 class FeaturePreprocessor(BaseDataPreprocessor):

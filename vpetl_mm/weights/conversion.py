@@ -83,9 +83,9 @@ def convert(src: str, dst: str, options: Options, say: Callable[[str], None] = l
         raise UserError(f'{src}: {error}') from error
     say(f'hashing {src}')
     about = dict(file=Path(src).name, sha256=file_sha256(src), bytes=os.path.getsize(src))
-    keys = weights.fates(PREFIX) | {k: dict(dropped='beside the weights') for k in source.beside}
+    keys = {k: dict(dropped='beside the weights') for k in source.beside} | weights.fates(PREFIX)
     made = {PREFIX + k: v for k, v in weights.made.items()}
-    record = Record(name, KINDS[name].host, about, keys, made, options.config)
+    record = Record(name, KINDS[name].host, about, keys, made, options.config, weights.heads)
     tensors = {PREFIX + k: v for k, v in weights.tensors.items()}
     say(f'writing {dst}')
     write_converted(Path(dst), tensors, record)
@@ -94,8 +94,15 @@ def convert(src: str, dst: str, options: Options, say: Callable[[str], None] = l
 
 def check_paths(src: Path, dst: Path, force: bool) -> None:
     """Raise :class:`UserError` for a source that is none or a target that cannot be one."""
+    try:
+        _check_paths(src, dst, force)
+    except OSError as error:
+        raise UserError(f'{error.filename or dst}: {error.strerror or error}.') from error
+
+
+def _check_paths(src: Path, dst: Path, force: bool) -> None:
     if not src.is_file():
-        raise UserError(f'{src} is a folder.' if src.is_dir() else f'{src} does not exist.')
+        raise UserError(f'{src} is a folder.' if src.is_dir() else f'{src} does not exist or is no file.')
     if dst.suffix != '.safetensors':
         raise UserError(f'{dst} must end in .safetensors: that is what is written.')
     if dst.exists() and os.path.samefile(src, dst):
@@ -136,6 +143,8 @@ def _translated(
         if host_of(backbone) != kind.host:
             raise UserError(f'the backbone of the config is {host_of(backbone)}, and this is for {kind.host}.')
         kind.fit(weights, backbone)
+        if weights.remarks:
+            raise UserError(f'{weights.remarks[0]}.')
         check_complete(weights, backbone)
     except UserError as error:
         raise UserError(f'as {name} ({kind.about}), {error}') from error

@@ -30,6 +30,7 @@ class Record:
         keys: a key of the source -> ``to`` and ``how``, or ``dropped`` and why.
         made: a tensor that the source has not -> what its values are.
         config: the config that it was fitted to, or None.
+        heads: of the attention, where the source says how many.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Record:
     keys: dict[str, dict[str, Any]]
     made: dict[str, str] = field(default_factory=dict)
     config: str | None = None
+    heads: int | None = None
     format: int = FORMAT
 
 
@@ -52,7 +54,7 @@ def write_converted(file: Path, tensors: Mapping[str, Tensor], record: Record) -
     Raises:
         UserError: when the disk does not take it.
     """
-    partial = file.with_name(f'{file.name}.{os.getpid()}.partial')
+    partial = file.with_name(f'{file.name}.partial')
     # its own memory each: a slice or a transposed view cannot be stored
     whole = {k: v.contiguous().clone() for k, v in tensors.items()}
     try:

@@ -11,7 +11,7 @@ from torch import nn
 from ..errors import UserError, unknown
 from .swin import fit_swin, fit_swin2d, openmmlab_names, swin_names
 from .tensors import StateDict, Weights
-from .vit import fit_image, fit_video, google_names, timm_names, videomae_names
+from .vit import dinov2_names, fit_image, fit_video, google_names, miil_names, timm_names, videomae_names
 
 SWIN, VIDEO, IMAGE = 'mmaction.SwinTransformer3D', 'mmaction.VisionTransformer', 'mmpretrain.VisionTransformer'
 
@@ -41,8 +41,8 @@ KINDS = {
     'mmaction_videomae': Kind("a video ViT in mmaction2's naming", VIDEO, openmmlab_names, fit_video),
     'mae': Kind('an image ViT of MAE', IMAGE, timm_names, fit_image),
     'mocov3': Kind('an image ViT of MoCo v3, the base encoder', IMAGE, timm_names, fit_image),
-    'dinov2': Kind("an image ViT in timm's naming with LayerScale, such as DINOv2's", IMAGE, timm_names, fit_image),
-    'miil': Kind("an image ViT in timm's naming without a bias in qkv, such as miil's", IMAGE, timm_names, fit_image),
+    'dinov2': Kind("an image ViT in timm's naming with LayerScale, such as DINOv2's", IMAGE, dinov2_names, fit_image),
+    'miil': Kind("an image ViT in timm's naming without a bias in qkv, such as miil's", IMAGE, miil_names, fit_image),
     'timm_vit': Kind("an image ViT in timm's naming, as MAE's encoder is too", IMAGE, timm_names, fit_image),
     'mmpretrain_vit': Kind("an image ViT in mmpretrain's naming", IMAGE, openmmlab_names, fit_image),
     'google_vit': Kind('an original image ViT of JAX', IMAGE, google_names, fit_image),

@@ -13,6 +13,8 @@ Config = dict[str, Any]
 # of Video Swin; a 2D file is inflated to these
 FRAMES, WINDOW = 2, (8, 7, 7)
 TABLE = 'attn.relative_position_bias_table'
+# width -> heads, where the published ViTs' are not 64 wide: ViT-H, VideoMAE's ViT-g
+HEADS = {1280: 16, 1408: 16}
 
 
 def swin3d(weights: Weights, state: StateDict) -> Config:
@@ -116,8 +118,8 @@ INFERRED = {
 
 
 def _heads(width: int) -> int:
-    """Heads are in no tensor of a ViT; they are 64 wide in every published one."""
-    return width // 64 if width % 64 == 0 else 1
+    """Heads are in no tensor of a ViT: those of the published ones of this width, else 64 wide where that goes."""
+    return HEADS.get(width, width // 64 if width % 64 == 0 else 1)
 
 
 def _square(number: int) -> bool:

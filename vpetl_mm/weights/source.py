@@ -64,9 +64,9 @@ def read_source(file: str | Path, trust_pickle: bool = False) -> Source:
     if not path.is_file():
         raise UserError(f'{path} is a folder.' if path.is_dir() else f'{path} does not exist.')
     try:
-        if path.suffix == '.safetensors':
+        if path.suffix.lower() == '.safetensors':
             source = _safetensors(path)
-        elif path.suffix == '.npz':
+        elif path.suffix.lower() == '.npz':
             source = _npz(path)
         else:
             source = _unwrapped(_torch(path, trust_pickle))
@@ -75,8 +75,20 @@ def read_source(file: str | Path, trust_pickle: bool = False) -> Source:
     except Exception as error:
         raise UserError(_refusal(path, error)) from error
     if not source.state:
-        raise UserError(f'{path} holds no weights.')
+        beside = f'; it has {", ".join(source.beside[:5])}' if source.beside else ''
+        raise UserError(f'{path} holds no weights at its top or in {", ".join(INSIDE)}{beside}.')
+    _check_sizes(path, source.state)
     return source
+
+
+def _check_sizes(path: Path, state: StateDict) -> None:
+    """Refuse what is no number in the file: a few bytes can stand for tensors that fill the memory."""
+    for key, tensor in state.items():
+        if tensor.is_meta:
+            raise UserError(f'{path}: {key} has a shape and no values (it was saved from the meta device).')
+        size = tensor.numel() * tensor.element_size()
+        if size > LARGE and size > 100 * path.stat().st_size:
+            raise UserError(f'{path}: {key} would take {size:,} bytes, and the file has {path.stat().st_size:,}.')
 
 
 def _safetensors(path: Path) -> Source:
@@ -135,5 +147,5 @@ def _refusal(path: Path, error: Exception) -> str:
         return f'{path} needs a package that is not installed: {error.name}.'
     known = {'.safetensors': 'a .safetensors file', '.npz': 'an .npz archive of numbers'}
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    first = f' ({first.rstrip(".")})' if 'eights only load failed' not in first else ''
-    return f'{path} cannot be read as {known.get(path.suffix, "a file of torch.save")}; is it whole?{first}'
+    first = '' if 'eights only load failed' in first or first.isdecimal() else f' ({first.rstrip(".")})'
+    return f'{path} cannot be read as {known.get(path.suffix.lower(), "a file of torch.save")}; is it whole?{first}'

@@ -26,6 +26,8 @@ def _lines(conversion: Conversion, dst: str, forced: bool) -> Iterator[str]:
     yield f'kind        {record.kind}: {KINDS[record.kind].about} ({how})'
     yield f'host        {record.host}' + (f', as in {record.config}' if record.config else '')
     numbers = sum(t.numel() for t in tensors.values())
+    if record.heads:
+        yield f'heads       {record.heads}'
     yield f'converted   {len(tensors)} tensors, {numbers:,} parameters, float32'
     changed = Counter(change for k in record.keys.values() for change in k.get('how', '').split('; ')[1:])
     for change, count in changed.most_common():
@@ -47,4 +49,4 @@ def _lines(conversion: Conversion, dst: str, forced: bool) -> Iterator[str]:
         options = ', '.join(f'{k}={v!r}' for k, v in conversion.backbone.items())
         yield f'    backbone=dict({options}),'
         if record.kind != 'google_vit' and 'VisionTransformer' in record.host:
-            yield '    (num_heads is in no tensor: heads are taken to be 64 wide, as in the published ViTs)'
+            yield '    num_heads IS A GUESS: it is in no tensor, and every number of heads would load. Check it.'

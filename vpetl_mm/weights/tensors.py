@@ -38,6 +38,8 @@ class Weights:
         """A name that the file has not -> what its values are."""
         self.heads: int | None = None
         """How many the attention has, where the file says so."""
+        self.remarks: list[str] = []
+        """What was done that may not be meant."""
         self.theirs: Callable[[str], str] = str
         """The authors' name of one of the host's names."""
 

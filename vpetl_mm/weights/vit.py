@@ -19,7 +19,8 @@ WRAPPERS = ('module.', 'base_encoder.', 'backbone.', 'encoder.', 'cls_backbone.'
 HEADS = r'(cls_head|head|fc|pre_logits|head_dist|neck|data_preprocessor)\.'
 PRETRAINING = {
     HEADS: 'head',
-    r'decoder|encoder_to_decoder\.|mask_token$': "pre-training's decoder",
+    r'decoder|encoder_to_decoder\.': "pre-training's decoder",
+    r'mask_token$': "pre-training's mask token",
     r'momentum_encoder\.': 'momentum encoder',
     r'predictor\.': "pre-training's predictor",
 }
@@ -83,6 +84,20 @@ GOOGLE = Names(
 def timm_names(weights: Weights) -> None:
     """An image ViT in timm's naming (ImageNet-21k, MAE, MoCo v3, DINOv2), for mmpretrain's VisionTransformer."""
     _plain(weights, IMAGE)
+
+
+def dinov2_names(weights: Weights) -> None:
+    """An image ViT in timm's naming that has LayerScale."""
+    timm_names(weights)
+    if not any('.gamma1.' in name for name in weights):
+        raise UserError('it has no LayerScale (ls1.gamma).')
+
+
+def miil_names(weights: Weights) -> None:
+    """An image ViT in timm's naming that has no bias in qkv."""
+    timm_names(weights)
+    if any(name.endswith('.qkv.bias') for name in weights):
+        raise UserError('it has a bias in qkv.')
 
 
 def videomae_names(weights: Weights) -> None:
@@ -158,6 +173,10 @@ def fit_image(weights: Weights, backbone: nn.Module) -> None:
     own = backbone.state_dict()
     for there, here in (('ln1', 'ln2'), ('ln2', 'ln1')):
         if f'{there}.weight' in weights and f'{there}.weight' not in own and f'{here}.weight' not in weights:
+            what = 'behind the mean of the patches' if there == 'ln2' else 'of the tokens'
+            weights.remarks.append(
+                f'its last norm is one {what}, and the backbone, of out_type={backbone.out_type!r}, has another'
+            )
             weights.rename(_exchange(there, here))
     if 'pos_embed' in weights:
         resized = _resized(weights['pos_embed'], backbone)
