@@ -40,13 +40,15 @@ def work(args) -> None:
         raise UserError('Give one NAME, or "check" and a NAME.')
     name = args.name[-1]
     check_name(name)
-    out = Path(args.out or f'data/{name}')
+    out = Path(args.out or f'data/{name}').expanduser()
+    if out.exists() and not out.is_dir():
+        raise UserError(f'--out {out} is a file, not a folder.')
     if len(args.name) == 2:
         check_data(args, name, out)
         return
     if not args.src:
         raise UserError(f'Say with --src where the files of {name} are.')
-    if args.short_side and not args.reencode:
+    if args.short_side is not None and not args.reencode:
         raise UserError('--short-side is the size of the copies that --reencode makes: add it.')
     prepare(
         Request(
@@ -59,7 +61,7 @@ def work(args) -> None:
             split=args.split,
             classes=Path(args.classes).expanduser() if args.classes else None,
             sha256=args.sha256,
-            short_side=(args.short_side or 256) if args.reencode else None,
+            short_side=(256 if args.short_side is None else args.short_side) if args.reencode else None,
             workers=args.workers,
         )
     )

@@ -132,3 +132,27 @@ def test_a_video_in_train_and_test_is_refused(refused, tmp_path):
     src = small(tmp_path / 'src')
     put(src / 'testTrainMulti_7030_splits/wave_test_split1.txt', 'w0.avi 1 \nw0.avi 2 \n')
     assert 'wave/w0.avi is in both trainval and test' in refused('hmdb51', '--src', src)
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (lambda src: (src / 'testTrainMulti_7030_splits/clap_test_split1.txt').unlink(), 'clap has no list'),
+        (
+            lambda src: put(src / 'testTrainMulti_7030_splits/clap_test_split1.txt', '\n'),
+            'clap_test_split1.txt is empty',
+        ),
+        (lambda src: (shutil.rmtree(src / 'wave'), put(src / 'wave.rar', b'junk')), 'wave.rar is not unpacked'),
+    ],
+)
+def test_half_of_a_class_is_refused_as_its_labels_would_shift(refused, tmp_path, change, said):
+    src = small(tmp_path / 'src')
+    change(src)
+    assert said in refused('hmdb51', '--src', src)
+
+
+def test_more_lists_than_classes(refused, tmp_path):
+    src = small(tmp_path / 'src')
+    for n in range(50):
+        put(src / f'testTrainMulti_7030_splits/x{n}_test_split1.txt', 'a.avi 1\n')
+    assert 'has 52 *_test_split1.txt lists' in refused('hmdb51', '--src', src)

@@ -128,7 +128,7 @@ def test_the_config_that_is_printed_builds(here, tmp_path, capsys, name, suffix)
     text = capsys.readouterr().out.partition('lines in it:\n')[2]
     cfg = Config.fromfile(put(here / f'configs/mine/{name}.py', text))
     assert (cfg.model.get('cls_head') or cfg.model.head).num_classes == 2
-    for loader, part in (('train_dataloader', 'trainval'), ('test_dataloader', 'test')):
+    for loader, part in (('train_dataloader', 'train'), ('val_dataloader', 'val'), ('test_dataloader', 'test')):
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             data = DATASETS.build(cfg[loader].dataset)
         assert len(data) == len(lines(here / f'data/{name}/{part}.txt'))
@@ -188,3 +188,30 @@ def test_two_names_of_a_file_in_train_and_test(refused, tmp_path):
     put(tmp_path / 'src/train.csv', 'a.mp4,0\nb.mp4,1\n')
     put(tmp_path / 'src/test.csv', './b.mp4,1\n')
     assert 'b.mp4 is in both train and test' in refused('mine', '--src', tmp_path / 'src')
+
+
+@pytest.mark.parametrize('slip', ['-1', 'x', '1.0'])
+def test_a_slip_among_indices_does_not_renumber_the_classes(refused, tmp_path, slip):
+    listed = ''.join(f'{n}.mp4,{n % 12}\n' for n in range(48)) + f'48.mp4,{slip}\n'
+    for n in range(49):
+        put(tmp_path / f'src/{n}.mp4')
+    put(tmp_path / 'src/train.csv', listed)
+    assert 'train.csv, line 49' in refused('mine', '--src', tmp_path / 'src')
+
+
+def test_folders_named_with_capitals_are_the_lists_too(here, tmp_path):
+    for part, name in (('Train', 'a'), ('Train', 'b'), ('Test', 'a'), ('Test', 'b')):
+        for n in range(3):
+            put(tmp_path / f'src/{part}/{name}/{n}.mp4')
+    assert call('mine', '--src', tmp_path / 'src') == 0
+    assert lines(here / 'data/mine/classes.txt') == ['a', 'b'] and len(lines(here / 'data/mine/test.txt')) == 6
+
+
+def test_two_a_class_are_too_few_to_spare_one(refused, tmp_path):
+    src = folders(tmp_path / 'src', count=2)
+    assert 'each needs three' in refused('mine', '--src', src)
+
+
+def test_out_is_a_file(refused, here, tmp_path):
+    put(here / 'taken')
+    assert 'taken is a file' in refused('mine', '--src', folders(tmp_path / 'src'), '--out', 'taken')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -261,3 +262,15 @@ def test_only_a_whole_copy_with_its_tag_is_finished(source, tmp_path):
     assert not is_finished(tmp_path / 'none.mp4', 'tag') and not is_finished(tmp_path, 'tag')
     for share in (0.5, 0.9, 0.999):
         assert not is_finished(cut(tmp_path / 'copy.mp4', tmp_path / 'cut.mp4', share), 'tag')
+
+
+def test_a_full_disk_is_no_damage_of_the_videos(source, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    paths = sorted(files(source))
+    with monkeypatch.context() as context:
+        context.setattr('vpetl_mm.preparation.reencode.make_copy', full)
+        with pytest.raises(UserError, match=r'takes no more files \(No space left on device\)'):
+            reencode(paths, source, tmp_path / 'out', 64, 1)
+    assert all(reencode(paths, source, tmp_path / 'out', 64, 1))

@@ -43,5 +43,5 @@ def test_classes_of_the_same_size_and_other_seeds_have_draws_of_their_own():
 def test_what_leaves_nothing_is_refused():
     with pytest.raises(UserError, match='leaves nothing to train on'):
         hold_out(SAMPLES[:1], 0.5, 0)
-    with pytest.raises(UserError, match='No class has two samples'):
+    with pytest.raises(UserError, match='No class has a sample to spare'):
         hold_out_per_class(SAMPLES[-1:], 0.5, 0)

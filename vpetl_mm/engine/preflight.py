@@ -58,7 +58,8 @@ def _data(cfg: Config, loader: str) -> Iterator[str]:
         return
     if dataset.get('ann_file') and not (root / dataset['ann_file']).is_file():
         yield f'annotation list {root / dataset["ann_file"]}: {how}'
-    for kind, folder in (dataset.get('data_prefix') or {}).items():
+    prefix = dataset.get('data_prefix') or {}
+    for kind, folder in (dict(image=prefix) if isinstance(prefix, str) else prefix).items():
         if folder and not (root / folder).is_dir():
             yield f'{kind} folder {root / folder}: {how}'
 

@@ -75,7 +75,7 @@ def read_prepared(out: Path) -> Prepared:
         raise UserError(f'{out} has no dataset.json; prepare it first: tools/prepare_data.py {out.name} --src DIR')
     about = read_json(out / 'dataset.json', dict)
     if about.get('kind') not in (*INSPECT, 'array') or not isinstance(about.get('counts'), dict):
-        raise UserError(f'{out}/dataset.json does not say the kind and the counts of the data; prepare it again.')
+        raise UserError(f'{out}/dataset.json does not say what the data is; move {out} away and prepare it again.')
     if about['kind'] != 'array' and not (out / str(about.get('media'))).is_dir():
         raise UserError(f'The files of the data, {out / str(about.get("media"))}, are not there; prepare it again.')
     names = [name for name in LISTS if name in about['counts']]

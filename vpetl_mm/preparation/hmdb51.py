@@ -29,8 +29,13 @@ def read(src: Path, place: Place, request: Request) -> Found:
     split = request.split or 1
     files = _list_files(src, place, split)
     lists: Lists = {'trainval': [], 'test': []}
+    if len(files) > OFFICIAL['classes']:
+        raise UserError(f'{src} has {len(files)} *_test_split{split}.txt lists, and HMDB51 has 51 classes.')
     for label, name in enumerate(files):
-        for part, sample in _samples(files[name], name, label):
+        samples = _samples(files[name], name, label)
+        if not samples:
+            raise UserError(f'{files[name]} is empty; get {ALL_LISTS} from {HOMEPAGE}')
+        for part, sample in samples:
             lists[part].append(sample)
     root = _videos(src, place, list(files))
     return Found('video', list(files), lists, root, official=OFFICIAL, split=split)
@@ -77,15 +82,30 @@ def _videos(src: Path, place: Place, classes: list[str]) -> Path:
         rars = [n for n in names if n.endswith('.rar') and n.removesuffix('.rar') in wanted]
         archives = max(archives, (rars, folder), key=lambda x: len(x[0]))
         whole = whole or next((folder / n for n in names if n == ALL_VIDEOS), None)
+    for found, folder in (archives, folders):
+        _check_listed(folder, wanted if found else set())
     if len(archives[0]) > len(folders[0]):
         return _unpack_classes([archives[1] / n for n in archives[0]], place)
     if folders[0]:
+        if packed := sorted({n.removesuffix('.rar') for n in archives[0]} - set(folders[0])):
+            raise UserError(
+                f'{archives[1] / packed[0]}.rar is not unpacked, and other classes are; unpack it as well.'
+            )
         return folders[1]
     inner = place.building / 'whole'
     if whole and src != inner:
         unpack(whole, place.new('whole'), lambda name: name)
         return _videos(inner, place, classes)
     raise UserError(f'{src} has neither class folders such as {classes[0]}, nor {classes[0]}.rar, nor {ALL_VIDEOS}.')
+
+
+def _check_listed(folder: Path, wanted: set[str]) -> None:
+    """Refuse a class beside the ``wanted`` ones that no list names: every label behind it would be another."""
+    for path in sorted(folder.iterdir()) if wanted else ():
+        name = path.name.removesuffix('.rar')
+        archive = path.suffix == '.rar' and path.name not in (ALL_VIDEOS, ALL_LISTS)
+        if name not in wanted and (archive or (path.is_dir() and any(path.glob('*.avi')))):
+            raise UserError(f'{path} has no list {name}_test_split*.txt; get {ALL_LISTS} from {HOMEPAGE}')
 
 
 def _unpack_classes(archives: list[Path], place: Place) -> Path:

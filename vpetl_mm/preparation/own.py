@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,8 @@ def _named(request: Request) -> list[str] | None:
 def _from_folders(src: Path, place: Place, request: Request) -> Found:
     if (place.out / 'dataset.json').resolve().is_relative_to(src.resolve()):
         raise UserError(f'--out {place.out} lies in --src {src}, whose folders are classes; choose another.')
-    parts = _parts(lambda name: [src / name], Path.is_dir)
+    folders = {p.name.casefold(): p for p in sorted(src.iterdir(), reverse=True)}
+    parts = _parts(lambda name: [folders.get(name, src / name)], Path.is_dir)
     named = {path.name for path in parts.values()}
     parts = {part: path for part, path in parts.items() if any(p.is_dir() for p in path.iterdir())}
     if 'train' not in parts and named:
@@ -111,6 +113,8 @@ def _labelled(rows: Rows, names: list[str] | None, src: Path) -> tuple[dict[str,
     """
     said = {r.label for part in rows.values() for r in part}
     numbers = all(label.isascii() and label.isdigit() for label in said) and not said <= set(names or ())
+    if not numbers and not names:
+        _check_names(rows)
     if numbers:
         count = len(names) if names else max(int(label) for label in said) + 1
         if count > 100_000:
@@ -129,6 +133,19 @@ def _labelled(rows: Rows, names: list[str] | None, src: Path) -> tuple[dict[str,
     key = (lambda label: str(int(label))) if numbers else str
     lists = {p: [Sample(r.path, index_of(labels, key(r.label), r.where)) for r in part] for p, part in rows.items()}
     return lists, classes
+
+
+def _check_names(rows: Rows) -> None:
+    """Refuse class names some of which are numbers: one slip in a list of indices would renumber every class."""
+    number = re.compile(r'[+-]?\d+(\.\d*)?', re.ASCII)
+    found = [row for part in rows.values() for row in part]
+    numeric = [row for row in found if number.fullmatch(row.label)]
+    other = [row for row in found if not row.label.isdigit()]
+    if numeric and other and not os.path.isdir(found[0].where):
+        raise UserError(
+            f'{other[0].where}: the label {tellable(repr(other[0].label))} is no index from 0, and other labels are '
+            'numbers; --classes FILE names the classes where they are names.'
+        )
 
 
 def _relative(rows: Rows, folder: Path) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from rich.filesize import decimal
 
@@ -19,6 +22,11 @@ from .workers import Failed, each
 
 PARTIAL = '.partial'  # the folder below the target of what is being written
 SECONDS = 1800  # for one video
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the target's fault, not the video's
+
+
+class _NoRoom(NamedTuple):
+    reason: str
 
 
 def copy_names(paths: Sequence[str]) -> dict[str, str]:
@@ -51,13 +59,18 @@ def _check(paths: Sequence[str], source: Path, target: Path, short_side: int) ->
             raise UserError(f'The video {tellable(path)!r} does not lie in the folder of the videos, {source}.')
 
 
-def _job(source: Path, target: Path, short_side: int, job: tuple[str, str]) -> bool:
-    """Make one copy unless it is there; whether it was made."""
+def _job(source: Path, target: Path, short_side: int, job: tuple[str, str]) -> bool | _NoRoom:
+    """Make one copy unless it is there; whether it was made, or that the target takes no more."""
     path, name = job
     tag = tag_of(source / path, short_side)
     if is_finished(target / name, tag):
         return False
-    make_copy(source / path, target / name, target / PARTIAL, short_side, tag)
+    try:
+        make_copy(source / path, target / name, target / PARTIAL, short_side, tag)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            return _NoRoom(os.strerror(error.errno))
+        raise
     return True
 
 
@@ -98,7 +111,7 @@ def reencode(paths: Sequence[str], source: Path, target: Path, short_side: int, 
         the copies' paths, relative to ``target``, in the order of ``paths``; '' for a video that failed.
 
     Raises:
-        UserError: for a setting or a path that cannot be, or when no video can be decoded.
+        UserError: for a setting or a path that cannot be, when no video can be decoded, or when the disk is full.
     """
     source, target = Path(source), Path(target)
     _check(paths, source, target, short_side)
@@ -114,6 +127,8 @@ def reencode(paths: Sequence[str], source: Path, target: Path, short_side: int, 
     with progress('Re-encoding', len(names)) as advance:
         for (path, _), result in each(task, names.items(), workers, SECONDS):
             advance(1)
+            if isinstance(result, _NoRoom):
+                raise UserError(f'{target} takes no more files ({result.reason}); the same command then goes on.')
             if isinstance(result, Failed):
                 failed[path] = result.reason
             else:

@@ -47,5 +47,8 @@ def hold_out_per_class(samples: list[Sample], fraction: float, seed: int) -> Par
         drawn = sorted(held_out_indices(len(indices), fraction, [seed, label]))[: len(indices) - 1]
         out |= {indices[i] for i in drawn}
     if not out:
-        raise UserError('No class has two samples, so that none can be held out.')
+        raise UserError(
+            'No class has a sample to spare for validation or testing: each needs three, or give lists of your own '
+            '(train.csv, val.csv, test.csv).'
+        )
     return _parts(samples, out)

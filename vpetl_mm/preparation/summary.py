@@ -21,8 +21,10 @@ _base_ = '../swin_bapat_ssv2_b128.py'
 _mine = dict(
     data_prefix=dict(video='{out}/{media}'), num_classes={classes}, metainfo=dict(classes='{out}/classes.txt')
 )
-train_dataloader = dict(dataset=dict(ann_file='{out}/trainval.txt', **_mine))
-val_dataloader = dict(dataset=dict(ann_file='{out}/trainval.txt', **_mine))
+holdout = None  # val.txt is what it validates on
+default_hooks = dict(checkpoint=dict(save_best='acc/top1'))
+train_dataloader = dict(dataset=dict(ann_file='{out}/train.txt', **_mine))
+val_dataloader = dict(dataset=dict(ann_file='{out}/val.txt', **_mine))
 test_dataloader = dict(dataset=dict(ann_file='{out}/test.txt', **_mine))
 model = dict(cls_head=dict(num_classes={classes}))
 """
@@ -31,10 +33,10 @@ _base_ = '../vit_bapat_food101_b64_in21k.py'
 _mine = dict(
     _delete_=True, type='PETLImageList', data_root='{out}', data_prefix='{media}', classes='{out}/classes.txt'
 )
-train_dataloader = dict(dataset=dict(ann_file='trainval.txt', pipeline=_base_.train_pipeline, **_mine))
-val_dataloader = dict(
-    dataset=dict(ann_file='trainval.txt', held_out=True, pipeline=_base_.test_pipeline, **_mine)
-)
+holdout = None  # val.txt is what it validates on
+default_hooks = dict(checkpoint=dict(save_best='acc/top1'))
+train_dataloader = dict(dataset=dict(ann_file='train.txt', pipeline=_base_.train_pipeline, **_mine))
+val_dataloader = dict(dataset=dict(ann_file='val.txt', pipeline=_base_.test_pipeline, **_mine))
 test_dataloader = dict(dataset=dict(ann_file='test.txt', pipeline=_base_.test_pipeline, **_mine))
 model = dict(head=dict(num_classes={classes}))
 """
