@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
+from small_experiment import REPO, write_config
 
 from vpetl_mm import UserError
 from vpetl_mm.engine.experiment import test as run_test
@@ -262,7 +262,6 @@ def test_what_is_wrong_is_said_before_anything_is_written(ready, tmp_path, wrong
 
 
 def test_a_holdout_is_validated_on_and_the_best_epoch_kept(clips, tmp_path):
-    from conftest import write_config
 
     from vpetl_mm.engine.experiment import Options, prepare
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_config
+from small_experiment import write_config
 from test_images import digits, run  # noqa: F401  fixtures
 
 from vpetl_mm import UserError, build_model

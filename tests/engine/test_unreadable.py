@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import write_config
+from small_experiment import write_config
 
 from vpetl_mm import UserError
 from vpetl_mm.engine.experiment import Options, prepare, train

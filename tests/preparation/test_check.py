@@ -288,7 +288,7 @@ def test_crashes_and_hangs_end_nothing(out, tmp_path, monkeypatch):
     [
         (lambda out: (out / 'dataset.json').unlink(), 'has no dataset.json; prepare it first'),
         (lambda out: (out / 'dataset.json').write_text('{'), 'truncated or no JSON'),
-        (lambda out: (out / 'dataset.json').write_text('{}'), 'does not say the kind'),
+        (lambda out: (out / 'dataset.json').write_text('{}'), 'does not say what the data is'),
         (lambda out: (out / 'train.txt').unlink(), r'train\.txt cannot be read'),
         (lambda out: (out / 'classes.txt').unlink(), r'classes\.txt cannot be read'),
         (lambda out: shutil.rmtree(out / 'videos'), 'videos, are not there'),

@@ -120,7 +120,7 @@ def _torch(path: Path, trust_pickle: bool) -> Any:
 def _unwrapped(content: Any) -> Source:
     beside: list[str] = []
     meta = content.get('meta') if isinstance(content, dict) else None
-    if isinstance(meta, dict) and 'adapter_format' in meta:
+    if isinstance(meta, dict) and 'adapter_format' in meta and not _has_backbone(content.get('state_dict') or {}):
         raise UserError('it is an adapter of this project, which holds no backbone.')
     for key in INSIDE:
         if isinstance(content, dict) and isinstance(content.get(key), (dict, nn.Module)):
@@ -132,6 +132,11 @@ def _unwrapped(content: Any) -> Source:
         return Source({})
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     return Source(tensors, (*beside, *(str(k) for k in content if k not in tensors)))
+
+
+def _has_backbone(state: dict[str, Any]) -> bool:
+    """Whether an adapter holds weights of the backbone itself, as that of a fully tuned model does."""
+    return any(key.startswith('backbone.') and '.deltas.' not in key for key in state)
 
 
 def _refusal(path: Path, error: Exception) -> str:
