@@ -262,7 +262,6 @@ def test_what_is_wrong_is_said_before_anything_is_written(ready, tmp_path, wrong
 
 
 def test_a_holdout_is_validated_on_and_the_best_epoch_kept(clips, tmp_path):
-
     from vpetl_mm.engine.experiment import Options, prepare
 
     extra = """
