@@ -11,8 +11,9 @@ from small_experiment import write_config
 from test_images import digits, run  # noqa: F401  fixtures
 
 from vpetl_mm import UserError, build_model
+from vpetl_mm.datasets.feature_dataset import FeatureDataset
 from vpetl_mm.engine.experiment import Options, prepare, train
-from vpetl_mm.engine.feature_cache import check_cache, random_transforms, views_of
+from vpetl_mm.engine.feature_cache import check_cache, is_fixed, random_transforms, views_of
 
 FLIP = dict(type='torchvision/RandomHorizontalFlip', p=0.5)
 
@@ -94,14 +95,14 @@ def test_views_of_a_random_pipeline_differ_and_take_turns(fc, monkeypatch):
     assert seen['images'] == 3 * 256 + 64
     dataset = runner.train_loop.dataloader.dataset
     assert len(dataset.views) == 3 and dataset.view == 3 % 3, 'the fourth epoch sees the first view'
-    a, b, c = dataset.views
+    a, b, c = (features for features, _ in dataset.views)
     same = [(x == y).all(1).float().mean().item() for x, y in ((a, b), (b, c), (a, c))]
     assert all(0.3 < s < 0.7 for s in same), 'half of the images are flipped alike'
 
 
 def test_the_views_are_those_of_the_seed(fc):
     runners = [train(random_config(fc, str(k), cache_features=dict(views=1))) for k in range(2)]
-    a, b = (r.train_loop.dataloader.dataset.views[0] for r in runners)
+    a, b = (r.train_loop.dataloader.dataset.views[0][0] for r in runners)
     assert torch.equal(a, b)
 
 
@@ -168,6 +169,21 @@ def test_what_is_random():
     assert random_transforms([dict(video[0], test_mode=True), *video[1:]]) == []
     assert random_transforms([dict(type='torchvision/Resize', size=8), FLIP]) == ['torchvision/RandomHorizontalFlip']
     assert random_transforms([dict(type='MyOwn')]) == ['MyOwn'], 'what is not known may be random'
+
+
+def test_validation_on_several_clips_a_sample_is_not_cached():
+    clip = [dict(type='SampleFrames', clip_len=8, test_mode=True), dict(type='DecordDecode')]
+    assert is_fixed(dict(pipeline=clip)) and is_fixed(dict(dataset=dict(pipeline=clip)))
+    assert not is_fixed(dict(pipeline=[dict(clip[0], num_clips=4), clip[1]]))
+    assert not is_fixed(dict(pipeline=[*clip, dict(type='ThreeCrop', crop_size=8)]))
+    assert not is_fixed(dict(datasets=[dict(pipeline=clip), dict(pipeline=[*clip, FLIP])]))
+
+
+def test_each_view_has_its_own_labels():
+    a, b = (torch.full((2, 3), v) for v in (1.0, 2.0))
+    data = FeatureDataset([(a, ['cat', 'dog']), (b, ['cat', 'cow'])])
+    data.view = 1
+    assert len(data) == 2 and data[1]['data_samples'] == 'cow' and torch.equal(data[1]['features'], b[1])
 
 
 def test_a_video_swins_head_on_cached_clips(clips, tmp_path):

@@ -13,25 +13,22 @@ from trees import REPO, call, lines
 from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.experiment import test as run_test
 
-TINY_IMAGE = """
-_arch = dict(_delete_=True, embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
-model.update(base=None, backbone=dict(arch=_arch))
-model['head'].update(in_channels=32)
+SHORT = """
 train_dataloader.update(batch_size=4, num_workers=0)
 val_dataloader.update(batch_size=4, num_workers=0)
 test_dataloader.update(batch_size=4, num_workers=0)
 train_cfg = dict(max_epochs=1)
 param_scheduler = []
 """
+TINY_IMAGE = """
+_arch = dict(_delete_=True, embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+model.update(base=None, backbone=dict(arch=_arch))
+model['head'].update(in_channels=32)
+"""
 TINY_VIDEO = """
 _arch = dict(_delete_=True, embed_dims=16, depths=[1, 1], num_heads=[1, 2])
 model.update(base=None, backbone=dict(arch=_arch, out_indices=(1,)))
 model['cls_head'].update(in_channels=32)
-train_dataloader.update(batch_size=4, num_workers=0)
-val_dataloader.update(batch_size=4, num_workers=0)
-test_dataloader.update(batch_size=4, num_workers=0)
-train_cfg = dict(max_epochs=1)
-param_scheduler = []
 """
 
 
@@ -57,7 +54,7 @@ def test_the_printed_config_trains_validates_and_tests(here, tmp_path, capsys, m
     assert call('mine', '--src', tmp_path / 'src') == 0
     printed = capsys.readouterr().out.partition('with these lines in it:\n\n')[2]
     text = printed.replace("_base_ = '..", f"_base_ = '{REPO}/configs")
-    (here / 'mine.py').write_text(text + tiny)
+    (here / 'mine.py').write_text(text + tiny + SHORT)
     cfg = prepare(here / 'mine.py', Options(str(tmp_path / 'run')))
     runner = train(cfg)
     sizes = [len(lines(here / f'data/mine/{part}.txt')) for part in ('train', 'val', 'test')]

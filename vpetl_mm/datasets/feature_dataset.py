@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,17 +13,18 @@ class FeatureDataset(Dataset):
     """Cached samples, ``dict(features=Tensor, data_samples=...)`` each.
 
     Args:
-        views: the features [N, ...] of each view.
-        samples: what the pipeline packed beside the image or clip, N of them.
+        views: of each view the features [N, ...] and what the pipeline packed beside the image or clip, N of
+            them; a video that cannot be read is replaced by another, of another label, in each view.
     """
 
-    def __init__(self, views: Sequence[Tensor], samples: Sequence[Any]) -> None:
-        self.views, self.samples, self.view = list(views), list(samples), 0
+    def __init__(self, views: Iterable[tuple[Tensor, Sequence[Any]]]) -> None:
+        self.views, self.view = list(views), 0
 
     def __len__(self) -> int:
         """Samples, views not counted."""
-        return len(self.samples)
+        return len(self.views[0][1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The sample as the view in turn, ``view``, shows it."""
-        return dict(features=self.views[self.view][index], data_samples=self.samples[index])
+        features, samples = self.views[self.view]
+        return dict(features=features[index], data_samples=samples[index])

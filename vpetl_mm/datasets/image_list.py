@@ -10,9 +10,10 @@ from mmpretrain.datasets import BaseDataset
 
 from ..errors import UserError
 from .holdout import Holdout
+from .readable import ReadableImages
 
 
-class PETLImageList(Holdout, BaseDataset):
+class PETLImageList(ReadableImages, Holdout, BaseDataset):
     """Images and labels from a text file of ``path label`` lines, ``dict(img_path=str, gt_label=int)`` each.
 
     Args:
@@ -52,11 +53,3 @@ class PETLImageList(Holdout, BaseDataset):
         if not 0 <= int(label) < self.num_classes:
             raise UserError(f'{where}: label {label} is outside the classes 0 to {self.num_classes - 1}.')
         return dict(img_path=str(Path(self.img_prefix or '', path.strip())), gt_label=int(label))
-
-    def prepare_data(self, idx: int) -> Any:
-        """The sample after the pipeline."""
-        try:
-            return super().prepare_data(idx)
-        except OSError as error:  # what Pillow raises on a broken image
-            path = self.get_data_info(idx)['img_path']
-            raise UserError(f'The image {path} cannot be decoded ({error}).') from error

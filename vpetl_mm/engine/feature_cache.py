@@ -96,7 +96,7 @@ def check_cache(cfg: Config, model: nn.Module) -> None:
         if getattr(model.data_preprocessor, key, None) is not None:
             raise UserError(f'cache_features: model.data_preprocessor mixes samples at random ({key}); drop it.')
     steps = [step for pipeline in pipelines(cfg.train_dataloader.dataset) for step in pipeline]
-    if any(_samples_many(step) for step in steps):
+    if any(map(_samples_many, steps)):
         raise UserError('cache_features is for one clip a sample; the training pipeline gives several.')
     found = random_transforms(steps)
     if found and views is None:
@@ -106,6 +106,12 @@ def check_cache(cfg: Config, model: nn.Module) -> None:
 def _samples_many(step: Any) -> bool:
     name = str(step.get('type')).rpartition('.')[2] if isinstance(step, Mapping) else ''
     return name in MANY or (name == 'SampleFrames' and step.get('num_clips', 1) > 1)
+
+
+def is_fixed(dataset: Any) -> bool:
+    """Whether a data set's config gives the same one image or clip of a sample at each call."""
+    steps = [step for pipeline in pipelines(dataset) for step in pipeline]
+    return not random_transforms(steps) and not any(map(_samples_many, steps))
 
 
 def cached_dataset(
@@ -119,8 +125,7 @@ def cached_dataset(
         views: passes through the pipeline, each with a seed of its own.
         context: makes the context to compute in, for its precision. Defaults to none, float32.
     """
-    passes = [_one_pass(runner, loader, view, views, context) for view in range(views)]
-    return FeatureDataset([features for features, _ in passes], passes[0][1])
+    return FeatureDataset(_one_pass(runner, loader, view, views, context) for view in range(views))
 
 
 def _one_pass(

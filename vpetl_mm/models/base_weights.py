@@ -12,9 +12,9 @@ from torch import nn
 from ..errors import UserError, unknown
 from ..petl import host_of
 from ..weights.converted import Record, record_of
-from ..weights.kinds import KINDS
+from ..weights.kinds import FITS, KINDS
 from ..weights.source import file_sha256, read_source, read_weights
-from ..weights.swin import FITS, fit_plain, plain_names
+from ..weights.swin import fit_plain, plain_names
 from ..weights.tensors import StateDict, Weights
 
 __all__ = ['base_state', 'check_base', 'file_sha256', 'how_to_get', 'load_base', 'read_weights']

@@ -52,9 +52,9 @@ def read_json(path: Path, kind: type) -> Any:
     """
     try:
         content = json.loads(read_text(path))
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise UserError(f'{path} is truncated or no JSON ({error}).') from error
     if not isinstance(content, kind):
         raise UserError(f'{path} should hold a JSON {kind.__name__}, and holds a {type(content).__name__}.')

@@ -48,6 +48,9 @@ KINDS = {
     'google_vit': Kind('an original image ViT of JAX', IMAGE, google_names, fit_image),
 }
 
+# how a converted file, in its host's naming, fits a backbone of other sizes
+FITS = {kind.host: kind.fit for kind in KINDS.values() if kind.names is openmmlab_names}
+
 
 def kind_of(name: str) -> Kind:
     """The kind called ``name``; a :class:`UserError` lists what there is."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .tensors import Weights
-from .vit import HEADS, fit_image, fit_video
+from .vit import HEADS
 
 PATCH = 'patch_embed.proj.weight'
 
@@ -81,11 +81,3 @@ def _inflated(name: str, table: Tensor, window: tuple[int, int, int]) -> Tensor:
     if (side, side) != size:
         plane = F.interpolate(plane, size, mode='bicubic', align_corners=False)
     return plane.reshape(heads, -1).T.repeat(2 * window[0] - 1, 1)
-
-
-# how a converted file, in its host's naming, fits a backbone of other sizes
-FITS = {
-    'mmaction.SwinTransformer3D': fit_swin,
-    'mmaction.VisionTransformer': fit_video,
-    'mmpretrain.VisionTransformer': fit_image,
-}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -11,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from ...datasets.feature_dataset import FeatureDataset
 from ...models.features import FeaturePreprocessor
-from ..feature_cache import cached_dataset, pipelines, random_transforms
+from ..feature_cache import cached_dataset, is_fixed
 
 
 class FeatureCacheHook(Hook):
@@ -35,16 +34,13 @@ class FeatureCacheHook(Hook):
         train = cached_dataset(runner, loop.dataloader, self.views, lambda: runner.optim_wrapper.optim_context(model))
         loop.dataloader = self._loader(runner, 'train_dataloader', train)
         said = f'{self.views} view(s) of {len(train):,} training samples'
-        if runner.cfg.get('val_dataloader') and self._fixed(runner.cfg.val_dataloader.dataset):
+        if runner.cfg.get('val_dataloader') and is_fixed(runner.cfg.val_dataloader.dataset):
             validation = cached_dataset(runner, runner.val_loop.dataloader, 1)
             runner.val_loop.dataloader = self._loader(runner, 'val_dataloader', validation)
             said += f' and {len(validation):,} validation samples'
         model.data_preprocessor = FeaturePreprocessor(model.data_preprocessor).to(next(model.parameters()).device)
-        size = sum(v.numel() * v.element_size() for v in train.views) / 2**20
+        size = sum(f.numel() * f.element_size() for f, _ in train.views) / 2**20
         runner.logger.info(f'Features of {said}: {size:,.1f} MiB, computed in {time.monotonic() - started:.0f} s')
-
-    def _fixed(self, dataset: Any) -> bool:
-        return not any(map(random_transforms, pipelines(dataset)))
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Turn to the epoch's view."""
