@@ -4,13 +4,16 @@ from .adapt_mlp import AdaptMLP
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
 from .layout import LAYOUTS, Layout, host_of, layout_of
+from .linear_adapter import LinearAdapter
 from .lora import LoRA
+from .merge import merge
 from .patt import PATT
 from .plan import Plan, check_petl
 from .prefix import Prefix
 from .prompt import Prompt
+from .sparse import Sparse
 
-DELTAS = (PATT, AdaptMLP, LoRA, Prefix, Prompt)
+DELTAS = (PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse)
 
 __all__ = [
     'DELTAS',
@@ -20,13 +23,16 @@ __all__ = [
     'Delta',
     'ExtraTokens',
     'Layout',
+    'LinearAdapter',
     'LoRA',
     'Plan',
     'Prefix',
     'Prompt',
     'Site',
+    'Sparse',
     'check_petl',
     'extra_tokens',
     'host_of',
     'layout_of',
+    'merge',
 ]

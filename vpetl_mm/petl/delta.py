@@ -91,6 +91,18 @@ class Delta(nn.Module, ABC):
         """What the host sees in place of ``x``; the same, unless a delta puts something in front."""
         return x
 
+    def merge(self, host: nn.Module, biases: Sequence[tuple[nn.Parameter, int]]) -> None:
+        """Add the delta to its host's weights for good, where it is an update of weights.
+
+        Args:
+            host: the module that it sits on.
+            biases: the parameters that make up the bias of the host's output, each with the position it begins at.
+
+        Raises:
+            UserError: where it is none.
+        """
+        raise UserError(f'{type(self).__name__} is no update of weights and cannot be merged into them.')
+
     def _set_scale(self, scale: float, learn_scale: bool) -> None:
         """Hold the strength s as a number, or as a trained scalar that starts there."""
         one_of('learn_scale', learn_scale, (True, False))

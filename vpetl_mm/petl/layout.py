@@ -27,6 +27,7 @@ class Layout:
         block_type: the registered block that has such a method, where the host's own has none.
         passed_by: places whose ``forward`` the host's own attention does not call.
         fused: the places whose output is q, k and v side by side.
+        slot_biases: the attention's biases of q, k and v ('' for none), where they are not their projection's.
     """
 
     places: Mapping[str, str]
@@ -38,6 +39,7 @@ class Layout:
     block_type: str | None = None
     passed_by: tuple[str, ...] = ()
     fused: tuple[str, ...] = ('qkv',)
+    slot_biases: tuple[str, ...] = ()
 
     def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
         """The hosts at ``place``, in the backbone's order; none where the table has no such place."""
@@ -49,6 +51,23 @@ class Layout:
                 slots = 'qkv' if place in self.fused else ''
                 norm = getattr(block, self.norm)
                 yield Site(name, module, place, first.in_features, last.out_features, slots, norm)
+
+    def biases(self, backbone: nn.Module, host: str) -> list[tuple[str, int]]:
+        """The parameters that make up the bias of a linear layer's or norm's output, and where each begins in it.
+
+        Args:
+            backbone: holds the layer.
+            host: the layer's path.
+        """
+        layer = backbone.get_submodule(host)
+        if layer.bias is not None:
+            return [(f'{host}.bias', 0)]
+        owner = host.rpartition('.')[0]
+        if not re.fullmatch(self.places['qkv'], host):
+            return []
+        attention, width = backbone.get_submodule(owner), layer.weight.shape[0] // 3
+        named = ((n, i * width) for i, n in enumerate(self.slot_biases) if n)
+        return [(f'{owner}.{n}', start) for n, start in named if getattr(attention, n, None) is not None]
 
     def blocks(self, backbone: nn.Module) -> Iterator[nn.Module]:
         """The backbone's blocks, in order."""
@@ -135,6 +154,7 @@ LAYOUTS: dict[str, Layout] = {
         branch='mlp_branch',
         block_type='PETLVideoMAEBlock',
         passed_by=('qkv',),
+        slot_biases=('q_bias', '', 'v_bias'),
     ),
     # the image ViT
     'mmpretrain.VisionTransformer': _transformer(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from .delta import Delta, Site, add_to_slots, at_least_one, check_slots, number
@@ -21,6 +23,7 @@ class LoRA(Delta):
         slots: on a fused qkv, which of q, k, v are adapted. Defaults to ``'qv'``; ignored elsewhere.
         rank: at least 1. Defaults to 16.
         alpha: the update is scaled by alpha / rank. Defaults to None, which is ``rank`` (a scale of 1).
+        dropout: on the update's input, in training. Defaults to 0.
         host_slots: the parts of the layer's output, ``'qkv'`` or ``''``; set by the site.
 
     Raises:
@@ -38,12 +41,14 @@ class LoRA(Delta):
         slots: str = 'qv',
         rank: int = 16,
         alpha: float | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         at_least_one('rank', rank)
         self.host_slots = host_slots
         names = check_slots(slots) if host_slots else ['out']
         self.scale = 1.0 if alpha is None else number('alpha', alpha) / rank
+        self.dropout = nn.Dropout(number('dropout', dropout, 0, 1))
         self.A = nn.ModuleDict({n: nn.Linear(in_dim, rank, bias=False) for n in names})
         self.B = nn.ModuleDict({n: nn.Linear(rank, out_dim, bias=False) for n in names})
         self.reset_parameters()
@@ -71,5 +76,20 @@ class LoRA(Delta):
         Returns:
             A tensor of the shape of ``y``.
         """
+        x = self.dropout(x)
         updates = {n: self.B[n](a(x)) * self.scale for n, a in self.A.items()}
         return add_to_slots(y, updates, self.host_slots) if self.host_slots else y + updates['out']
+
+    @torch.no_grad()
+    def merge(self, host: nn.Module, biases: Sequence[tuple[nn.Parameter, int]]) -> None:
+        """Add the low-rank products to the layer's weight for good.
+
+        Args:
+            host: the layer.
+            biases: of the layer, which has no part in it.
+        """
+        for name, a in self.A.items():
+            rows = host.weight
+            if self.host_slots:
+                rows = rows.chunk(len(self.host_slots))[self.host_slots.index(name)]
+            rows += (self.B[name].weight @ a.weight) * self.scale

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -14,7 +14,17 @@ from .delta import Delta, defaults_of
 from .host import attach, attach_branch, detach, reattach
 from .layout import layout_of
 
-PETL_KEYS = ('deltas', 'train', 'attention')
+PETL_KEYS = ('deltas', 'train', 'attention', 'spt')
+
+
+class Tuning(Protocol):
+    """What is tuned beside deltas and ``train`` names, each in its own places: SPT."""
+
+    def attach(self, backbone: nn.Module) -> dict[str, str]:
+        """Put its deltas on ``backbone``; the parameters below it that train -> what they are part of."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the trained weights are worth nothing without."""
 
 
 class Plan:
@@ -27,6 +37,7 @@ class Plan:
         deltas: name -> ``dict(type=..., at=..., **options)``; None drops one.
         train: names of existing weights that are trained as well, such as ``['head']``.
         get_type: finds a delta's class by its type name; raises KeyError for an unknown one.
+        spt: what SPT tunes; None where it does not.
 
     Raises:
         UserError: for a name, position or option that does not exist or matches nothing.
@@ -40,6 +51,7 @@ class Plan:
         deltas: Mapping[str, Mapping[str, Any] | None],
         train: Sequence[str],
         get_type: Callable[[str], type[Delta]],
+        spt: Tuning | None = None,
     ) -> None:
         self.model, self.backbone, self.head = model, backbone, head
         self.layout = layout_of(getattr(model, backbone))
@@ -51,6 +63,8 @@ class Plan:
                 raise UserError(f'petl.deltas.{name}: {name!r} is a train name; give the delta another.')
             if spec is not None:
                 self._attach(name, dict(spec), get_type)
+        if spt is not None:
+            self._attach_spt(spt)
         self.freeze()
 
     def _groups(self) -> dict[str, list[str]]:
@@ -100,6 +114,24 @@ class Plan:
             for block in self.layout.blocks(self._backbone):
                 attach_branch(block, self.layout.branch, 'mlp')
 
+    def _attach_spt(self, spt: Tuning) -> None:
+        owners = {f'{self.backbone}.{n}': label for n, label in spt.attach(self._backbone).items()}
+        for name in {'spt', *owners.values()} & {*self._settings}:
+            raise UserError(f'petl.deltas.{name}: {name!r} is what SPT calls its own; give the delta another name.')
+        for name in owners:
+            if name in self.owners:
+                raise UserError(
+                    f'petl.train {self.owners[name]!r} trains {name}, which petl.spt tunes as well; name it once.'
+                )
+        served = all(getattr(s.host, 'serves_deltas', False) for s in self.layout.sites(self._backbone, 'attn'))
+        if not served and any('qkv' in name for name in owners) and 'qkv' in self.layout.passed_by:
+            raise UserError(
+                "petl.spt: the host's own attention (petl.attention=None) would pass by what it tunes on qkv; leave "
+                f'petl.attention at its default, {self.layout.attention}.'
+            )
+        self._settings['spt'] = spt.settings()
+        self.owners.update(owners)
+
     @property
     def _backbone(self) -> nn.Module:
         return getattr(self.model, self.backbone)
@@ -124,6 +156,11 @@ class Plan:
         """Let gradients flow to what the plan trains and to nothing else."""
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in self.owners)
+
+    def forget(self) -> None:
+        """Train nothing any more: for a model whose deltas have become part of it."""
+        self.owners, self._settings, self.train = {}, {}, []
+        self.freeze()
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """Every delta's type, place and options, defaults written out: what its weights are worth nothing without."""

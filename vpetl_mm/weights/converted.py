@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import UserError
+from .files import write_safetensors
 
 FORMAT = 1
 KEY = 'vpetl_mm'
@@ -54,21 +52,7 @@ def write_converted(file: Path, tensors: Mapping[str, Tensor], record: Record) -
     Raises:
         UserError: when the disk does not take it.
     """
-    partial = file.with_name(f'{file.name}.partial')
-    # its own memory each: a slice or a transposed view cannot be stored
-    whole = {k: v.contiguous().clone() for k, v in tensors.items()}
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        mode = partial.stat().st_mode  # safetensors makes files that nobody else may read
-        save_file(whole, partial, {'format': 'pt', KEY: json.dumps(asdict(record))})
-        partial.chmod(mode)
-        os.replace(partial, file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f'{file} cannot be written: {error}') from error
-    finally:
-        if partial.is_file():
-            partial.unlink()
+    write_safetensors(file, tensors, {'format': 'pt', KEY: json.dumps(asdict(record))})
 
 
 def record_of(metadata: Mapping[str, str]) -> Record | None:

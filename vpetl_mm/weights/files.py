@@ -1,0 +1,41 @@
+"""Writing .safetensors files, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import UserError
+
+
+def write_safetensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors, and their folder where there is none.
+
+    Args:
+        file: ends in .safetensors.
+        tensors: of any device.
+        metadata: text for the file's header.
+
+    Raises:
+        UserError: when the disk does not take it.
+    """
+    partial = file.with_name(f'{file.name}.partial')
+    # its own memory each: a slice or a transposed view cannot be stored
+    whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors makes files that nobody else may read
+        save_file(whole, partial, dict(metadata))
+        partial.chmod(mode)
+        os.replace(partial, file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f'{file} cannot be written: {error}') from error
+    finally:
+        if partial.is_file():
+            partial.unlink()
