@@ -10,24 +10,33 @@ from vpetl_mm.engine.experiment import Options, prepare, test
 
 EXAMPLES = """\
   tools/test.py configs/swin_bapat_ssv2_b128.py work_dirs/swin_bapat_ssv2_b128/adapter_epoch_70.pth
-  tools/test.py configs/demo_bapat.py work_dirs/demo_bapat/adapter_epoch_12.pth --dump predictions.csv"""
+  tools/test.py configs/demo_bapat.py work_dirs/demo_bapat/adapter_epoch_12.pth --dump predictions.csv
+  tools/test.py configs/demo_lora.py work_dirs/demo_lora/adapter_epoch_7.pth --merge demo_lora.safetensors"""
 
 
 def main(args) -> None:
     """Test, print the three accuracies, and write the predictions."""
     cfg = prepare(args.config, Options(args.work_dir, None, False, args.launcher, args.cfg_options))
     dump = args.dump or str(Path(cfg.work_dir, 'predictions.csv'))
-    scores = test(cfg, args.checkpoint, dump)
+    scores = test(cfg, args.checkpoint, dump, merged=args.merge)
     if os.environ.get('RANK', '0') != '0':
         return
     print(', '.join(f'{name.removeprefix("acc/")} {value:.2f}' for name, value in scores.items()))
     print(f'predictions: {dump}')
+    if args.merge:
+        print(f'merged: {args.merge}, the plain model that was tested')
 
 
 parser = Parser('Test a checkpoint on the test set: top-1, top-5 and mean class accuracy in percent.', EXAMPLES)
 parser.add_run_options()
 parser.add_argument('checkpoint', help='adapter_*.pth, best_*.pth or epoch_*.pth of the same config')
 parser.add_argument('--dump', help='the CSV file for the predictions (default: predictions.csv in the work dir)')
+parser.add_argument(
+    '--merge',
+    metavar='FILE',
+    help='first add LoRA and SPT-LoRA to the weights for good: test the plain model that is left, and write it as '
+    'FILE, which ends in .safetensors',
+)
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

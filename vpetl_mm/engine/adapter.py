@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models.base_weights import file_sha256
+from ..petl import Delta
+from ..petl.delta import defaults_of
 
 FORMAT = 1
 _sha256_once = cache(file_sha256)
@@ -30,9 +33,12 @@ def frozen_sha256(model: nn.Module) -> str:
 
 
 def adapter_keys(model: nn.Module) -> list[str]:
-    """The keys of an adapter file: what is trained, and the whole head also where it is frozen."""
-    trained = {n for n, p in model.named_parameters() if p.requires_grad}
-    return [k for k in model.state_dict() if k in trained or k.startswith(f'{model.head_name}.')]
+    """The keys of an adapter file: what is trained, the deltas' buffers, and the head also where it is frozen."""
+    kept = {n for n, p in model.named_parameters() if p.requires_grad}
+    for name, module in model.named_modules():
+        if isinstance(module, Delta):
+            kept |= {f'{name}.{key}' for key in module.state_dict()}
+    return [k for k in model.state_dict() if k in kept or k.startswith(f'{model.head_name}.')]
 
 
 def changed_buffers(model: nn.Module) -> list[str]:
@@ -97,9 +103,16 @@ def check_trained(model: nn.Module, file: str | Path) -> dict[str, Any]:
 
 
 def _check_settings(file: str | Path, theirs: dict[str, dict], ours: dict[str, dict]) -> None:
+    if theirs.get('spt', {}).get('choice') != ours.get('spt', {}).get('choice'):
+        raise UserError(
+            f'{file} is for another config: petl.spt.file chooses other parameters than those it was trained with; '
+            'point petl.spt.file at the file of its run.'
+        )
     for name, settings in ours.items():
+        # an option that its version had not yet is at its default
+        defaults = {} if name == 'spt' else defaults_of(MODELS.get(settings['type']))
         for option in sorted({*settings, *theirs.get(name, {})}):
-            there, here = theirs.get(name, {}).get(option), settings.get(option)
+            there, here = theirs.get(name, {}).get(option, defaults.get(option)), settings.get(option)
             if there != here:
                 raise UserError(
                     f'{file} is for another config: petl.deltas.{name}.{option} is {there!r} there and {here!r} here.'

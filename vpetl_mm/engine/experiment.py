@@ -15,8 +15,11 @@ from mmengine.hooks import Hook
 
 from ..config import load_config
 from ..errors import UserError
+from ..petl import merge
+from ..petl.merge import check_mergeable
 from .feature_cache import views_of
 from .hooks import FeatureCacheHook
+from .merged import write_merged
 from .preflight import check_experiment
 from .record import Record, json_safe, write_record
 from .runner import PETLRunner
@@ -130,7 +133,11 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
 
 
 def test(
-    cfg: Config, checkpoint: str | Path, dump: str | None = None, hooks: Sequence[Hook] = ()
+    cfg: Config,
+    checkpoint: str | Path,
+    dump: str | None = None,
+    hooks: Sequence[Hook] = (),
+    merged: str | None = None,
 ) -> dict[str, float]:
     """Test a checkpoint on the test set: ``acc/top1``, ``acc/top5``, ``acc/mean_class`` in percent.
 
@@ -138,16 +145,20 @@ def test(
         cfg: the experiment, prepared. Its work dir gets ``result.json``, a :class:`Record`.
         checkpoint: of the same experiment.
         dump: a CSV file for the predictions.
+        hooks: further hooks of the run.
+        merged: a .safetensors file for the plain model with the deltas in its weights, which is what is tested then.
 
     Raises:
-        UserError: when an input is missing, or the checkpoint belongs to another config or base.
+        UserError: when an input is missing, the checkpoint belongs to another config or base, or ``merged`` is asked
+            for deltas that are no updates of weights.
     """
     if not Path(checkpoint).is_file():
         raise UserError(f'The checkpoint {checkpoint} does not exist.')
-    folder = Path(dump or '.').absolute().parent
-    if dump and (Path(dump).is_dir() or not (folder.is_dir() or folder == Path(cfg.work_dir).absolute())):
-        raise UserError(f'The predictions cannot be written to {dump}: it is a folder, or in none that exists.')
-    check_experiment(cfg, ('test_dataloader',), checkpoint)
+    for what, file in (('predictions', dump), ('merged model', merged)):
+        _check_place(what, file, cfg.work_dir)
+    model = check_experiment(cfg, ('test_dataloader',), checkpoint)
+    if merged:
+        check_mergeable(model)
     _start_process_group(cfg)
     cfg = _only_test(cfg)
     cfg.test_evaluator.dump = dump
@@ -156,18 +167,36 @@ def test(
     for hook in hooks:
         runner.register_hook(hook)
     content = runner.prepare_test(checkpoint)
+    count = runner.plain_model.plan.count()
+    if merged:
+        merge(runner.plain_model)
     scores = runner.test()
     if runner.rank == 0:
-        _record(runner, checkpoint, content['meta'], scores)
+        _record(runner, checkpoint, content['meta'], scores, count)
+        if merged:
+            write_merged(runner.plain_model, Path(merged), runner.cfg.filename, checkpoint)
     return scores
 
 
-def _record(runner: PETLRunner, checkpoint: str | Path, meta: dict[str, Any], scores: dict[str, float]) -> None:
+def _check_place(what: str, file: str | None, work_dir: str) -> None:
+    folder = Path(file or '.').absolute().parent
+    if file and (Path(file).is_dir() or not (folder.is_dir() or folder == Path(work_dir).absolute())):
+        raise UserError(f'The {what} cannot be written to {file}: it is a folder, or in none that exists.')
+    if file and what == 'merged model' and Path(file).suffix != '.safetensors':
+        raise UserError(f'The {what} is a file that ends in .safetensors, and {file} does not.')
+
+
+def _record(
+    runner: PETLRunner,
+    checkpoint: str | Path,
+    meta: dict[str, Any],
+    scores: dict[str, float],
+    count: dict[str, Any],
+) -> None:
     """Leave ``result.json`` in the work dir, for tables to be made from; an own evaluator may give other scores."""
     names = ('top1', 'top5', 'mean_class')
     if not all(f'acc/{name}' in scores for name in names):
         return
-    count = runner.plain_model.plan.count()
     record = Record(
         config=Path(runner.cfg.filename).stem if runner.cfg.filename else runner.experiment_name,
         seed=meta.get('seed'),

@@ -47,6 +47,12 @@ def _base(cfg: Config) -> Iterator[str]:
         yield f'pre-trained weights {base["file"]}: {how}'
 
 
+def _spt(cfg: Config) -> Iterator[str]:
+    spt = (cfg.model.get('petl') or {}).get('spt') or {}
+    if spt.get('file') and not Path(spt['file']).is_file():
+        yield f'SPT file {spt["file"]}: tools/sensitivity.py {cfg.filename or "CONFIG"} makes it'
+
+
 def _data(cfg: Config, loader: str) -> Iterator[str]:
     if not cfg.get(loader):
         return
@@ -71,7 +77,7 @@ def check_inputs(cfg: Config, loaders: tuple[str, ...]) -> None:
         cfg: the experiment.
         loaders: the data loaders that the run uses, such as ``('train_dataloader',)``.
     """
-    missing = list(_base(cfg))
+    missing = [*_base(cfg), *_spt(cfg)]
     for loader in loaders:
         missing += [m for m in _data(cfg, loader) if m not in missing]
     if missing:
@@ -86,13 +92,16 @@ def check_count(cfg: Config, model: nn.Module) -> None:
         raise UserError(f'expect_params is {expected:,}, and the config trains {count:,} parameters.')
 
 
-def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Path | None = None) -> None:
+def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Path | None = None) -> nn.Module:
     """Find what a run would stumble over, without writing a file: inputs, settings, weights, lists, optimizer.
 
     Args:
         cfg: the experiment.
         loaders: the data loaders that the run uses, the indispensable one first.
         checkpoint: what it tests or continues.
+
+    Returns:
+        The model, on the meta device.
 
     Raises:
         UserError: for the first thing that is wrong; all missing inputs come together.
@@ -108,7 +117,9 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
     check_count(cfg, model)
     if model.base is not None:
         with model.plan.detached():
-            base_state(model.backbone, model.base)
+            state = base_state(model.backbone, model.base)
+            if model.spt is not None:
+                model.spt.check_base(state)
     for loader in loaders:
         if cfg.get(loader):
             with naming(cfg, loader):
@@ -120,6 +131,7 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
         if loaders[0] == 'train_dataloader' and 'optimizer' not in content:
             raise UserError(f'{checkpoint} cannot be resumed from: it is an adapter; resume from an epoch_*.pth.')
     _check_work_dir(Path(cfg.work_dir))
+    return model
 
 
 def _check_training(cfg: Config, model: nn.Module) -> None:

@@ -106,14 +106,18 @@ def _named(weights: Weights, backbone: nn.Module, convert: str | None, record: R
     return weights
 
 
-def load_base(backbone: nn.Module, base: dict[str, Any]) -> None:
+def load_base(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
     """Load pre-trained weights into a plain backbone; every key must match, or it is left unchanged.
+
+    Returns:
+        The tensors that were loaded.
 
     Raises:
         UserError: as :func:`base_state`.
     """
     state = base_state(backbone, base)
     backbone.load_state_dict({**backbone.state_dict(), **state})
+    return state
 
 
 def how_to_get(base: dict[str, Any]) -> str:

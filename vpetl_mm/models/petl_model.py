@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import UserError, unknown
 from ..petl import Delta, Plan, check_petl, layout_of
+from ..spt.tuning import SPT
 from .base_weights import check_base, load_base
 from .features import Features
 
@@ -46,7 +47,7 @@ class PETLModel:
     """Mixed into a host library's model class, in front of it.
 
     Args:
-        petl: ``dict(deltas=..., train=[...], attention=...)``; see docs/configs.md.
+        petl: ``dict(deltas=..., train=[...], attention=..., spt=...)``; see docs/configs.md.
         base: the pre-trained backbone, ``dict(file=..., url=..., sha256=..., convert=...)``; None, which
             must be written out, is a random backbone.
 
@@ -67,7 +68,9 @@ class PETLModel:
         self._refuse_other_weights(named)
         self._check_width()
         self._exchange_attention(petl)
-        self.plan = Plan(self, 'backbone', self.head_name, petl['deltas'], petl['train'], delta_type)
+        spt = SPT.of(petl['spt']) if petl.get('spt') else None
+        self.plan = Plan(self, 'backbone', self.head_name, petl['deltas'], petl['train'], delta_type, spt)
+        self.spt = spt
 
     @property
     def base(self) -> dict[str, Any] | None:
@@ -122,10 +125,13 @@ class PETLModel:
         """Initialise the plain model by its hosts' own rules, load the base, then draw each delta anew."""
         with self.plan.detached():
             super().init_weights()
+            state = None
             if self._base is None:
                 print_log('base=None: the backbone is RANDOM, nothing pre-trained is loaded.', 'current', 30)
             else:
-                load_base(self.backbone, self._base)
+                state = load_base(self.backbone, self._base)
+            if self.spt is not None:
+                self.spt.check_base(state)
         for delta in self.plan.deltas():
             delta.reset_parameters()
         buffers = (('backbone.' + n, b) for n, b in self.backbone.named_buffers() if b.is_floating_point())

@@ -1,0 +1,149 @@
+"""Sensitivity: how much the loss would fall if a parameter were tuned, to first order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .units import Unit, units_of
+
+CONTROLS = ('random', 'shuffled')
+
+
+@dataclass
+class Sensitivity:
+    """The sensitivity of every entry of every unit.
+
+    Args:
+        units: of the backbone.
+        values: (N,), one unit after the other, as in their parameters.
+        batches: how many batches it was measured on.
+        samples: how many samples they held.
+        loss: their mean loss.
+    """
+
+    units: list[Unit]
+    values: np.ndarray
+    batches: int = 0
+    samples: int = 0
+    loss: float = 0.0
+
+    def parts(self) -> list[np.ndarray]:
+        """The values of each unit, flat."""
+        return np.split(self.values, np.cumsum([u.numel for u in self.units])[:-1])
+
+    def control(self, kind: str, seed: int) -> Sensitivity:
+        """What sensitivity is to be compared with: a choice by the same rule that knows nothing of the task.
+
+        Args:
+            kind: ``'random'`` draws every value anew; ``'shuffled'`` deals the units' values out to other units of
+                the same shape, and mixes them inside, so that as much is tuned structurally, elsewhere.
+            seed: of the draw.
+        """
+        rng = np.random.default_rng(seed)
+        if kind == 'random':
+            values = rng.random(len(self.values), dtype=np.float32)
+        else:
+            values = np.concatenate(_shuffled(self.units, self.parts(), rng))
+        return Sensitivity(self.units, values, self.batches, self.samples, self.loss)
+
+
+def _shuffled(units: Sequence[Unit], parts: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for i, unit in enumerate(units):
+        by_shape.setdefault(unit.shape, []).append(i)
+    dealt = list(parts)
+    for members in by_shape.values():
+        for to, source in zip(members, rng.permutation(members), strict=True):
+            dealt[to] = rng.permutation(parts[source])
+    return dealt
+
+
+def measure(
+    model: nn.Module, loader: Iterable[Any], batches: int = 16, advance: Callable[[], None] = lambda: None
+) -> Sensitivity:
+    """Sum over batches of the squared gradient of the batch's mean loss (SPT, Sec. 1; cross-entropy in our heads).
+
+    A gradient is squared, added and freed as soon as it is there, so that beside the weights one number for each of
+    them is held, and what a backward pass needs. Dropout and drop-path are off; a head's BatchNorm takes its batch's
+    statistics, as the first step of training would.
+
+    Args:
+        model: a PETL model, initialised, its backbone plain, on the device to measure on; left without gradients.
+        loader: of training batches, as a Runner's.
+        batches: at most how many to take. Defaults to 16.
+        advance: called after each.
+
+    Raises:
+        UserError: when there is no batch, or a gradient is not finite, naming the parameter.
+    """
+    units = units_of(model.backbone)
+    parameters = dict(model.backbone.named_parameters())
+    held = {unit.param: parameters[unit.param] for unit in units}  # in the order of the units
+    device = next(model.parameters()).device
+    values = torch.zeros(sum(u.numel for u in units), device=device)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    hooks, start = [], 0
+    for parameter in held.values():
+        parameter.requires_grad_(True)
+        part = values[start : start + parameter.numel()].view_as(parameter)
+        hooks.append(parameter.register_post_accumulate_grad_hook(partial(_add_square, part)))
+        start += parameter.numel()
+    _quiet(model)
+    losses, samples = [], 0
+    try:
+        for batch in islice(loader, batches):
+            losses.append(_backward(model, batch))
+            samples += len(batch['data_samples'])
+            _check_finite(units, values, len(losses), losses[-1])
+            advance()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter in held.values():
+            parameter.requires_grad_(False)
+    if not losses:
+        raise UserError('There is no training data to measure sensitivity on: the training loader gives no batch.')
+    return Sensitivity(units, values.cpu().numpy(), len(losses), samples, sum(losses) / len(losses))
+
+
+def _add_square(part: Tensor, parameter: nn.Parameter) -> None:
+    part.addcmul_(parameter.grad, parameter.grad)
+    parameter.grad = None
+
+
+def _quiet(model: nn.Module) -> None:
+    """Nothing drawn at random, and BatchNorm, whose running statistics nobody has gathered yet, by the batch."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+
+
+def _backward(model: nn.Module, batch: Any) -> float:
+    data = model.data_preprocessor(batch, True)
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    return loss.item()
+
+
+def _check_finite(units: Sequence[Unit], values: Tensor, batch: int, loss: float) -> None:
+    """Raise for the first unit, in the order of the model, whose sensitivity is not finite."""
+    if torch.isfinite(values.sum()):
+        return
+    sizes = [u.numel for u in units]
+    for unit, part in zip(units, values.split(sizes), strict=True):
+        if not torch.isfinite(part).all():
+            raise UserError(
+                f'The gradient of backbone.{unit.name} is not finite, or too large to be squared, in batch {batch} '
+                f'(its loss is {loss:g}); look at the pre-trained weights and the data.'
+            )

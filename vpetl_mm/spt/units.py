@@ -1,0 +1,94 @@
+"""What SPT judges as one: weight matrices, q, k and v of a fused projection apart, and vectors."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..petl import Layout, Site, layout_of
+
+MATRICES = ('q', 'k', 'v', 'proj', 'fc1', 'fc2')
+VECTORS = ('norm', 'bias')
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A matrix, or a vector, that is tuned as a whole, in single entries, or not at all.
+
+    Args:
+        param: the parameter below the backbone that holds it.
+        start: the first of its rows in that parameter; not 0 for k and v of a fused projection.
+        shape: (d_out, d_in), or (d,) of a vector.
+        kind: one of ``MATRICES`` and ``VECTORS``.
+        host: the path of the module whose forward uses it.
+        slot: ``'q'``, ``'k'`` or ``'v'`` of a fused parameter, else ``''``.
+        offset: of a bias, the position in the host's output where it begins.
+        place: of the host in the place table; ``''`` for a norm.
+        block: the number of its block from 0; None outside the blocks.
+    """
+
+    param: str
+    shape: tuple[int, ...]
+    kind: str
+    host: str
+    place: str = ''
+    start: int = 0
+    slot: str = ''
+    offset: int = 0
+    block: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Such as ``layers.0.attn.qkv.weight[q]``."""
+        return f'{self.param}[{self.slot}]' if self.slot else self.param
+
+    @property
+    def numel(self) -> int:
+        """How many entries it has."""
+        return math.prod(self.shape)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is a matrix."""
+        return len(self.shape) == 2
+
+
+def units_of(backbone: nn.Module) -> list[Unit]:
+    """The units of a backbone in the order of its parameters.
+
+    The matrices are q, k, v, proj, fc1 and fc2 of each block, the vectors their biases and all norms. Class token,
+    patch and position embeddings, position-bias tables, LayerScale and what lies between stages are none.
+
+    Args:
+        backbone: of a class in the place table, on any device, with or without deltas.
+    """
+    layout = layout_of(backbone)
+    blocks = [name for name, _ in backbone.named_modules() if re.fullmatch(layout.block, name)]
+    found: dict[str, list[Unit]] = {}
+    for place in ('qkv', 'proj', 'fc1', 'fc2'):
+        for site in layout.sites(backbone, place):
+            block = next(i for i, name in enumerate(blocks) if site.name.startswith(f'{name}.'))
+            for unit in _linear(backbone, layout, site, block):
+                found.setdefault(unit.param, []).append(unit)
+    for name, parameter in backbone.named_parameters():
+        if re.fullmatch(layout.groups['norm'], name) and not re.fullmatch(layout.groups['patch_embed'], name):
+            block = next((i for i, b in enumerate(blocks) if name.startswith(f'{b}.')), None)
+            found[name] = [Unit(name, tuple(parameter.shape), 'norm', name.rpartition('.')[0], block=block)]
+    return [unit for name, _ in backbone.named_parameters() for unit in found.get(name, ())]
+
+
+def _linear(backbone: nn.Module, layout: Layout, site: Site, block: int) -> Iterator[Unit]:
+    """The matrices and biases of one linear layer."""
+    slots = site.slots or ('',)
+    width = site.out_dim // len(slots)
+    for i, slot in enumerate(slots):
+        at = dict(host=site.name, place=site.place, start=i * width, slot=slot, block=block)
+        yield Unit(f'{site.name}.weight', (width, site.in_dim), slot or site.place, **at)
+        if site.host.bias is not None:
+            yield Unit(f'{site.name}.bias', (width,), 'bias', offset=i * width, **at)
+    for name, start in layout.biases(backbone, site.name) if site.host.bias is None else ():
+        yield Unit(name, (width,), 'bias', site.name, site.place, offset=start, block=block)
