@@ -19,7 +19,7 @@ class LinearAdapter(Delta):
 
     On a fused qkv each slot has a bottleneck of its own. Parameters of one: 2 d_out r + r + d_out
     (sequential). down is drawn Kaiming-uniform (a = sqrt 5), up and both biases start at zero, so that step 0 is
-    the plain backbone.
+    the plain backbone. On VideoMAE, whose biases of q and v are added behind qkv, y is without them.
 
     Args:
         in_dim: the layer's input width.

@@ -40,11 +40,20 @@ def check_mergeable(model: nn.Module) -> None:
     """Raise :class:`UserError` where a delta of a PETL model, on any device, is no update of weights."""
     for name, host in _hosts(model.backbone).items():
         for delta in host.deltas.values():
-            if type(delta).merge is Delta.merge:
+            if not _is_update(delta):
                 raise UserError(
                     f'{type(delta).__name__} on backbone.{name} is no update of weights and cannot be merged into '
                     'them; LoRA and SPT with structured="LoRA" can.'
                 )
+
+
+def is_mergeable(model: nn.Module) -> bool:
+    """Whether :func:`merge` would take every delta of a PETL model."""
+    return all(map(_is_update, model.plan.deltas()))
+
+
+def _is_update(delta: Delta) -> bool:
+    return type(delta).merge is not Delta.merge
 
 
 def _hosts(backbone: nn.Module) -> dict[str, nn.Module]:
