@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..datasets.demo_clips import make_demo_clips
 from ..engine.experiment import Options, prepare, test, train
 from ..engine.hooks.progress_hook import ProgressHook
+from ..spt.find import Request, find, prepared
 from .tradeoff import draw_tradeoff
 
 CLIPS = dict(source_train=4000, source_test=400, target_train=800, target_val=400, target_test=800)
@@ -29,13 +30,17 @@ METHODS = (
     'adaptformer',
     'patt',
     'bapat',
+    'sptlora',
+    'sptadapter',
     'bapat_random_backbone',
     'one_frame',
 )
 # Table 1's positions, tuned alone behind a random, frozen classification layer
 POSITIONS = ('norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample')
 CONTROLS = ('bapat_random_backbone', 'one_frame')
-ALL = (*METHODS[:-2], 'prefix', 'prompt', *CONTROLS, *POSITIONS)  # Tables 1 and 3 in miniature
+# SPT's places drawn at random, and dealt out to others
+SPT_CONTROLS = ('sptlorarandom', 'sptlorashuffled', 'sptadapterrandom', 'sptadaptershuffled')
+ALL = (*METHODS[:-2], 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)  # Tables 1 and 3 in miniature
 
 
 @dataclass
@@ -121,12 +126,25 @@ class Demo:
         cfg = self._config(name, seed)
         shutil.rmtree(cfg.work_dir, ignore_errors=True)
         started = time.monotonic()
+        if cfg.model.petl.get('spt'):
+            cfg.model.petl.spt.file = self._sensitivity(name, seed, cfg.work_dir)
         hooks = [ProgressHook(self._advance)]
         runner = train(cfg, hooks)
         counts = runner.plain_model.plan.count()
         adapter = Path(cfg.work_dir, f'adapter_epoch_{runner.epoch}.pth')
         scores = test(cfg, adapter, str(Path(cfg.work_dir, 'predictions.csv')), hooks)
         return counts, scores['acc/top1'], time.monotonic() - started, adapter
+
+    def _sensitivity(self, name: str, seed: int, work_dir: str) -> str:
+        """What SPT tunes in this run, as tools/sensitivity.py finds it; the file."""
+        request = Request(
+            str(self.configs / f'demo_{name}.py'),
+            out=str(Path(work_dir, 'spt.safetensors')),
+            cfg_options={'randomness.seed': seed},
+        )
+        cfg, request = prepared(request)
+        find(cfg, request)
+        return request.out
 
     def _pretrain(self) -> Row:
         counts, top1, seconds, weights = self._run('source', 0)
@@ -162,7 +180,7 @@ class Demo:
         table = render(rows)
         (self.work_dir / 'table.json').write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
         (self.work_dir / 'table.md').write_text(f'{table}\n\n{note}\n')
-        drawn = [r for r in rows if r.method not in ('one_frame', *POSITIONS)]
+        drawn = [r for r in rows if r.method not in ('one_frame', *SPT_CONTROLS, *POSITIONS)]
         draw_tradeoff(drawn, self.work_dir / 'tradeoff.png')
         print(f'\n{table}\n\n{note}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
 

@@ -163,6 +163,8 @@ def _check(allocation: Allocation) -> None:
     """Raise ValueError for what tools/sensitivity.py cannot have written."""
     if allocation.structured not in STRUCTURED or type(allocation.rank) is not int or allocation.rank < 1:
         raise ValueError(f'structured is {allocation.structured!r} of rank {allocation.rank!r}')
+    if type(allocation.budget) is not int or not (allocation.base is None or {'file', 'sha256'} <= {*allocation.base}):
+        raise ValueError(f'budget is {allocation.budget!r} and base {allocation.base!r}')
     chosen = {r.name: r for r in allocation.rows if r.choice == SPARSE}
     if set(chosen) != set(allocation.sparse):
         raise ValueError('its indices are of other units than its rows')
@@ -171,6 +173,9 @@ def _check(allocation: Allocation) -> None:
             raise ValueError(f'the indices of {name} are {index.dtype} of shape {tuple(index.shape)}')
         if index[0] < 0 or index[-1] >= np.prod(chosen[name].shape) or not (index[1:] > index[:-1]).all():
             raise ValueError(f'the indices of {name} are not ascending within {chosen[name].shape}')
-    total = sum(r.params for r in allocation.rows)
-    if total > allocation.params or any(r.choice not in (STRUCTURAL, WHOLE, SPARSE, NONE) for r in allocation.rows):
+    dimensions = {STRUCTURAL: (2,), WHOLE: (1,), SPARSE: (1, 2), NONE: (1, 2)}
+    if any(len(r.shape) not in dimensions.get(r.choice, ()) for r in allocation.rows):
+        raise ValueError('a row is tuned in a way that its shape does not allow')
+    rest = allocation.params - sum(r.params for r in allocation.rows)
+    if rest < 0 or (rest > 0) != allocation.class_token:
         raise ValueError('its counts do not add up')

@@ -25,7 +25,7 @@ from ..petl import host_of
 from .allocation import Allocation, rows_of, tensors_sha256, write_allocation
 from .choice import Settings, choose
 from .sensitivity import Sensitivity, measure
-from .tuning import budgets_of
+from .tuning import budgets_of, check_spt
 
 SHORT = {'lora': 'LoRA', 'adapter': 'AdaptMLP'}
 
@@ -111,9 +111,25 @@ def prepared(request: Request) -> tuple[Config, Request]:
         control=request.control or spt.get('control'),
     )
     settings_of(request)
+    if spt and str(out) == spt.get('file'):
+        _check_fits(check_spt(spt), request)
     cfg.work_dir = str(out.parent)
     check_experiment(plain(cfg), ('train_dataloader',))
     return cfg, request
+
+
+def _check_fits(spt: dict[str, Any], request: Request) -> None:
+    """Refuse to write, to where the config reads it, a file that the config would refuse."""
+    asked = dict(structured=SHORT[request.structured], rank=request.rank, control=request.control)
+    wrong = [name for name, value in asked.items() if spt[name] != value]
+    wanted = budgets_of(spt)
+    if wanted and not set(request.budgets) <= set(wanted):
+        wrong.append('budget')
+    if wrong:
+        raise UserError(
+            f'petl.spt.{wrong[0]} of {request.config} is {spt[wrong[0]]!r}, and another was asked for: say '
+            f'--cfg-options model.petl.spt.{wrong[0]}=..., here and in training, or write elsewhere with --out.'
+        )
 
 
 def settings_of(request: Request, class_token: int = 0) -> Settings:

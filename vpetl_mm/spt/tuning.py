@@ -170,7 +170,7 @@ class SPT:
         weights, biases = [], []
         for unit in entries:
             index = self.allocation.sparse.get(unit.name)
-            index = torch.arange(unit.numel, dtype=torch.int32) if index is None else index
+            index = torch.arange(unit.numel, dtype=torch.int32, device='cpu') if index is None else index
             if unit.is_matrix:
                 weights.append(index + unit.start * unit.shape[1])
             elif unit.kind == 'norm' and unit.param.endswith('weight'):
