@@ -8,18 +8,21 @@ from pathlib import Path
 from vpetl_mm.cli import Parser, run
 from vpetl_mm.errors import UserError
 from vpetl_mm.preparation.found import Request
-from vpetl_mm.preparation.prepare import check_name, prepare
+from vpetl_mm.preparation.prepare import prepare
+from vpetl_mm.preparation.sources import check_name
 
 DESCRIPTION = """\
 Prepare a data set for training, and check it.
 
-NAME is ssv2, hmdb51, cifar100, svhn, food101, as downloaded, or a name of your own for a folder per class or lists
-"path label" or "path,label" (train.csv, and val.csv, test.csv where you have them). The result is lists, class
-names, a manifest and links to the files in data/NAME; --src is never changed, and a call may be repeated."""
+NAME is ssv2, hmdb51, cifar100, svhn, food101, as downloaded; or vtab1k, a folder for each task with its lists; or a
+name of your own for a folder per class or lists "path label" or "path,label" (train.csv, and val.csv, test.csv where
+you have them). The result is lists, class names, a manifest and links to the files in data/NAME; --src is never
+changed, and a call may be repeated."""
 EXAMPLES = """\
   tools/prepare_data.py hmdb51 --src ~/downloads/hmdb51              .rar files or class folders, and the lists
   tools/prepare_data.py ssv2 --src ~/ssv2 --reencode --workers 16    small copies that decode fast
   tools/prepare_data.py food101 --src ~/downloads/food-101.tar.gz
+  tools/prepare_data.py vtab1k --src ~/vtab-1k                       its tasks, or those that are there
   tools/prepare_data.py clips --src ~/clips                          a folder per class; test and val are drawn
   tools/prepare_data.py clips --src ~/clips/all.csv --test 0.3 --val 0.1 --seed 1
   tools/prepare_data.py check hmdb51                                 opens every file; writes clean lists"""
@@ -71,9 +74,16 @@ def check_data(args, name: str, out: Path) -> None:
     """Open every file of a prepared data set."""
     from vpetl_mm.preparation.check import check
 
-    if not (out / 'dataset.json').is_file():
+    # VTAB-1k is a data set for each task
+    folders = [out] if (out / 'dataset.json').is_file() else sorted(p.parent for p in out.glob('*/dataset.json'))
+    if not folders:
         raise UserError(f'{out} is not prepared; run tools/prepare_data.py {name} --src DIR first.')
-    if problems := check(out, args.workers, args.min_frames):
+    problems = 0
+    for folder in folders:
+        if len(folders) > 1:
+            print(f'{folder}:')
+        problems += check(folder, args.workers, args.min_frames)
+    if problems:
         raise UserError(f'{out} has {problems:,} problems; the lists *_clean.txt are without them.')
 
 

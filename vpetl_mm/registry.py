@@ -20,6 +20,7 @@ from .datasets.image_arrays import ImageArrays
 from .datasets.image_list import PETLImageList
 from .datasets.petl_video_dataset import PETLVideoDataset
 from .datasets.svhn import SVHN
+from .datasets.vtab1k import VTAB1k
 from .engine.accuracy import PETLAccuracy
 from .engine.console import quiet_before_a_run
 from .engine.hooks import (
@@ -53,7 +54,7 @@ REGISTERED = {
     HOOKS: (AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook, UnreadableVideoHook),
     OPTIM_WRAPPERS: (AutocastOptimWrapper,),
     OPTIM_WRAPPER_CONSTRUCTORS: (PETLOptimWrapperConstructor,),
-    DATASETS: (PETLVideoDataset, PETLCIFAR100, PETLFood101, SVHN, ImageArrays, PETLImageList),
+    DATASETS: (PETLVideoDataset, PETLCIFAR100, PETLFood101, SVHN, ImageArrays, PETLImageList, VTAB1k),
     DATA_SAMPLERS: (WholeStepsBatchSampler,),
     METRICS: (PETLAccuracy,),
     FUNCTIONS: (seed_worker,),

@@ -11,7 +11,7 @@ from trees import REAL, call, lines, put, snapshot, ssv2
 
 from vpetl_mm import UserError
 from vpetl_mm.datasets.petl_video_dataset import PETLVideoDataset
-from vpetl_mm.preparation import prepare
+from vpetl_mm.preparation import prepare, sources
 
 CLIPS = REAL / 'clips'
 
@@ -156,6 +156,6 @@ def test_help_teaches(capsys):
 
 def test_own_names_may_be_anything_else():
     for name in ('ucf101', 'my-clips_2', 'k400', 'hmdb51_mine'):
-        prepare.check_name(name)
+        sources.check_name(name)
     with pytest.raises(UserError):
-        prepare.check_name('cifar10')
+        sources.check_name('cifar10')

@@ -19,7 +19,8 @@ from .problems import KINDS, Judge, Line, Lists, Problem, of_counts, of_parts
 from .progress import progress
 from .workers import Failed, each
 
-LISTS = ('trainval', 'train', 'val', 'test')
+# VTAB-1k's have other names
+LISTS = ('trainval', 'train', 'train800', 'val', 'val200', 'test')
 INSPECT = {'video': inspect_video, 'image': inspect_image}
 SECONDS = 60  # for one file
 
@@ -140,14 +141,15 @@ def _judge(data: Prepared, workers: int, min_frames: int) -> tuple[list[Problem]
         known = {name: _index_all(data, name) for name in data.lists}
         findings = [{k: v for name in group for k, v in known[name].items()} for group, _ in groups]
     else:
-        groups = [(data.judged('train', 'val', 'test'), 'train'), (data.judged('trainval', 'test'), 'trainval')]
+        parts = [name for name in LISTS if name != 'trainval']
+        groups = [(data.judged(*parts), 'train'), (data.judged('trainval', 'test'), 'trainval')]
         findings = [_open_all(data, workers)] * len(groups)
     problems: list[Problem] = []
     clean: dict[str, list[str]] = {}
     for (group, first), found in zip(groups, findings, strict=True):
         judge = Judge(group, found, len(data.classes), min_frames)
         # trainval repeats what train and val say
-        problems += judge.problems if first != 'trainval' or 'train' not in data.lists else []
+        problems += judge.problems if first != 'trainval' or not {'train', 'train800'} & {*data.lists} else []
         clean = {name: judge.clean(name) for name in group} | clean
     problems += of_parts(data.lists)
     problems += of_counts(data.lists, data.about.get('official') or {}, data.classes)

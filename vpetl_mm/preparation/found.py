@@ -16,6 +16,7 @@ VIDEO_SUFFIXES = frozenset(
 IMAGE_SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 KINDS = {'video': VIDEO_SUFFIXES, 'image': IMAGE_SUFFIXES}
 MEDIA = {'video': 'videos', 'image': 'images'}  # the folder below --out
+PARTS = ('trainval', 'train', 'val', 'test')
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Found:
         official: the published counts that are known, of 'trainval', 'test' and 'classes'.
         split: HMDB51's.
         own: not an official data set, so that parts are drawn class by class.
+        files: which lists are written, and each one's file without ``.txt``.
+        media: the folder below --out that the lists' paths are relative to; '' is that of the kind.
     """
 
     kind: str
@@ -72,6 +75,8 @@ class Found:
     official: dict[str, int] = field(default_factory=dict)
     split: int | None = None
     own: bool = False
+    files: dict[str, str] = field(default_factory=lambda: {part: part for part in PARTS})
+    media: str = ''
 
     def locate(self, name: str) -> Path:
         """Where a file of the media, or of an array's files, is now."""

@@ -14,8 +14,6 @@ from typing import Any
 from ..errors import UserError
 
 STATE = 'dataset.json'
-# what a check of earlier lists has left; it says nothing about new ones
-CHECKED = ('trainval_clean.txt', 'train_clean.txt', 'val_clean.txt', 'test_clean.txt', 'check.json')
 RECIPE, MOVES = 'recipe.json', 'moves.json'
 
 

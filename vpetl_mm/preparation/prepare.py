@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from . import cifar100, food101, hmdb51, own, ssv2, svhn
+from . import own, vtab1k
 from .found import MEDIA, Found, Request
 from .lists import Lists, Sample, check_apart, check_path, tellable, without_repeats, write_list
 from .manifest import sizes, write_manifest
-from .place import CHECKED, STATE, Place, opened, to_json
+from .place import STATE, Place, opened, to_json
 from .progress import warn
+from .sources import SOURCES, check_request
 from .split import GIVEN, PER_CLASS, WHOLE, hold_out, hold_out_per_class
-from .summary import show
+from .summary import show, show_tasks
 
-SOURCES: dict[str, Callable[[Path, Place, Request], Found]] = {
-    'ssv2': ssv2.read,
-    'hmdb51': hmdb51.read,
-    'cifar100': cifar100.read,
-    'svhn': svhn.read,
-    'food101': food101.read,
-}
-PARTS = ('trainval', 'train', 'val', 'test')
 TEST_SHARE = 0.2
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that is no folder's, or that is nearly a known one.
-
-    Raises:
-        UserError: with the known name.
-    """
-    near = difflib.get_close_matches(name.casefold(), SOURCES, n=1, cutoff=0.75)
-    if name not in SOURCES and near:
-        raise UserError(
-            f'Unknown data set {name!r}; did you mean {near[0]!r}? A name for your own data must differ more from '
-            f'{", ".join(SOURCES)}.'
-        )
-    if not re.fullmatch(r'[A-Za-z0-9][\w.-]*', name, re.ASCII) or name == 'check':
-        raise UserError(f'{name!r} is no name for a data set; letters, digits, "_", "-" and "." are.')
 
 
 def prepare(request: Request) -> None:
@@ -55,77 +31,78 @@ def prepare(request: Request) -> None:
     Raises:
         UserError: for anything the user can mend, such as a wrong folder, a missing list or a damaged archive.
     """
-    _check_request(request)
+    check_request(request)
     source = Path(os.path.abspath(request.src))
-    recipe = dict(name=request.name, source=str(source), split=request.split, short_side=request.short_side)
     try:
         if not source.exists():
             raise UserError(f'--src {tellable(source)} does not exist.')
-        # the real folder, as what is built beside it must be on the same disk
-        with opened(request.out.resolve(), recipe) as place:
-            found = SOURCES.get(request.name, own.read)(source, place, request)
-            state = _build(found, place, request)
+        if request.name == vtab1k.NAME:
+            show_tasks(request, _prepare_tasks(source, request))
+            return
+        read = SOURCES.get(request.name, own.read)
+        state = _prepare(lambda place: _checked(read(source, place, request), request), source, request)
     except OSError as error:
         where = f'{tellable(error.filename)}: ' if error.filename else ''
         raise UserError(f'{where}{error.strerror or error}.') from error
     show(request, state)
 
 
-def _check_request(request: Request) -> None:
-    check_name(request.name)
-    for option, share in (('--val', request.val), ('--test', request.test)):
-        if share is not None and not 0 < share < 1:
-            raise UserError(f'{option} must lie between 0 and 1, got {share}.')
-    if request.seed < 0:
-        raise UserError(f'--seed must be at least 0, got {request.seed}.')
-    if request.workers < 1:
-        raise UserError(f'--workers must be at least 1, got {request.workers}.')
-    if request.short_side is not None and request.short_side < 16:
-        raise UserError(f'--short-side must be at least 16 pixels, got {request.short_side}.')
-    if request.split and request.name != 'hmdb51':
-        raise UserError(f'--split is for hmdb51, and this is {request.name}.')
-    if request.short_side and request.name in ('cifar100', 'svhn', 'food101'):
-        raise UserError(f'--reencode is for videos, and {request.name} has images.')
-    for option, value in (('--classes', request.classes), ('--test', request.test)):
-        if value is not None and request.name in SOURCES:
-            raise UserError(f'{option} is for data of your own; the classes and lists of {request.name} are fixed.')
+def _prepare(read: Callable[[Place], Found], source: Path, request: Request) -> dict[str, Any]:
+    recipe = dict(name=request.name, source=str(source), split=request.split, short_side=request.short_side)
+    # the real folder, as what is built beside it must be on the same disk
+    with opened(request.out.resolve(), recipe) as place:
+        return _build(read(place), place, request)
+
+
+def _prepare_tasks(source: Path, request: Request) -> dict[str, dict[str, Any]]:
+    """Each task of VTAB-1k as a data set of its own in a folder of ``request.out``; the state of each.
+
+    All lists are read before the first of them is prepared: a mistake in one leaves everything as it was.
+    """
+    requests = {
+        task: replace(request, name=f'{request.name}/{task}', src=source / task, out=request.out / task)
+        for task in vtab1k.tasks(source)
+    }
+    founds = {task: _checked(vtab1k.read(one.src, task), one) for task, one in requests.items()}
+    return {task: _prepare(lambda _, task=task: founds[task], one.src, one) for task, one in requests.items()}
 
 
 def _build(found: Found, place: Place, request: Request) -> dict[str, Any]:
     """Write everything beside its place and put it there; the state that ``dataset.json`` tells."""
-    _check_lists(found, request)
-    media = {} if found.root is None else {MEDIA[found.kind]: found.root}
-    place.check({**media, **found.others, **dict.fromkeys((*_files(), STATE), place.building)})
+    media = {} if found.root is None or found.media else {MEDIA[found.kind]: found.root}
+    place.check({**media, **found.others, **dict.fromkeys((*_files(found), STATE), place.building)})
     files, missing = _look(found, request)
     if request.short_side:
         files = _reencode(found, files, place, request)
         media = {MEDIA[found.kind]: found.root}
     lists, rule = _parts(found, request)
     items = {**media, **found.others}
-    for name in PARTS:
-        write_list(place.new(f'{name}.txt'), lists[name])
+    for name, file in found.files.items():
+        write_list(place.new(f'{file}.txt'), lists[name])
     place.new('classes.txt').write_text('\n'.join(found.classes) + '\n', encoding='utf-8')
     write_manifest(place.new('manifest.csv'), files, found.locate, request.sha256, request.workers)
     if missing:
         place.new('missing.txt').write_text('\n'.join(missing) + '\n', encoding='utf-8')
-    items |= {name: place.new(name) for name in _files() if place.new(name).exists()}
+    items |= {name: place.new(name) for name in _files(found) if place.new(name).exists()}
     state = _state(found, lists, rule, len(missing), place, request)
     state['made'] = [n for n in (*items, STATE) if n in place.made or not (place.out / n).exists()]
     place.new(STATE).write_text(to_json(state), encoding='utf-8')
-    changed = any(_differ(place.out / f'{n}.txt', place.new(f'{n}.txt')) for n in PARTS)
-    place.install({**items, STATE: place.new(STATE)}, CHECKED if changed else ())
+    changed = any(_differ(place.out / f'{n}.txt', place.new(f'{n}.txt')) for n in found.files.values())
+    stale = ('check.json', *(f'{file}_clean.txt' for file in found.files.values())) if changed else ()
+    place.install({**items, STATE: place.new(STATE)}, stale)
     return state
 
 
-def _files() -> tuple[str, ...]:
-    return (*(f'{name}.txt' for name in PARTS), 'classes.txt', 'manifest.csv', 'missing.txt', 'unreadable.txt')
+def _files(found: Found) -> tuple[str, ...]:
+    lists = (f'{file}.txt' for file in found.files.values())
+    return (*lists, 'classes.txt', 'manifest.csv', 'missing.txt', 'unreadable.txt')
 
 
 def _differ(one: Path, other: Path) -> bool:
     return not one.is_file() or one.read_bytes() != other.read_bytes()
 
 
-def _check_lists(found: Found, request: Request) -> None:
+def _checked(found: Found, request: Request) -> Found:
     """Each file once, in one list, under a name that a list can hold; counts other than the official are told."""
     if found.kind != 'array':
         for name, samples in found.lists.items():
@@ -140,6 +117,7 @@ def _check_lists(found: Found, request: Request) -> None:
         if counts[name] != official:
             what = 'classes' if name == 'classes' else f'samples in the {name} list'
             warn(f'{request.name} has {counts[name]:,} {what}; officially it has {official:,}.')
+    return found
 
 
 def _look(found: Found, request: Request) -> tuple[dict[str, int], list[str]]:
@@ -219,13 +197,13 @@ def _state(found: Found, lists: Lists, rule: str, missing: int, place: Place, re
     state: dict[str, Any] = dict(
         name=request.name,
         kind=found.kind,
-        media=MEDIA.get(found.kind, '.'),
+        media=found.media or MEDIA.get(found.kind, '.'),
         source=place.recipe['source'],
-        counts={name: len(lists[name]) for name in PARTS},
+        counts={file: len(lists[name]) for name, file in found.files.items()},
         classes=len(found.classes),
-        classes_in={name: len({s.label for s in lists[name]}) for name in PARTS},
+        classes_in={file: len({s.label for s in lists[name]}) for name, file in found.files.items()},
         val=dict(**drawn, rule=rule),
-        official=found.official,
+        official={found.files.get(name, name): count for name, count in found.official.items()},
         missing=missing,
     )
     if found.own and 'test' not in found.lists:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..datasets.vtab1k import token
 from .found import MEDIA, Request
 
 CONFIGS = {
@@ -56,10 +57,28 @@ def show(request: Request, state: dict[str, Any]) -> None:
     for name, count in state['counts'].items():
         table.add_row(name, f'{count:,}', f'{state["classes_in"][name]:,} of {state["classes"]:,}')
     Console().print(table)
-    where = '' if str(request.out) == f'data/{request.name}' else f' --out {request.out}'
-    print(f'Open every file once, before the first epoch does: tools/prepare_data.py check {request.name}{where}')
+    print(_how_to_check(request))
     if request.name in CONFIGS:
         print(f'Train: tools/train.py {CONFIGS[request.name]}')
         return
     path = f'configs/mine/{request.name}.py'
     print(f'Train: tools/train.py {path}, with these lines in it:\n\n{own_config(state, str(request.out))}')
+
+
+def show_tasks(request: Request, states: dict[str, dict[str, Any]]) -> None:
+    """Print the counts of each task of VTAB-1k and the next commands."""
+    names = list(next(iter(states.values()))['counts'])
+    table = Table('task', title=f'{request.name} in {request.out}')
+    for name in (*names, 'classes', 'missing files'):
+        table.add_column(name, justify='right')
+    for task, state in states.items():
+        counts = (*(state['counts'][name] for name in names), state['classes'], state['missing'])
+        table.add_row(task, *(f'{count:,}' for count in counts))
+    Console().print(table)
+    print(_how_to_check(request))
+    print(f'Train: tools/train.py configs/vit_lora_{token(next(iter(states)))}_r8_in21k.py')
+
+
+def _how_to_check(request: Request) -> str:
+    where = '' if str(request.out) == f'data/{request.name}' else f' --out {request.out}'
+    return f'Open every file once, before the first epoch does: tools/prepare_data.py check {request.name}{where}'
