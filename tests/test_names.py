@@ -15,10 +15,12 @@ from vpetl_mm.results.names import parse_name
 REPO = Path(__file__).parents[1]
 CONFIGS = sorted((REPO / 'configs').glob('*.py'))
 DEMOS = [c for c in CONFIGS if c.stem.startswith('demo_')]
-PAPER = [c for c in CONFIGS if c not in DEMOS]  # and the real transfer, in the same grammar
+# of the 19 tasks of VTAB-1k only one: tests/test_vtab_configs.py compares the others' files with its
+VTAB = [c for c in CONFIGS if '_vtab' in c.stem]
+PAPER = [c for c in CONFIGS if c not in DEMOS and (c not in VTAB or 'vtabkitti' in c.stem)]
 EXPERIMENTS = REPO.parent / 'shared/paper/experiments.csv'
 DEMO = ['prefix', 'prompt', 'norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample']
-CLASSES = dict(ssv2=174, hmdb51=51, cifar100=100, svhn=10, food101=101, cifar100n50=100)
+CLASSES = dict(ssv2=174, hmdb51=51, cifar100=100, svhn=10, food101=101, cifar100n50=100, vtabkitti=4)
 # train lists without the head
 TRAIN = dict(
     full=['all'],
@@ -33,8 +35,7 @@ TRAIN = dict(
     downsample=['downsample'],
 )
 BASE = dict(k400=['kinetics400'], k600=['kinetics600'], in22k=['22k'], in21k=['21k'], mae=['mae'])
-BASE |= dict(videomae=['videomae'], videomaek400=['videomae'], dinov2=['dinov2'])
-
+BASE |= dict(videomae=['videomae'], videomaek400=['videomae'], dinov2=['dinov2'], mocov3=['moco-v3', 'mocov3'])
 
 load = cache(load_config)
 
@@ -58,11 +59,11 @@ def expected_deltas(name) -> dict[str, dict]:
     if name.method in ('lora', 'vpt', 'adaptformer', 'prefix'):
         return dict(
             lora=dict(LoRA=dict(at='qkv', slots='qv', rank=name.size)),
-            vpt=dict(Prompt=dict(num_tokens=1, deep=True)),
+            vpt=dict(Prompt=dict(num_tokens=50 if 'vtab' in name.dataset else 1, deep=True)),
             adaptformer=dict(AdaptMLP=dict(adapter['AdaptMLP'], d_bottle=name.size)),
             prefix=dict(adapter, Prefix=dict(num_tokens=16, d_middle=name.size)),
         )[name.method]
-    if 'pat' not in name.method:
+    if 'pat' not in name.method or name.method.startswith('spt'):
         return {}
     variant = name.method.removeprefix('bapat').removeprefix('patt')
     patt = dict(d_bottle=name.size, scale=name.scale)
@@ -87,14 +88,20 @@ def test_a_name_says_what_its_config_says(path):
     head = model.get('cls_head') or model.head
     assert head.num_classes == CLASSES[name.dataset]
     train = [t for t in model.petl.train if t not in ('head', 'fc_norm')]
-    assert sorted(train) == TRAIN.get(name.method, []) or (train == ['fc_norm'] and 'videomae' in path.stem)
+    wanted = ['bias'] if (name.backbone, name.method) == ('vit', 'bitfit') else TRAIN.get(name.method, [])
+    assert sorted(train) == wanted or (train == ['fc_norm'] and 'videomae' in path.stem)
+    assert bool(model.petl.get('spt')) == name.method.startswith('spt')
+    if model.petl.get('spt'):
+        assert model.petl.spt.structured == ('LoRA' if name.method.startswith('sptlora') else 'AdaptMLP')
+        assert model.petl.spt.file == f'work_dirs/{path.stem}/spt.safetensors'
     assert name.fc == bool({'head', 'all'} & set(model.petl.train))
     loaders = [cfg[k] for k in ('train_dataloader', 'val_dataloader', 'test_dataloader') if cfg.get(k)]
     pipelines = [loader.dataset.pipeline for loader in loaders]
     lengths = {step.clip_len for pipeline in pipelines for step in pipeline if step.type == 'SampleFrames'}
     assert lengths == ({name.frames} if name.frames else set())
-    lists = str(cfg.train_dataloader.dataset).lower()
-    assert name.dataset in lists or (name.dataset, 'CIFAR100') == ('cifar100', cfg.train_dataloader.dataset.type)
+    data = cfg.train_dataloader.dataset
+    named = name.dataset.replace('vtab', 'vtab1k/') in str(data).lower()
+    assert named or (name.dataset, data.type) == ('cifar100', 'CIFAR100')
     assert (model.base is None) == (name.pretrain == 'random')
     if model.base is None:
         return
@@ -108,9 +115,13 @@ def test_each_pre_training_is_a_file_of_its_own():
     files: dict[tuple[str, str], set[str]] = {}
     for path in PAPER:
         name = parse_name(path.stem)
-        files.setdefault((name.backbone, name.pretrain), set()).add((load(path).model.base or {}).get('file'))
+        # VTAB-1k has an ImageNet-21k of its own
+        backbone = name.backbone + ('-vtab' if 'vtab' in name.dataset else '')
+        files.setdefault((backbone, name.pretrain), set()).add((load(path).model.base or {}).get('file'))
     assert all(len(f) == 1 for f in files.values()), files
-    assert len({next(iter(f)) for f in files.values()}) == len(files)
+    assert files['vit', 'mae'] == files['vit-vtab', 'mae'] and files['vit', 'in21k'] != files['vit-vtab', 'in21k']
+    others = [f for (backbone, pretrain), f in files.items() if (backbone, pretrain) != ('vit-vtab', 'mae')]
+    assert len({next(iter(f)) for f in others}) == len(others)
 
 
 @pytest.mark.skipif(not EXPERIMENTS.exists(), reason='the list of experiments is not at hand')
@@ -146,6 +157,12 @@ def test_worked_examples():
     assert (plain.scale, plain.frames, plain.pretrain, plain.fc, plain.size_kind) == (None, 8, 'k400', False, 'r')
     assert parse_name('vit_fc_svhn_mae').frames is None
     assert parse_name('vits14_bapat_vtabflowers102_b32_dinov2').dataset == 'vtabflowers102'
+    spt = parse_name('vit_sptlora_vtabclevrcount_mocov3')
+    assert (spt.method, spt.size, spt.scale, spt.frames, spt.pretrain, spt.fc) == (
+        *('sptlora', None, None, None, 'mocov3', True),
+    )
+    assert parse_name('vits14_sptadaptershuffled_cifar100n50_dinov2').method == 'sptadaptershuffled'
+    assert parse_name('vits14_sptlorarandom_cifar100n50_dinov2').method == 'sptlorarandom'
 
 
 @pytest.mark.parametrize(
@@ -159,6 +176,14 @@ def test_worked_examples():
         ('swin_bapt_ssv2_b128', "'bapat'"),
         ('swin_bapat_sv2_b128', "'ssv2'"),
         ('swn_bapat_ssv2_b128', "'swin'"),
+        ('vit_sptlora_vtabclevr_count_in21k', "'vtabclevrdist'"),
+        ('vit_sptlora_vtabflower102_in21k', "'vtabflowers102'"),
+        ('vit_sptlora_vtaboxfordiiitpet_in21k', "'vtabiiitpet'"),
+        ('vit_sptlra_vtabcifar_in21k', "'sptlora'"),
+        ('vit_sptlora_vtabcifar_r8_in21k', 'no size'),
+        ('vit_lora_vtabcifar_in21k', '_rN'),
+        ('vit_lora_vtabcifar_r8_mocov2', "'mocov3'"),
+        ('vits14_lora_cifar100n50_r8_mocov3', 'no pre-training'),
         ('swin_bapat_ssv2_b128_k500', "'k600'"),
         ('swin_bapat_ssv2', '_bN'),
         ('swin_lora_ssv2_b16', '_rN'),

@@ -7,14 +7,17 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ..datasets.vtab1k import TOKENS
 from ..errors import UserError
 
 GRAMMAR = '{backbone}_{method}_{dataset}[_bN|_rN][_sNN][_fN][_pretrain][_fc], defaults left out'
 POSITIONS = ('norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample')
 PATT_METHODS = tuple(m + v for m in ('patt', 'bapat') for v in ('', 'qk', 'qv', 'qkv', 'concat', 'tokens', 'zero'))
+# SPT, and its controls, whose places sensitivity has not chosen
+SPT_METHODS = tuple(m + v for m in ('sptlora', 'sptadapter') for v in ('', 'random', 'shuffled'))
 # the letter of a method's size: b, a bottleneck's width, or r, a rank; None where it has none
 SIZE_OF = {
-    **dict.fromkeys(('full', 'fc', 'bitfit', 'vpt', *POSITIONS)),
+    **dict.fromkeys(('full', 'fc', 'bitfit', 'vpt', *POSITIONS, *SPT_METHODS)),
     **dict.fromkeys(('adaptformer', 'prefix', *PATT_METHODS), 'b'),
     'lora': 'r',
 }
@@ -22,7 +25,7 @@ VIDEO, IMAGE = ('ssv2', 'hmdb51'), ('cifar100', 'svhn', 'food101', 'cifar100n50'
 # backbone -> its default pre-training (None: the name says it), and what it can start from
 PRETRAINED = {
     'swin': ('k400', ('k400', 'k600', 'in22k')),
-    'vit': (None, ('in21k', 'mae', 'videomaek400', 'videomae')),
+    'vit': (None, ('in21k', 'mae', 'mocov3', 'videomaek400', 'videomae')),
     'vits14': (None, ('dinov2', 'random')),
 }
 # these train the classification layer on HMDB51 as well, as the paper's counts say
@@ -105,8 +108,7 @@ def parse_name(name: str) -> Name:
     backbone, method, dataset = fields[:3]
     _check(name, 'backbone', backbone, (*PRETRAINED, 'demo'))
     _check(name, 'method', method, SIZE_OF)
-    if not re.fullmatch(r'vtab[a-z0-9]+', dataset):
-        _check(name, 'dataset', dataset, (*VIDEO, *IMAGE))
+    _check(name, 'dataset', dataset, (*VIDEO, *IMAGE, *TOKENS))
     parsed = _with_options(name, backbone, method, dataset, _options(name, fields[3:]))
     if parsed.file != name:
         raise _wrong(name, f'it is written {parsed.file}')

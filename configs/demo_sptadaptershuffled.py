@@ -1,0 +1,2 @@
+_base_ = 'demo_sptadapter.py'
+model = dict(petl=dict(spt=dict(file='work_dirs/demo_sptadaptershuffled/spt.safetensors', control='shuffled')))

@@ -1,0 +1,4 @@
+_base_ = 'vits14_sptadapter_cifar100n50_dinov2.py'
+model = dict(
+    petl=dict(spt=dict(file='work_dirs/vits14_sptadapterrandom_cifar100n50_dinov2/spt.safetensors', control='random'))
+)
