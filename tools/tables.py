@@ -7,7 +7,7 @@ from pathlib import Path
 from vpetl_mm.cli import Parser, run
 from vpetl_mm.errors import UserError, unknown
 from vpetl_mm.results import campaign, publish
-from vpetl_mm.results.figures import FIGURES, figure1, figure4
+from vpetl_mm.results.figures import FIGURES, figure1, figure1c, figure4
 from vpetl_mm.results.layouts import LAYOUTS
 from vpetl_mm.results.metafile import METAFILE, load_metafile
 from vpetl_mm.results.render import FORMATS, render
@@ -19,10 +19,11 @@ EXAMPLES = """\
   tools/tables.py table3 table1 --format md --out tables.md
   tools/tables.py demo                              what "make demo" left
   tools/tables.py transfer                          the real ViT-S/14 on CIFAR-100 (docs/real_transfer.md)
+  tools/tables.py vtab                              SPT and its baselines on VTAB-1k, by group of tasks
   tools/tables.py --run table3 --dry-run            commands, parameters and memory of what is missing
   tools/tables.py --run table3 --gpus 4 --seeds 3   train and test it; again after an interruption: it goes on
   tools/tables.py --collect --docs                  results into configs/metafile.yml, then the generated pages
-  tools/tables.py figure1 figure4 --out figures     PNG and PDF"""
+  tools/tables.py figure1 figure1c figure4 --out figures    PNG and PDF"""
 
 
 def main(args) -> None:
@@ -61,7 +62,7 @@ def show(args, work_dirs: Path) -> None:
     """Print or write tables, and draw figures."""
     wanted = args.show or list(LAYOUTS)
     for name in wanted:
-        if name not in (valid := (*LAYOUTS, *FIGURES, 'demo', 'transfer')):
+        if name not in (valid := (*LAYOUTS, *FIGURES, 'demo', 'transfer', 'vtab')):
             raise unknown('table or figure', name, valid)
     figures = [n for n in wanted if n in FIGURES]
     if figures and len(figures) < len(wanted) and args.out:
@@ -77,13 +78,14 @@ def show(args, work_dirs: Path) -> None:
         print(text)
     for name in figures:
         folder = Path(args.out or work_dirs)
-        files = figure1(source, folder) if name == 'figure1' else figure4(work_dirs, folder)
+        draw = dict(figure1=figure1, figure1c=figure1c).get(name)
+        files = draw(source, folder) if draw else figure4(work_dirs, folder)
         print(', '.join(map(str, files)))
 
 
 parser = Parser("The paper's tables and figures beside ours, and the runs that fill them.", EXAMPLES)
 parser.add_argument(
-    'show', nargs='*', metavar='TABLE', help=f'{", ".join(LAYOUTS)}, demo, transfer, {", ".join(FIGURES)}'
+    'show', nargs='*', metavar='TABLE', help=f'{", ".join(LAYOUTS)}, demo, transfer, vtab, {", ".join(FIGURES)}'
 )
 parser.add_argument('--format', choices=FORMATS, default='text', help='of tables (default: text)')
 parser.add_argument('--out', metavar='PATH', help='a file for tables, a folder for figures')

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vpetl_mm.results.demo import CLIPS, METHODS, Demo, Row, render
+from vpetl_mm.results.demo import ALL, CLIPS, METHODS, Demo, Row, render
 
 REPO = Path(__file__).parents[2]
 
@@ -39,8 +39,9 @@ def test_the_demo_in_miniature(folder, capsys):
 
 def test_the_demo_compares_every_method_with_its_controls():
     needed = {'full', 'fc', 'lora', 'bitfit', 'adaptformer', 'patt', 'bapat', 'bapat_random_backbone', 'one_frame'}
-    assert needed == set(METHODS)
-    assert all((REPO / f'configs/demo_{m}.py').exists() for m in (*METHODS, 'source'))
+    assert needed | {'sptlora', 'sptadapter'} == set(METHODS)
+    assert {f'{m}{c}' for m in ('sptlora', 'sptadapter') for c in ('random', 'shuffled')} < set(ALL)
+    assert all((REPO / f'configs/demo_{m}.py').exists() for m in (*ALL, 'source'))
     assert CLIPS['target_test'] >= 400
 
 

@@ -21,7 +21,8 @@ COUNTS = {name: 1000 // (n + 1) for n, name in enumerate(EXPERIMENTS)}
 def test_every_experiment_has_a_config_and_the_methods_of_the_comparison_are_there():
     assert all((CONFIGS / f'{name}.py').is_file() for name in EXPERIMENTS)
     methods = [name.split('_')[1] for name in EXPERIMENTS]
-    assert methods == ['full', 'fc', 'lora', 'adaptformer', 'bapat', 'bapatzero', 'bapat']
+    spt = [f'{m}{c}' for m in ('sptlora', 'sptadapter') for c in ('', 'shuffled', 'random')]
+    assert methods == ['full', 'fc', 'lora', 'adaptformer', 'bapat', 'bapatzero', *spt, 'bapat']
     assert EXPERIMENTS[-1].endswith('_random') and all(n.endswith('_dinov2') for n in EXPERIMENTS[:-1])
 
 

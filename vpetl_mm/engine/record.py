@@ -22,6 +22,7 @@ NEUTRAL = (
     r'randomness\.seed',
     r'work_dir',
     r'model\.base\.(file|url|sha256)',
+    r'model\.petl\.spt\.file',
     r'(train|val|test)_dataloader\.dataset\.(ann_file|data_root|data_prefix\..+|metainfo\.classes)',
     r'(train|val|test)_dataloader\.(num_workers|persistent_workers|prefetch_factor|pin_memory|batch_size)',
     r'optim_wrapper\.accumulative_counts',

@@ -16,6 +16,8 @@ from mmengine import Config
 from ..config import load_config
 from ..engine.record import FILE, Record, find_records, read_record
 from ..errors import UserError
+from ..models.build import build_model
+from .count import tracked, trains_by_budget
 from .memory import estimate
 from .memory import render as render_memory
 from .tables import counts_as_printed
@@ -23,6 +25,7 @@ from .tables import counts_as_printed
 PAPER_GPUS = 4  # the recipes' batches are those of one of four GPUs
 TOOLS = Path(__file__).parents[2] / 'tools'
 NEW, RESUME, TEST, DONE = 'train and test', 'resume and test', 'test', 'done'
+SPT_FILE = 'spt.safetensors'  # in a run's folder: what sensitivity has chosen for it
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,12 @@ def _last_adapter(cfg: Config, work_dir: Path) -> Path:
 
 def _commands(cfg: Config, config: Path, work_dir: Path, state: str, seed: int, gpus: int) -> tuple:
     options = ['--work-dir', str(work_dir), '--cfg-options', f'randomness.seed={seed}', *batch_options(cfg, gpus)]
+    spt, first = work_dir / SPT_FILE, []
+    if trains_by_budget(cfg.model):
+        options.append(f'model.petl.spt.file={spt}')
+        if not spt.is_file():
+            tool = (sys.executable, str(TOOLS / 'sensitivity.py'), str(config), '--out', str(spt))
+            first.append((*tool, '--cfg-options', f'randomness.seed={seed}'))
     if gpus == 1:
         train = [sys.executable, str(TOOLS / 'train.py'), str(config)]
         test = [sys.executable, str(TOOLS / 'test.py')]
@@ -88,7 +97,7 @@ def _commands(cfg: Config, config: Path, work_dir: Path, state: str, seed: int, 
     # argparse would take a positional that follows --cfg-options for one of its values
     train += ['--resume'] * (state == RESUME) + options
     test += [str(config), str(_last_adapter(cfg, work_dir)), *options]
-    return (tuple(test),) if state == TEST else (tuple(train), tuple(test))
+    return (*first, tuple(test)) if state == TEST else (*first, tuple(train), tuple(test))
 
 
 def plan(
@@ -116,7 +125,7 @@ def plan(
         raise UserError(f'--seeds must be at least 1, got {seeds}.')
     done = {(r.config, r.seed) for r in find_records(work_dirs).values() if counts_as_printed(r, configs)}
     runs = []
-    for name in names:
+    for name in tracked(names, 'planning'):
         config = configs / f'{name}.py'
         cfg = load_config(config)
         for seed in range(seeds):
@@ -140,17 +149,14 @@ def dry_run(runs: Sequence[Run], count: Callable[[Iterable[str]], dict[str, int]
 
     Args:
         runs: of :func:`plan`.
-        count: names -> trainable parameters.
+        count: names -> trainable parameters; SPT's are left out.
         gpus: how many GPUs a run is to use.
     """
     todo = [r for r in runs if r.state != DONE]
     counts = count(dict.fromkeys(r.config.stem for r in todo))
-    memory: dict[Path, str] = {}
     lines = []
-    for run in todo:
-        if run.config not in memory:
-            memory[run.config] = render_memory(estimate(run.config, _batch(run.config, gpus)))
-        lines.append(f'{run.title}: {run.state}; trains {counts[run.config.stem]:,}; {memory[run.config]}')
+    for run in tracked(todo, 'estimating memory'):
+        lines.append(f'{run.title}: {run.state}; {_takes(run, counts.get(run.config.stem), gpus)}')
         lines += [f'  {shlex.join(_relative(c))}' for c in run.commands]
     lines.append(f'{len(todo)} of {len(runs)} runs to do, {len(runs) - len(todo)} done.')
     lines.append(
@@ -160,16 +166,24 @@ def dry_run(runs: Sequence[Run], count: Callable[[Iterable[str]], dict[str, int]
     return '\n'.join(lines)
 
 
-def _batch(config: Path, gpus: int) -> int:
-    cfg = load_config(config)
+def _takes(run: Run, trained: int | None, gpus: int) -> str:
+    """Parameters and memory of a run; None stands for SPT, whose file decides."""
+    spt = run.work_dir / SPT_FILE
+    if trained is None and not spt.is_file():
+        return 'what it trains, and its memory, needs the sensitivity first'
+    cfg = load_config(run.config, {'model.petl.spt.file': str(spt)} if trained is None else None)
+    trained = trained or build_model(cfg, meta=True).plan.count()['trainable']
+    return f'trains {trained:,}; {render_memory(estimate(cfg, _batch(cfg, gpus)))}'
+
+
+def _batch(cfg: Config, gpus: int) -> int:
     batch, recipe = cfg.train_dataloader.batch_size, cfg.get('recipe_gpus', PAPER_GPUS)
     return batch * recipe // gpus if gpus > recipe else batch
 
 
 def _relative(command: Sequence[str]) -> list[str]:
     """A command as it would be typed at the repository's root."""
-    short = {sys.executable: 'python'}
-    return [short.get(part, part.replace(f'{TOOLS}{os.sep}', 'tools/')) for part in command]
+    return ['python' if part == sys.executable else part.replace(f'{TOOLS}{os.sep}', 'tools/') for part in command]
 
 
 def carry_out(

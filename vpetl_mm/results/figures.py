@@ -1,4 +1,4 @@
-"""The paper's Figure 1, accuracy against trainable parameters, and Figure 4, accuracy per epoch."""
+"""Figure 1, accuracy against trainable parameters, and 4, accuracy per epoch, of V-PETL; Figure 1c of SPT."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..spt.choose_budget import BUDGETS
 from .layouts import DATASETS, METHODS, SWIN
 from .names import Name, parse_name
 from .tables import Tables
 from .tradeoff import MARKERS, OTHER, OURS, styled
+from .vtab import BACKBONE, CLAIMS, SIZES, Result, needed, result
 
-FIGURES = ('figure1', 'figure4')
+FIGURES = ('figure1', 'figure1c', 'figure4')
 # how far from its point a method's label stands, in points
 LABELS = {
     'full': (-32, -14),
@@ -74,6 +76,52 @@ def figure1(tables: Tables, folder: Path) -> list[Path]:
         axes.set_xlabel('trainable parameters (millions)')
         axes.set_ylabel('top-1 accuracy on SSv2 (%)')
     return files
+
+
+def figure1c(tables: Tables, folder: Path) -> list[Path]:
+    """Draw the mean over VTAB-1k against trainable parameters without the head, supervised ViT-B.
+
+    FC, which then trains nothing, has no place in it.
+
+    Args:
+        tables: of which the results are ours, filled. The paper's points are open; where it prints no share, the
+            parameters are those of our config.
+        folder: gets ``figure1c.png`` and ``figure1c.pdf``.
+    """
+    counts = tables.counted(needed(tables.ours))
+    ours = tables.still(counts)
+    rows = {method: result(method, 'in21k', ours, counts) for method in SIZES}
+    files = _files(folder, 'figure1c')
+    with styled(files) as (axes,):
+        for method, row in rows.items():
+            _draw_means(axes, method, row)
+        ran = any(row.mean is not None for row in rows.values())
+        axes.plot([], [], 'o', color=OTHER, markerfacecolor='white', label='the paper, read off its figure')
+        axes.plot([], [], 'o', color=OTHER, label='ours' if ran else 'ours: not run')
+        axes.legend(frameon=False, loc='lower left', fontsize=7)
+        axes.set_xscale('log')
+        for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            set_formatter('{x:g}')
+        axes.margins(x=0.22, y=0.16)
+        axes.set_xlabel('trainable parameters (millions)')
+        axes.set_ylabel('mean top-1 accuracy on VTAB-1k (%)')
+    return files
+
+
+def _draw_means(axes, method: str, row: Result) -> None:
+    """The paper's points of a method, open, and ours, filled."""
+    colour = OURS if method.startswith('spt') else OTHER
+    style = dict(marker=MARKERS[method], color=colour, linewidth=0.9, markersize=6)
+    claims = [(BACKBONE * share / 100 if share else row.params, top1) for top1, share in CLAIMS.get(method, ())]
+    points = [(params / 1e6, top1) for params, top1 in claims]
+    mine = [(row.params / 1e6, row.mean)] if row.mean is not None and row.params else []
+    if points:
+        axes.plot(*zip(*points, strict=True), linestyle='--', markerfacecolor='white', **style)
+    if mine:
+        axes.plot(*zip(*mine, strict=True), linestyle='', **style)
+    if points or mine:
+        at, offset = (points or mine)[-1], (-14, 8) if method == 'sptadapter' else (7, -11)
+        axes.annotate(METHODS[method], at, offset, textcoords='offset points', color=colour, fontsize=7)
 
 
 def _any_ours(tables: Tables, series: dict[str, list]) -> bool:
@@ -145,6 +193,8 @@ def read_curves(work_dirs: Path) -> list[Curve]:
     """
     runs: dict[Path, dict[int, float]] = {}
     for log in sorted(Path(work_dirs).rglob('vis_data/scalars.json')):
+        if log.parents[3].name == BUDGETS:  # trained to compare budgets, on a part of the list
+            continue
         runs.setdefault(log.parents[2], {}).update(_validations(log))
     curves = []
     for folder, points in runs.items():

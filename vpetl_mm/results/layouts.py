@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..datasets.vtab1k import TOKENS
 from ..errors import unknown
 
 
@@ -47,6 +48,7 @@ class Layout:
 SSV2, HMDB51 = Column('SSv2', 'ssv2'), Column('HMDB51', 'hmdb51')
 TASKS = (Column('CIFAR-100', 'cifar100'), Column('SVHN', 'svhn'), Column('Food-101', 'food101'), SSV2, HMDB51)
 DATASETS = {column.dataset: column.heading for column in TASKS} | dict(cifar100n50='CIFAR-100 (50 images a class)')
+DATASETS |= {'vtab1k': 'VTAB-1k', **{word: f'VTAB-1k {task}' for word, task in TOKENS.items()}}
 PRETRAIN = {'k400': 'K400', 'k600': 'K600', 'in22k': 'IN-22K'}
 POSITIONS = (
     *('full', 'fc', 'norm1', 'attn.proj', 'attn.qkv', 'attn.softmax'),
@@ -66,7 +68,7 @@ VARIANTS = {
     'qkv': '(Q, K, V)',
 }
 METHODS = dict(full='Full tuning', fc='FC', lora='LoRA', bitfit='BitFit', adaptformer='AdaptFormer', vpt='VPT')
-METHODS |= dict(prefix='Prefix-tuning', patt='PATT', bapat='BAPAT')
+METHODS |= dict(prefix='Prefix-tuning', patt='PATT', bapat='BAPAT', sptlora='SPT-LoRA', sptadapter='SPT-Adapter')
 
 
 def _method(cell: str) -> tuple[str, str]:

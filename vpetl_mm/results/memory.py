@@ -25,7 +25,9 @@ from torch.overrides import TorchFunctionMode
 from ..config import load_config
 from ..errors import UserError
 from ..models.build import build_model
+from .count import shape_of, trains_by_budget
 
+_estimated: dict[tuple, Memory] = {}  # models of one shape take the same
 # tensors as large as a parameter that an optimizer keeps for each
 STATES = {'SGD': 1, 'Adam': 2, 'AdamW': 2}
 
@@ -89,8 +91,17 @@ def estimate(config: str | Path | Config, batch: int | None = None) -> Memory:
         UserError: when the config does not say how large its inputs are.
     """
     cfg = load_config(config)
-    model = build_model(cfg, meta=True).train()
     shape = (batch or cfg.train_dataloader.batch_size, *input_shape(cfg))
+    key = (shape_of(cfg.model), str(cfg.optim_wrapper), shape)
+    if trains_by_budget(cfg.model):  # what is in SPT's file may have changed
+        return _estimate(cfg, shape)
+    if key not in _estimated:
+        _estimated[key] = _estimate(cfg, shape)
+    return _estimated[key]
+
+
+def _estimate(cfg: Config, shape: tuple[int, ...]) -> Memory:
+    model = build_model(cfg, meta=True).train()
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     held = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     states = STATES.get(cfg.optim_wrapper.optimizer.type, 2) if _has_state(cfg) else 0

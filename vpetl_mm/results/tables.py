@@ -8,13 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from statistics import mean, stdev
 
-from rich.console import Console
-from rich.progress import track
-
 from ..config import load_config
 from ..engine.record import Record, find_records, is_as_printed
 from ..errors import UserError
-from .count import count_params
+from .count import trainable
 from .demo import Row
 from .demo import cells as demo_cells
 from .layouts import Layout, Line, layout
@@ -22,43 +19,22 @@ from .metafile import Entry, Ours
 from .render import Table
 from .transfer import EXPERIMENTS as TRANSFER
 from .transfer import transfer_table
+from .vtab import EXPERIMENTS as VTAB
+from .vtab import needed, vtab_table
 
 NOT_RUN = 'not run'
-_counted: dict[str, int] = {}  # models of one shape are counted once a process
-
-
-def trainable(names: Iterable[str], configs: Path = Path('configs'), progress: bool = False) -> dict[str, int]:
-    """The trainable parameters of experiments, counted on the meta device.
-
-    Args:
-        names: config names.
-        configs: their folder.
-        progress: show a progress bar, on a terminal.
-
-    Raises:
-        UserError: naming a config that is missing or cannot be built.
-    """
-    counts = {}
-    console = Console(stderr=True)  # what is shown may be redirected to a file
-    quiet = not (progress and console.is_terminal)
-    for name in track(list(names), 'counting parameters', transient=True, disable=quiet, console=console):
-        file = configs / f'{name}.py'
-        model = load_config(file).model
-        # which weights are loaded does not change how many there are
-        shape = json.dumps({k: v for k, v in model.to_dict().items() if k != 'base'}, sort_keys=True, default=str)
-        if shape not in _counted:
-            _counted[shape] = count_params([str(file)])[0]['trainable']
-        counts[name] = _counted[shape]
-    return counts
 
 
 def counts_as_printed(record: Record, configs: Path = Path('configs')) -> bool:
-    """Whether a record is its config's experiment: :func:`is_as_printed`, of the last epoch, of its count."""
+    """Whether a record is its config's experiment: :func:`is_as_printed`, of the last epoch, of its count.
+
+    SPT's count is the record's own.
+    """
     file = configs / f'{record.config}.py'
     if not is_as_printed(record) or not file.is_file():
         return is_as_printed(record)
     finished = record.epoch == load_config(file).train_cfg.max_epochs
-    return finished and record.params == trainable([record.config], configs)[record.config]
+    return finished and trainable([record.config], configs).get(record.config, record.params) == record.params
 
 
 def as_printed(records: Iterable[Record], configs: Path = Path('configs')) -> tuple[dict[str, list[Record]], int]:
@@ -83,7 +59,8 @@ def summary(runs: Sequence[Record]) -> Ours:
     """Mean and spread of one experiment's runs, accuracies to a hundredth."""
     scores = [r.top1 for r in runs]
     figures = [round(mean(getattr(r, k) for r in runs), 2) for k in ('top1', 'top5', 'mean_class')]
-    return Ours(*figures, runs[0].params, len(runs), round(stdev(scores), 2) if len(scores) > 1 else 0.0)
+    params = round(mean(r.params for r in runs))  # SPT's differ by the seed
+    return Ours(*figures, params, len(runs), round(stdev(scores), 2) if len(scores) > 1 else 0.0)
 
 
 class Tables:
@@ -119,20 +96,23 @@ class Tables:
         return self._by_cell[cell, dataset]
 
     def names(self, table: str) -> list[str]:
-        """The experiments that a table shows, in its order; ``'transfer'`` is none of the paper's."""
-        if table == 'transfer':
-            return list(TRANSFER)
+        """The experiments that a table shows, in its order; ``'transfer'`` and ``'vtab'`` are none of V-PETL's."""
+        if table in ('transfer', 'vtab'):
+            return list(TRANSFER if table == 'transfer' else VTAB)
         shape = layout(table)
         names = (e.name for line in shape.lines for e in self._line(shape, line))
         return list(dict.fromkeys(names))
 
     def table(self, name: str) -> Table:
-        """The table called ``name``, such as ``'table3'`` or ``'transfer'``."""
-        counts = self._count(self.names(name)) if self.counts is None else self.counts
-        # a figure of the metafile whose model has been edited since stands for another one
-        ours = {n: o for n, o in self.ours.items() if n not in counts or o.params == counts[n]}
+        """The table called ``name``, such as ``'table3'``, ``'transfer'`` or ``'vtab'``."""
+        counts = self.counted(needed(self.ours) if name == 'vtab' else self.names(name))
+        ours = self.still(counts)
         if name == 'transfer':
             return transfer_table(ours, counts, self.configs)
+        if name == 'vtab':
+            table = vtab_table(ours, counts)
+            table.notes += self._about_runs(name, ours)
+            return table
         shape = layout(name)
         row = _MeanRow if shape.params == 'mean5' else _Row
         rows = [row(shape, line, self._line(shape, line), counts, ours) for line in shape.lines]
@@ -142,15 +122,31 @@ class Tables:
         )
         if shape.params == 'mean5':
             table.notes.append('The parameters are the mean over the five tasks.')
-        seeds = sorted({o.seeds for n, o in ours.items() if n in self.names(name) and o.seeds > 1})
+        table.notes += self._about_runs(name, ours)
+        return table
+
+    def counted(self, names: Iterable[str]) -> Mapping[str, int]:
+        """The trainable parameters of experiments, but for SPT's."""
+        return self._count(names) if self.counts is None else self.counts
+
+    def still(self, counts: Mapping[str, int]) -> dict[str, Ours]:
+        """The results but for those of other ``counts``: a model that has been edited since is another one."""
+        return {n: o for n, o in self.ours.items() if n not in counts or o.params == counts[n]}
+
+    def _about_runs(self, name: str, ours: Mapping[str, Ours]) -> list[str]:
+        """What there is to say of the results that a table shows, and of those that it leaves out."""
+        notes = []
+        names = {*self.names(name)}
+        seeds = sorted({o.seeds for n, o in ours.items() if n in names and o.seeds > 1})
         if seeds:
-            table.notes.append(f'±: standard deviation over seeds ({", ".join(map(str, seeds))}).')
+            what = 'Means over seeds' if name == 'vtab' else '±: standard deviation over seeds'
+            notes.append(f'{what} ({", ".join(map(str, seeds))}).')
         left_out = self.left_out + len(self.ours) - len(ours)
         if left_out:
-            table.notes.append(
+            notes.append(
                 f'{left_out} result(s) with other options, parameters or fewer epochs than the config are left out.'
             )
-        return table
+        return notes
 
     def _line(self, shape: Layout, line: Line) -> list[Entry]:
         return [self.entry(line.cell + c.suffix, c.dataset) for c in shape.columns]

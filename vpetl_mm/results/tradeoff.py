@@ -28,7 +28,7 @@ PLACES = {
 }
 MARKERS = {
     'full': 's', 'fc': 'v', 'lora': 'D', 'bitfit': 'P', 'adaptformer': '^', 'patt': 'o', 'bapat': '*',
-    'prefix': 'X', 'prompt': 'h',
+    'prefix': 'X', 'prompt': 'h', 'vpt': 'h', 'sptlora': '*', 'sptadapter': 'o',
 }  # fmt: skip
 
 

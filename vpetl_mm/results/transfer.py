@@ -13,7 +13,10 @@ from .names import parse_name
 from .render import Table, render
 
 TRANSFER_PAGE = Path('docs', 'real_transfer.md')
-METHODS = ('full', 'fc', 'lora_r16', 'adaptformer_b64', 'bapat_b32', 'bapatzero_b32')
+METHODS = (
+    *('full', 'fc', 'lora_r16', 'adaptformer_b64', 'bapat_b32', 'bapatzero_b32'),
+    *('sptlora', 'sptlorashuffled', 'sptlorarandom', 'sptadapter', 'sptadaptershuffled', 'sptadapterrandom'),
+)
 BEGIN, END = '<!-- tools/tables.py --docs writes the table below -->', '<!-- and ends here -->'
 
 
@@ -38,8 +41,10 @@ def transfer_table(ours: Mapping[str, Ours], counts: Mapping[str, int], configs:
         result, said = ours.get(name), parse_name(name)
         lr = load_config(configs / f'{name}.py').optim_wrapper.optimizer.lr
         shown = ['not run', '-', '-'] if result is None else _figures(result)
-        share = f'{100 * counts[name] / counts[EXPERIMENTS[0]]:.1f}%'
-        rows.append([said.method, said.pretrain, f'{counts[name]:,}', share, f'{lr:g}', *shown, ''])
+        count = counts.get(name, result and result.params)  # SPT's is known from a run
+        full = counts[EXPERIMENTS[0]]
+        trained = ['by budget', '-'] if count is None else [f'{count:,}', f'{100 * count / full:.1f}%']
+        rows.append([said.method, said.pretrain, *trained, f'{lr:g}', *shown, ''])
     head = ['method', 'backbone', 'trainable', 'share', 'lr', 'top-1', 'top-5', 'seeds', 'remark']
     notes = ['Top-1 and top-5 in percent on the 2,000 test images, last epoch; ±: standard deviation over seeds.']
     return Table('ViT-S/14 on CIFAR-100, 50 training images a class', head, rows, 2, notes)
