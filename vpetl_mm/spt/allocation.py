@@ -163,7 +163,9 @@ def _check(allocation: Allocation) -> None:
     """Raise ValueError for what tools/sensitivity.py cannot have written."""
     if allocation.structured not in STRUCTURED or type(allocation.rank) is not int or allocation.rank < 1:
         raise ValueError(f'structured is {allocation.structured!r} of rank {allocation.rank!r}')
-    if type(allocation.budget) is not int or not (allocation.base is None or {'file', 'sha256'} <= {*allocation.base}):
+    if type(allocation.budget) is not int or not (
+        allocation.base is None or {'file', 'sha256'} <= {*allocation.base}
+    ):
         raise ValueError(f'budget is {allocation.budget!r} and base {allocation.base!r}')
     chosen = {r.name: r for r in allocation.rows if r.choice == SPARSE}
     if set(chosen) != set(allocation.sparse):

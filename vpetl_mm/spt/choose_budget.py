@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .allocation import write_allocation
 from .find import SHORT, Request, allocate, measured, prepared
 
 SHARE = 0.2
+BUDGETS = 'budgets'  # the folder of what is trained to compare
 
 
 def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
@@ -37,7 +39,7 @@ def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
     share = (cfg.get('holdout') or {}).get('fraction')
     if share is None:
         raise UserError('Several budgets are compared on held-out training data: the config needs holdout.')
-    folder = Path(request.out).parent / 'budgets'
+    folder = Path(request.out).parent / BUDGETS
     given = dict(request.cfg_options or {}, **{'holdout.fraction': share or SHARE})
     held, _ = prepared(replace(request, cfg_options=given, out=str(folder / 'none.safetensors')))
     result, scores = None, {}
@@ -47,7 +49,7 @@ def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
             result = result or measured(held, request)
             file = record.with_name('spt.safetensors')
             write_allocation(file, allocate(result, budget, held, request))
-            _write(record, _score(request, given, file))
+            _write(record, _score(replace(request, budgets=(budget,)), given, file))
         scores[budget] = json.loads(record.read_text())['top1']
         print(f'budget {budget:>9,}: top-1 {scores[budget]:.2f} on held-out training data')
     best = max(scores, key=lambda b: (scores[b], -b))
@@ -56,10 +58,16 @@ def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
 
 def _score(request: Request, given: dict, file: Path) -> float:
     """Top-1 on the held-out part after the last epoch."""
-    spt = {'file': str(file), 'structured': SHORT[request.structured], 'rank': request.rank}
+    spt = dict(
+        file=str(file),
+        structured=SHORT[request.structured],
+        rank=request.rank,
+        budget=request.budgets[0],
+        control=request.control,
+    )
     options = dict(given, **{f'model.petl.spt.{k}': v for k, v in spt.items()})
     cfg = prepare(request.config, Options(work_dir=str(file.parent), cfg_options=options))
-    cfg.experiment_name = f'{Path(request.config).stem}_{file.parent.name}'
+    cfg.experiment_name = f'{Path(request.config).stem}_{file.parent.name}_{time.monotonic_ns()}'
     return float(train(cfg).message_hub.get_scalar('val/acc/top1').current())
 
 

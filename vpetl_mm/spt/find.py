@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from ..engine.preflight import check_experiment, naming
 from ..errors import UserError
 from ..models.base_weights import base_state
 from ..models.build import build_model
-from ..petl import host_of
+from ..petl import check_petl, host_of
 from .allocation import Allocation, rows_of, tensors_sha256, write_allocation
 from .choice import Settings, choose
 from .sensitivity import Sensitivity, measure
@@ -89,7 +90,8 @@ def prepared(request: Request) -> tuple[Config, Request]:
         UserError: for what is missing or wrong, before anything is measured.
     """
     cfg = prepare(request.config, Options(cfg_options=request.cfg_options))
-    spt = cfg.model.get('petl', {}).get('spt') or {}
+    petl = check_petl(cfg.model.get('petl'))
+    spt = check_spt(petl['spt']) if petl.get('spt') else {}
     budgets = request.budgets or tuple(budgets_of(spt))
     if not budgets:
         raise UserError('Say how many parameters may be tuned: --budget 0.4M (the config has no petl.spt.budget).')
@@ -112,7 +114,7 @@ def prepared(request: Request) -> tuple[Config, Request]:
     )
     settings_of(request)
     if spt and str(out) == spt.get('file'):
-        _check_fits(check_spt(spt), request)
+        _check_fits(spt, request)
     cfg.work_dir = str(out.parent)
     check_experiment(plain(cfg), ('train_dataloader',))
     return cfg, request
@@ -139,7 +141,7 @@ def settings_of(request: Request, class_token: int = 0) -> Settings:
 
 def plain(cfg: Config) -> Config:
     """The experiment with its backbone plain and all of it trained, as sensitivity is measured."""
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)  # Config.copy() shares what is nested
     petl = cfg.model.petl
     cfg.model.petl = dict(train=['all'], **({'attention': petl.attention} if 'attention' in petl else {}))
     cfg.cache_features = cfg.expect_params = None
@@ -156,11 +158,11 @@ def measured(cfg: Config, request: Request, advance: Callable[[], None] = lambda
     """
     cfg = plain(cfg)
     seed = cfg.get('randomness', {}).get('seed') or 0
+    set_random_seed(seed)
     model = build_model(cfg, init_weights=True).to(get_device())
     base = cfg.model.base and dict(
         file=str(cfg.model.base.file), sha256=tensors_sha256(base_state(model.backbone, model.base))
     )
-    set_random_seed(seed)
     cfg.train_dataloader.update(batch_size=request.batch_size, drop_last=False)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

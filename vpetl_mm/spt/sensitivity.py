@@ -102,6 +102,10 @@ def measure(
     losses, samples = [], 0
     try:
         for batch in islice(loader, batches):
+            if len(batch['data_samples']) == 1 and any(m.training for m in model.modules()):
+                raise UserError(
+                    "The head's BatchNorm cannot take a batch of one sample; choose another --batch-size."
+                )
             losses.append(_backward(model, batch))
             samples += len(batch['data_samples'])
             _check_finite(units, values, len(losses), losses[-1])
