@@ -97,7 +97,9 @@ def test_json_counts(capsys):
     assert rows[0]['by'] == {'head': 178_350, 'patt': 4_647_424, 'adapter': 1_553_664}
 
 
-@pytest.mark.parametrize('tool', ['train', 'test', 'count_params', 'demo', 'prepare_data', 'convert_checkpoint'])
+@pytest.mark.parametrize(
+    'tool', ['train', 'test', 'count_params', 'demo', 'prepare_data', 'convert_checkpoint', 'sensitivity']
+)
 def test_help_teaches(tool):
     shown = subprocess.run(
         [sys.executable, REPO / 'tools' / f'{tool}.py', '--help'], capture_output=True, text=True, check=True

@@ -85,6 +85,17 @@ def lora(at: str, name: str = 'lora', rank: int = 2, slots: str = 'qv', **option
     return Case({name: dict(type='LoRA', at=at, rank=rank, **options)}, _at(at, name, added))
 
 
+def linear_adapter(at: str, name: str = 'behind', r: int = 3, slots: str = 'qkv', **options: Any) -> Case:
+    d_in, d_out = {'fc1': (C, 4 * C), 'fc2': (4 * C, C)}.get(at, (C, C))
+    seen = d_in if options.get('mode') == 'parallel' else d_out
+    added: dict[str, tuple[int, ...]] = {}
+    for slot in slots if at == 'qkv' else ['out']:
+        added |= {f'down.{slot}.weight': (r, seen), f'down.{slot}.bias': (r,)}
+        added |= {f'up.{slot}.weight': (d_out, r), f'up.{slot}.bias': (d_out,)}
+    options = dict(options, slots=slots) if at == 'qkv' else options
+    return Case({name: dict(type='LinearAdapter', at=at, d_bottle=r, **options)}, _at(at, name, added))
+
+
 def prefix(name: str = 'prefix', n: int = 3, r: int = 4) -> Case:
     shapes = {
         'tokens': (n, C),
@@ -126,6 +137,10 @@ def cases(host: Host) -> dict[str, Case]:
         'patt_concat': concat,
         'patt_tokens': table,
         'lora_everywhere': both(*(lora(at, f'lora_{at}') for at in ('qkv', 'proj', 'fc1', 'fc2'))),
+        'linear_adapter_everywhere': both(
+            *(linear_adapter(at, f'behind_{at}') for at in ('qkv', 'fc1', 'fc2')),
+            linear_adapter('proj', mode='parallel'),
+        ),
         'three_adapters': both(
             adapter('beside'), adapter('behind', mode='sequential'), adapter('out', source='residual')
         ),
@@ -146,6 +161,9 @@ def cases(host: Host) -> dict[str, Case]:
         'adapter_dropout': adapter(dropout=0.5),
         'lora_qkv_k': lora('qkv', slots='k'),
         'lora_fc2': lora('fc2', alpha=4),
+        'lora_dropout': lora('qkv', slots='qkv', dropout=0.5),
+        'linear_adapter_dropout': linear_adapter('qkv', slots='kv', mode='parallel', act='ReLU', dropout=0.5),
+        'lora_and_linear_adapter': both(lora('qkv'), linear_adapter('qkv')),
         'prefix': prefix(),
         'prompt': prompt(),
         'bapat': both(patt(), adapter()),
@@ -241,7 +259,10 @@ def test_only_what_should_train_trains(host, case):
 
     after = model.state_dict()
     statistics = {k for k in before if k.startswith(f'{host.head}.bn.')}
-    assert {k for k in before if not torch.equal(before[k], after[k])} == wanted | statistics
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    # the same for every key is nothing to the softmax, so that only rounding may move it
+    free = {k for k in wanted if k.endswith('.up.k.bias')}
+    assert changed | free == wanted | statistics
 
 
 @every()
@@ -306,8 +327,18 @@ def test_is_captured_as_one_graph(host, case):
     torch.testing.assert_close(y[-1] if isinstance(y, tuple) else y, expected, atol=1e-6, rtol=1e-6)
 
 
+@every(lambda case: any(spec.get('dropout') for spec in case.deltas.values()))
+def test_dropout_acts_in_training_alone(host, case):
+    model = host.build(case.deltas)
+    assert torch.equal(features(model, host.sample()), features(model, host.sample()))
+    assert not torch.equal(features(model.train(), host.sample()), features(model, host.sample()))
+    kept = host.build({name: dict(spec, dropout=0.0) for name, spec in case.deltas.items()}).train()
+    assert torch.equal(features(kept, host.sample()), features(model.eval(), host.sample()))
+
+
 # What starts at zero: the names' beginnings, by type
 ZERO = {'AdaptMLP': ('up', 'down.bias'), 'LoRA': ('B',), 'PATT': (), 'Prefix': (), 'Prompt': ()}
+ZERO['LinearAdapter'] = ('up', *(f'down.{slot}.bias' for slot in ('q', 'k', 'v', 'out')))
 
 
 @every()

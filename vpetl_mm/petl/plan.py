@@ -23,6 +23,9 @@ class Tuning(Protocol):
     def attach(self, backbone: nn.Module) -> dict[str, str]:
         """Put its deltas on ``backbone``; the parameters below it that train -> what they are part of."""
 
+    def tuned(self, backbone: nn.Module) -> set[str]:
+        """The parameters of the plain ``backbone`` that it tunes, whole or in part."""
+
     def settings(self) -> dict[str, Any]:
         """What the trained weights are worth nothing without."""
 
@@ -115,14 +118,14 @@ class Plan:
                 attach_branch(block, self.layout.branch, 'mlp')
 
     def _attach_spt(self, spt: Tuning) -> None:
-        owners = {f'{self.backbone}.{n}': label for n, label in spt.attach(self._backbone).items()}
-        for name in {'spt', *owners.values()} & {*self._settings}:
-            raise UserError(f'petl.deltas.{name}: {name!r} is what SPT calls its own; give the delta another name.')
-        for name in owners:
+        for name in sorted(f'{self.backbone}.{n}' for n in spt.tuned(self._backbone)):
             if name in self.owners:
                 raise UserError(
                     f'petl.train {self.owners[name]!r} trains {name}, which petl.spt tunes as well; name it once.'
                 )
+        owners = {f'{self.backbone}.{n}': label for n, label in spt.attach(self._backbone).items()}
+        for name in {'spt', *owners.values()} & {*self._settings}:
+            raise UserError(f'petl.deltas.{name}: {name!r} is what SPT calls its own; give the delta another name.')
         served = all(getattr(s.host, 'serves_deltas', False) for s in self.layout.sites(self._backbone, 'attn'))
         if not served and any('qkv' in name for name in owners) and 'qkv' in self.layout.passed_by:
             raise UserError(

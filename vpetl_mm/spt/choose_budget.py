@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from mmengine import Config
 
 from ..engine.experiment import Options, prepare, train
+from ..engine.record import json_safe
 from ..errors import UserError
 from .allocation import write_allocation
 from .find import SHORT, Request, allocate, measured, prepared
 
 SHARE = 0.2
+RECORD = 'held_out.json'
 BUDGETS = 'budgets'  # the folder of what is trained to compare
 
 
 def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
     """Train with each budget, and keep the one that is best on held-out training data, the smallest of equals.
 
-    Sensitivity for these runs is measured without the held-out part too. What was trained is not trained again.
+    Sensitivity for these runs is measured without the held-out part too. What was trained by the very
+    same request is not trained again.
 
     Args:
         cfg: the experiment, which trains on the whole list.
@@ -44,13 +49,14 @@ def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
     held, _ = prepared(replace(request, cfg_options=given, out=str(folder / 'none.safetensors')))
     result, scores = None, {}
     for budget in sorted(request.budgets):
-        record = folder / str(budget) / 'held_out.json'
-        if not record.is_file():
+        file = folder / str(budget) / 'spt.safetensors'
+        of = _asked(held, replace(request, budgets=(budget,), cfg_options=given, force=False))
+        scores[budget] = _recorded(file, of)
+        if scores[budget] is None:
             result = result or measured(held, request)
-            file = record.with_name('spt.safetensors')
             write_allocation(file, allocate(result, budget, held, request))
-            _write(record, _score(replace(request, budgets=(budget,)), given, file))
-        scores[budget] = json.loads(record.read_text())['top1']
+            scores[budget] = _score(replace(request, budgets=(budget,)), given, file)
+            _write(file.with_name(RECORD), dict(of=of, top1=scores[budget]))
         print(f'budget {budget:>9,}: top-1 {scores[budget]:.2f} on held-out training data')
     best = max(scores, key=lambda b: (scores[b], -b))
     return cfg, replace(request, budgets=(best,))
@@ -71,7 +77,22 @@ def _score(request: Request, given: dict, file: Path) -> float:
     return float(train(cfg).message_hub.get_scalar('val/acc/top1').current())
 
 
-def _write(file: Path, top1: float) -> None:
+def _asked(cfg: Config, request: Request) -> dict[str, Any]:
+    """All that the result of a run follows from."""
+    text = json.dumps(json_safe(cfg.to_dict()), sort_keys=True)
+    return dict(json_safe(asdict(request)), config_sha256=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _recorded(file: Path, of: dict) -> float | None:
+    """Top-1 of a run that was made before with the very same request; None for another, or a damaged record."""
+    try:
+        record = json.loads(file.with_name(RECORD).read_text(encoding='utf-8'))
+        return float(record['top1']) if record['of'] == of and file.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(file: Path, record: dict) -> None:
     partial = file.with_suffix('.partial')
-    partial.write_text(json.dumps(dict(top1=top1)) + '\n', encoding='utf-8')
+    partial.write_text(json.dumps(record) + '\n', encoding='utf-8')
     os.replace(partial, file)

@@ -13,7 +13,7 @@ from ..errors import UserError, unknown
 from ..petl import Delta, LinearAdapter, LoRA, Sparse, host_of, layout_of
 from ..petl.delta import number, one_of
 from ..petl.host import attach
-from .allocation import SPARSE, STRUCTURAL, WHOLE, Allocation, read_allocation, tensors_sha256
+from .allocation import NONE, SPARSE, STRUCTURAL, WHOLE, Allocation, read_allocation, tensors_sha256
 from .budget import parse_budget
 from .choice import STRUCTURED, Settings
 from .sensitivity import CONTROLS
@@ -124,6 +124,16 @@ class SPT:
                 f'{self.options["file"]} was measured on {measured}, and model.base loads others; run '
                 'tools/sensitivity.py again.'
             )
+
+    def tuned(self, backbone: nn.Module) -> set[str]:
+        """The parameters of a plain backbone that it tunes, whole or in part.
+
+        Raises:
+            UserError: when the allocation is for another backbone.
+        """
+        chosen = {row.name for row in self.allocation.rows if row.choice != NONE}
+        token = {'cls_token'} if self.allocation.class_token else set()
+        return token | {unit.param for unit in self._units(backbone) if unit.name in chosen}
 
     def attach(self, backbone: nn.Module) -> dict[str, str]:
         """Put the deltas on a plain backbone.

@@ -61,7 +61,7 @@ def units_of(backbone: nn.Module) -> list[Unit]:
     """The units of a backbone in the order of its parameters.
 
     The matrices are q, k, v, proj, fc1 and fc2 of each block, the vectors their biases and all norms. Class token,
-    patch and position embeddings, position-bias tables, LayerScale and what lies between stages are none.
+    patch and position embeddings, position-bias tables, LayerScale and a Swin's reductions between stages are none.
 
     Args:
         backbone: of a class in the place table, on any device, with or without deltas.

@@ -1,0 +1,37 @@
+"""SPT on clips from end to end: measured, chosen, trained, tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_experiment import write_config
+
+from vpetl_mm import UserError
+from vpetl_mm.engine import experiment
+from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_mm.spt.find import Request, find, prepared
+
+
+def config_of(root: Path, file: Path) -> Path:
+    spt = f"model['petl'] = dict(spt=dict(file={str(file.with_suffix('.safetensors'))!r}, rank=2, budget=None))\n"
+    spt += "train_dataloader['num_workers'] = test_dataloader['num_workers'] = 0\n"
+    return write_config(root, file, 'sptlora', spt)
+
+
+def test_a_video_swin_is_tuned_where_it_is_sensitive(clips, tmp_path):
+    config = config_of(clips, tmp_path / 'spt.py')
+    allocation, result = find(*prepared(Request(str(config), (700,), batches=2, batch_size=6)))
+    assert (allocation.host, allocation.made['samples']) == ('mmaction.SwinTransformer3D', 12)
+    assert {r.block for r in allocation.rows if r.kind == 'q'} == {0, 1, 2, 3} and result.peak_bytes > 0
+    cfg = prepare(str(config), Options(str(tmp_path / 'run'), cfg_options={'train_cfg.max_epochs': 1}))
+    count = train(cfg).plain_model.plan.count()
+    assert count['trainable'] - count['by']['head'] == allocation.params <= 700
+    adapter = tmp_path / 'run/adapter_epoch_1.pth'
+    scores = experiment.test(prepare(str(config), Options(str(tmp_path / 'test'))), adapter)
+    assert 0 <= scores['acc/top1'] <= 100
+
+    find(*prepared(Request(str(config), (300,), batches=2, batch_size=6, force=True)))
+    with pytest.raises(UserError, match='is for another config') as error:
+        experiment.test(prepare(str(config), Options(str(tmp_path / 'again'))), adapter)
+    assert '\n' not in str(error.value) and not (tmp_path / 'again').exists()
