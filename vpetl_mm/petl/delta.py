@@ -114,6 +114,18 @@ class Delta(nn.Module, ABC):
             nn.init.constant_(self.scale, self.initial_scale)
 
 
+class LinearDelta(Delta):
+    """Base of deltas of a linear layer: ``(in_dim, out_dim, host_slots, **options)``, d_out that of one slot."""
+
+    places = ('qkv', 'proj', 'fc1', 'fc2')
+
+    @classmethod
+    def at_site(cls, site: Site, **options: Any) -> Delta:
+        """Build the delta for a plain or a fused linear layer."""
+        cls.check_options(options)
+        return cls(site.in_dim, site.out_dim // max(len(site.slots), 1), site.slots, **options)
+
+
 def defaults_of(cls: type[Delta]) -> dict[str, Any]:
     """The options of a delta that have a default, with it."""
     parameters = inspect.signature(cls.__init__).parameters.values()

@@ -6,12 +6,12 @@ import math
 
 from torch import Tensor, nn
 
-from .delta import Delta, Site, add_to_slots, at_least_one, check_slots, number, one_of
+from .delta import LinearDelta, add_to_slots, at_least_one, check_slots, number, one_of
 
 ACTIVATIONS = {'GELU': nn.GELU, 'ReLU': nn.ReLU}
 
 
-class LinearAdapter(Delta):
+class LinearAdapter(LinearDelta):
     """SPT-Adapter's structured update (SPT, Sec. 1, and its published code) of one linear layer::
 
         sequential:  y + s up(act(down(y)))     # behind the layer
@@ -35,8 +35,6 @@ class LinearAdapter(Delta):
     Raises:
         UserError: for a value outside these.
     """
-
-    places = ('qkv', 'proj', 'fc1', 'fc2')
 
     def __init__(
         self,
@@ -63,12 +61,6 @@ class LinearAdapter(Delta):
         self.down = nn.ModuleDict({n: nn.Linear(seen, d_bottle) for n in names})
         self.up = nn.ModuleDict({n: nn.Linear(d_bottle, out_dim) for n in names})
         self.reset_parameters()
-
-    @classmethod
-    def at_site(cls, site: Site, **options) -> LinearAdapter:
-        """Build the adapter for a plain or a fused linear layer."""
-        cls.check_options(options)
-        return cls(site.in_dim, site.out_dim // max(len(site.slots), 1), site.slots, **options)
 
     def reset_parameters(self) -> None:
         """Draw every down anew and set the rest to zero."""

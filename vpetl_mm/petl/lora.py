@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .delta import Delta, Site, add_to_slots, at_least_one, check_slots, number
+from .delta import LinearDelta, add_to_slots, at_least_one, check_slots, number
 
 
-class LoRA(Delta):
+class LoRA(LinearDelta):
     """Low-rank adaptation (Hu et al. 2022; V-PETL, Sec. 3) of a linear layer: y + (alpha / rank) B A x.
 
     On a fused qkv each slot has an A and a B of its own. A is drawn Kaiming-uniform (a = sqrt 5), B starts
@@ -29,8 +29,6 @@ class LoRA(Delta):
     Raises:
         UserError: for a value outside these.
     """
-
-    places = ('qkv', 'proj', 'fc1', 'fc2')
 
     def __init__(
         self,
@@ -52,12 +50,6 @@ class LoRA(Delta):
         self.A = nn.ModuleDict({n: nn.Linear(in_dim, rank, bias=False) for n in names})
         self.B = nn.ModuleDict({n: nn.Linear(rank, out_dim, bias=False) for n in names})
         self.reset_parameters()
-
-    @classmethod
-    def at_site(cls, site: Site, **options) -> LoRA:
-        """Build LoRA for a plain or a fused linear layer."""
-        cls.check_options(options)
-        return cls(site.in_dim, site.out_dim // max(len(site.slots), 1), site.slots, **options)
 
     def reset_parameters(self) -> None:
         """Draw every A anew and set every B to zero."""
