@@ -46,7 +46,7 @@ def by_hand(backbone: nn.Module, structured: str = 'LoRA', seed: int = 0, **chan
             sparse[unit.name], entries = drawn.sort().values.int(), len(drawn)
         params = {'none': 0, 'sparse': entries}.get(choice, cost(unit.shape, structured))
         rows.append(Row(unit.name, unit.kind, unit.block, list(unit.shape), choice, params, 1.0))
-    made = dict(config='by hand', options={}, rule='within', alpha=10, beta=5, tau=1, seed=0, batches=1, samples=1)
+    made = dict(config='by hand', options={}, rule='closest', alpha=10, beta=5, tau=1, seed=0, batches=1, samples=1)
     params = sum(r.params for r in rows)
     about = dict(
         host=host_of(backbone), structured=structured, rank=RANK, budget=params, params=params, class_token=False,

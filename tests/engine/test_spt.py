@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from small_experiment import write_config
 
-from vpetl_mm import UserError
+from vpetl_mm import UserError, build_model
 from vpetl_mm.engine import experiment
 from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.spt.find import Request, find, prepared
@@ -30,6 +32,20 @@ def test_a_video_swin_is_tuned_where_it_is_sensitive(clips, tmp_path):
     adapter = tmp_path / 'run/adapter_epoch_1.pth'
     scores = experiment.test(prepare(str(config), Options(str(tmp_path / 'test'))), adapter)
     assert 0 <= scores['acc/top1'] <= 100
+
+    file = tmp_path / 'merged.safetensors'
+    merged = experiment.test(prepare(str(config), Options(str(tmp_path / 'merged'))), adapter, merged=str(file))
+    assert merged == pytest.approx(scores)
+    plain = build_model(config, {'model.petl': dict(_delete_=True, train=['head'])}, meta=True).state_dict()
+    written = load_file(file)
+    assert {k: v.shape for k, v in written.items()} == {k: v.shape for k, v in plain.items()}
+    before = file.read_bytes()
+    with pytest.raises(UserError, match='exists'):
+        experiment.test(prepare(str(config), Options(str(tmp_path / 'twice'))), adapter, merged=str(file))
+    assert file.read_bytes() == before and not (tmp_path / 'twice').exists()
+    base = {'model.petl': dict(_delete_=True, train=['head']), 'model.base.file': str(file)}
+    other = build_model(config, base, init_weights=True)
+    assert all(torch.equal(v, written[k]) for k, v in other.state_dict().items() if k.startswith('backbone.'))
 
     find(*prepared(Request(str(config), (300,), batches=2, batch_size=6, force=True)))
     with pytest.raises(UserError, match='is for another config') as error:

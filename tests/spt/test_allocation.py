@@ -250,6 +250,24 @@ def test_metadata_that_we_cannot_have_written(allocation, tmp_path, about):
     assert str(file) in str(error.value) and '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('change', ['params', 'choice', 'budget', 'class_token'])
+def test_counts_that_are_not_those_of_the_choice(allocation, tmp_path, change):
+    rows = [asdict(r) for r in allocation.rows]
+    row = next(r for r in rows if r['choice'] == 'structured')
+    about = dict(rows=rows)
+    if change == 'params':
+        row['params'] += 5
+        about['params'] = allocation.params + 5
+    elif change == 'choice':
+        next(r for r in rows if r['choice'] == 'none').update(choice='structured')
+    elif change == 'budget':
+        about |= dict(budget=allocation.params - 1, made=allocation.made | dict(rule='within'))
+    else:
+        about['class_token'] = True
+    with pytest.raises(UserError, match='is corrupt'):
+        read_allocation(rewritten(allocation, tmp_path / 'a.safetensors', about))
+
+
 @pytest.mark.parametrize('about', ['[]', '3', 'null', 'x', '"x"'])
 def test_metadata_that_is_no_dict(allocation, tmp_path, about):
     file = tmp_path / 'a.safetensors'

@@ -86,6 +86,20 @@ def test_what_was_trained_with_other_settings_is_trained_anew(config, monkeypatc
     assert asked == [100, 300, 100, 300]
 
 
+def test_one_that_is_too_small_is_told_before_anything_is_trained(config, monkeypatch, capsys):
+    asked = scored(monkeypatch, {300: 3.0})
+    assert call(config, '--budget', '1', '300', '--alpha', '1000', '--beta', '1000') == 2
+    assert asked == [] and 'too small' in capsys.readouterr().err
+
+
+def test_a_damaged_record_is_made_again(config, monkeypatch):
+    asked = scored(monkeypatch, {100: 1.0, 300: 3.0})
+    assert call(config, '--budget', '100', '300') == 0
+    Path('budgets/100/held_out.json').write_text('{"top1": ')
+    assert call(config, '--budget', '100', '300', '--force') == 0
+    assert asked == [100, 300, 100]
+
+
 def test_one_that_is_killed_leaves_no_record_and_is_trained_again(config, monkeypatch):
     def killed(request, given, file):
         raise KeyboardInterrupt

@@ -80,6 +80,9 @@ def test_progress_is_silent_where_there_is_no_terminal(config, capsys):
         (['--budget', '500', '--out', 'spt.pth'], ['--out', '.safetensors', 'spt.pth']),
         (['--budget', '500', '--out', 'small.py/spt.safetensors'], ['small.py']),
         (['--budget', '500', '--plot', 'figure.txt'], ['--plot', '.png']),
+        (['--budget', '500', '--plot', 'small.py/figure.png'], ['--plot', 'cannot be written']),
+        (['--budget', '100', '1M'], ['1,000,000', 'larger than the 6,592 parameters']),
+        (['--cfg-options', 'model.petl.spt.budget=[]'], ['petl.spt.budget']),
         (['--budget', '500', '--cfg-options', 'modle.x=1'], ['modle']),
         (['--budget', '500', '--cfg-options', 'model.base.file=gone.pth'], ['gone.pth']),
         (['--budget', '500', '--cfg-options', 'train_dataloader.dataset.data_root=/gone'], ['/gone']),
@@ -118,6 +121,13 @@ def test_a_file_that_exists_is_replaced_only_on_demand(config, capsys):
     assert '--force' in refused(capsys, config, '--budget', '300')
     assert call(config, '--budget', '300', '--force') == 0
     assert Path('spt.safetensors').read_bytes() != first
+
+
+def test_a_file_that_the_config_would_refuse_goes_elsewhere(config, capsys):
+    argv = ['--budget', '300', '--cfg-options', 'model.petl.spt.budget=500']
+    for out in ('spt.safetensors', Path('spt.safetensors').absolute()):
+        assert 'petl.spt.budget' in refused(capsys, config, *argv, '--out', out)
+    assert call(config, *argv, '--out', 'other.safetensors') == 0
 
 
 def test_several_budgets_of_a_plain_experiment(task, base, tmp_path, monkeypatch, capsys):

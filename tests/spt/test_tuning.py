@@ -20,6 +20,7 @@ from vpetl_mm import UserError, build_model
 from vpetl_mm.engine.adapter import FORMAT, adapter_state, load_trained, trained_meta
 from vpetl_mm.petl import merge
 from vpetl_mm.spt.allocation import write_allocation
+from vpetl_mm.spt.choice import Settings
 from vpetl_mm.spt.units import units_of
 
 NAMES = ['vit', 'vit_layerscale', 'videomae', 'swin3d', 'swin2d']
@@ -87,10 +88,9 @@ def single(host: Host, folder, name: str, choice: str, structured: str = 'LoRA')
     allocation = by_hand(backbone, structured)
     unit = next(u for u in units_of(backbone) if u.name == name)
     index = torch.tensor([0, unit.numel // 2, unit.numel - 1], dtype=torch.int32)
+    params = 3 if choice == 'sparse' else Settings(structured, allocation.rank).cost(unit)
     rows = tuple(
-        replace(
-            r, choice=choice if r.name == name else 'none', params=(3 if choice == 'sparse' else 1) * (r.name == name)
-        )
+        replace(r, choice=choice if r.name == name else 'none', params=params * (r.name == name))
         for r in allocation.rows
     )
     file = folder / 'single.safetensors'

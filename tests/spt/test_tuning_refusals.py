@@ -74,7 +74,7 @@ def test_a_file_for_another_backbone_is_refused(tmp_path):
     vit, videomae = HOSTS['vit'], HOSTS['videomae']
     for host, config, said in (
         (videomae, {}, 'was made for mmpretrain.VisionTransformer, and the backbone is mmaction.VisionTransformer'),
-        (vit, dict(depth=3), 'layers.2.* is not there there and'),
+        (vit, dict(depth=3), 'layers.2.* is not there and is'),
         (vit, dict(depth=1), 'it has layers.1.*, which this one has not'),
         (vit, dict(qkv_bias=False), r'it has layers.0.attn.qkv.bias.*, which this one has not'),
     ):
@@ -83,7 +83,7 @@ def test_a_file_for_another_backbone_is_refused(tmp_path):
         assert '\n' not in str(error.value)
     wide = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
     with pytest.raises(
-        UserError, match=r'layers\.0\.ffn\.layers\.0\.0\.weight is \(64, 16\) there and \(32, 16\) here'
+        UserError, match=r'layers\.0\.ffn\.layers\.0\.0\.weight is \(64, 16\) there and is \(32, 16\) here'
     ):
         build(vit, written(vit, tmp_path), arch=wide)
 

@@ -97,17 +97,22 @@ def check_trained(model: nn.Module, file: str | Path) -> dict[str, Any]:
     if 'frozen_sha256' not in meta:
         raise UserError(f'{file} is no checkpoint of this project: it does not say which base it was trained on.')
     is_adapter = 'adapter_format' in meta
+    _check_choice(file, meta['deltas'], model.plan.settings())
     _check_keys(model, file, content['state_dict'], adapter_keys(model) if is_adapter else list(model.state_dict()))
     _check_settings(file, meta['deltas'], model.plan.settings())
     return content
 
 
-def _check_settings(file: str | Path, theirs: dict[str, dict], ours: dict[str, dict]) -> None:
-    if theirs.get('spt', {}).get('choice') != ours.get('spt', {}).get('choice'):
+def _check_choice(file: str | Path, theirs: dict[str, dict], ours: dict[str, dict]) -> None:
+    """What SPT tunes must be the same; first, as all keys and shapes follow from it."""
+    if 'spt' in theirs and 'spt' in ours and theirs['spt'].get('choice') != ours['spt'].get('choice'):
         raise UserError(
             f'{file} is for another config: petl.spt.file chooses other parameters than those it was trained with; '
             'point petl.spt.file at the file of its run.'
         )
+
+
+def _check_settings(file: str | Path, theirs: dict[str, dict], ours: dict[str, dict]) -> None:
     for name, settings in ours.items():
         # an option that its version had not yet is at its default
         defaults = {} if name == 'spt' else defaults_of(MODELS.get(settings['type']))

@@ -184,6 +184,8 @@ def _check_place(what: str, file: str | None, work_dir: str) -> None:
         raise UserError(f'The {what} cannot be written to {file}: it is a folder, or in none that exists.')
     if file and what == 'merged model' and Path(file).suffix != '.safetensors':
         raise UserError(f'The {what} is a file that ends in .safetensors, and {file} does not.')
+    if file and what == 'merged model' and Path(file).exists():
+        raise UserError(f'The {what} cannot be written to {file}, which exists: give a new name.')
 
 
 def _record(

@@ -68,7 +68,7 @@ class PETLModel:
         self._refuse_other_weights(named)
         self._check_width()
         self._exchange_attention(petl)
-        spt = SPT.of(petl['spt']) if petl.get('spt') else None
+        spt = SPT.of(petl['spt']) if petl.get('spt') is not None else None
         self.plan = Plan(self, 'backbone', self.head_name, petl['deltas'], petl['train'], delta_type, spt)
         self.spt = spt
 

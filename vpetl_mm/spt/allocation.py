@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..weights.files import write_safetensors
-from .choice import STRUCTURED, Choice
+from .choice import STRUCTURED, Choice, Settings
 from .units import Unit
 
 FORMAT = 1
@@ -144,7 +144,7 @@ def read_allocation(file: str | Path) -> Allocation:
         with safe_open(path, 'pt') as content:
             about = json.loads((content.metadata() or {})[KEY])
             sparse = {k: content.get_tensor(k) for k in content.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
         raise UserError(f'{path} is no file of tools/sensitivity.py, or is broken; make it again.') from error
     try:
         if about.pop('format') != FORMAT:
@@ -163,10 +163,11 @@ def _check(allocation: Allocation) -> None:
     """Raise ValueError for what tools/sensitivity.py cannot have written."""
     if allocation.structured not in STRUCTURED or type(allocation.rank) is not int or allocation.rank < 1:
         raise ValueError(f'structured is {allocation.structured!r} of rank {allocation.rank!r}')
-    if type(allocation.budget) is not int or not (
-        allocation.base is None or {'file', 'sha256'} <= {*allocation.base}
-    ):
-        raise ValueError(f'budget is {allocation.budget!r} and base {allocation.base!r}')
+    base, made = allocation.base, allocation.made
+    if not all(type(n) is int for n in (allocation.budget, allocation.params)) or not isinstance(made, dict):
+        raise ValueError(f'budget is {allocation.budget!r}, params {allocation.params!r} and made {made!r}')
+    if base is not None and not (isinstance(base, dict) and all(type(base[k]) is str for k in ('file', 'sha256'))):
+        raise ValueError(f'base is {base!r}')
     chosen = {r.name: r for r in allocation.rows if r.choice == SPARSE}
     if set(chosen) != set(allocation.sparse):
         raise ValueError('its indices are of other units than its rows')
@@ -178,6 +179,10 @@ def _check(allocation: Allocation) -> None:
     dimensions = {STRUCTURAL: (2,), WHOLE: (1,), SPARSE: (1, 2), NONE: (1, 2)}
     if any(len(r.shape) not in dimensions.get(r.choice, ()) for r in allocation.rows):
         raise ValueError('a row is tuned in a way that its shape does not allow')
+    settings = Settings(allocation.structured, allocation.rank)
+    whole = {r.name: settings.cost(Unit(r.name, tuple(r.shape), r.kind, '')) for r in allocation.rows}
+    wrong = (r for r in allocation.rows if r.choice != SPARSE and r.params != whole[r.name] * (r.choice != NONE))
     rest = allocation.params - sum(r.params for r in allocation.rows)
-    if rest < 0 or (rest > 0) != allocation.class_token:
+    above = made.get('rule') == 'within' and allocation.params > allocation.budget
+    if any(wrong) or rest < 0 or (rest > 0) != allocation.class_token or above:
         raise ValueError('its counts do not add up')

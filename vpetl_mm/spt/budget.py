@@ -24,4 +24,6 @@ def parse_budget(text: str | int) -> int:
     budget = round(float(match[1].replace(',', '')) * FACTORS[match[2].lower()])
     if budget < 1:
         raise UserError(f'A budget of {text} is less than one parameter; the smallest is 1.')
+    if '.' in match[1] and not match[2]:
+        raise UserError(f'A budget is a whole number of parameters, and {text} is none.')
     return budget

@@ -157,10 +157,14 @@ def choose(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, settings
     Raises:
         UserError: for a budget that is too small for anything, or larger than the backbone.
     """
-    entries = len(sensitivity)
+    check_budget(budget, len(sensitivity))
+    return (_closest if settings.rule == 'closest' else _within)(units, sensitivity, budget, settings)
+
+
+def check_budget(budget: int, entries: int) -> None:
+    """Raise :class:`UserError` for a budget above the number of entries that could be tuned."""
     if budget > entries:
         raise UserError(f'The budget of {budget:,} is larger than the {entries:,} parameters that it could go to.')
-    return (_closest if settings.rule == 'closest' else _within)(units, sensitivity, budget, settings)
 
 
 def _within(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, settings: Settings) -> Choice:

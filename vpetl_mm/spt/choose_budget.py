@@ -47,16 +47,18 @@ def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
     folder = Path(request.out).parent / BUDGETS
     given = dict(request.cfg_options or {}, **{'holdout.fraction': share or SHARE})
     held, _ = prepared(replace(request, cfg_options=given, out=str(folder / 'none.safetensors')))
-    result, scores = None, {}
-    for budget in sorted(request.budgets):
-        file = folder / str(budget) / 'spt.safetensors'
-        of = _asked(held, replace(request, budgets=(budget,), cfg_options=given, force=False))
-        scores[budget] = _recorded(file, of)
+    files = {b: folder / str(b) / 'spt.safetensors' for b in sorted(request.budgets)}
+    asked = {b: _asked(held, replace(request, budgets=(b,), cfg_options=given, force=False)) for b in files}
+    scores = {b: _recorded(files[b], asked[b]) for b in files}
+    if None in scores.values():
+        result = measured(held, request)
+        # all of them first: one that is too small is told before anything is trained
+        allocations = {b: allocate(result, b, held, request) for b, score in scores.items() if score is None}
+    for budget, file in files.items():
         if scores[budget] is None:
-            result = result or measured(held, request)
-            write_allocation(file, allocate(result, budget, held, request))
+            write_allocation(file, allocations[budget])
             scores[budget] = _score(replace(request, budgets=(budget,)), given, file)
-            _write(file.with_name(RECORD), dict(of=of, top1=scores[budget]))
+            _write(file.with_name(RECORD), dict(of=asked[budget], top1=scores[budget]))
         print(f'budget {budget:>9,}: top-1 {scores[budget]:.2f} on held-out training data')
     best = max(scores, key=lambda b: (scores[b], -b))
     return cfg, replace(request, budgets=(best,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def plot(allocation: Allocation, file: Path) -> None:
             tuned = [(r.block, m) for r, m in zip(rows, means, strict=True) if r.choice != NONE]
             if tuned:
                 right.plot(*zip(*tuned, strict=True), 'o', color=f'C{k}', markersize=4)
-        right.set_xlabel('block (dots: tuned)')
+        for axes in (left, right):
+            axes.set_xticks(blocks[:: max(1, len(blocks) // 12)])
+        right.set_xlabel('block (dots: tuned, whole or in part)')
         right.set_ylabel('mean sensitivity of an entry')
         if any(r.sensitivity > 0 for r in allocation.rows if r.kind in MATRICES):
             right.set_yscale('log')
@@ -49,6 +52,11 @@ def check_plot(file: Path) -> None:
     """Raise :class:`UserError` for a file that no figure can be drawn to."""
     if file.suffix.lower() not in ('.png', '.pdf', '.svg') or file.is_dir():
         raise UserError(f'--plot must be a file that ends in .png, .pdf or .svg, got {file}.')
+    there = next(p for p in file.absolute().parents if p.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UserError(f'--plot {file} cannot be written: {error.strerror}.') from error
 
 
 def _of(allocation: Allocation, **wanted: object) -> Sequence[Row]:

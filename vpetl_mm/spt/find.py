@@ -24,9 +24,10 @@ from ..models.base_weights import base_state
 from ..models.build import build_model
 from ..petl import check_petl, host_of
 from .allocation import Allocation, rows_of, tensors_sha256, write_allocation
-from .choice import Settings, choose
+from .choice import Settings, check_budget, choose
 from .sensitivity import Sensitivity, measure
 from .tuning import budgets_of, check_spt
+from .units import units_of
 
 SHORT = {'lora': 'LoRA', 'adapter': 'AdaptMLP'}
 
@@ -91,7 +92,7 @@ def prepared(request: Request) -> tuple[Config, Request]:
     """
     cfg = prepare(request.config, Options(cfg_options=request.cfg_options))
     petl = check_petl(cfg.model.get('petl'))
-    spt = check_spt(petl['spt']) if petl.get('spt') else {}
+    spt = check_spt(petl['spt']) if petl.get('spt') is not None else {}
     budgets = request.budgets or tuple(budgets_of(spt))
     if not budgets:
         raise UserError('Say how many parameters may be tuned: --budget 0.4M (the config has no petl.spt.budget).')
@@ -113,10 +114,11 @@ def prepared(request: Request) -> tuple[Config, Request]:
         control=request.control or spt.get('control'),
     )
     settings_of(request)
-    if spt and str(out) == spt.get('file'):
+    if spt and out.resolve() == Path(spt['file']).resolve():
         _check_fits(spt, request)
     cfg.work_dir = str(out.parent)
-    check_experiment(plain(cfg), ('train_dataloader',))
+    model = check_experiment(plain(cfg), ('train_dataloader',))
+    check_budget(max(request.budgets), sum(u.numel for u in units_of(model.backbone)))
     return cfg, request
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from .allocation import SPARSE, STRUCTURAL, WHOLE, Allocation, Row
@@ -20,6 +21,8 @@ def summary(allocation: Allocation) -> str:
     ]
     if allocation.control:
         lines[0] += f'; a CONTROL: {allocation.control} in the place of sensitivity'
+    if made['tau'] == sum(math.prod(r.shape) for r in allocation.rows):
+        lines.append('Everything is taken: no larger budget would tune more.')
     lines += [
         '',
         f'{"kind":6}  {"tuned whole":>13}  {"in single entries":>19}  {"parameters":>10}  {"sensitivity":>11}',

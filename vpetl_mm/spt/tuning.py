@@ -55,6 +55,8 @@ def budgets_of(spt: Mapping[str, Any]) -> list[int]:
     budget = spt.get('budget')
     if budget is None:
         return []
+    if isinstance(budget, (list, tuple)) and not budget:
+        raise UserError('petl.spt.budget is an empty list: name at least one budget, or None for any.')
     return [parse_budget(b) for b in (budget if isinstance(budget, (list, tuple)) else [budget])]
 
 
@@ -164,12 +166,16 @@ class SPT:
         if host != self.allocation.host:
             raise UserError(f'{file} was made for {self.allocation.host}, and the backbone is {host}.')
         units = units_of(backbone)
+        rest = self.allocation.params - sum(row.params for row in self.allocation.rows)
+        token = getattr(backbone, 'cls_token', None)
+        if rest and (token is None or token.numel() != rest):
+            raise UserError(f'{file} was made for another backbone: its class token has {rest} parameters.')
         theirs = {row.name: tuple(row.shape) for row in self.allocation.rows}
         for unit in units:
             if theirs.get(unit.name) != unit.shape:
-                there = theirs.get(unit.name, 'not there')
+                there = f'is {theirs[unit.name]}' if unit.name in theirs else 'is not'
                 raise UserError(
-                    f'{file} was made for another backbone: {unit.name} is {there} there and {unit.shape} here.'
+                    f'{file} was made for another backbone: {unit.name} {there} there and is {unit.shape} here.'
                 )
         if len(theirs) != len(units):
             extra = next(name for name in theirs if name not in {u.name for u in units})
