@@ -10,5 +10,5 @@ petl.spt.update(
     file='work_dirs/vits14_sptadapter_cifar100n50_dinov2/spt.safetensors', budget=294_912
 )  # what LoRA tunes
 model = dict(petl=petl, head=dict(num_classes=_base_.num_classes))
-# as SPT's recipe, which wants it: under SGD both lost or diverged (docs/real_transfer.md)
+# AdamW as in SPT's recipe; the rate is the better of two (docs/real_transfer.md)
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=3e-3, weight_decay=0.0))
