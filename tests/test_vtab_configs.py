@@ -13,6 +13,7 @@ from vpetl_mm.config import load_config
 from vpetl_mm.petl import host_of
 from vpetl_mm.results.count import trainable
 from vpetl_mm.spt.allocation import Allocation, Row, write_allocation
+from vpetl_mm.spt.choice import Settings
 from vpetl_mm.spt.units import units_of
 
 REPO = Path(__file__).parents[1]
@@ -103,12 +104,13 @@ ADAPTER = 12 * (5 * (2 * 768 * 8 + 8 + 768) + (2 * 3072 * 8 + 8 + 3072))
 )
 def test_an_spt_leaf_builds_with_its_file(method, kind, updates, tmp_path):
     plain = build_model(REPO / 'configs/vit_fc_vtabkitti_mocov3.py', meta=True).backbone
+    cost = Settings(kind, 8).cost
     rows = tuple(
-        Row(u.name, u.kind, u.block, list(u.shape), 'whole' if len(u.shape) == 1 else 'structured', 1, 1.0)
+        Row(u.name, u.kind, u.block, list(u.shape), 'structured' if u.is_matrix else 'whole', cost(u), 1.0)
         for u in units_of(plain)
     )
     made = dict(
-        config='x', options={}, rule='within', alpha=10, beta=5, tau=1, seed=0, batches=1, samples=1, loss=1.0
+        config='x', options={}, rule='closest', alpha=10, beta=5, tau=1, seed=0, batches=1, samples=1, loss=1.0
     )
     params = sum(r.params for r in rows)
     chosen = Allocation(host_of(plain), kind, 8, 400_000, params, False, rows, None, None, made, {})

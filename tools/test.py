@@ -10,7 +10,7 @@ from vpetl_mm.engine.experiment import Options, prepare, test
 
 EXAMPLES = """\
   tools/test.py configs/swin_bapat_ssv2_b128.py work_dirs/swin_bapat_ssv2_b128/adapter_epoch_70.pth
-  tools/test.py configs/demo_bapat.py work_dirs/demo_bapat/adapter_epoch_12.pth --dump predictions.csv
+  tools/test.py configs/demo_bapat.py work_dirs/demo_bapat/adapter_epoch_7.pth --dump predictions.csv
   tools/test.py configs/demo_lora.py work_dirs/demo_lora/adapter_epoch_7.pth --merge demo_lora.safetensors"""
 
 

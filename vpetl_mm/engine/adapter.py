@@ -82,6 +82,15 @@ def load_trained(model: nn.Module, file: str | Path) -> dict[str, Any]:
             f'{file} was trained on the base {theirs}, and the backbone that the config loads ({ours}) has other '
             f'weights; point model.base at the base it was trained on.'
         )
+    ours = dict(model.named_buffers())
+    for key, value in content['state_dict'].items():
+        if (
+            key in ours
+            and '.deltas.' in key
+            and not value.is_floating_point()
+            and not torch.equal(value, ours[key].cpu())
+        ):
+            raise UserError(f'{file} is corrupt: its {key} are not those of the choice that it was trained with.')
     model.load_state_dict(content['state_dict'], strict=False)
     return content
 

@@ -16,7 +16,8 @@ from mmengine.hooks import Hook
 from ..config import load_config
 from ..errors import UserError
 from ..petl import merge
-from ..petl.merge import check_mergeable
+from ..petl.merging import check_mergeable
+from ..spt.choice import Settings
 from .feature_cache import views_of
 from .hooks import FeatureCacheHook
 from .merged import write_merged
@@ -208,11 +209,18 @@ def _record(
         checkpoint=Path(checkpoint).name,
         epoch=meta.get('epoch', 0),
         samples=len(runner.test_dataloader.dataset),
-        options={**meta.get('options', {}), **json_safe(runner.cfg.get('given_options', {}))},
+        options={**meta.get('options', {}), **json_safe(runner.cfg.get('given_options', {})), **_rule_of(runner)},
         finished=datetime.now().astimezone().isoformat(timespec='seconds'),
         machine=_machine(runner.world_size),
     )
     write_record(runner.work_dir, record)
+
+
+def _rule_of(runner: PETLRunner) -> dict[str, Any]:
+    """How the SPT file was chosen where it was not by the defaults, which is another experiment."""
+    spt, defaults = runner.plain_model.spt, Settings()
+    made = {} if spt is None else spt.allocation.made
+    return {f'spt.{k}': made[k] for k in ('alpha', 'beta', 'rule') if k in made and made[k] != getattr(defaults, k)}
 
 
 def _machine(processes: int) -> str:

@@ -16,6 +16,9 @@ from ..errors import UserError
 class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's default constructor over the parameters that require gradients.
 
+    Where SPT tunes, vectors (1-D parameters, single weights among them) have no weight decay, unless
+    ``paramwise_cfg.flat_decay_mult`` says otherwise.
+
     Raises:
         UserError: when nothing is trained.
     """
@@ -25,6 +28,8 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         if not trained:
             raise UserError('Nothing is trained: petl has no deltas and an empty train list.')
+        if getattr(model, 'spt', None) is not None:  # SPT's recipe: whole vectors and single weights do not decay
+            self.paramwise_cfg = dict(flat_decay_mult=0.0) | (self.paramwise_cfg or {})
         return super().__call__(_Parameters(trained))
 
 

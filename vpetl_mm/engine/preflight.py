@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 from ..errors import UserError
 from ..models.base_weights import base_state, how_to_get
 from ..models.build import build_model
+from ..spt.tuning import check_spt
 from .adapter import check_trained
 from .feature_cache import check_cache
 
@@ -48,8 +49,11 @@ def _base(cfg: Config) -> Iterator[str]:
 
 
 def _spt(cfg: Config) -> Iterator[str]:
-    spt = (cfg.model.get('petl') or {}).get('spt') or {}
-    if spt.get('file') and not Path(spt['file']).is_file():
+    petl = cfg.model.get('petl')
+    if not isinstance(petl, Mapping) or petl.get('spt') is None:
+        return
+    spt = check_spt(petl['spt'])
+    if not Path(spt['file']).is_file():
         yield f'SPT file {spt["file"]}: tools/sensitivity.py {cfg.filename or "CONFIG"} makes it'
 
 

@@ -6,7 +6,7 @@ from .extra_tokens import ExtraTokens, extra_tokens
 from .layout import LAYOUTS, Layout, host_of, layout_of
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
-from .merge import merge
+from .merging import merge
 from .patt import PATT
 from .plan import Plan, check_petl
 from .prefix import Prefix

@@ -17,8 +17,8 @@ class Sparse(Delta):
     """Unstructured tuning (SPT, Sec. 1): y with W + S in the place of W, S zero but at the given entries.
 
     The layer's output is corrected, S is never made: S x costs one gather, one product and one scatter of
-    (n, tokens) numbers, and what is kept for the gradients is x itself. Values start at zero, so that step 0 is
-    the plain backbone. Parameters: one for each index.
+    (n, tokens) numbers, and what is kept for the gradients is x, in the format of y. Values start at zero, so that
+    step 0 is the plain backbone. Parameters: one for each index.
 
     On a LayerNorm the weight is a vector: y + S norm(x). Entries of a bias are added to the output.
 
@@ -74,10 +74,10 @@ class Sparse(Delta):
         return y
 
     def _add_weight(self, x: Tensor, y: Tensor) -> Tensor:
-        value = self.weight_value.to(y.dtype)
         if len(self.weight_shape) == 1:
-            normed = F.layer_norm(x, self.weight_shape, eps=self.eps)
-            return y.index_add(-1, self.weight_index, normed.index_select(-1, self.weight_index).to(y.dtype) * value)
+            normed = F.layer_norm(x, self.weight_shape, eps=self.eps).index_select(-1, self.weight_index)
+            return y.index_add(-1, self.weight_index, (normed * self.weight_value).to(y.dtype))
+        value = _summable(self.weight_value)
         rows = torch.div(self.weight_index, self.weight_shape[1], rounding_mode='floor')
         return _AddSparse.apply(x, y, value, rows, self.weight_index - rows * self.weight_shape[1])
 
@@ -106,20 +106,25 @@ class _AddSparse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, value: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         ctx.save_for_backward(x, value, rows, columns)
-        products = _columns_first(x).index_select(0, columns).mul_(value[:, None])
+        products = _summable(_columns_first(x).index_select(0, columns)) * value[:, None]
         added = products.new_zeros(y.shape[-1], products.shape[1]).index_add_(0, rows, products)
-        return y + added.t().view(y.shape)
+        return y + added.t().view(y.shape).to(y.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, value, rows, columns = ctx.saved_tensors
-        of_rows = _columns_first(grad).index_select(0, rows)
+        of_rows = _summable(_columns_first(grad).index_select(0, rows))
         inputs = _columns_first(x)
         to_value = (inputs.index_select(0, columns) * of_rows).sum(1)
         if not ctx.needs_input_grad[0]:
             return None, grad, to_value, None, None
-        to_x = torch.zeros_like(inputs).index_add_(0, columns, of_rows.mul_(value[:, None]))
-        return to_x.t().view(x.shape), grad, to_value, None, None
+        to_x = of_rows.new_zeros(inputs.shape).index_add_(0, columns, of_rows.mul_(value[:, None]))
+        return to_x.t().view(x.shape).to(x.dtype), grad, to_value, None, None
+
+
+def _summable(x: Tensor) -> Tensor:
+    """At least in float32: a row may hold hundreds of entries, whose sum half precision would round at each step."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _columns_first(x: Tensor) -> Tensor:

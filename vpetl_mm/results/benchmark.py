@@ -17,7 +17,7 @@ from torch import nn
 from ..errors import UserError
 from ..models.build import build_model
 from ..petl import merge
-from ..petl.merge import is_mergeable
+from ..petl.merging import is_mergeable
 
 TITLES = dict(
     train_seconds='training step',

@@ -193,7 +193,7 @@ def read_curves(work_dirs: Path) -> list[Curve]:
     """
     runs: dict[Path, dict[int, float]] = {}
     for log in sorted(Path(work_dirs).rglob('vis_data/scalars.json')):
-        if log.parents[3].name == BUDGETS:  # trained to compare budgets, on a part of the list
+        if BUDGETS in log.parts:  # trained to compare budgets, on a part of the list
             continue
         runs.setdefault(log.parents[2], {}).update(_validations(log))
     curves = []

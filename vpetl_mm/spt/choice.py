@@ -60,6 +60,10 @@ class Settings:
             return (d_in + d_out) * self.rank
         return 2 * d_out * self.rank + self.rank + d_out
 
+    def most(self, unit: Unit) -> int:
+        """What tuning as much of ``unit`` as can be takes; of a small one, all its entries singly."""
+        return self.cost(unit) if self.threshold(unit) <= unit.numel else unit.numel
+
     def threshold(self, unit: Unit) -> int:
         """From how many sensitive entries on the whole of ``unit`` is tuned."""
         return max(1, math.ceil(self.cost(unit) / (self.alpha if unit.is_matrix else self.beta)))
@@ -169,6 +173,8 @@ def check_budget(budget: int, entries: int) -> None:
 
 def _within(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, settings: Settings) -> Choice:
     """The largest choice not above the budget."""
+    if sum(map(settings.most, units)) <= budget:
+        return _everything(units, settings)
     ranked = min(len(sensitivity), 4 * budget)
     ranking = Ranking(units, sensitivity, settings, ranked)
     while ranking.params[-1] <= budget and ranked < len(sensitivity):
@@ -178,6 +184,19 @@ def _within(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, setting
     if not tau:
         raise UserError(f'The budget of {budget:,} is too small for anything; the smallest is {ranking.params[0]:,}.')
     return ranking.choice(tau)
+
+
+def _everything(units: Sequence[Unit], settings: Settings) -> Choice:
+    """The choice from all entries, which need not be ranked for it."""
+    whole = [u for u in units if settings.threshold(u) <= u.numel]
+    return Choice(
+        tau=sum(u.numel for u in units),
+        structured=tuple(u.name for u in whole if u.is_matrix),
+        whole=tuple(u.name for u in whole if not u.is_matrix),
+        sparse={u.name: np.arange(u.numel, dtype=np.int32) for u in units if u not in whole},
+        class_token=False,
+        params=sum(map(settings.most, units)),
+    )
 
 
 def _closest(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, settings: Settings) -> Choice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmengine import Config
 from ..engine.experiment import Options, prepare, train
 from ..engine.record import json_safe
 from ..errors import UserError
+from ..weights.source import file_sha256
 from .allocation import write_allocation
 from .find import SHORT, Request, allocate, measured, prepared
 
@@ -51,14 +53,18 @@ def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
     asked = {b: _asked(held, replace(request, budgets=(b,), cfg_options=given, force=False)) for b in files}
     scores = {b: _recorded(files[b], asked[b]) for b in files}
     if None in scores.values():
+        print('measuring sensitivity without the held-out part', file=sys.stderr)
         result = measured(held, request)
         # all of them first: one that is too small is told before anything is trained
         allocations = {b: allocate(result, b, held, request) for b, score in scores.items() if score is None}
+        del result  # and its model
     for budget, file in files.items():
         if scores[budget] is None:
             write_allocation(file, allocations[budget])
             scores[budget] = _score(replace(request, budgets=(budget,)), given, file)
             _write(file.with_name(RECORD), dict(of=asked[budget], top1=scores[budget]))
+            for state in file.parent.glob('epoch_*.pth'):  # a backbone each, and never resumed
+                state.unlink()
         print(f'budget {budget:>9,}: top-1 {scores[budget]:.2f} on held-out training data')
     best = max(scores, key=lambda b: (scores[b], -b))
     return cfg, replace(request, budgets=(best,))
@@ -80,9 +86,15 @@ def _score(request: Request, given: dict, file: Path) -> float:
 
 
 def _asked(cfg: Config, request: Request) -> dict[str, Any]:
-    """All that the result of a run follows from."""
+    """What the result of a run follows from: request, config, lists and pre-trained file."""
     text = json.dumps(json_safe(cfg.to_dict()), sort_keys=True)
-    return dict(json_safe(asdict(request)), config_sha256=hashlib.sha256(text.encode()).hexdigest())
+    dataset, base = cfg.train_dataloader.dataset, cfg.model.base
+    files = [Path(dataset.get('data_root') or '', dataset.get('ann_file') or 'none')]
+    lists = sorted(Path(dataset.data_root).glob('*.txt')) if dataset.get('data_root') else []
+    files += [p for p in lists if not p.stem.startswith('test')]  # which nothing here may read
+    files += [Path(base.file)] if base else []
+    hashes = {str(f): file_sha256(f) for f in files if f.is_file()}
+    return dict(json_safe(asdict(request)), config_sha256=hashlib.sha256(text.encode()).hexdigest(), files=hashes)
 
 
 def _recorded(file: Path, of: dict) -> float | None:

@@ -74,7 +74,7 @@ class Measured:
         model: the one it was measured in.
         base: ``file`` and ``sha256`` of the pre-trained weights; None for a random backbone.
         seconds: how long it took, the model's building left out.
-        peak_bytes: the most memory held meanwhile: of the GPU, or of the process on the CPU.
+        peak_bytes: the most memory held so far: of the GPU since it began, or of the process on the CPU.
     """
 
     sensitivity: Sensitivity
@@ -228,4 +228,4 @@ def find(cfg: Config, request: Request, advance: Callable[[], None] = lambda: No
     result = measured(cfg, request, advance)
     allocation = allocate(result, request.budgets[0], cfg, request)
     write_allocation(Path(request.out), allocation)
-    return allocation, result
+    return allocation, replace(result, peak_bytes=_peak())

@@ -23,9 +23,10 @@ def summary(allocation: Allocation) -> str:
         lines[0] += f'; a CONTROL: {allocation.control} in the place of sensitivity'
     if made['tau'] == sum(math.prod(r.shape) for r in allocation.rows):
         lines.append('Everything is taken: no larger budget would tune more.')
+    score = allocation.control or 'sensitivity'
     lines += [
         '',
-        f'{"kind":6}  {"tuned whole":>13}  {"in single entries":>19}  {"parameters":>10}  {"sensitivity":>11}',
+        f'{"kind":6}  {"tuned whole":>13}  {"in single entries":>19}  {"parameters":>10}  {score:>11}',
     ]
     total = sum(r.sensitivity for r in allocation.rows) or 1.0
     for kind in (*MATRICES, *VECTORS):
