@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -86,21 +87,10 @@ def measure(
         UserError: when there is no batch, or a gradient is not finite, naming the parameter.
     """
     units = units_of(model.backbone)
-    parameters = dict(model.backbone.named_parameters())
-    held = {unit.param: parameters[unit.param] for unit in units}  # in the order of the units
-    device = next(model.parameters()).device
-    values = torch.zeros(sum(u.numel for u in units), device=device)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    hooks, start = [], 0
-    for parameter in held.values():
-        parameter.requires_grad_(True)
-        part = values[start : start + parameter.numel()].view_as(parameter)
-        hooks.append(parameter.register_post_accumulate_grad_hook(partial(_add_square, part)))
-        start += parameter.numel()
-    _quiet(model)
+    values = torch.zeros(sum(u.numel for u in units), device=next(model.parameters()).device)
     losses, samples = [], 0
-    try:
+    _quiet(model)
+    with _squared_into(values, model, units):
         for batch in islice(loader, batches):
             if len(batch['data_samples']) == 1 and any(m.training for m in model.modules()):
                 raise UserError(
@@ -110,14 +100,31 @@ def measure(
             samples += len(batch['data_samples'])
             _check_finite(units, values, len(losses), losses[-1])
             advance()
+    if not losses:
+        raise UserError('There is no training data to measure sensitivity on: the training loader gives no batch.')
+    return Sensitivity(units, values.cpu().numpy(), len(losses), samples, sum(losses) / len(losses))
+
+
+@contextmanager
+def _squared_into(values: Tensor, model: nn.Module, units: Sequence[Unit]) -> Iterator[None]:
+    """Let every gradient of ``units`` be squared and added to its part of ``values``, and no other be computed."""
+    parameters = dict(model.backbone.named_parameters())
+    held = {unit.param: parameters[unit.param] for unit in units}  # in the order of the units
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    hooks, start = [], 0
+    for parameter in held.values():
+        parameter.requires_grad_(True)
+        part = values[start : start + parameter.numel()].view_as(parameter)
+        hooks.append(parameter.register_post_accumulate_grad_hook(partial(_add_square, part)))
+        start += parameter.numel()
+    try:
+        yield
     finally:
         for hook in hooks:
             hook.remove()
         for parameter in held.values():
             parameter.requires_grad_(False)
-    if not losses:
-        raise UserError('There is no training data to measure sensitivity on: the training loader gives no batch.')
-    return Sensitivity(units, values.cpu().numpy(), len(losses), samples, sum(losses) / len(losses))
 
 
 def _add_square(part: Tensor, parameter: nn.Parameter) -> None:
