@@ -12,6 +12,7 @@ from small_experiment import write_config
 from vpetl_mm import UserError, build_model
 from vpetl_mm.engine import experiment
 from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_mm.engine.record import is_as_printed, read_record
 from vpetl_mm.spt.find import Request, find, prepared
 
 
@@ -51,3 +52,35 @@ def test_a_video_swin_is_tuned_where_it_is_sensitive(clips, tmp_path):
     with pytest.raises(UserError, match='is for another config') as error:
         experiment.test(prepare(str(config), Options(str(tmp_path / 'again'))), adapter)
     assert '\n' not in str(error.value) and not (tmp_path / 'again').exists()
+
+
+def test_another_rule_is_another_experiment_and_indices_are_checked(clips, tmp_path):
+    config = config_of(clips, tmp_path / 'spt.py')
+    find(*prepared(Request(str(config), (700,), batches=2, batch_size=6, alpha=2.0)))
+    options = {'train_cfg.max_epochs': 1, 'optim_wrapper.optimizer.weight_decay': 0.1}
+    runner = train(prepare(str(config), Options(str(tmp_path / 'run'), cfg_options=options)))
+    groups = runner.optim_wrapper.optimizer.param_groups
+    decays = {(p.ndim == 1, g['weight_decay']) for g in groups for p in g['params']}
+    assert decays == {(True, 0.0), (False, 0.1)}, 'vectors and single weights do not decay'
+
+    adapter = tmp_path / 'run/adapter_epoch_1.pth'
+    experiment.test(prepare(str(config), Options(str(tmp_path / 'test'))), adapter)
+    record = read_record(tmp_path / 'test/result.json')
+    assert record.options['spt.alpha'] == 2.0 and not is_as_printed(record)
+
+    content = torch.load(adapter, weights_only=True)
+    key = next(k for k in content['state_dict'] if k.endswith('weight_index'))
+    content['state_dict'][key][0] += 1
+    torch.save(content, tmp_path / 'other.pth')
+    with pytest.raises(UserError, match=r'is corrupt: its .*weight_index'):
+        experiment.test(prepare(str(config), Options(str(tmp_path / 'again'))), tmp_path / 'other.pth')
+
+
+@pytest.mark.parametrize(
+    ('spt', 'said'), [('x', 'petl.spt must be'), (dict(file=5, structured='LoRA'), 'needs file')]
+)
+def test_a_wrong_setting_is_named(clips, tmp_path, spt, said):
+    config = write_config(clips, tmp_path / 'wrong.py', 'fc', f"model['petl'] = dict(spt={spt!r}, train=['head'])\n")
+    with pytest.raises(UserError, match=said) as error:
+        train(prepare(str(config), Options(str(tmp_path / 'run'))))
+    assert 'the data' not in str(error.value) and not (tmp_path / 'run').exists()
