@@ -28,6 +28,17 @@ def refused(capsys, *argv: object) -> str:
     return error
 
 
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Sums are rounded as the threads share them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures('one_thread')
 def test_a_process_of_its_own_finds_the_same_file(config):
     argv = [sys.executable, TOOL, config, '--budget', '0.5k', '--batches', '3', '--batch-size', '8']
     ran = subprocess.run([*argv, '--plot', 'figure.png'], capture_output=True, text=True, check=True)
