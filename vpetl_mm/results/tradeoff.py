@@ -24,6 +24,7 @@ PLACES = {
     'lora': ((-8, -4), 'right'),
     'patt': ((-6, 6), 'right'),
     'adaptformer': ((8, -4), 'left'),
+    'sptadapter': ((-8, -10), 'right'),
     'bapat_random_backbone': ((0, -15), 'center'),
 }
 MARKERS = {
