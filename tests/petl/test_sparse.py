@@ -163,6 +163,23 @@ class Sizes:
         return tensor
 
 
+def test_many_entries_of_one_row_are_summed_as_exactly_as_a_product_in_half_precision():
+    """600 terms, each of which bfloat16 would round: outputs, and gradients of x where they share a column."""
+    generator = torch.Generator().manual_seed(0)
+    for shape, index in (((4, 600), torch.arange(600)), ((600, 4), 4 * torch.arange(600))):
+        delta = Sparse(shape, index)
+        nn.init.normal_(delta.weight_value, generator=generator)
+        x = torch.randn(32, shape[1], generator=generator).bfloat16().requires_grad_()
+        y = torch.zeros(32, shape[0], dtype=torch.bfloat16)
+        dense = torch.zeros(shape).flatten().index_copy(0, index, delta.weight_value.detach()).view(shape)
+        out = delta(x, y)
+        (to_x,) = torch.autograd.grad(out, x, torch.ones_like(out))
+        exact = x.detach().float() @ dense.T, torch.ones(32, shape[0]) @ dense
+        for got, wanted in zip((out, to_x), exact, strict=True):
+            error = (got.detach().float() - wanted).norm() / wanted.norm()
+            assert error < 3e-3, 'one rounding at the end, of 2 to the -9'
+
+
 def test_nothing_of_the_size_of_the_weight_or_of_the_entries_squared_is_made():
     from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from small_vtab import COUNTS, call
 from test_find import spied
 
@@ -90,6 +91,18 @@ def test_one_that_is_too_small_is_told_before_anything_is_trained(config, monkey
     asked = scored(monkeypatch, {300: 3.0})
     assert call(config, '--budget', '1', '300', '--alpha', '1000', '--beta', '1000') == 2
     assert asked == [] and 'too small' in capsys.readouterr().err
+
+
+def test_what_was_trained_on_other_weights_is_trained_anew(config, base, monkeypatch):
+    own = Path('base.pth')
+    own.write_bytes(base.read_bytes())
+    argv = ['--budget', '100', '300', '--force', '--cfg-options', f'model.base.file={own}']
+    asked = scored(monkeypatch, {100: 1.0, 300: 3.0})
+    assert call(config, *argv) == 0
+    content = torch.load(own, weights_only=True)
+    torch.save({k: 1.5 * v for k, v in content.items()}, own)
+    assert call(config, *argv) == 0
+    assert asked == [100, 300, 100, 300]
 
 
 def test_a_damaged_record_is_made_again(config, monkeypatch):

@@ -34,11 +34,14 @@ def frozen_sha256(model: nn.Module) -> str:
 
 def adapter_keys(model: nn.Module) -> list[str]:
     """The keys of an adapter file: what is trained, the deltas' buffers, and the head also where it is frozen."""
-    kept = {n for n, p in model.named_parameters() if p.requires_grad}
-    for name, module in model.named_modules():
-        if isinstance(module, Delta):
-            kept |= {f'{name}.{key}' for key in module.state_dict()}
+    kept = {n for n, p in model.named_parameters() if p.requires_grad} | {*_delta_buffers(model)}
     return [k for k in model.state_dict() if k in kept or k.startswith(f'{model.head_name}.')]
+
+
+def _delta_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The deltas' buffers, such as the indices of single weights, by their keys in the model."""
+    deltas = {n: m for n, m in model.named_modules() if isinstance(m, Delta)}
+    return {f'{n}.{b}': value for n, delta in deltas.items() for b, value in delta.named_buffers()}
 
 
 def changed_buffers(model: nn.Module) -> list[str]:
@@ -82,14 +85,8 @@ def load_trained(model: nn.Module, file: str | Path) -> dict[str, Any]:
             f'{file} was trained on the base {theirs}, and the backbone that the config loads ({ours}) has other '
             f'weights; point model.base at the base it was trained on.'
         )
-    ours = dict(model.named_buffers())
-    for key, value in content['state_dict'].items():
-        if (
-            key in ours
-            and '.deltas.' in key
-            and not value.is_floating_point()
-            and not torch.equal(value, ours[key].cpu())
-        ):
+    for key, value in _delta_buffers(model).items():
+        if not torch.equal(content['state_dict'][key], value.cpu()):
             raise UserError(f'{file} is corrupt: its {key} are not those of the choice that it was trained with.')
     model.load_state_dict(content['state_dict'], strict=False)
     return content

@@ -100,10 +100,7 @@ def prepared(request: Request) -> tuple[Config, Request]:
         if getattr(request, name) < 1:
             raise UserError(f'--{name.replace("_", "-")} must be at least 1, got {getattr(request, name)}.')
     out = Path(request.out or spt.get('file') or Path(cfg.work_dir, 'spt.safetensors'))
-    if out.suffix != '.safetensors' or out.is_dir():
-        raise UserError(f'--out must be a file that ends in .safetensors, got {out}.')
-    if out.exists() and not request.force:
-        raise UserError(f'{out} exists, and adapters may have been trained with it; --force replaces it.')
+    _check_out(out, request.force)
     short = {v: k for k, v in SHORT.items()}.get(spt.get('structured'), 'lora')
     request = replace(
         request,
@@ -120,6 +117,13 @@ def prepared(request: Request) -> tuple[Config, Request]:
     model = check_experiment(plain(cfg), ('train_dataloader',))
     check_budget(max(request.budgets), sum(u.numel for u in units_of(model.backbone)))
     return cfg, request
+
+
+def _check_out(out: Path, force: bool) -> None:
+    if out.suffix != '.safetensors' or out.is_dir():
+        raise UserError(f'--out must be a file that ends in .safetensors, got {out}.')
+    if out.exists() and not force:
+        raise UserError(f'{out} exists, and adapters may have been trained with it; --force replaces it.')
 
 
 def _check_fits(spt: dict[str, Any], request: Request) -> None:
