@@ -51,7 +51,7 @@ def main(args) -> None:
         )
     )
     if len(request.budgets) > 1:
-        cfg, request = choose_budget(cfg, request)
+        request = choose_budget(cfg, request)
     columns = (
         TextColumn('measuring'),
         BarColumn(),

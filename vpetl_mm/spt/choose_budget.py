@@ -25,7 +25,7 @@ RECORD = 'held_out.json'
 BUDGETS = 'budgets'  # the folder of what is trained to compare
 
 
-def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
+def choose_budget(cfg: Config, request: Request) -> Request:
     """Train with each budget, and keep the one that is best on held-out training data, the smallest of equals.
 
     Sensitivity for these runs is measured without the held-out part too. What was trained by the very
@@ -36,10 +36,10 @@ def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
         request: with several budgets.
 
     Returns:
-        ``cfg``, and the request with the one budget.
+        The request with the one budget.
 
     Raises:
-        UserError: for an experiment without ``petl.spt`` or ``holdout``, or that holds nothing out.
+        UserError: for an experiment without ``petl.spt`` or ``holdout``, and a budget that is too small.
     """
     if not cfg.model.petl.get('spt'):
         raise UserError('Several budgets are compared by training with each: the config needs petl.spt.')
@@ -67,7 +67,7 @@ def choose_budget(cfg: Config, request: Request) -> tuple[Config, Request]:
                 state.unlink()
         print(f'budget {budget:>9,}: top-1 {scores[budget]:.2f} on held-out training data')
     best = max(scores, key=lambda b: (scores[b], -b))
-    return cfg, replace(request, budgets=(best,))
+    return replace(request, budgets=(best,))
 
 
 def _score(request: Request, given: dict, file: Path) -> float:

@@ -20,7 +20,7 @@ def plot(allocation: Allocation, file: Path) -> None:
         file: ends in .png, .pdf or .svg.
 
     Raises:
-        UserError: for another ending.
+        UserError: for another ending, and a place that takes no files.
     """
     check_plot(file)
     file.parent.mkdir(parents=True, exist_ok=True)
