@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 
 from .delta import Delta, at_least_one, number, one_of
+from .update import add_up
 
 
 class AdaptMLP(Delta):
@@ -37,6 +38,7 @@ class AdaptMLP(Delta):
     """
 
     places = ('mlp',)
+    has_inplace = True
 
     def __init__(
         self,
@@ -68,15 +70,18 @@ class AdaptMLP(Delta):
             nn.init.zeros_(parameter)
         self._reset_scale()
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, inplace: bool = False) -> Tensor:
         """Add the adapter's output to the MLP's.
 
         Args:
             x: what the adapter's ``source`` says, (..., d).
             y: the MLP branch, (..., d).
+            inplace: ``y`` may be overwritten. Defaults to False.
 
         Returns:
             (..., d).
         """
-        seen = y if self.mode == 'sequential' else x
-        return y + self.up(self.dropout(self.act(self.down(seen)))) * self.scale
+        sequential = self.mode == 'sequential'  # down then reads y again in the backward pass
+        h = self.dropout(self.act(self.down(y if sequential else x)))
+        y = y if inplace and not sequential else y.clone()
+        return add_up(y, h, self.up.weight, self.up.bias, self.scale)

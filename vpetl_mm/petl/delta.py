@@ -46,10 +46,13 @@ class Delta(nn.Module, ABC):
         stream: ``'host'`` when ``x`` is what the host sees; ``'residual'`` when it is the residual stream
             before the norm and the result is added outside drop-path; ``'keys'`` when the delta has
             ``extra_tokens`` in place of ``forward``, keys and values for the attention.
+        has_inplace: whether ``forward`` takes ``inplace``; the host, whose output ``y`` is, then passes True,
+            and ``y`` may be overwritten.
     """
 
     places: ClassVar[tuple[str, ...]] = ()
     stream: str = 'host'
+    has_inplace: ClassVar[bool] = False
 
     @classmethod
     def place_of(cls, options: Mapping[str, Any]) -> str:

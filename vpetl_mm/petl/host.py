@@ -79,10 +79,10 @@ def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None =
 
 
 def _add(deltas: Mapping[str, Delta], stream: str, x: Tensor, y: Tensor) -> Tensor:
-    """Apply, one after the other, the deltas that read ``stream``, which is ``x``, to ``y``."""
+    """Apply, one after the other, the deltas that read ``stream``, which is ``x``, to ``y``, which is ours."""
     for delta in deltas.values():
         if delta.stream == stream:
-            y = delta(x, y)
+            y = delta(x, y, inplace=True) if delta.has_inplace else delta(x, y)
     return y
 
 

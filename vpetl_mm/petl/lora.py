@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .delta import LinearDelta, add_to_slots, at_least_one, check_slots, number
+from .delta import LinearDelta, at_least_one, check_slots, number
+from .update import add_up
 
 
 class LoRA(LinearDelta):
@@ -29,6 +30,8 @@ class LoRA(LinearDelta):
     Raises:
         UserError: for a value outside these.
     """
+
+    has_inplace = True
 
     def __init__(
         self,
@@ -58,19 +61,22 @@ class LoRA(LinearDelta):
         for b in self.B.values():
             nn.init.zeros_(b.weight)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, inplace: bool = False) -> Tensor:
         """Add the low-rank updates.
 
         Args:
             x: the layer's input, (..., d_in).
             y: the layer's output, (..., d_out) or (..., 3 d_out).
+            inplace: ``y`` may be overwritten. Defaults to False.
 
         Returns:
             A tensor of the shape of ``y``.
         """
-        x = self.dropout(x)
-        updates = {n: self.B[n](a(x)) * self.scale for n, a in self.A.items()}
-        return add_to_slots(y, updates, self.host_slots) if self.host_slots else y + updates['out']
+        x, y = self.dropout(x), y if inplace else y.clone()
+        for name, a in self.A.items():
+            start = self.host_slots.index(name) * len(self.B[name].weight) if self.host_slots else 0
+            y = add_up(y, a(x), self.B[name].weight, None, self.scale, start)
+        return y
 
     @torch.no_grad()
     def merge(self, host: nn.Module, biases: Sequence[tuple[nn.Parameter, int]]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .delta import Delta, Site, add_to_slots, at_least_one, check_slots, one_of
 from .extra_tokens import ExtraTokens
+from .update import add_up_to_slots
 
 ACTIVATIONS = {'Tanh': nn.Tanh, 'ReLU': nn.ReLU, 'GELU': nn.GELU}
 
@@ -47,6 +48,7 @@ class PATT(Delta):
     """
 
     places = ('qkv',)
+    has_inplace = True
 
     def __init__(
         self,
@@ -98,8 +100,8 @@ class PATT(Delta):
             nn.init.normal_(self.tokens)
         self._reset_scale()
 
-    def _additions(self, x: Tensor) -> tuple[Tensor, ...]:
-        """s K_p, s V_p, ... (Eq. 9), a tensor of (..., d) for each slot."""
+    def _bottleneck(self, x: Tensor) -> Tensor:
+        """act(down(x)) (Eq. 9), (..., r)."""
         if self.num_tokens:
             if x.shape[-2] != self.num_tokens:
                 raise UserError(
@@ -107,23 +109,30 @@ class PATT(Delta):
                     f'has {x.shape[-2]} tokens.'
                 )
             x = self.tokens
-        return (self.up(self.act(self.down(x))) * self.scale).chunk(len(self.slots), dim=-1)
+        return self.act(self.down(x))
+
+    def _additions(self, x: Tensor) -> tuple[Tensor, ...]:
+        """s K_p, s V_p, ... (Eq. 9), a tensor of (..., d) for each slot."""
+        return (self.up(self._bottleneck(x)) * self.scale).chunk(len(self.slots), dim=-1)
 
     def extra_tokens(self, x: Tensor, project: Callable[[Tensor], Tensor]) -> ExtraTokens:
         """With ``mode='concat'``: what is put beside k and v, (B, N, d) or (N, d) each."""
         return ExtraTokens(*self._additions(x), masked=True)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, inplace: bool = False) -> Tensor:
         """Add to the chosen slots.
 
         Args:
             x: what the qkv projection sees, (..., d).
             y: what it gives, (..., 3 d).
+            inplace: ``y`` may be overwritten. Defaults to False.
 
         Returns:
             (..., 3 d).
         """
-        return add_to_slots(y, dict(zip(self.slots, self._additions(x), strict=True)), 'qkv')
+        if self.num_tokens:  # the same additions in every window
+            return add_to_slots(y, dict(zip(self.slots, self._additions(x), strict=True)), 'qkv')
+        return add_up_to_slots(y if inplace else y.clone(), self._bottleneck(x), self.up, self.scale, self.slots)
 
 
 def _table_length(source: str, num_tokens: int | None) -> int | None:
