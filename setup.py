@@ -22,5 +22,5 @@ setup(
     packages=find_packages(include=['vpetl_mm', 'vpetl_mm.*']),
     python_requires='>=3.11,<3.13',
     install_requires=requirements('runtime.txt'),
-    extras_require={'dev': requirements('dev.txt')},
+    extras_require={'dev': requirements('dev.txt'), 'wandb': requirements('wandb.txt')},
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine import DictAction
 
+from .engine.launch import read_launcher, speaker
 from .errors import UserError
 
 
@@ -55,12 +56,15 @@ def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequenc
     # relative paths in a config and mmengine both expect it; torchrun sets it
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     try:
+        if getattr(args, 'launcher', 'none') != 'none':
+            read_launcher(args.launcher)
         main(args)
     except UserError as error:
         if args.debug:
             traceback.print_exc()
-        if os.environ.get('RANK', '0') == '0':
-            print(f'error: {message_of(error)}', file=sys.stderr)
+        signature = speaker()
+        if signature is not None:
+            print(f'error{signature}: {message_of(error)}', file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,7 @@ default_hooks = dict(
     epoch_seed=dict(type='EpochSeedHook'),
     finite_loss=dict(type='FiniteLossHook'),
     adapter=dict(type='AdapterHook'),  # adapter_*.pth and best_*.pth, for keeping
+    same_statistics=dict(type='SameStatisticsHook'),
     unreadable_video=dict(type='UnreadableVideoHook'),
 )
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 
 
@@ -37,6 +39,24 @@ class PETLAccuracy(BaseMetric):
                     readable=not sample.get('skipped') and bool(sample['pred_score'].isfinite().all()),
                 )
             )
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """The accuracies over all ranks' samples, the same on each rank.
+
+        Args:
+            size: samples in the data set. DefaultSampler gives rank r of W the samples r, r + W, ...; what it adds
+                for ranks to have as many comes last and is cut.
+        """
+        # through the process group: mmengine's own way needs a folder that all machines share, the current one
+        ranks = all_gather_object(self.results)
+        in_order = [r for turn in zip_longest(*ranks) for r in turn if r is not None]
+        self.results.clear()
+        metrics = [self._named(in_order[:size]) if is_main_process() else None]
+        broadcast_object_list(metrics)
+        return metrics[0]
+
+    def _named(self, results: list[dict]) -> dict[str, float]:
+        return {f'{self.prefix}/{k}' if self.prefix else k: v for k, v in self.compute_metrics(results).items()}
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """``top1``, ``top5`` and ``mean_class`` over all samples."""

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Train on a Slurm cluster: tools/slurm_train.sh PARTITION JOB CONFIG [GPUS] [options of tools/train.py]
+# GPUS: in all, 4 by default. From the environment: GPUS_PER_NODE (GPUS, at most 8), CPUS_PER_TASK (8, a config's loader
+# workers), SRUN_ARGS (further options of srun, such as "--time=1-0"; "--gres=none" where there are no GPUs),
+# MASTER_PORT (one of the job's own).
+set -euo pipefail
+if [ $# -lt 3 ]; then
+    echo "usage: [GPUS_PER_NODE=8] [CPUS_PER_TASK=8] [SRUN_ARGS=...] tools/slurm_train.sh PARTITION JOB CONFIG [GPUS]" \
+        "[options of tools/train.py]" >&2
+    exit 2
+fi
+partition=$1 job=$2 config=$3
+shift 3
+gpus=4
+if [[ ${1:-} =~ ^[0-9]+$ ]]; then
+    gpus=$1
+    shift
+fi
+per_node=${GPUS_PER_NODE:-8}
+if ! [[ $gpus =~ ^[1-9][0-9]*$ && $per_node =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: GPUS and GPUS_PER_NODE must be whole numbers of at least 1, got $gpus and $per_node." >&2
+    exit 2
+fi
+per_node=$((gpus < per_node ? gpus : per_node))
+if ! command -v srun >/dev/null; then
+    echo "error: there is no srun here: this is for a machine of a Slurm cluster; elsewhere see tools/dist_train.sh." >&2
+    exit 2
+fi
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+read -r -a more <<<"${SRUN_ARGS:-}"
+exec srun --partition="$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" \
+    --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 "${more[@]}" \
+    python -u "$here/train.py" "$config" --launcher slurm "$@"

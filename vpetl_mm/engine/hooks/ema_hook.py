@@ -1,0 +1,108 @@
+"""Averages of what is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine import hooks as mmengine_hooks
+from mmengine.model import is_model_wrapper
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+from torch import nn
+
+from ...errors import UserError
+
+HOW = 'it takes ema_type, momentum, begin_epoch or begin_iter, interval, and what its ema_type takes'
+
+
+class EMAHook(mmengine_hooks.EMAHook):
+    """mmengine's EMAHook over the trained parameters alone, in its place under its name.
+
+    mmengine's copies the whole model, frozen backbone included, and would do so before it is initialised. Here the
+    averages are what is validated, what adapter files and ``best_*.pth`` hold, and what the state_dict of
+    ``epoch_*.pth`` holds, beside the weights that training goes on with (``ema_state_dict``). Buffers, such as
+    BatchNorm's statistics, are not averaged.
+
+    Args:
+        ema_type: ``'ExponentialMovingAverage'`` (the default), ``'MomentumAnnealingEMA'`` or
+            ``'StochasticWeightAverage'``.
+        begin_iter: the step from which on it averages; until then the averages are the weights. Defaults to 0.
+        begin_epoch: the same in epochs. Defaults to 0.
+        kwargs: of the ema_type: ``momentum=0.0002``, ``interval=1``, ...
+
+    Raises:
+        UserError: for a wrong argument.
+    """
+
+    # behind AdapterHook (NORMAL), whose file it puts the averages into; before CheckpointHook (VERY_LOW)
+    priority = 'BELOW_NORMAL'
+
+    def __init__(
+        self, ema_type: str = 'ExponentialMovingAverage', begin_iter: int = 0, begin_epoch: int = 0, **kwargs: Any
+    ) -> None:
+        if {'update_buffers', 'strict_load'} & set(kwargs):
+            raise UserError(f'EMAHook averages no buffers and always loads strictly; {HOW}.')
+        try:
+            super().__init__(ema_type, strict_load=True, begin_iter=begin_iter, begin_epoch=begin_epoch, **kwargs)
+            MODELS.build(self.ema_cfg, default_args=dict(model=nn.Module()))
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f'EMAHook is wrong: {" ".join(str(error).split())[:300]}; {HOW}.') from error
+
+    def before_run(self, runner: Runner) -> None:
+        """Copy what is trained."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.src_model = trained_part(model)
+        self.ema_model = MODELS.build(self.ema_cfg, default_args=dict(model=self.src_model))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the averages into the state_dict; a checkpoint to resume from keeps the weights beside them."""
+        super().before_save_checkpoint(runner, checkpoint)
+        state = checkpoint['state_dict']
+        state.update({key: state[key].cpu() for key in self.src_model.state_dict()})
+        if 'optimizer' not in checkpoint:
+            del checkpoint['ema_state_dict']
+
+    def before_train(self, runner: Runner) -> None:
+        """Until the first average, the averages are the weights.
+
+        Raises:
+            UserError: when it would begin after the last step.
+        """
+        try:
+            super().before_train(runner)
+        except AssertionError as error:
+            raise UserError(f'EMAHook would never begin: {error}') from error
+        if self.ema_model.steps == 0:
+            self.ema_model.module.load_state_dict(self.src_model.state_dict())
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Take up the averages, and go on training the weights that lie beside them.
+
+        Raises:
+            UserError: when the averages are not of what this config trains.
+        """
+        if 'ema_state_dict' not in checkpoint:
+            runner.logger.warning('The checkpoint to resume from has no averages; EMAHook begins them anew.')
+            return
+        try:
+            self._swap_ema_state_dict(checkpoint)
+            self.ema_model.load_state_dict(checkpoint['ema_state_dict'])
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f'The averages (EMAHook) of the checkpoint to resume from are broken: {error}') from error
+        state = checkpoint['state_dict']
+        self.src_model.load_state_dict({key: state[key] for key in self.src_model.state_dict()})
+
+
+def trained_part(model: nn.Module) -> nn.Module:
+    """A module of the very parameters of ``model`` that are trained, under the same keys, and of nothing else."""
+    root = nn.Module()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            *path, last = name.split('.')
+            module = root
+            for part in path:
+                if part not in dict(module.named_children()):
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            module.register_parameter(last, parameter)
+    return root

@@ -1,0 +1,109 @@
+"""Joining the processes of a run, however they were started."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import MutableMapping
+from datetime import timedelta
+
+import torch
+from mmengine import Config
+from torch import distributed
+
+from ..errors import UserError
+
+# what torch.distributed and mmengine read, and what srun says instead
+FROM_SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
+FROM_TORCHRUN = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+
+
+def read_launcher(launcher: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Take this process's place among the others from its environment.
+
+    Args:
+        launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``, whose variables are put under torchrun's names.
+            MASTER_ADDR and MASTER_PORT are the first machine's name and a port of the job's, unless they are set.
+        environ: the environment.
+
+    Raises:
+        UserError: when the launcher did not start this process.
+    """
+    if launcher == 'slurm':
+        _read_slurm(environ)
+    missing = [v for v in FROM_TORCHRUN if v not in environ]
+    if launcher == 'pytorch' and missing:
+        raise UserError(f'--launcher pytorch needs torchrun, which sets {missing[0]}: use tools/dist_train.sh.')
+
+
+def _read_slurm(environ: MutableMapping[str, str]) -> None:
+    needed = [*FROM_SLURM.values(), 'SLURM_NODELIST']
+    missing = [v for v in needed if v not in environ]
+    if missing:
+        raise UserError(f'--launcher slurm needs srun, which sets {missing[0]}: use tools/slurm_train.sh.')
+    for ours, theirs in FROM_SLURM.items():
+        if not environ[theirs].isdecimal():
+            raise UserError(f'{theirs} must be a whole number, got {environ[theirs]!r}.')
+        environ[ours] = environ[theirs]
+    if 'MASTER_ADDR' not in environ:
+        # a step may have fewer machines than its job, and rank 0 is on the step's first
+        environ['MASTER_ADDR'] = _first_host(environ.get('SLURM_STEP_NODELIST') or environ['SLURM_NODELIST'])
+    if 'MASTER_PORT' not in environ:
+        # jobs that share a machine need a port each; below 32768, where the system hands out none by itself
+        job = environ.get('SLURM_JOB_ID', '0')
+        environ['MASTER_PORT'] = str(15000 + (int(job) if job.isdecimal() else 0) % 15000)
+
+
+def _first_host(nodes: str) -> str:
+    """The first machine of Slurm's short form of a list, such as ``node[01-04,7]``."""
+    if re.fullmatch(r'[\w.-]+', nodes):
+        return nodes
+    try:
+        command = ['scontrol', 'show', 'hostnames', nodes]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+        return listed[0]
+    except (OSError, subprocess.SubprocessError, IndexError) as error:
+        raise UserError(
+            f'scontrol, which knows the machines of {nodes}, does not answer; set MASTER_ADDR to the first of them.'
+        ) from error
+
+
+def start_process_group(cfg: Config) -> None:
+    """Join the other processes: through gloo on the CPU; on GPUs mmengine does it, from the same variables.
+
+    Raises:
+        UserError: when the launcher did not start this process, there is no GPU for it, or the others do not come.
+    """
+    if cfg.launcher == 'none' or distributed.is_initialized():
+        return
+    read_launcher(cfg.launcher)
+    if torch.cuda.is_available():
+        _check_gpus(int(os.environ.get('LOCAL_RANK', '0')) + 1, torch.cuda.device_count())
+        return
+    timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
+    try:
+        distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
+    except (distributed.DistError, ValueError) as error:
+        where = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f'The processes of the run did not meet at {where}: {reason}') from error
+
+
+def _check_gpus(needed: int, there: int) -> None:
+    if needed > there:
+        raise UserError(
+            f'At least {needed} processes on this machine see {there} GPUs, and each needs one of its own: ask for '
+            'as many GPUs as processes a machine (GPUS_PER_NODE).'
+        )
+
+
+def speaker() -> str | None:
+    """How this process signs its errors: '' for the only or first one, None where it leaves them to another.
+
+    Before the processes have met, the first on each machine speaks, as what is missing may be missing there alone.
+    """
+    rank, local = os.environ.get('RANK', '0'), os.environ.get('LOCAL_RANK', '0')
+    if rank == '0':
+        return ''
+    return f' (rank {rank})' if local == '0' or distributed.is_initialized() else None
