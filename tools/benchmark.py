@@ -3,28 +3,36 @@
 
 import sys
 
+from mmengine.config import DictAction
+
 from vpetl_mm.cli import Parser, run
 from vpetl_mm.config import load_config
 from vpetl_mm.results.benchmark import benchmark, render
 
 EXAMPLES = """\
   tools/benchmark.py configs/swin_bapat_ssv2_b128.py
+  tools/benchmark.py configs/swin_bapat_ssv2_b128.py --bf16 --rounds 9
+  tools/benchmark.py configs/swin_bapat_ssv2_b128.py --cfg-options model.backbone.drop_path_rate=0
   tools/benchmark.py configs/demo_bapat.py --batch 32 --size 32"""
 
 
 def main(args) -> None:
     """Measure and print."""
-    print(render(benchmark(load_config(args.config), args.batch, args.frames, args.size, args.rounds)))
+    cfg = load_config(args.config, args.cfg_options)
+    print(render(benchmark(cfg, args.batch, args.frames, args.size, args.rounds, args.bf16)))
 
 
 parser = Parser(
-    "Step time, inference time and saved activations against mmaction2's stock model, fully tuned; float32.", EXAMPLES
+    "Step and inference time, work and memory against the host library's stock model, fully tuned, in one run.",
+    EXAMPLES,
 )
 parser.add_argument('config', help='the experiment')
 parser.add_argument('--batch', type=int, default=1, help='clips a step (default: 1)')
 parser.add_argument('--frames', type=int, default=8, help='frames a clip (default: 8)')
 parser.add_argument('--size', type=int, default=224, help='side of a frame in pixels (default: 224)')
 parser.add_argument('--rounds', type=int, default=5, help='shuffled rounds (default: 5)')
+parser.add_argument('--bf16', action='store_true', help='also in bfloat16, beside stock in bfloat16 and in float32')
+parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

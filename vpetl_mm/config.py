@@ -16,6 +16,7 @@ OPTIONAL = (
     'activation_checkpointing',
     'auto_scale_lr',
     'cache_features',
+    'compile_backbone',
     'custom_hooks',
     'expect_params',
     'find_unused_parameters',

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import nn
 
 from ..errors import UserError, unknown
-from ..petl import Delta, Plan, check_petl, layout_of
+from ..petl import Delta, Layout, Plan, check_petl, layout_of
 from ..spt.tuning import SPT
 from .base_weights import check_base, load_base
 from .features import Features
+from .gelu import GELU8Bit
+from .recompute import recomputing
 
 
 def delta_type(name: str | type) -> type[Delta]:
@@ -47,7 +52,7 @@ class PETLModel:
     """Mixed into a host library's model class, in front of it.
 
     Args:
-        petl: ``dict(deltas=..., train=[...], attention=..., spt=...)``; see docs/configs.md.
+        petl: ``dict(deltas=..., train=[...], attention=..., spt=..., gelu=...)``; see docs/configs.md.
         base: the pre-trained backbone, ``dict(file=..., url=..., sha256=..., convert=...)``; None, which
             must be written out, is a random backbone.
 
@@ -68,6 +73,8 @@ class PETLModel:
         self._refuse_other_weights(named)
         self._check_width()
         self._exchange_attention(petl)
+        if petl.get('gelu') == '8bit':
+            self._store_gelu_in_8_bits()
         spt = SPT.of(petl['spt']) if petl.get('spt') is not None else None
         self.plan = Plan(self, 'backbone', self.head_name, petl['deltas'], petl['train'], delta_type, spt)
         self.spt = spt
@@ -114,12 +121,37 @@ class PETLModel:
             leaf = take_over(MODELS.build({**cls.like(site.host), **config}), site.host)
             parent, _, name = site.name.rpartition('.')
             setattr(self.backbone.get_submodule(parent), name, leaf)
+        self._make_faster(layout)
+
+    def _make_faster(self, layout: Layout) -> None:
+        """Give blocks and stages their registered classes; what a host has made of its own stays as it is."""
+        for name, module in self.backbone.named_modules():
+            for pattern, registered in layout.faster.items():
+                cls = MODELS.get(registered)
+                if re.fullmatch(pattern, name) and type(module) in cls.__bases__:
+                    module.__class__ = cls
+
+    def _store_gelu_in_8_bits(self) -> None:
+        mlps = [site.host for site in layout_of(self.backbone).sites(self.backbone, 'mlp')]
+        found = [m for mlp in mlps for m in mlp.modules() if type(m) is nn.GELU]
+        if not found:
+            raise UserError(f"petl.gelu='8bit': the MLPs of {type(self.backbone).__name__} have no GELU.")
+        for gelu in found:
+            gelu.__class__ = GELU8Bit
 
     def extract_feat(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The host's features of images or clips; cached ones are passed on to the head."""
         if isinstance(inputs, Features):
             return self.as_extracted(inputs.values)
-        return super().extract_feat(inputs, *args, **kwargs)
+        with self.recomputing():
+            return super().extract_feat(inputs, *args, **kwargs)
+
+    def recomputing(self) -> AbstractContextManager:
+        """Around the backbone in training: what is cheap is made again in the backward pass; not in compiled code."""
+        compiled = torch.compiler.is_compiling() or self.backbone._compiled_call_impl is not None
+        if compiled or not torch.is_grad_enabled():
+            return nullcontext()
+        return recomputing(layout_of(self.backbone).norms(self.backbone))
 
     def init_weights(self) -> None:
         """Initialise the plain model by its hosts' own rules, load the base, then draw each delta anew."""

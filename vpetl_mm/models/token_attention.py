@@ -13,16 +13,19 @@ from ..petl import extra_tokens
 PLAIN_UP_TO = 1024  # tokens
 
 
-def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, dropout: float, scale: float | None) -> Tensor:
-    """softmax(q k^T * scale) v, all of (B, heads, N, d / heads), by the faster of two ways.
+def scaled_dot_product(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float, scale: float | None, bias: Tensor | None = None
+) -> Tensor:
+    """softmax(q k^T * scale + bias) v, all of (B, heads, N, d / heads), by the faster of two ways.
 
     torch's fused kernel for bfloat16 on the CPU takes 2 to 4 times as long as plain products at 197 and 65 tokens,
     as long at 1568, where it saves memory (docs/performance.md).
     """
     if q.device.type == 'cpu' and q.dtype == torch.bfloat16 and k.shape[-2] <= PLAIN_UP_TO:
         weights = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+        weights = weights if bias is None else weights + bias
         return F.dropout(weights.softmax(-1), dropout).to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
 
 
 class TokenAttention:

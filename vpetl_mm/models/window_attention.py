@@ -1,24 +1,25 @@
-"""Shifted-window attention, 3D and 2D, on scaled_dot_product_attention."""
+"""Shifted-window attention, 3D and 2D, in one fused call."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmaction.models.backbones.swin import WindowAttention3D
 from mmpretrain.models.utils import WindowMSA
 from torch import Tensor
 
 from ..petl import ExtraTokens, extra_tokens
+from .recompute import note
+from .token_attention import scaled_dot_product
 
 
 class FastWindowAttention:
     """Mixed into a window attention: the same weights, keys and results as the host library's.
 
-    softmax(q k^T / sqrt(d) + B + M) v in one fused call. While the relative-position-bias table is frozen,
-    the sum of bias B and shift mask M is made once and kept. Deltas on ``qkv`` and ``proj`` (PATT, LoRA) act
-    as on the host's own; keys and values of others (prefix, prompt, concatenated PATT) join those of every
+    softmax(q k^T / sqrt(d) + B + M) v in one fused call. While the relative-position-bias table is frozen, the sum of
+    bias B and shift mask M is made once and kept; in training the bias alone. Deltas on ``qkv`` and ``proj`` (PATT,
+    LoRA) act as on the host's own; keys and values of others (prefix, prompt, concatenated PATT) join those of every
     window, without a position bias.
     """
 
@@ -48,37 +49,49 @@ class FastWindowAttention:
         Returns:
             (B * nW, N, C).
         """
-        windows, n, channels = x.shape
+        windows, n, _ = x.shape
         n_w = 1 if mask is None else mask.shape[0]
+        # masks differ from window to window, so that several clips share one only where windows and heads are one
+        # dimension of it; that copies q, k and v
+        together = windows > n_w > 1
 
-        def heads(tokens: Tensor) -> Tensor:  # (B * nW, n, C) to (B, nW * heads, n, C / heads)
-            parts = tokens.reshape(windows // n_w, n_w, tokens.shape[1], self.num_heads, -1)
-            return parts.transpose(2, 3).flatten(1, 2)
+        def heads(
+            tokens: Tensor,
+        ) -> Tensor:  # (B * nW, n, C) to (B * nW, heads, n, C / heads) or (B, nW * heads, ...)
+            parts = tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            return parts.unflatten(0, (-1, n_w)).flatten(1, 2) if together else parts
 
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         extras = extra_tokens(self, x, self.qkv)
         if extras:
             k = torch.cat([*(e.k.expand(windows, -1, -1) for e in extras), k], dim=1)
             v = torch.cat([*(e.v.expand(windows, -1, -1) for e in extras), v], dim=1)
-        y = F.scaled_dot_product_attention(
-            heads(q),
-            heads(k),
-            heads(v),
-            attn_mask=self._bias_and_mask(n, mask, q.dtype, extras),
-            dropout_p=self.attn_drop.p if self.training else 0.0,
-            scale=self.scale,
-        )
-        y = y.view(windows, self.num_heads, n, -1).transpose(1, 2).reshape(windows, n, channels)
-        return self.proj_drop(self.proj(y))
+        bias = self._bias_and_mask(n, mask, q.dtype, extras)
+        dropout = self.attn_drop.p if self.training else 0.0
+        bias = bias.flatten(0, 1).unsqueeze(0) if together else bias
+        y = scaled_dot_product(heads(q), heads(k), heads(v), dropout, self.scale, bias)
+        if together:
+            y = y.unflatten(1, (n_w, -1)).flatten(0, 1)
+        return self.proj_drop(self.proj(y.transpose(1, 2).flatten(2)))
 
     def _bias_and_mask(
         self, n: int, mask: Tensor | None, dtype: torch.dtype, extras: Sequence[ExtraTokens] = ()
     ) -> Tensor:
-        """B + M of shape (1, nW * heads, N, n_extra + N), kept while the table is frozen."""
-        table = self.relative_position_bias_table
+        """B + M of shape (nW or 1, heads, N, n_extra + N), kept while the table is frozen."""
         columns = tuple((e.k.shape[-2], e.masked) for e in extras)
-        if table.requires_grad or torch.compiler.is_compiling():
+        if self.relative_position_bias_table.requires_grad or torch.compiler.is_compiling():
             return self._make_bias_and_mask(n, mask, columns).to(dtype)
+        if mask is None or columns or not torch.is_grad_enabled():
+            return self._keep(n, mask, columns, dtype)
+        bias = self._keep(n, None, (), dtype)  # in training the sum, nW times as large, would only be in the way
+
+        def add() -> Tensor:
+            return bias + mask.unsqueeze(1).to(dtype)
+
+        return note('mask', add(), add)
+
+    def _keep(self, n: int, mask: Tensor | None, columns: tuple[tuple[int, bool], ...], dtype: torch.dtype) -> Tensor:
+        table = self.relative_position_bias_table
         # the version tells of any in-place change, such as a checkpoint being loaded; the alias that is kept holds
         # the storage, so that no other table can come to lie at its address
         key = (n, columns, dtype, table.device, table._version, table.data_ptr())
@@ -93,7 +106,7 @@ class FastWindowAttention:
         bias = bias.unsqueeze(0) if mask is None else bias.unsqueeze(0) + mask.unsqueeze(1)
         if columns:
             bias = torch.cat([*(_column(bias, mask, *c) for c in columns), bias], dim=-1)
-        return bias.reshape(1, -1, *bias.shape[-2:])
+        return bias.contiguous()
 
     def __getstate__(self) -> dict:
         """Copies and pickles do not carry what is kept: it is made again at the first call."""

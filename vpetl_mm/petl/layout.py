@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -21,10 +21,13 @@ class Layout:
         groups: train name -> pattern of parameter paths, for ``train``.
         block: pattern of the blocks.
         norm: the norm in front of the attention, as an attribute of the block.
+        block_norms: pattern of the norms inside the blocks.
         attention: the registered attention that takes the place of the host's own, with the same weights.
         branch: the block's method that computes the MLP branch, for deltas that read the residual stream;
             None where the MLP adds the residual itself.
         block_type: the registered block that has such a method, where the host's own has none.
+        faster: pattern of module paths -> the registered class that takes the place of the host's own together with
+            the attention, computing the same.
         passed_by: places whose ``forward`` the host's own attention does not call.
         fused: the places whose output is q, k and v side by side.
         slot_biases: the attention's biases of q, k and v ('' for none), where they are not their projection's.
@@ -34,9 +37,11 @@ class Layout:
     groups: Mapping[str, str]
     block: str
     norm: str
+    block_norms: str
     attention: str
     branch: str | None = None
     block_type: str | None = None
+    faster: Mapping[str, str] = field(default_factory=dict)
     passed_by: tuple[str, ...] = ()
     fused: tuple[str, ...] = ('qkv',)
     slot_biases: tuple[str, ...] = ()
@@ -68,6 +73,10 @@ class Layout:
         attention, width = backbone.get_submodule(owner), layer.weight.shape[0] // 3
         named = ((n, i * width) for i, n in enumerate(self.slot_biases) if n)
         return [(f'{owner}.{n}', start) for n, start in named if getattr(attention, n, None) is not None]
+
+    def norms(self, backbone: nn.Module) -> Iterator[nn.Module]:
+        """The norms inside the blocks, in order."""
+        yield from (m for n, m in backbone.named_modules() if re.fullmatch(self.block_norms, n))
 
     def blocks(self, backbone: nn.Module) -> Iterator[nn.Module]:
         """The backbone's blocks, in order."""
@@ -129,6 +138,7 @@ def _transformer(
         },
         block=block,
         norm=norm12[0],
+        block_norms=rf'{block}\.({"|".join(norm12)})',
         **others,
     )
 
@@ -143,6 +153,7 @@ LAYOUTS: dict[str, Layout] = {
         groups={'downsample': r'layers\.\d+\.downsample\..*'},
         attention='FastWindowAttention3D',
         branch='forward_part2',
+        faster={r'layers\.\d+': 'WindowedStage', r'layers\.\d+\.blocks\.\d+': 'WindowedBlock'},
     ),
     # VideoMAE's ViT, whose own attention calls F.linear with qkv.weight
     'mmaction.VisionTransformer': _transformer(

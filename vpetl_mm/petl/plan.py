@@ -10,11 +10,11 @@ from typing import Any, Protocol
 from torch import nn
 
 from ..errors import UserError, unknown
-from .delta import Delta, defaults_of
+from .delta import Delta, defaults_of, one_of
 from .host import attach, attach_branch, detach, reattach
 from .layout import layout_of
 
-PETL_KEYS = ('deltas', 'train', 'attention', 'spt')
+PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu')
 
 
 class Tuning(Protocol):
@@ -210,4 +210,5 @@ def check_petl(petl: Any) -> dict[str, Any]:
     for name, spec in deltas.items():
         if spec is not None and not isinstance(spec, Mapping):
             raise UserError(f'petl.deltas.{name} must be a dict(type=...) or None, got {spec!r}.')
+    one_of('petl.gelu', petl.get('gelu', 'exact'), ('exact', '8bit'))
     return dict(petl, deltas=deltas)

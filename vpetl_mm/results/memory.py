@@ -24,8 +24,10 @@ from torch.overrides import TorchFunctionMode
 
 from ..config import load_config
 from ..errors import UserError
+from ..models import token_attention
 from ..models.build import build_model
 from .count import shape_of, trains_by_budget
+from .live_bytes import alive_after_forward
 
 _estimated: dict[tuple, Memory] = {}  # models of one shape take the same
 # tensors as large as a parameter that an optimizer keeps for each
@@ -115,46 +117,34 @@ def _has_state(cfg: Config) -> bool:
 
 
 def saved_bytes(model: nn.Module, shape: tuple[int, ...], mixed: bool) -> int:
-    """The bytes that autograd keeps in one forward pass, parameters and buffers left out.
+    """The bytes that one forward pass leaves for the backward pass, parameters and buffers left out.
 
     Args:
         model: on the meta device, in training mode; it is moved to fake tensors.
         shape: of the input, (batch, 3, T, H, W) or (batch, 3, H, W).
         mixed: run under bfloat16 autocast.
     """
-    kept: dict[int, tuple[int, Any]] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = (storage.nbytes(), storage)  # held, so that its address stays its own
-        return tensor
-
+    for module in model.modules():
+        if hasattr(module, 'drop_prob'):
+            module.drop_prob = 0.0  # drop-path may keep everything
     with _quiet(), FakeTensorMode(allow_non_fake_inputs=True), _AttentionIsFused():
-        model = model.to_empty(device='cpu')
-        own = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
-        head = getattr(model, model.head_name)
-        with (
-            torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
-            torch.autocast('cpu', torch.bfloat16, mixed),
-        ):
-            logits = head(model.backbone(torch.empty(shape)))
-            loss = F.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.long))
-        total = sum(size for key, (size, _) in kept.items() if key not in own)
-        del loss
-    return total
+        return alive_after_forward(model.to_empty(device='cpu'), torch.empty(shape), mixed)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Fake tensors warn that they have no address, which the attention's cache of masks asks for.
 
-    mmaction2 keeps the shift masks of all models: none made of fake tensors may stay.
+    mmaction2 keeps the shift masks of all models: none made of fake tensors may stay. The plain products that a CPU is
+    faster with in bfloat16 are not what a GPU does.
     """
+    plain_up_to, token_attention.PLAIN_UP_TO = token_attention.PLAIN_UP_TO, 0
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
             yield
         finally:
+            token_attention.PLAIN_UP_TO = plain_up_to
             compute_mask.cache_clear()
 
 

@@ -1,0 +1,77 @@
+"""What costs little to make is made again in the backward pass, in place of being kept for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+_active: ContextVar[dict[str, tuple[Tensor, Callable[[], Tensor]]] | None] = ContextVar('made', default=None)
+
+
+class _Again(NamedTuple):
+    """Stands for a saved tensor: how to make it, and which part of it was saved."""
+
+    make: Callable[[], Tensor]
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+def note(kind: str, made: Tensor, make: Callable[[], Tensor]) -> Tensor:
+    """``made``, which the backward pass may have from ``make`` again; outside :func:`recomputing` nothing happens.
+
+    Args:
+        kind: what it is; the last one of a kind is known, and is held until the next one.
+        made: the tensor, or whose views are what is used.
+        make: makes an equal of it, in the same memory layout.
+    """
+    known = _active.get()
+    if known is not None:
+        known[kind] = (made, make)
+    return made
+
+
+@contextmanager
+def recomputing(norms: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, autograd keeps neither the outputs of ``norms`` nor what is noted, but how to make them.
+
+    A norm's output is made exactly from its input, which autograd keeps anyway. Under autocast it is cast once, here,
+    in place of in every layer that reads it.
+    """
+    known: dict[str, tuple[Tensor, Callable[[], Tensor]]] = {}
+
+    def pack(tensor: Tensor) -> Any:
+        for made, make in known.values():
+            if made.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
+                return _Again(make, tensor.size(), tensor.stride(), tensor.storage_offset())
+        return tensor
+
+    def unpack(kept: Any) -> Tensor:
+        return kept.make().as_strided(*kept[1:]) if isinstance(kept, _Again) else kept
+
+    with ExitStack() as stack:
+        for norm in norms:
+            handle = norm.register_forward_hook(_note_norm)
+            stack.callback(handle.remove)
+        token = _active.set(known)
+        stack.callback(_active.reset, token)
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, unpack))
+        yield
+
+
+def _note_norm(norm: nn.Module, args: tuple[Tensor], y: Tensor) -> Tensor:
+    (x,) = args
+    device = x.device.type
+    cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+    def make() -> Tensor:
+        with torch.autocast(device, dtype=cast, enabled=cast is not None):
+            y = norm.forward(x.detach())
+        return y if cast is None else y.to(cast)
+
+    return note('norm', y if cast is None else y.to(cast), make)

@@ -1,0 +1,31 @@
+"""Drop-path that drops the work as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], drop_path: nn.Module) -> Tensor:
+    """x + drop_path(branch(x)), the branch of a dropped sample left uncomputed.
+
+    A sample's branch is dropped as a whole (stochastic depth, Huang et al. 2016); multiplied by zero it would cost as
+    much as a kept one. The result is the same, gradients included: parameters of a branch that all samples drop have
+    gradients of zero, not none.
+
+    Args:
+        x: the residual stream, (B, ...).
+        branch: of (b, ...) to (b, ...), each sample by itself.
+        drop_path: mmcv's DropPath, or nn.Identity; its random numbers are drawn on the CPU, so that a GPU does not
+            have to be waited for.
+    """
+    rate = getattr(drop_path, 'drop_prob', 0.0) if drop_path.training else 0.0
+    if not rate:
+        return x + branch(x)
+    kept = drop_path(torch.ones(len(x), 1)).flatten().nonzero().flatten().to(x.device, non_blocking=True)
+    if len(kept) == len(x):
+        return torch.add(x, branch(x), alpha=1 / (1 - rate))
+    y = branch(x.index_select(0, kept))
+    return x.index_add(0, kept, y.to(x.dtype), alpha=1 / (1 - rate))

@@ -1,0 +1,79 @@
+"""How many bytes of tensors are alive while something runs, on any device."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the memory of tensors made inside, each storage once, from its making to its end.
+
+    What a kernel needs inside itself is not seen.
+
+    Attributes:
+        now: bytes alive.
+        peak: the most there were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive: dict[int, weakref.ref] = {}
+        self._before: set[int] = set()
+
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """Do not count these, which were there before."""
+        self._before |= {t.untyped_storage()._cdata for t in tensors}
+
+    def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run an operation and count what it gives."""
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._alive or key in self._before:
+            return
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+        def gone(_: Any) -> None:
+            self.now -= size
+            self._alive.pop(key, None)
+
+        self._alive[key] = weakref.ref(storage, gone)
+
+
+def loss_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """A cross-entropy of the class 0 for clips or images, (B, 3, T, H, W) or (B, 3, H, W), as in training."""
+    with model.recomputing():
+        features = model.backbone(inputs)
+    logits = getattr(model, model.head_name)(features).float()
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def alive_after_forward(model: nn.Module, inputs: Tensor, mixed: bool = False) -> int:
+    """The bytes that a forward pass in training leaves for the backward pass, parameters and buffers left out.
+
+    Args:
+        model: a PETL model.
+        inputs: (B, 3, T, H, W) or (B, 3, H, W).
+        mixed: run under bfloat16 autocast.
+    """
+    model.train()
+    live = LiveBytes()
+    live.leave_out([*model.parameters(), *model.buffers(), inputs])
+    with live, torch.autocast(inputs.device.type, torch.bfloat16, mixed):
+        loss = loss_of(model, inputs)  # noqa: F841, it holds what is counted
+        return live.now
