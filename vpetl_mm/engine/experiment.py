@@ -18,8 +18,11 @@ from ..errors import UserError
 from ..petl import merge
 from ..petl.merging import check_mergeable
 from ..spt.choice import Settings
+from .extras import with_own_types
 from .feature_cache import views_of
+from .full_state import resumed
 from .hooks import FeatureCacheHook
+from .launch import start_process_group
 from .merged import write_merged
 from .preflight import check_experiment
 from .record import Record, json_safe, write_record
@@ -58,27 +61,12 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
     if cfg.get('load_from'):
         raise UserError('load_from loads without checking; name pre-trained weights in model.base instead.')
     cfg.resume = options.resume is not None
-    if options.resume:
-        cfg.load_from = str(last_checkpoint(cfg.work_dir)) if options.resume == 'auto' else options.resume
-        if not Path(cfg.load_from).is_file():
-            raise UserError(f'The checkpoint {cfg.load_from} to resume from does not exist.')
+    cfg.load_from = None if options.resume == 'auto' else options.resume
     cfg.given_options = json_safe(options.cfg_options or {})  # for the checkpoint and the result to tell of
     if options.amp and cfg.optim_wrapper.type != 'AutocastOptimWrapper':
         cfg.optim_wrapper.type = cfg.given_options['optim_wrapper.type'] = 'AutocastOptimWrapper'
     _apply_holdout(cfg)
     return cfg
-
-
-def last_checkpoint(work_dir: str | Path) -> Path:
-    """The newest ``epoch_N.pth`` of a run.
-
-    Raises:
-        UserError: when there is none.
-    """
-    found = {int(p.stem.removeprefix('epoch_')): p for p in Path(work_dir).glob('epoch_[0-9]*.pth')}
-    if not found:
-        raise UserError(f'Nothing to resume: {work_dir} has no epoch_*.pth. Start the run without --resume.')
-    return found[max(found)]
 
 
 def _apply_holdout(cfg: Config) -> None:
@@ -99,15 +87,6 @@ def _apply_holdout(cfg: Config) -> None:
     cfg.default_hooks.checkpoint.save_best = 'acc/top1'
 
 
-def _start_process_group(cfg: Config) -> None:
-    """On the CPU, join the other processes through gloo: mmengine's own start-up asks for a CUDA device."""
-    if cfg.launcher == 'none' or torch.cuda.is_available() or torch.distributed.is_initialized():
-        return
-    if cfg.launcher != 'pytorch' or 'RANK' not in os.environ:
-        raise UserError(f'--launcher {cfg.launcher} needs torchrun (see tools/dist_train.sh) or GPUs.')
-    torch.distributed.init_process_group('gloo')
-
-
 def _leave_cores_to(workers: int) -> None:
     """On the CPU, threads that outnumber the cores left over by the loader's workers wait on each other."""
     if not torch.cuda.is_available():
@@ -121,10 +100,13 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     Raises:
         UserError: when an input is missing or wrong; nothing is written then.
     """
+    cfg, broken = resumed(cfg)
     check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'))
-    _start_process_group(cfg)
+    start_process_group(cfg)
     _leave_cores_to(cfg.train_dataloader.num_workers)
-    runner = PETLRunner.from_cfg(_in_whole_steps(_without_test(cfg)))
+    runner = PETLRunner.from_cfg(with_own_types(_in_whole_steps(_without_test(cfg))))
+    for reason in broken:
+        runner.logger.warning(reason)
     for hook in hooks:
         runner.register_hook(hook)
     if cfg.get('cache_features'):
@@ -160,8 +142,8 @@ def test(
     model = check_experiment(cfg, ('test_dataloader',), checkpoint)
     if merged:
         check_mergeable(model)
-    _start_process_group(cfg)
-    cfg = _only_test(cfg)
+    start_process_group(cfg)
+    cfg = with_own_types(_only_test(cfg))
     cfg.test_evaluator.dump = dump
     _leave_cores_to(cfg.test_dataloader.num_workers)
     runner = PETLRunner.from_cfg(cfg)

@@ -19,6 +19,8 @@ from ..models.base_weights import base_state, how_to_get
 from ..models.build import build_model
 from ..spt.tuning import check_spt
 from .adapter import check_trained
+from .compiled import check_compiled
+from .extras import check_extras
 from .feature_cache import check_cache
 
 NEEDED = {
@@ -130,10 +132,11 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
                 _check_list(cfg, loader, model.head_name)
     if loaders[0] == 'train_dataloader':
         _check_training(cfg, model)
-    if checkpoint is not None:
-        content = check_trained(model, checkpoint)
-        if loaders[0] == 'train_dataloader' and 'optimizer' not in content:
-            raise UserError(f'{checkpoint} cannot be resumed from: it is an adapter; resume from an epoch_*.pth.')
+    content = None if checkpoint is None else check_trained(model, checkpoint)
+    if content and loaders[0] == 'train_dataloader' and 'optimizer' not in content:
+        raise UserError(f'{checkpoint} cannot be resumed from: it is an adapter; resume from an epoch_*.pth.')
+    check_compiled(cfg)
+    check_extras(cfg, content if loaders[0] == 'train_dataloader' else None)
     _check_work_dir(Path(cfg.work_dir))
     return model
 

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import master_only
+from mmengine.dist import all_gather_object, master_only
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
+from torch.optim import Optimizer
 
+from ..errors import UserError
 from ..models.build import init_model
 from .adapter import load_trained
+from .compiled import compile_backbone
 from .console import quiet
 
 
@@ -45,24 +49,83 @@ class PETLRunner(Runner):
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap for distributed training; on the CPU, DDP takes no device ids."""
+        """Compile the backbone if asked to; wrap for distributed training (on the CPU, DDP takes no device ids)."""
         if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
             model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+        compile_backbone(model, self.cfg.get('compile_backbone', False))
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call every hook; a resumed run first makes up for the validation in which it was killed."""
+        if fn_name == 'after_val_epoch':
+            self.message_hub.update_info('last_validated_epoch', self.epoch)
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_train' and self._resume:
+            self._validate_resumed()
+
+    def _validate_resumed(self) -> None:
+        """Validate the epoch that is resumed after, unless its full state was written after that."""
+        loop = self.train_loop
+        due = self.val_loop is not None and self.epoch >= loop.val_begin
+        due = due and (self.epoch % loop.val_interval == 0 or self.epoch == loop.max_epochs)
+        if not due or self.message_hub.runtime_info.get('last_validated_epoch') == self.epoch:
+            return
+        for hook in self.hooks:
+            if isinstance(hook, CheckpointHook):
+                hook.last_ckpt = self._load_from  # so that a new best score goes into it
+        self.val_loop.run()
+
+    def load_or_resume(self) -> None:
+        """Resume where asked to; what a killed run left half-written goes first."""
+        if self.rank == 0:
+            for partial in Path(self.work_dir).glob('*.pth.partial'):
+                partial.unlink(missing_ok=True)
+        super().load_or_resume()
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Continue after a full state, whose best checkpoint is looked for in this run's folder."""
+        super().resume(filename, *args, **kwargs)
+        best = self.message_hub.runtime_info.get('best_ckpt')
+        if best:
+            self.message_hub.update_info('best_ckpt', str(Path(self.work_dir, Path(best).name)))
+        if self.rank == 0:  # a kill may have come between the checkpoint and this file of mmengine's
+            partial = Path(self.work_dir, 'last_checkpoint.partial')
+            partial.write_text(filename)
+            os.replace(partial, partial.with_suffix(''))
+
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', **_: Any) -> dict:
-        """Load a run's full state, every key of it, without pickle."""
+        """Load a run's full state, every key of it, without pickle.
+
+        Raises:
+            UserError: when it is not whole, is of another config, base or optimizer, or is another on another rank.
+        """
         checkpoint = load_trained(self.plain_model, filename)
+        _same_on_every_rank(filename, checkpoint['meta'])
+        _check_optimizer(filename, checkpoint['optimizer']['param_groups'], self.optim_wrapper.optimizer)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         self._has_loaded = True
         self.logger.info(f'Resuming after epoch {checkpoint["meta"]["epoch"]} from {filename}')
         return checkpoint
 
     @master_only
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Write beside and rename, so that a kill in the middle leaves no broken file."""
-        partial = f'{filename}.partial'
-        super().save_checkpoint(out_dir, partial, *args, **kwargs)
-        os.replace(Path(out_dir, partial), Path(out_dir, filename))
+    def save_checkpoint(
+        self, out_dir: str, filename: str, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Write beside, flush and rename, so that neither a kill nor a power cut leaves a broken file.
+
+        Raises:
+            UserError: when it cannot be written, such as to a full disk; what was there before is whole.
+        """
+        partial, final = Path(out_dir, f'{filename}.partial'), Path(out_dir, filename)
+        try:
+            # a copy: CheckpointHook saves the best and then the full state with one and the same
+            super().save_checkpoint(out_dir, partial.name, *args, meta=dict(meta or {}), **kwargs)
+            _flush(partial)
+            os.replace(partial, final)
+            _flush(final.parent)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise UserError(f'The checkpoint {final} cannot be written ({error}).') from error
 
     def prepare_test(self, checkpoint: str | Path) -> dict:
         """Initialise the model, base included, and load what was trained; mmengine's test would do neither.
@@ -73,3 +136,35 @@ class PETLRunner(Runner):
         self._init_model_weights()
         self._has_loaded = True
         return load_trained(self.plain_model, checkpoint)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk take what was written to a file, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _same_on_every_rank(filename: str, meta: dict[str, Any]) -> None:
+    """Raise :class:`UserError` when the ranks are about to continue different full states."""
+    mine = f'{Path(filename).name} of {meta.get("time")} after epoch {meta["epoch"]}'
+    found = all_gather_object(mine)
+    other = next((rank for rank, text in enumerate(found) if text != found[0]), None)
+    if other is not None:
+        raise UserError(
+            f'The ranks would resume from different checkpoints: rank 0 from {found[0]}, rank {other} from '
+            f'{found[other]}; the work dir must be the same folder for all of them.'
+        )
+
+
+def _check_optimizer(filename: str, groups: list[dict[str, Any]], optimizer: Optimizer) -> None:
+    """Raise :class:`UserError` where a full state's ``param_groups`` are not those of such an optimizer."""
+    ours = optimizer.param_groups
+    options = set(ours[0]) - set(groups[0] if groups else ()) - {'initial_lr'}
+    if options or [len(g['params']) for g in groups] != [len(g['params']) for g in ours]:
+        raise UserError(
+            f'{filename} is for another config: its optimizer is no {type(optimizer).__name__} of the same '
+            'parameters; optim_wrapper must be what it was.'
+        )

@@ -29,6 +29,7 @@ val_dataloader = dict(dataset=dict(ann_file='{out}/val.txt', **_mine))
 test_dataloader = dict(dataset=dict(ann_file='{out}/test.txt', **_mine))
 model = dict(cls_head=dict(num_classes={classes}))
 """
+SMALL_VIDEO = '../_base_/small_video.py'  # a small model, from scratch
 IMAGE_CONFIG = """\
 _base_ = '../vit_bapat_food101_b64_in21k.py'
 _mine = dict(
@@ -62,6 +63,8 @@ def show(request: Request, state: dict[str, Any]) -> None:
         print(f'Train: tools/train.py {CONFIGS[request.name]}')
         return
     path = f'configs/mine/{request.name}.py'
+    if state['kind'] == 'video':
+        print(f'A first try without pre-trained weights: the lines below, with _base_ = {SMALL_VIDEO!r}')
     print(f'Train: tools/train.py {path}, with these lines in it:\n\n{own_config(state, str(request.out))}')
 
 

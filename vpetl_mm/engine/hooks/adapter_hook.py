@@ -21,7 +21,8 @@ class AdapterHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note the settings and the base, and strip a checkpoint that is not for resuming."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        checkpoint['meta'].update(trained_meta(model), options=json_safe(runner.cfg.get('given_options', {})))
+        options = json_safe(runner.cfg.get('given_options', {}))
+        checkpoint['meta'] = dict(checkpoint['meta'], **trained_meta(model), options=options)  # mmengine shares the dict
         if 'optimizer' in checkpoint:
             return
         checkpoint.pop('message_hub', None)

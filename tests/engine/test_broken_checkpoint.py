@@ -1,0 +1,272 @@
+"""A full state that is broken: the one before is resumed, and told; one that the user names is never exchanged."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from kill_campaign import differences
+from small_experiment import REPO, write_config
+
+from vpetl_mm import UserError
+from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_mm.engine.runner import PETLRunner
+
+QUICK = {'train_dataloader.num_workers': 0}
+
+
+@pytest.fixture(scope='module')
+def finished(clips, tmp_path_factory) -> tuple[Path, Path]:
+    """The small experiment's config and a run of two epochs."""
+    root = tmp_path_factory.mktemp('finished')
+    config = write_config(clips, root / 'small.py')
+    train(prepare(config, Options(str(root / 'run'), cfg_options=QUICK)))
+    return config, root / 'run'
+
+
+@pytest.fixture
+def again(finished, tmp_path) -> Callable[..., PETLRunner]:
+    """Resumes a copy of the run."""
+    config, run = finished
+    shutil.copytree(run, tmp_path / 'run')
+    (tmp_path / 'run/adapter_epoch_2.pth').unlink()
+
+    def start(resume: str = 'auto', **options) -> PETLRunner:
+        dotted = {**QUICK, **{k.replace('__', '.'): v for k, v in options.items()}}
+        return train(prepare(config, Options(str(tmp_path / 'run'), resume, cfg_options=dotted)))
+
+    return start
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def zeros(path: Path) -> None:
+    """As a power cut leaves a file whose size was written and whose content was not."""
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def flip(path: Path) -> None:
+    """One bit of one tensor, as a bad disk does."""
+    with zipfile.ZipFile(path) as parts:
+        largest = max(parts.infolist(), key=lambda part: part.file_size)
+    content = bytearray(path.read_bytes())
+    content[largest.header_offset + 400] ^= 1
+    path.write_bytes(content)
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b'\x80\x02garbage' * 1000)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def saved(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        content = torch.load(path, weights_only=True)
+        torch.save(change(content) or content, path)
+
+    return spoil
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    def remove(content: dict) -> None:
+        for name in names[:-1]:
+            content = content[name]
+        del content[names[-1]]
+
+    return saved(remove)
+
+
+BROKEN = {
+    'truncated': truncate,
+    'empty': empty,
+    'zeros': zeros,
+    'one bit': flip,
+    'garbage': garbage,
+    'a folder': folder,
+    'no optimizer': without('optimizer'),
+    'no meta': without('meta'),
+    'no epoch': without('meta', 'epoch'),
+    'no history': without('message_hub', 'runtime_info'),
+    'no groups': without('optimizer', 'param_groups'),
+    'a list': saved(lambda content: list(content.values())),
+    'no tensors': saved(lambda content: dict(content, state_dict={'a': 1})),
+    'an epoch of text': saved(lambda content: content['meta'].update(epoch='2')),
+}
+
+
+@pytest.mark.parametrize('spoil', BROKEN.values(), ids=BROKEN)
+def test_a_named_one_that_is_broken_is_an_error_and_changes_nothing(again, tmp_path, spoil):
+    spoil(tmp_path / 'run/epoch_2.pth')
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(UserError, match=r'epoch_2\.pth'):
+        again(str(tmp_path / 'run/epoch_2.pth'))
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+@pytest.mark.parametrize('spoil', [truncate, flip, BROKEN['no epoch']], ids=['truncated', 'one bit', 'no epoch'])
+def test_the_one_before_is_resumed_with_a_warning_and_the_end_is_the_same(again, finished, tmp_path, capsys, spoil):
+    spoil(tmp_path / 'run/epoch_2.pth')
+    (tmp_path / 'run/epoch_2_old.pth').write_bytes(b'not of the run')
+    assert again().epoch == 2
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning: The checkpoint')]
+    assert len(said) == 1 and re.search(
+        r'epoch_2\.pth is broken.*Resuming from the one before.*epoch_1\.pth', said[0]
+    )
+    logs = ''.join(p.read_text() for p in (tmp_path / 'run').glob('*/*.log'))
+    assert said[0].removeprefix('warning: ') in logs and 'Resuming after epoch 1 from' in logs
+    (tmp_path / 'run/epoch_2_old.pth').unlink()
+    assert differences(finished[1], tmp_path / 'run') == []
+
+
+@pytest.mark.parametrize('spoil', BROKEN.values(), ids=BROKEN)
+def test_each_kind_is_passed_over(finished, tmp_path, spoil):
+    from vpetl_mm.engine.full_state import last_full_state
+
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        shutil.copy(finished[1] / name, tmp_path)
+    assert last_full_state(tmp_path) == (tmp_path / 'epoch_2.pth', [])
+    spoil(tmp_path / 'epoch_2.pth')
+    last, reasons = last_full_state(tmp_path)
+    assert last == tmp_path / 'epoch_1.pth' and len(reasons) == 1
+    shutil.copy(tmp_path / 'epoch_1.pth', tmp_path / 'epoch_10.pth')
+    assert last_full_state(tmp_path)[0] == tmp_path / 'epoch_10.pth', 'numbers, not names, are in order'
+
+
+def test_where_all_are_broken_one_sentence_says_so(finished, again, tmp_path):
+    for path in (tmp_path / 'run').glob('epoch_*.pth'):
+        truncate(path)
+    before = sorted(tmp_path.rglob('*'))
+    command = [sys.executable, 'tools/train.py', str(finished[0]), '--work-dir', str(tmp_path / 'run'), '--resume']
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == 1 and 'every full state' in said[0] and 'epoch_2.pth, epoch_1.pth' in said[0]
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_another_config_or_base_is_an_error_and_no_reason_to_fall_back(again, tmp_path, clips):
+    (tmp_path / 'run/epoch_1.pth').write_bytes((tmp_path / 'run/epoch_2.pth').read_bytes())
+    with pytest.raises(UserError, match=r'epoch_2\.pth is for another config'):
+        again(model__petl__deltas__patt__d_bottle=3)
+    with pytest.raises(UserError, match=r'epoch_2\.pth was trained on the base .*random'):
+        again(model__base=None)
+    with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: .* no SGD'):
+        again(optim_wrapper__optimizer=dict(type='SGD', lr=0.1, _delete_=True))
+    without('state_dict', 'cls_head.fc_cls.bias')(tmp_path / 'run/epoch_2.pth')
+    with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: it lacks cls_head\.fc_cls\.bias'):
+        again()
+    assert not list((tmp_path / 'run').glob('adapter_*'))
+
+
+def test_a_resumed_run_leaves_another_runs_best_alone(again, tmp_path):
+    best = tmp_path / 'elsewhere/best_acc_top1_epoch_1.pth'
+    best.parent.mkdir()
+    best.write_bytes(b'of the other run')
+    state = tmp_path / 'elsewhere/epoch_1.pth'
+    content = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)
+    content['message_hub']['runtime_info'].update(best_ckpt=str(best), best_score=-1.0)
+    content['message_hub']['resumed_keys'].update(best_ckpt=True, best_score=True)
+    torch.save(content, state)
+    runner = again(str(state))
+    assert best.read_bytes() == b'of the other run'
+    assert runner.message_hub.get_info('best_ckpt') == str(tmp_path / 'run/best_acc_top1_epoch_1.pth')
+
+
+def test_half_written_files_go_and_a_full_disk_is_a_sentence(again, tmp_path, monkeypatch):
+    import errno
+
+    from mmengine.fileio import LocalBackend
+
+    run = tmp_path / 'run'
+    (run / 'epoch_7.pth.partial').write_bytes(b'half')
+    (run / 'epoch_2.pth').unlink()
+    (run / 'last_checkpoint').write_text('')
+    before = (run / 'epoch_1.pth').read_bytes()
+
+    def full(self, content, path):
+        Path(path).write_bytes(content[:100])
+        raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalBackend, 'put', full)
+        with pytest.raises(UserError, match=r'epoch_2\.pth cannot be written .*No space left'):
+            again()
+    assert (run / 'epoch_1.pth').read_bytes() == before
+    assert not list(run.glob('*.partial')) and not (run / 'epoch_2.pth').exists()
+    assert Path((run / 'last_checkpoint').read_text()).name == 'epoch_1.pth'
+
+
+def test_what_was_written_is_on_the_disk_before_it_has_its_name(again, tmp_path, monkeypatch):
+    done: list[tuple[str, str]] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, 'fsync', lambda fd: (done.append(('sync', os.readlink(f'/proc/self/fd/{fd}'))), sync(fd)))
+    monkeypatch.setattr(os, 'replace', lambda a, b: (done.append(('rename', str(b))), replace(a, b)))
+    (tmp_path / 'run/epoch_2.pth').unlink()
+    again()
+    run = tmp_path / 'run'
+    for name in ('epoch_2.pth', 'adapter_epoch_2.pth'):
+        at = done.index(('rename', str(run / name)))
+        assert done[at - 1] == ('sync', f'{run / name}.partial') and done[at + 1] == ('sync', str(run))
+
+
+def test_every_rank_takes_the_same_one_or_none(finished, again, tmp_path):
+    run, other = tmp_path / 'run', tmp_path / 'other'
+    shutil.copytree(run, other)
+    for folder in (run, other):
+        truncate(folder / 'epoch_2.pth')
+    assert on_two_ranks(finished[0], run, run) == ['epoch 2', 'epoch 2']
+    logs = ''.join(p.read_text() for p in run.glob('*/*.log'))
+    assert logs.count('Resuming from the one before') == 1
+    whole = (run / 'epoch_2.pth').read_bytes()
+    said = on_two_ranks(finished[0], run, other)
+    assert said[0] == said[1] and said[0].startswith('The ranks would resume from different checkpoints: rank 0 from')
+    assert 'epoch_2.pth' in said[0] and 'epoch_1.pth' in said[0]
+    assert (run / 'epoch_2.pth').read_bytes() == whole
+
+
+def on_two_ranks(config: Path, *work_dirs: Path) -> list[str]:
+    """Resume on two ranks, each of which has a work dir; the last epoch, or the error, of each."""
+    context = multiprocessing.get_context('fork')
+    answers = context.Queue()
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+
+    def resume(rank: int) -> None:
+        world = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        os.environ.update({k: str(v) for k, v in world.items()})
+        try:
+            options = Options(str(work_dirs[rank]), 'auto', launcher='pytorch', cfg_options=QUICK)
+            answers.put((rank, f'epoch {train(prepare(config, options)).epoch}'))
+        except UserError as error:
+            answers.put((rank, str(error)))
+
+    processes = [context.Process(target=resume, args=(rank,), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    try:
+        return [text for _, text in sorted(answers.get(timeout=60) for _ in processes)]
+    finally:
+        for process in processes:
+            process.join(10)
+            process.kill()

@@ -1,0 +1,104 @@
+"""Full states of a run, ``epoch_N.pth``: which of them are whole, and which is the last."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config
+from torch import Tensor
+
+from ..errors import UserError
+from .adapter import read_checkpoint
+
+NAME = re.compile(r'epoch_(\d+)\.pth')
+# what a resumed run takes up; param_schedulers are missing where the config has none
+PARTS = {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict}
+META = {'epoch': int, 'iter': int, 'frozen_sha256': str, 'deltas': dict}
+OPTIMIZER = {'state': dict, 'param_groups': list}
+MESSAGE_HUB = {'log_scalars': dict, 'runtime_info': dict, 'resumed_keys': dict}
+
+
+def read_full_state(file: str | Path) -> dict[str, Any]:
+    """A full state's content, read with ``weights_only=True``, after every byte of it was checked.
+
+    Raises:
+        UserError: when it is missing, damaged, an adapter, or lacks a part that a resumed run needs.
+    """
+    path = Path(file)
+    _check_bytes(path)
+    content = read_checkpoint(path)
+    if isinstance(content.get('meta'), dict) and 'adapter_format' in content['meta'] and 'optimizer' not in content:
+        raise UserError(f'{path} cannot be resumed from: it is an adapter; resume from an epoch_*.pth.')
+    for name, parts in (('', PARTS), ('meta', META), ('optimizer', OPTIMIZER), ('message_hub', MESSAGE_HUB)):
+        _check_parts(path, content[name] if name else content, parts, f'{name}.' if name else '')
+    if not content['state_dict'] or not all(isinstance(v, Tensor) for v in content['state_dict'].values()):
+        raise UserError(f'The checkpoint {path} is broken: its state_dict does not hold tensors alone.')
+    return content
+
+
+def _check_bytes(path: Path) -> None:
+    """Compare each part of the file with its checksum, which torch.load does not do."""
+    if not path.is_file():
+        raise UserError(f'The checkpoint {path} to resume from does not exist.')
+    try:
+        with zipfile.ZipFile(path) as parts:
+            damaged = parts.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        size = f'{path.stat().st_size:,} bytes'
+        raise UserError(f'The checkpoint {path} is broken ({size}: {str(error) or type(error).__name__}).') from error
+    if damaged:
+        raise UserError(f'The checkpoint {path} is broken (the checksum of its part {damaged} is wrong).')
+
+
+def _check_parts(path: Path, content: dict[str, Any], parts: dict[str, type], where: str) -> None:
+    for name, kind in parts.items():
+        if not isinstance(content.get(name), kind) or isinstance(content[name], bool):
+            found = type(content[name]).__name__ if name in content else 'missing'
+            raise UserError(f'The checkpoint {path} is broken: {where}{name} is {found}, not {kind.__name__}.')
+
+
+def last_full_state(work_dir: str | Path) -> tuple[Path, list[str]]:
+    """The newest ``epoch_N.pth`` of a run that is whole, and why the newer ones are passed over.
+
+    Whether it belongs to the config is another question, which never leads to an older file.
+
+    Raises:
+        UserError: when there is none.
+    """
+    numbered = [(int(m[1]), p) for p in Path(work_dir).glob('epoch_*.pth') if (m := NAME.fullmatch(p.name))]
+    if not numbered:
+        raise UserError(f'Nothing to resume: {work_dir} has no epoch_*.pth. Start the run without --resume.')
+    reasons = []
+    for _, path in sorted(numbered, reverse=True):
+        try:
+            read_full_state(path)
+        except UserError as error:
+            reasons.append(str(error))
+            continue
+        return path, [f'{reason} Resuming from the one before, {path}.' for reason in reasons]
+    names = ', '.join(path.name for _, path in sorted(numbered, reverse=True))
+    raise UserError(
+        f'Nothing to resume: every full state in {work_dir} is broken ({names}). {reasons[0]} '
+        'Start the run without --resume.'
+    )
+
+
+def resumed(cfg: Config) -> tuple[Config, list[str]]:
+    """The config with the full state that it continues, and why newer ones are passed over.
+
+    Raises:
+        UserError: when there is nothing whole to resume, or the file that the user named is not whole: that one is
+            never exchanged for another.
+    """
+    if not cfg.get('resume'):
+        return cfg, []
+    if cfg.get('load_from'):
+        read_full_state(cfg.load_from)
+        return cfg, []
+    cfg = cfg.copy()
+    last, reasons = last_full_state(cfg.work_dir)
+    cfg.load_from = str(last)
+    return cfg, reasons
