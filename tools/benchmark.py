@@ -7,19 +7,22 @@ from mmengine.config import DictAction
 
 from vpetl_mm.cli import Parser, run
 from vpetl_mm.config import load_config
-from vpetl_mm.results.benchmark import benchmark, render
+from vpetl_mm.results.benchmark import benchmark
+from vpetl_mm.results.benchmark_table import render
 
 EXAMPLES = """\
   tools/benchmark.py configs/swin_bapat_ssv2_b128.py
   tools/benchmark.py configs/swin_bapat_ssv2_b128.py --bf16 --rounds 9
   tools/benchmark.py configs/swin_bapat_ssv2_b128.py --cfg-options model.backbone.drop_path_rate=0
+  tools/benchmark.py configs/swin_bapat_ssv2_b128.py --variant model.petl.gelu=8bit
   tools/benchmark.py configs/demo_bapat.py --batch 32 --size 32"""
 
 
 def main(args) -> None:
     """Measure and print."""
     cfg = load_config(args.config, args.cfg_options)
-    print(render(benchmark(cfg, args.batch, args.frames, args.size, args.rounds, args.bf16)))
+    variant = load_config(args.config, {**(args.cfg_options or {}), **args.variant}) if args.variant else None
+    print(render(benchmark(cfg, args.batch, args.frames, args.size, args.rounds, args.bf16, variant)))
 
 
 parser = Parser(
@@ -32,6 +35,9 @@ parser.add_argument('--frames', type=int, default=8, help='frames a clip (defaul
 parser.add_argument('--size', type=int, default=224, help='side of a frame in pixels (default: 224)')
 parser.add_argument('--rounds', type=int, default=5, help='shuffled rounds (default: 5)')
 parser.add_argument('--bf16', action='store_true', help='also in bfloat16, beside stock in bfloat16 and in float32')
+parser.add_argument(
+    '--variant', nargs='+', action=DictAction, metavar='KEY=VALUE', help='measure the experiment with this as well'
+)
 parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
 
 if __name__ == '__main__':

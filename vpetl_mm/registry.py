@@ -12,6 +12,8 @@ from mmengine.registry import (
     OPTIM_WRAPPER_CONSTRUCTORS,
     OPTIM_WRAPPERS,
     RUNNERS,
+    TRANSFORMS,
+    VISBACKENDS,
 )
 
 from .datasets.cifar100 import PETLCIFAR100
@@ -20,22 +22,27 @@ from .datasets.image_arrays import ImageArrays
 from .datasets.image_list import PETLImageList
 from .datasets.petl_video_dataset import PETLVideoDataset
 from .datasets.svhn import SVHN
+from .datasets.video_transforms import DecodeVideo, OpenVideo
 from .datasets.vtab1k import VTAB1k
 from .engine.accuracy import PETLAccuracy
 from .engine.console import quiet_before_a_run
 from .engine.hooks import (
     AdapterHook,
+    EMAHook,
     EpochSeedHook,
     FiniteLossHook,
     FrozenBackboneHook,
+    SameStatisticsHook,
     UnreadableVideoHook,
     seed_worker,
 )
 from .engine.optim import AutocastOptimWrapper, PETLOptimWrapperConstructor
 from .engine.runner import PETLRunner
+from .engine.wandb_backend import WandbVisBackend
 from .engine.whole_steps import WholeStepsBatchSampler
 from .models.image_classifier import PETLImageClassifier
 from .models.recognizer import PETLRecognizer3D
+from .models.swin_stage import WindowedBlock, WindowedStage
 from .models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention
 from .models.token_head import PETLImageHead, PETLTokenHead
 from .models.video_head import PETLVideoHead
@@ -49,17 +56,23 @@ REGISTERED = {
         *(PETLRecognizer3D, PETLImageClassifier),
         *(PETLVideoHead, PETLTokenHead, PETLImageHead),
         *(FastWindowAttention3D, FastWindowMSA, PETLMultiheadAttention, PETLVideoMAEAttention),
-        PETLVideoMAEBlock,
+        *(PETLVideoMAEBlock, WindowedBlock, WindowedStage),
     ),
-    HOOKS: (AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook, UnreadableVideoHook),
+    HOOKS: (
+        *(AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook),
+        *(SameStatisticsHook, UnreadableVideoHook),
+    ),
     OPTIM_WRAPPERS: (AutocastOptimWrapper,),
     OPTIM_WRAPPER_CONSTRUCTORS: (PETLOptimWrapperConstructor,),
     DATASETS: (PETLVideoDataset, PETLCIFAR100, PETLFood101, SVHN, ImageArrays, PETLImageList, VTAB1k),
+    TRANSFORMS: (OpenVideo, DecodeVideo),
     DATA_SAMPLERS: (WholeStepsBatchSampler,),
     METRICS: (PETLAccuracy,),
     FUNCTIONS: (seed_worker,),
     RUNNERS: (PETLRunner,),
 }
+# mmengine's own would be wrong here (a copy of the frozen backbone, of every .py file): its names mean ours
+REPLACED = {HOOKS: EMAHook, VISBACKENDS: WandbVisBackend}
 
 
 def register() -> None:
@@ -67,6 +80,8 @@ def register() -> None:
     for registry, modules in REGISTERED.items():
         for module in modules:
             registry.register_module(module=module)
+    for registry, module in REPLACED.items():
+        registry.register_module(module=module, force=True)
 
 
 register()

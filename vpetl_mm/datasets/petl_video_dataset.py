@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import decord
 from mmaction.datasets import VideoDataset
 
 from ..errors import UserError
 from .holdout import Holdout
 
-# what decord and the transforms behind it raise on a broken file; a wrong config raises other things
-UNREADABLE = (decord.DECORDError, OSError, EOFError, RuntimeError, IndexError, ZeroDivisionError)
+# what the readers and the transforms behind them raise on a broken file; a wrong config raises other things
+UNREADABLE = (av.FFmpegError, decord.DECORDError, OSError, EOFError, RuntimeError, IndexError, ZeroDivisionError)
 
 
 def _told(path: str, error: Exception) -> str:

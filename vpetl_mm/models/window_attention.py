@@ -55,9 +55,7 @@ class FastWindowAttention:
         # dimension of it; that copies q, k and v
         together = windows > n_w > 1
 
-        def heads(
-            tokens: Tensor,
-        ) -> Tensor:  # (B * nW, n, C) to (B * nW, heads, n, C / heads) or (B, nW * heads, ...)
+        def heads(tokens: Tensor) -> Tensor:  # (B * nW, n, C) to (B * nW, heads, n, d) or (B, nW * heads, n, d)
             parts = tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             return parts.unflatten(0, (-1, n_w)).flatten(1, 2) if together else parts
 
@@ -66,7 +64,7 @@ class FastWindowAttention:
         if extras:
             k = torch.cat([*(e.k.expand(windows, -1, -1) for e in extras), k], dim=1)
             v = torch.cat([*(e.v.expand(windows, -1, -1) for e in extras), v], dim=1)
-        bias = self._bias_and_mask(n, mask, q.dtype, extras)
+        bias = self._bias_and_mask(n, mask, q.dtype, extras)[: max(windows, 1)]  # no windows: every clip was dropped
         dropout = self.attn_drop.p if self.training else 0.0
         bias = bias.flatten(0, 1).unsqueeze(0) if together else bias
         y = scaled_dot_product(heads(q), heads(k), heads(v), dropout, self.scale, bias)
@@ -107,6 +105,11 @@ class FastWindowAttention:
         if columns:
             bias = torch.cat([*(_column(bias, mask, *c) for c in columns), bias], dim=-1)
         return bias.contiguous()
+
+    @property
+    def kept_bytes(self) -> int:
+        """The memory of what is kept."""
+        return 0 if self._kept is None else self._kept[3].nbytes
 
     def __getstate__(self) -> dict:
         """Copies and pickles do not carry what is kept: it is made again at the first call."""

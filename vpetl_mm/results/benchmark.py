@@ -17,8 +17,10 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 
+from ..engine.compiled import compile_backbone
 from ..errors import UserError
 from ..models.build import build_model
+from ..models.window_attention import FastWindowAttention
 from ..petl import merge
 from ..petl.merging import is_mergeable
 from .live_bytes import LiveBytes, alive_after_forward, loss_of
@@ -33,7 +35,7 @@ class Job:
 
     Args:
         what: ``'training step'`` or ``'inference'``, as the table's row begins.
-        model: ``'experiment'``, ``'stock'`` or ``'merged'``.
+        model: ``'experiment'``, ``'stock'``, ``'merged'`` or ``'variant'``.
         bf16: under bfloat16 autocast.
     """
 
@@ -44,7 +46,7 @@ class Job:
     @property
     def row(self) -> str:
         """The row of the table that it stands in."""
-        return self.what + ', merged' * (self.model == 'merged') + ', bf16' * self.bf16
+        return self.what + f', {self.model}' * (self.model in ('merged', 'variant')) + ', bf16' * self.bf16
 
 
 @dataclass
@@ -54,24 +56,34 @@ class Result:
     Args:
         seconds: of each job, the median of the rounds.
         flops: of each job in float32, in the round of that median (a dropped path that is not computed is no work).
+        first: the seconds of each job's first run, compiling included.
         saved: model -> bytes that a training step's forward pass leaves for the backward pass, no path dropped.
+        held: model -> bytes that modules keep from step to step, whatever the batch: position biases.
         peak: model -> the most bytes alive in a training step, parameters and gradients included, no path dropped.
         matmul: bfloat16 or not -> operations a second of a product of large matrices, in the same rounds.
     """
 
     seconds: dict[Job, float] = field(default_factory=dict)
     flops: dict[Job, float] = field(default_factory=dict)
+    first: dict[Job, float] = field(default_factory=dict)
     saved: dict[str, int] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
     peak: dict[str, int] = field(default_factory=dict)
     matmul: dict[bool, float] = field(default_factory=dict)
 
 
 def benchmark(
-    cfg: Config, batch: int = 1, frames: int = 8, size: int = 224, rounds: int = 5, bf16: bool = False
+    cfg: Config,
+    batch: int = 1,
+    frames: int = 8,
+    size: int = 224,
+    rounds: int = 5,
+    bf16: bool = False,
+    variant: Config | None = None,
 ) -> Result:
     """Measure in one run, in shuffled rounds, after one round of warming up.
 
-    Every round has a seed of its own, so that experiment and stock model drop the same paths.
+    Every round has a seed of its own, so that all models drop the same paths.
 
     Args:
         cfg: the experiment.
@@ -80,28 +92,37 @@ def benchmark(
         size: the side of a frame in pixels.
         rounds: how many times each thing is timed; the median counts.
         bf16: also time the experiment under bfloat16 autocast, against the stock model in float32.
+        variant: of the experiment, measured beside it.
 
     Raises:
         UserError: for a batch of one before a BatchNorm.
     """
     models = _models(cfg)
+    if variant is not None:
+        models['variant'] = _model(variant)
     if batch < 2 and any(getattr(getattr(m, m.head_name), 'bn', None) is not None for m in models.values()):
         raise UserError("The head's BatchNorm needs --batch 2 or more.")
     shape = (frames, size, size) if 'cls_head' in cfg.model else (size, size)  # images have no frames
     inputs = torch.randn(batch, 3, *shape, device=get_device())
     result = Result()
     _time(list(_jobs(models, bf16)), models, inputs, rounds, result)
-    for name in ('experiment', 'stock'):
-        result.saved[name], result.peak[name] = _memory(models[name], inputs)
+    for name in models.keys() - {'merged'}:
+        result.saved[name], result.held[name], result.peak[name] = _memory(models[name], inputs)
     return result
 
 
-def _models(cfg: Config) -> dict[str, nn.Module]:
-    cfg = cfg.copy()
+def _model(cfg: Config) -> nn.Module:
+    cfg = copy.deepcopy(cfg)
     cfg.model.base = None  # the time does not depend on the weights' values
+    model = build_model(cfg).to(get_device())
+    compile_backbone(model, cfg.get('compile_backbone', False))
+    return model
+
+
+def _models(cfg: Config) -> dict[str, nn.Module]:
     stock = cfg.copy()
-    stock.merge_from_dict({'model': dict(petl=STOCK)})
-    models = {'experiment': build_model(cfg).to(get_device()), 'stock': build_model(stock).to(get_device())}
+    stock.merge_from_dict({'model': dict(petl=STOCK), 'compile_backbone': False})
+    models = {'experiment': _model(cfg), 'stock': _model(stock)}
     if any(models['experiment'].plan.deltas()) and is_mergeable(models['experiment']):
         models['merged'] = merge(copy.deepcopy(models['experiment']))
     return models
@@ -109,7 +130,7 @@ def _models(cfg: Config) -> dict[str, nn.Module]:
 
 def _jobs(models: dict[str, nn.Module], bf16: bool) -> Iterator[Job]:
     for precision in (False, True)[: 1 + bf16]:
-        yield from (Job('training step', name, precision) for name in ('experiment', 'stock'))
+        yield from (Job('training step', name, precision) for name in models if name != 'merged')
         yield from (Job('inference', name, precision) for name in models)
 
 
@@ -143,14 +164,18 @@ def _time(jobs: list[Job], models: dict[str, nn.Module], inputs: Tensor, rounds:
             if isinstance(job, bool):
                 products[job].append(_product(job, inputs.device))
                 continue
+            if turn and job.what == 'inference':
+                works[job]()  # what a training step before it has displaced is made again
             torch.manual_seed(turn)
             seconds = _timed(works[job])
             if turn:
                 times[job].append((seconds, turn))
+            else:
+                result.first[job] = seconds
     for job, values in times.items():
         result.seconds[job] = median(seconds for seconds, _ in values)
         middle = min(values, key=lambda value: abs(value[0] - result.seconds[job]))
-        if not job.bf16 and job.model != 'merged':
+        if not job.bf16 and job.model in ('experiment', 'stock'):
             torch.manual_seed(middle[1])
             result.flops[job] = _flops(works[job])
     result.matmul = {bf16: 2 * SIDE**3 / median(values) for bf16, values in products.items()}
@@ -182,13 +207,15 @@ def _flops(work: Callable[[], Any]) -> float:
     return counter.get_total_flops()
 
 
-def _memory(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
-    """Bytes left for the backward pass, and the most bytes in a training step, no path dropped."""
+def _memory(model: nn.Module, inputs: Tensor) -> tuple[int, int, int]:
+    """Bytes left for the backward pass, kept from step to step, and the most in a training step, no path dropped."""
     rates = {m: m.drop_prob for m in model.modules() if hasattr(m, 'drop_prob')}
     for module in rates:
         module.drop_prob = 0.0
+    alive_after_forward(model, inputs)  # what is made once is there then
     model.zero_grad(set_to_none=True)
     own = [*model.parameters(), *model.buffers()]
+    held = sum(m.kept_bytes for m in model.modules() if isinstance(m, FastWindowAttention))
     saved = alive_after_forward(model, inputs)
     live = LiveBytes()
     live.leave_out([*own, inputs])
@@ -196,32 +223,4 @@ def _memory(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
         loss_of(model, inputs).backward()
     for module, rate in rates.items():
         module.drop_prob = rate
-    return saved, live.peak + sum(t.nbytes for t in own)
-
-
-def render(result: Result) -> str:
-    """The result as a Markdown table with the ratio to stock, and a line about the machine."""
-    lines = ['| | experiment | stock, full tuning | ratio |', '| --- | ---: | ---: | ---: |']
-    lines += [f'| {title} | {a:,.2f} {unit} | {b:,.2f} {unit} | {a / b:.2f} |' for title, a, b, unit in _rows(result)]
-    speeds = ', '.join(f'{"bf16" if k else "float32"} {v / 1e9:,.0f} GFLOP/s' for k, v in result.matmul.items())
-    return '\n'.join([*lines, '', f'A product of {SIDE} x {SIDE} matrices, in the same rounds: {speeds}.'])
-
-
-def _rows(result: Result) -> Iterator[tuple[str, float, float, str]]:
-    """Title, the experiment's figure, stock's, and the unit."""
-    for job, seconds in result.seconds.items():
-        if job.model == 'stock':
-            continue
-        stock = result.seconds[Job(job.what, 'stock')]
-        if job.bf16:
-            yield job.row, seconds, result.seconds[Job(job.what, 'stock', True)], 's'
-            yield f'{job.row} against stock float32', seconds, stock, 's'
-        else:
-            yield job.row, seconds, stock, 's'
-    for what in ('training step', 'inference'):
-        ours, stock = (Job(what, name) for name in ('experiment', 'stock'))
-        yield f'{what}, work', result.flops[ours] / 1e9, result.flops[stock] / 1e9, 'GFLOP'
-        shares = (100 * result.flops[j] / result.seconds[j] / result.matmul[False] for j in (ours, stock))
-        yield f'{what}, share of the matmul peak', *shares, '%'
-    for title, figures in (('saved activations', result.saved), ('peak memory of a step', result.peak)):
-        yield title, figures['experiment'] / 2**20, figures['stock'] / 2**20, 'MiB'
+    return saved, held, live.peak + held + sum(t.nbytes for t in own)

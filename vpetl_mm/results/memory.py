@@ -135,8 +135,8 @@ def saved_bytes(model: nn.Module, shape: tuple[int, ...], mixed: bool) -> int:
 def _quiet() -> Iterator[None]:
     """Fake tensors warn that they have no address, which the attention's cache of masks asks for.
 
-    mmaction2 keeps the shift masks of all models: none made of fake tensors may stay. The plain products that a CPU is
-    faster with in bfloat16 are not what a GPU does.
+    mmaction2 keeps the shift masks of all models: none made of fake tensors may stay. The plain products that a CPU
+    is faster with in bfloat16 are not what a GPU does.
     """
     plain_up_to, token_attention.PLAIN_UP_TO = token_attention.PLAIN_UP_TO, 0
     with warnings.catch_warnings():

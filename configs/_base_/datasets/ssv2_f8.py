@@ -7,27 +7,27 @@ dataset_type = 'PETLVideoDataset'
 metainfo = dict(classes='data/ssv2/classes.txt')
 
 train_pipeline = [
-    dict(type='DecordInit'),
+    dict(type='OpenVideo'),
     dict(type='SampleFrames', clip_len=8, frame_interval=2, num_clips=1),
-    dict(type='DecordDecode'),
+    dict(type='DecodeVideo'),
     dict(type='MultiScaleCrop', input_size=224, scales=(1, 0.875, 0.75, 0.66), num_fixed_crops=13),
     dict(type='Resize', scale=(224, 224), keep_ratio=False),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs'),
 ]
 val_pipeline = [
-    dict(type='DecordInit'),
+    dict(type='OpenVideo'),
     dict(type='SampleFrames', clip_len=8, frame_interval=2, num_clips=1, test_mode=True),
-    dict(type='DecordDecode'),
+    dict(type='DecodeVideo'),
     dict(type='Resize', scale=(-1, 224)),
     dict(type='CenterCrop', crop_size=224),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs'),
 ]
 test_pipeline = [  # 4 clips in time x 3 crops in space, their logits averaged
-    dict(type='DecordInit'),
+    dict(type='OpenVideo'),
     dict(type='SampleFrames', clip_len=8, frame_interval=2, num_clips=4, test_mode=True),
-    dict(type='DecordDecode'),
+    dict(type='DecodeVideo'),
     dict(type='Resize', scale=(-1, 224)),
     dict(type='ThreeCrop', crop_size=224),
     dict(type='FormatShape', input_format='NCTHW'),

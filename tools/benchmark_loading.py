@@ -1,0 +1,29 @@
+#!/usr/bin/env python
+"""Time how an experiment loads its training clips."""
+
+import sys
+from pathlib import Path
+
+from vpetl_mm.cli import Parser, run
+from vpetl_mm.config import load_config
+from vpetl_mm.results.loading import loading_speed, render
+
+EXAMPLES = """\
+  tools/benchmark_loading.py configs/swin_bapat_ssv2_b128.py --videos data/ssv2/videos
+  tools/benchmark_loading.py configs/swin_bapat_hmdb51_b128.py --videos data/hmdb51/trainval.txt --rounds 3"""
+
+
+def main(args) -> None:
+    """Measure and print."""
+    print(render(loading_speed(load_config(args.config), Path(args.videos), args.rounds)))
+
+
+parser = Parser(
+    "Clips per second and core of an experiment's training pipeline, against mmaction2's stock transforms.", EXAMPLES
+)
+parser.add_argument('config', help='the experiment')
+parser.add_argument('--videos', required=True, metavar='DIR_OR_LIST', help='a folder of videos, or a list of them')
+parser.add_argument('--rounds', type=int, default=5, help='clips of each video; the median counts (default: 5)')
+
+if __name__ == '__main__':
+    sys.exit(run(main, parser))

@@ -1,0 +1,64 @@
+"""In which order the frames of a video's packets are shown."""
+
+from __future__ import annotations
+
+from av import Packet, VideoStream
+from av.bitstream import BitStreamFilterContext
+
+PICTURE = b'\0\0\1\xb6'  # MPEG-4's start code of a picture; the next two bits are its kind
+INTRA, BIDIRECTIONAL = 0, 2
+SMALLEST = 16  # bytes; MPEG-4's pictures below may be marks that there is none
+
+
+def order_by_time(packets: list[Packet], reorders: bool) -> list[int] | None:
+    """The places of the packets in the order in which their frames are shown, by their times.
+
+    Args:
+        packets: in the order of the file.
+        reorders: whether the video has B-frames, so that the orders differ.
+
+    Returns:
+        None where the times do not say it: AVI numbers the packets as they are stored, B-frames or not.
+    """
+    times = [packet.pts for packet in packets]
+    if not _distinct(times) or (reorders and times == sorted(times)):
+        return None
+    return sorted(range(len(times)), key=times.__getitem__)
+
+
+def _distinct(times: list[int | None]) -> bool:
+    """Whether a frame can be told by its time."""
+    return None not in times and len(set(times)) == len(times)
+
+
+def unpacked(packets: list[Packet], stream: VideoStream) -> list[Packet]:
+    """The packets of MPEG-4 video with one picture each, where DivX stored two in one; uses up the given ones."""
+    split = BitStreamFilterContext('mpeg4_unpack_bframes', stream)
+    return [one for packet in (*packets, None) for one in split.filter(packet) if one.size]
+
+
+def order_by_kind(packets: list[Packet]) -> list[int] | None:
+    """As :func:`order_by_time`, of MPEG-4 video by its pictures' kinds: a B-frame is shown before what it follows.
+
+    Returns:
+        fewer places than there are packets where some hold no picture, None where a packet is not as it should be.
+    """
+    if not _distinct([packet.pts for packet in packets]):
+        return None
+    order, held = [], None
+    for place, packet in enumerate(packets):
+        data = bytes(packet)
+        at = data.find(PICTURE)
+        if at < 0:
+            continue
+        if len(data) < at + SMALLEST or data.find(PICTURE, at + 1) >= 0:
+            return None
+        kind = data[at + len(PICTURE)] >> 6
+        if packet.is_keyframe and kind != INTRA:
+            return None
+        if kind == BIDIRECTIONAL:
+            order.append(place)
+        else:
+            order += [] if held is None else [held]
+            held = place
+    return None if held is None else [*order, held]

@@ -1,0 +1,50 @@
+"""A benchmark's result as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .benchmark import SIDE, Job, Result
+
+
+def render(result: Result) -> str:
+    """The result as a Markdown table with the ratio to stock, and a line about the machine."""
+    lines = ['| | experiment | stock, full tuning | ratio |', '| --- | ---: | ---: | ---: |']
+    lines += [
+        f'| {title} | {a:,.2f} {unit} | {b:,.2f} {unit} | {_ratio(a, b)} |' for title, a, b, unit in _rows(result)
+    ]
+    speeds = ', '.join(
+        f'{"bf16" if k else "float32"} {v / 1e9:,.0f} GFLOP/s' for k, v in sorted(result.matmul.items())
+    )
+    lines += ['', f'A product of {SIDE} x {SIDE} matrices, in the same rounds: {speeds}.']
+    first = {job.what: seconds for job, seconds in result.first.items() if job.model == 'variant' and not job.bf16}
+    if first:
+        lines.append(f"The variant's first runs: {', '.join(f'{k} {v:,.1f} s' for k, v in first.items())}.")
+    return '\n'.join(lines)
+
+
+def _ratio(ours: float, stock: float) -> str:
+    return f'{ours / stock:.2f}' if stock else ''
+
+
+def _rows(result: Result) -> Iterator[tuple[str, float, float, str]]:
+    """Title, the experiment's figure, stock's, and the unit."""
+    for job, seconds in result.seconds.items():
+        if job.model == 'stock':
+            continue
+        stock = result.seconds[Job(job.what, 'stock')]
+        if job.bf16:
+            yield job.row, seconds, result.seconds[Job(job.what, 'stock', True)], 's'
+            yield f'{job.row} against stock float32', seconds, stock, 's'
+        else:
+            yield job.row, seconds, stock, 's'
+    for what in ('training step', 'inference'):
+        ours, stock = (Job(what, name) for name in ('experiment', 'stock'))
+        yield f'{what}, work', result.flops[ours] / 1e9, result.flops[stock] / 1e9, 'GFLOP'
+        shares = (100 * result.flops[j] / result.seconds[j] / result.matmul[False] for j in (ours, stock))
+        yield f'{what}, share of the matmul peak', *shares, '%'
+    memory = (('saved activations', result.saved), ('kept from step to step', result.held))
+    for title, figures in (*memory, ('peak memory of a step', result.peak)):
+        for name in figures.keys() - {'stock'}:
+            variant = f', {name}' * (name == 'variant')
+            yield title + variant, figures[name] / 2**20, figures['stock'] / 2**20, 'MiB'

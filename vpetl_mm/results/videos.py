@@ -1,0 +1,47 @@
+"""The videos that a measurement is made on."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import av
+
+from ..errors import UserError
+from ..preparation.found import VIDEO_SUFFIXES, walk
+
+
+def find_videos(source: Path) -> list[Path]:
+    """The videos in a folder, or those that a list of ``path`` or ``path label`` lines names.
+
+    A path of a list is relative to its folder, or to ``videos/`` in it.
+
+    Raises:
+        UserError: when there is no such folder or list, or no video in it.
+    """
+    if source.is_dir():
+        found = [d / f for d, _, files in walk(source) for f in files if Path(f).suffix.lower() in VIDEO_SUFFIXES]
+    elif source.is_file():
+        lines = source.read_text(encoding='utf-8-sig', errors='surrogateescape').splitlines()
+        found = [_listed(source.parent, line.strip()) for line in lines if line.strip()]
+    else:
+        raise UserError(f'--videos {source} does not exist; give a folder of videos, or a list of them.')
+    if not found:
+        raise UserError(f'There are no videos in {source}.')
+    return found
+
+
+def _listed(folder: Path, line: str) -> Path:
+    for name in (line, line.rpartition(' ')[0]):
+        for root in (folder, folder / 'videos'):
+            if name and (root / name).is_file():
+                return root / name
+    raise UserError(f'{line!r} names no file in {folder} or {folder / "videos"}.')
+
+
+def kind_of(video: Path) -> str:
+    """How a video is stored, such as ``'h264 with B-frames, .mp4'``."""
+    with suppress(av.FFmpegError, OSError, IndexError), av.open(str(video), metadata_errors='ignore') as container:
+        codec = container.streams.video[0].codec_context
+        return f'{codec.name}{" with B-frames" if codec.has_b_frames else ""}, {video.suffix.lower()}'
+    return f'unreadable, {video.suffix.lower()}'
