@@ -22,7 +22,8 @@ class AdapterHook(Hook):
         """Note the settings and the base, and strip a checkpoint that is not for resuming."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         options = json_safe(runner.cfg.get('given_options', {}))
-        checkpoint['meta'] = dict(checkpoint['meta'], **trained_meta(model), options=options)  # mmengine shares the dict
+        # a dict of its own: mmengine writes several checkpoints with one
+        checkpoint['meta'] = dict(checkpoint['meta'], **trained_meta(model), options=options)
         if 'optimizer' in checkpoint:
             return
         checkpoint.pop('message_hub', None)
