@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-_active: ContextVar[dict[str, tuple[Tensor, Callable[[], Tensor]]] | None] = ContextVar('made', default=None)
+_active: ContextVar[dict[str, _Made] | None] = ContextVar('made', default=None)
+
+
+class _Made(NamedTuple):
+    """A tensor as it was when it was noted, and how to make it."""
+
+    tensor: Tensor
+    version: int
+    make: Callable[[], Tensor]
 
 
 class _Again(NamedTuple):
@@ -32,7 +40,7 @@ def note(kind: str, made: Tensor, make: Callable[[], Tensor]) -> Tensor:
     """
     known = _active.get()
     if known is not None:
-        known[kind] = (made, make)
+        known[kind] = _Made(made, made._version, make)
     return made
 
 
@@ -43,16 +51,18 @@ def recomputing(norms: Iterable[nn.Module]) -> Iterator[None]:
     A norm's output is made exactly from its input, which autograd keeps anyway. Under autocast it is cast once, here,
     in place of in every layer that reads it.
     """
-    known: dict[str, tuple[Tensor, Callable[[], Tensor]]] = {}
+    known: dict[str, _Made] = {}
 
     def pack(tensor: Tensor) -> Any:
-        for made, make in known.values():
-            if made.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
+        for made, version, make in known.values():
+            if made.untyped_storage()._cdata == tensor.untyped_storage()._cdata and tensor._version == version:
                 return _Again(make, tensor.size(), tensor.stride(), tensor.storage_offset())
-        return tensor
+        return tensor.detach(), tensor._version  # not itself: it would hold the graph that holds it
 
     def unpack(kept: Any) -> Tensor:
-        return kept.make().as_strided(*kept[1:]) if isinstance(kept, _Again) else kept
+        if isinstance(kept, _Again):
+            return kept.make().as_strided(*kept[1:])
+        return _unchanged(*kept)
 
     with ExitStack() as stack:
         for norm in norms:
@@ -60,18 +70,31 @@ def recomputing(norms: Iterable[nn.Module]) -> Iterator[None]:
             stack.callback(handle.remove)
         token = _active.set(known)
         stack.callback(_active.reset, token)
+        stack.callback(known.clear)  # the hook, which autograd keeps, would hold the graph that holds it
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, unpack))
         yield
+
+
+def _unchanged(tensor: Tensor, version: int) -> Tensor:
+    """``tensor``; PyTorch itself does not look where there are hooks."""
+    if tensor._version != version:
+        raise RuntimeError(
+            f'A tensor of shape {tuple(tensor.shape)}, needed for gradients, was modified in place after the forward '
+            'pass.'
+        )
+    return tensor
 
 
 def _note_norm(norm: nn.Module, args: tuple[Tensor], y: Tensor) -> Tensor:
     (x,) = args
     device = x.device.type
     cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    needed = [(t, t._version) for t in (x.detach(), *norm.parameters())]
 
     def make() -> Tensor:
+        x, *_ = (_unchanged(*pair) for pair in needed)
         with torch.autocast(device, dtype=cast, enabled=cast is not None):
-            y = norm.forward(x.detach())
+            y = norm.forward(x)
         return y if cast is None else y.to(cast)
 
     return note('norm', y if cast is None else y.to(cast), make)

@@ -25,7 +25,8 @@ def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], drop_path: nn.Modu
     if not rate:
         return x + branch(x)
     kept = drop_path(torch.ones(len(x), 1)).flatten().nonzero().flatten().to(x.device, non_blocking=True)
+    alpha = 1 / (1 - rate) if len(kept) else 1.0  # a rate of 1 keeps none
     if len(kept) == len(x):
-        return torch.add(x, branch(x), alpha=1 / (1 - rate))
+        return torch.add(x, branch(x), alpha=alpha)
     y = branch(x.index_select(0, kept))
-    return x.index_add(0, kept, y.to(x.dtype), alpha=1 / (1 - rate))
+    return x.index_add(0, kept, y.to(x.dtype), alpha=alpha)

@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..models.build import build_model
 from ..models.window_attention import FastWindowAttention
 from ..petl import merge
+from ..petl.delta import at_least_one
 from ..petl.merging import is_mergeable
 from .live_bytes import LiveBytes, alive_after_forward, loss_of
 
@@ -95,8 +96,10 @@ def benchmark(
         variant: of the experiment, measured beside it.
 
     Raises:
-        UserError: for a batch of one before a BatchNorm.
+        UserError: for a batch of one before a BatchNorm, or a number below 1.
     """
+    for name, value in dict(batch=batch, frames=frames, size=size, rounds=rounds).items():
+        at_least_one(f'--{name}', value)
     models = _models(cfg)
     if variant is not None:
         models['variant'] = _model(variant)
@@ -106,7 +109,7 @@ def benchmark(
     inputs = torch.randn(batch, 3, *shape, device=get_device())
     result = Result()
     _time(list(_jobs(models, bf16)), models, inputs, rounds, result)
-    for name in models.keys() - {'merged'}:
+    for name in (n for n in models if n != 'merged'):
         result.saved[name], result.held[name], result.peak[name] = _memory(models[name], inputs)
     return result
 
@@ -121,7 +124,7 @@ def _model(cfg: Config) -> nn.Module:
 
 def _models(cfg: Config) -> dict[str, nn.Module]:
     stock = cfg.copy()
-    stock.merge_from_dict({'model': dict(petl=STOCK), 'compile_backbone': False})
+    stock.merge_from_dict({'model': dict(petl=copy.deepcopy(STOCK)), 'compile_backbone': False})
     models = {'experiment': _model(cfg), 'stock': _model(stock)}
     if any(models['experiment'].plan.deltas()) and is_mergeable(models['experiment']):
         models['merged'] = merge(copy.deepcopy(models['experiment']))

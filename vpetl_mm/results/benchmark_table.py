@@ -45,6 +45,6 @@ def _rows(result: Result) -> Iterator[tuple[str, float, float, str]]:
         yield f'{what}, share of the matmul peak', *shares, '%'
     memory = (('saved activations', result.saved), ('kept from step to step', result.held))
     for title, figures in (*memory, ('peak memory of a step', result.peak)):
-        for name in figures.keys() - {'stock'}:
+        for name in (n for n in figures if n != 'stock'):
             variant = f', {name}' * (name == 'variant')
             yield title + variant, figures[name] / 2**20, figures['stock'] / 2**20, 'MiB'
