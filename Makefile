@@ -12,8 +12,9 @@ READY := $(VENV)/.installed
 demo: $(READY)
 	$(BIN)/python tools/demo.py --seeds $(SEEDS) $(if $(ALL),--all)
 
+# one thread for each of the processes that share the cores
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

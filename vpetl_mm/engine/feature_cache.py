@@ -23,6 +23,7 @@ from ..models.features import pooled
 FIXED = {
     *('LoadImageFromFile', 'NumpyToPIL', 'PILToNumpy', 'Resize', 'ResizeEdge', 'CenterCrop', 'Normalize', 'ToTensor'),
     *('DecordInit', 'DecordDecode', 'OpenCVInit', 'OpenCVDecode', 'PyAVInit', 'PyAVDecode', 'RawFrameDecode'),
+    *('OpenVideo', 'DecodeVideo'),
     *('ThreeCrop', 'FormatShape', 'PackInputs', 'PackActionInputs', 'PILToTensor'),
 }
 MANY = ('ThreeCrop', 'TenCrop')
