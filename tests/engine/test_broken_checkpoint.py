@@ -19,6 +19,7 @@ from kill_campaign import differences
 from small_experiment import REPO, write_config
 
 from vpetl_mm import UserError
+from vpetl_mm.engine import experiment
 from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.runner import PETLRunner
 
@@ -111,6 +112,14 @@ BROKEN = {
     'a list': saved(lambda content: list(content.values())),
     'no tensors': saved(lambda content: dict(content, state_dict={'a': 1})),
     'an epoch of text': saved(lambda content: content['meta'].update(epoch='2')),
+    'an epoch below 0': saved(lambda content: content['meta'].update(epoch=-5)),
+    'an iter below 0': saved(lambda content: content['meta'].update(iter=-1)),
+    'a seed of text': saved(lambda content: content['meta'].update(seed='x')),
+    'a seed below 0': saved(lambda content: content['meta'].update(seed=-1)),
+    'groups of numbers': saved(lambda content: content['optimizer'].update(param_groups=[1])),
+    'a group without parameters': saved(lambda content: content['optimizer']['param_groups'][-1].pop('params')),
+    'schedulers by name': saved(lambda content: content.update(param_schedulers={'a': 1})),
+    'schedulers of numbers': saved(lambda content: content.update(param_schedulers=[1])),
 }
 
 
@@ -172,6 +181,11 @@ def test_another_config_or_base_is_an_error_and_no_reason_to_fall_back(again, tm
         again(model__base=None)
     with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: .* no SGD'):
         again(optim_wrapper__optimizer=dict(type='SGD', lr=0.1, _delete_=True))
+    one = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True)
+    one['optimizer']['param_groups'][-1].pop('weight_decay')
+    torch.save(one, tmp_path / 'run/epoch_3.pth')
+    with pytest.raises(UserError, match=r'epoch_3\.pth is for another config: .* optim_wrapper'):
+        again(str(tmp_path / 'run/epoch_3.pth'))
     without('state_dict', 'cls_head.fc_cls.bias')(tmp_path / 'run/epoch_2.pth')
     with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: it lacks cls_head\.fc_cls\.bias'):
         again()
@@ -189,7 +203,30 @@ def test_a_resumed_run_leaves_another_runs_best_alone(again, tmp_path):
     torch.save(content, state)
     runner = again(str(state))
     assert best.read_bytes() == b'of the other run'
-    assert runner.message_hub.get_info('best_ckpt') == str(tmp_path / 'run/best_acc_top1_epoch_1.pth')
+    own = tmp_path / 'run/best_acc_top1_epoch_1.pth'
+    assert runner.message_hub.get_info('best_ckpt') == str(own)
+    assert own.read_bytes() == b'of the other run'
+    assert not list(own.parent.glob('*.partial'))
+
+
+def test_a_best_that_is_nowhere_is_sought_anew(again, tmp_path):
+    state = tmp_path / 'run/epoch_1.pth'
+    content = torch.load(state, weights_only=True)
+    content['message_hub']['runtime_info'].update(best_ckpt='/gone/best_acc_top1_epoch_1.pth', best_score=101.0)
+    content['message_hub']['resumed_keys'].update(best_ckpt=True, best_score=True)
+    torch.save(content, state)
+    info = again(str(state)).message_hub.runtime_info
+    assert info.get('best_score') != 101.0
+    assert 'best_ckpt' not in info or Path(info['best_ckpt']).is_file()
+
+
+def test_testing_leaves_alone_what_a_run_is_writing(finished, again, tmp_path):
+    config, run = finished
+    partial = tmp_path / 'run/epoch_3.pth.partial'
+    partial.write_bytes(b'half')
+    cfg = prepare(config, Options(str(tmp_path / 'run'), cfg_options={'test_dataloader.num_workers': 0}))
+    experiment.test(cfg, run / 'adapter_epoch_2.pth')
+    assert partial.read_bytes() == b'half'
 
 
 def test_half_written_files_go_and_a_full_disk_is_a_sentence(again, tmp_path, monkeypatch):

@@ -37,6 +37,17 @@ def test_another_value_is_refused(wrong):
         check_compiled(Config(dict(compile_backbone=wrong)))
 
 
+@pytest.mark.parametrize('wrong', [dict(foo=1), dict(mode='bogus'), dict(backend='nonsense')], ids=repr)
+def test_what_torch_does_not_take_is_refused(wrong):
+    with pytest.raises(UserError, match='is nothing that'):
+        check_compiled(Config(dict(compile_backbone=wrong)))
+
+
+def test_8_bit_gelu_is_refused():
+    with pytest.raises(UserError, match='decides by itself'):
+        check_compiled(Config(dict(model=dict(petl=dict(gelu='8bit')), compile_backbone=True)))
+
+
 @pytest.mark.parametrize('given', [True, dict(backend='inductor')], ids=repr)
 def test_mmengines_own_key_is_refused(given):
     with pytest.raises(UserError, match='set compile_backbone=True'):

@@ -18,16 +18,27 @@ def check_compiled(cfg: Config) -> None:
     """Check ``compile_backbone``: True, or a dict of torch.compile's options.
 
     Raises:
-        UserError: for another value, mmengine's own ``compile``, or where there is no C++ compiler for the CPU.
+        UserError: for another value, mmengine's own ``compile``, ``petl.gelu='8bit'``, which compiled code would not
+            heed, or where there is no C++ compiler.
     """
     if cfg.get('compile'):
         raise UserError('compile would compile the whole model, again for every shape; set compile_backbone=True.')
     options = cfg.get('compile_backbone', False)
-    if not isinstance(options, (bool, Mapping)):
+    if options is False:
+        return
+    if options is not True and not isinstance(options, Mapping):
         raise UserError(f"compile_backbone is True, False or a dict of torch.compile's options; got {options!r}.")
-    names = (os.environ.get('CXX', ''), 'g++', 'c++', 'clang++')
-    if options is not False and not torch.cuda.is_available() and not any(map(shutil.which, filter(None, names))):
-        raise UserError('compile_backbone needs a C++ compiler on the CPU, such as g++; there is none on the PATH.')
+    if cfg.get('model', {}).get('petl', {}).get('gelu') == '8bit':
+        raise UserError("compile_backbone decides by itself what the backward pass keeps: take petl.gelu='8bit' out.")
+    if not any(map(shutil.which, filter(None, (os.environ.get('CXX', ''), 'g++', 'c++', 'clang++')))):
+        raise UserError('compile_backbone needs a C++ compiler, such as g++; there is none on the PATH.')
+    given = {} if options is True else dict(options)
+    try:
+        torch.compile(nn.Identity(), **given)
+        torch._dynamo.lookup_backend(given.get('backend', 'inductor'))
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(f'compile_backbone={options!r} is nothing that torch.compile takes: {reason}') from error
 
 
 def compile_backbone(model: nn.Module, options: bool | Mapping[str, Any]) -> None:

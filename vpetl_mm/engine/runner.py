@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, master_only
+from mmengine.dist import all_gather_object, barrier, master_only
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
@@ -76,8 +77,11 @@ class PETLRunner(Runner):
         self.val_loop.run()
 
     def load_or_resume(self) -> None:
-        """Resume where asked to; what a killed run left half-written goes first."""
-        if self.rank == 0:
+        """Resume where asked to; what a killed run left half-written goes first.
+
+        Testing comes here too, maybe beside a run that is just writing.
+        """
+        if self.rank == 0 and self._train_loop is not None:
             for partial in Path(self.work_dir).glob('*.pth.partial'):
                 partial.unlink(missing_ok=True)
         super().load_or_resume()
@@ -87,11 +91,26 @@ class PETLRunner(Runner):
         super().resume(filename, *args, **kwargs)
         best = self.message_hub.runtime_info.get('best_ckpt')
         if best:
-            self.message_hub.update_info('best_ckpt', str(Path(self.work_dir, Path(best).name)))
+            self._take_best(Path(filename).parent / Path(best).name)
         if self.rank == 0:  # a kill may have come between the checkpoint and this file of mmengine's
             partial = Path(self.work_dir, 'last_checkpoint.partial')
             partial.write_text(filename)
             os.replace(partial, partial.with_suffix(''))
+
+    def _take_best(self, best: Path) -> None:
+        """Have the best checkpoint so far in this run's folder as well; without it the best is sought anew."""
+        own = Path(self.work_dir, best.name)
+        there = own.is_file() or best.is_file()
+        barrier()  # every rank has looked before one copies
+        if there and self.rank == 0 and not own.is_file():
+            partial = own.with_name(f'{own.name}.partial')
+            shutil.copyfile(best, partial)
+            os.replace(partial, own)
+        if there:
+            self.message_hub.update_info('best_ckpt', str(own))
+        else:
+            for key in ('best_ckpt', 'best_score'):
+                self.message_hub.runtime_info.pop(key, None)
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', **_: Any) -> dict:
         """Load a run's full state, every key of it, without pickle.

@@ -128,6 +128,7 @@ def _models(cfg: Config) -> dict[str, nn.Module]:
     models = {'experiment': _model(cfg), 'stock': _model(stock)}
     if any(models['experiment'].plan.deltas()) and is_mergeable(models['experiment']):
         models['merged'] = merge(copy.deepcopy(models['experiment']))
+        compile_backbone(models['merged'], cfg.get('compile_backbone', False))  # which a copy is not
     return models
 
 

@@ -27,14 +27,20 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = 0
         self._alive: dict[int, weakref.ref] = {}
-        self._before: set[int] = set()
+        self._before: dict[int, weakref.ref] = {}
 
-    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+    def leave_out(self, tensors: Iterable[Any]) -> None:
         """Do not count these, which were there before."""
-        self._before |= {t.untyped_storage()._cdata for t in tensors}
+        for tensor in tensors:
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self._alive:
+                    self._before[key] = weakref.ref(storage, lambda _, key=key: self._before.pop(key, None))
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run an operation and count what it gives."""
+        """Run an operation and count what it gives, unless it was there before."""
+        self.leave_out(tree_leaves((args, kwargs)))
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
