@@ -110,3 +110,11 @@ def test_help_teaches(tool):
 def test_debug_shows_the_traceback(capsys):
     assert call('count_params', 'configs/none.py', '--debug') == 2
     assert 'Traceback' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('tool', ['train', 'benchmark'])
+def test_an_option_that_is_no_key_and_value(capsys, tool):
+    with pytest.raises(SystemExit) as stopped:
+        call(tool, SSV2, '--cfg-options', 'nonsense')
+    assert stopped.value.code == 2
+    assert 'KEY=VALUE' in capsys.readouterr().err

@@ -26,6 +26,13 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument('--debug', action='store_true', help='show the traceback of an error')
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """argparse's, and an option that is no KEY=VALUE is a wrong option."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except ValueError as error:  # mmengine's DictAction splits at "=" without looking
+            self.error(f'options of the config are KEY=VALUE ({error})')
+
     def add_run_options(self) -> None:
         """The options of commands that run an experiment."""
         self.add_argument('config', help='the experiment, a file in configs/')

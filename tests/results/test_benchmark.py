@@ -18,7 +18,7 @@ from vpetl_mm import UserError, build_model
 from vpetl_mm.results import benchmark as module
 from vpetl_mm.results.benchmark import Job, Result, benchmark
 from vpetl_mm.results.benchmark_table import render
-from vpetl_mm.results.live_bytes import LiveBytes, alive_after_forward, loss_of
+from vpetl_mm.results.live_bytes import LiveBytes, alive_after_forward, loss_of, memory_of
 
 REPO = Path(__file__).parents[2]
 PATT = dict(patt=dict(type='PATT', d_bottle=2))
@@ -204,7 +204,7 @@ def test_saved_and_peak_are_those_of_a_step_without_drop_path():
 def test_memory_leaves_drop_path_as_it_was():
     model = build_model(tiny.config(PATT, drop_path_rate=0.5))
     rates = [m.drop_prob for m in model.modules() if hasattr(m, 'drop_prob')]
-    module._memory(model, tiny.clip(2, (4, 32, 32)))
+    memory_of(model, tiny.clip(2, (4, 32, 32)))
     assert rates == [0.5] == [m.drop_prob for m in model.modules() if hasattr(m, 'drop_prob')]
 
 

@@ -65,7 +65,7 @@ def recomputing(norms: Iterable[nn.Module]) -> Iterator[None]:
         return _unchanged(*kept)
 
     with ExitStack() as stack:
-        for norm in norms:
+        for norm in (n for n in norms if not n._forward_hooks and not n._forward_pre_hooks):  # which may change it
             handle = norm.register_forward_hook(_note_norm)
             stack.callback(handle.remove)
         token = _active.set(known)

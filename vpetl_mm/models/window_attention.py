@@ -13,14 +13,16 @@ from ..petl import ExtraTokens, extra_tokens
 from .recompute import note
 from .token_attention import scaled_dot_product
 
+KEPT_UP_TO = 2**24  # bytes of one attention's sum of bias and mask
+
 
 class FastWindowAttention:
     """Mixed into a window attention: the same weights, keys and results as the host library's.
 
-    softmax(q k^T / sqrt(d) + B + M) v in one fused call. While the relative-position-bias table is frozen, the sum of
-    bias B and shift mask M is made once and kept; in training the bias alone. Deltas on ``qkv`` and ``proj`` (PATT,
-    LoRA) act as on the host's own; keys and values of others (prefix, prompt, concatenated PATT) join those of every
-    window, without a position bias.
+    softmax(q k^T / sqrt(d) + B + M) v in one fused call. While the relative-position-bias table is frozen, the sum
+    of bias B and shift mask M is made once and kept; in training, or where the sum is large, the bias alone. Deltas
+    on ``qkv`` and ``proj`` (PATT, LoRA) act as on the host's own; keys and values of others (prefix, prompt,
+    concatenated PATT) join those of every window, without a position bias.
     """
 
     serves_deltas = True
@@ -81,9 +83,10 @@ class FastWindowAttention:
         columns = tuple((e.k.shape[-2], e.masked) for e in extras)
         if self.relative_position_bias_table.requires_grad or torch.compiler.is_compiling():
             return self._make_bias_and_mask(n, mask, columns).to(dtype)
-        if mask is None or columns or not torch.is_grad_enabled():
+        size = 0 if mask is None else mask.numel() * self.num_heads * dtype.itemsize
+        if mask is None or columns or (size <= KEPT_UP_TO and not torch.is_grad_enabled()):
             return self._keep(n, mask, columns, dtype)
-        bias = self._keep(n, None, (), dtype)  # in training the sum, nW times as large, would only be in the way
+        bias = self._keep(n, None, (), dtype)  # the sum is nW times as large
 
         def add() -> Tensor:
             return bias + mask.unsqueeze(1).to(dtype)

@@ -17,14 +17,13 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 
-from ..engine.compiled import compile_backbone
+from ..engine.compiled import check_compiled, compile_backbone
 from ..errors import UserError
 from ..models.build import build_model
-from ..models.window_attention import FastWindowAttention
 from ..petl import merge
 from ..petl.delta import at_least_one
 from ..petl.merging import is_mergeable
-from .live_bytes import LiveBytes, alive_after_forward, loss_of
+from .live_bytes import loss_of, memory_of, peak_of
 
 STOCK = dict(_delete_=True, deltas={}, train=['all'], attention=None)
 SIDE = 2048  # of the matrices whose product is the machine's measured peak
@@ -60,6 +59,7 @@ class Result:
         first: the seconds of each job's first run, compiling included.
         saved: model -> bytes that a training step's forward pass leaves for the backward pass, no path dropped.
         held: model -> bytes that modules keep from step to step, whatever the batch: position biases.
+        infer_peak: model -> the most bytes alive in inference, parameters and what modules keep included.
         peak: model -> the most bytes alive in a training step, parameters and gradients included, no path dropped.
         matmul: bfloat16 or not -> operations a second of a product of large matrices, in the same rounds.
     """
@@ -70,6 +70,7 @@ class Result:
     saved: dict[str, int] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
     peak: dict[str, int] = field(default_factory=dict)
+    infer_peak: dict[str, int] = field(default_factory=dict)
     matmul: dict[bool, float] = field(default_factory=dict)
 
 
@@ -96,7 +97,7 @@ def benchmark(
         variant: of the experiment, measured beside it.
 
     Raises:
-        UserError: for a batch of one before a BatchNorm, or a number below 1.
+        UserError: for a batch of one before a BatchNorm, a number below 1, or inputs that the model does not take.
     """
     for name, value in dict(batch=batch, frames=frames, size=size, rounds=rounds).items():
         at_least_one(f'--{name}', value)
@@ -107,14 +108,30 @@ def benchmark(
         raise UserError("The head's BatchNorm needs --batch 2 or more.")
     shape = (frames, size, size) if 'cls_head' in cfg.model else (size, size)  # images have no frames
     inputs = torch.randn(batch, 3, *shape, device=get_device())
+    _check_inputs(models['experiment'], inputs)
     result = Result()
     _time(list(_jobs(models, bf16)), models, inputs, rounds, result)
     for name in (n for n in models if n != 'merged'):
-        result.saved[name], result.held[name], result.peak[name] = _memory(models[name], inputs)
+        result.saved[name], result.held[name], result.peak[name] = memory_of(models[name], inputs)
+        result.infer_peak[name] = peak_of(models[name], lambda m: _logits(m.eval(), inputs), inputs)
     return result
 
 
+def _check_inputs(model: nn.Module, inputs: Tensor) -> None:
+    try:
+        _logits(model.eval(), inputs)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(f'The model does not take inputs of shape {tuple(inputs.shape)}: {reason}') from error
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    return getattr(model, model.head_name)(model.backbone(inputs))
+
+
 def _model(cfg: Config) -> nn.Module:
+    check_compiled(cfg)
     cfg = copy.deepcopy(cfg)
     cfg.model.base = None  # the time does not depend on the weights' values
     model = build_model(cfg).to(get_device())
@@ -148,11 +165,9 @@ def _work(job: Job, models: dict[str, nn.Module], inputs: Tensor) -> Callable[[]
             loss = loss_of(model, inputs)
         loss.backward()
 
-    @torch.no_grad()
     def infer() -> None:
-        model.eval()
         with torch.autocast(inputs.device.type, torch.bfloat16, job.bf16):
-            getattr(model, model.head_name)(model.backbone(inputs))
+            _logits(model.eval(), inputs)
 
     return train if job.what == 'training step' else infer
 
@@ -209,22 +224,3 @@ def _flops(work: Callable[[], Any]) -> float:
     with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
         work()
     return counter.get_total_flops()
-
-
-def _memory(model: nn.Module, inputs: Tensor) -> tuple[int, int, int]:
-    """Bytes left for the backward pass, kept from step to step, and the most in a training step, no path dropped."""
-    rates = {m: m.drop_prob for m in model.modules() if hasattr(m, 'drop_prob')}
-    for module in rates:
-        module.drop_prob = 0.0
-    alive_after_forward(model, inputs)  # what is made once is there then
-    model.zero_grad(set_to_none=True)
-    own = [*model.parameters(), *model.buffers()]
-    held = sum(m.kept_bytes for m in model.modules() if isinstance(m, FastWindowAttention))
-    saved = alive_after_forward(model, inputs)
-    live = LiveBytes()
-    live.leave_out([*own, inputs])
-    with live:
-        loss_of(model, inputs).backward()
-    for module, rate in rates.items():
-        module.drop_prob = rate
-    return saved, held, live.peak + held + sum(t.nbytes for t in own)

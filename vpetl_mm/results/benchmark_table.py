@@ -44,7 +44,8 @@ def _rows(result: Result) -> Iterator[tuple[str, float, float, str]]:
         shares = (100 * result.flops[j] / result.seconds[j] / result.matmul[False] for j in (ours, stock))
         yield f'{what}, share of the matmul peak', *shares, '%'
     memory = (('saved activations', result.saved), ('kept from step to step', result.held))
-    for title, figures in (*memory, ('peak memory of a step', result.peak)):
+    peaks = (('peak memory of a step', result.peak), ('peak memory of inference', result.infer_peak))
+    for title, figures in (*memory, *peaks):
         for name in (n for n in figures if n != 'stock'):
             variant = f', {name}' * (name == 'variant')
             yield title + variant, figures[name] / 2**20, figures['stock'] / 2**20, 'MiB'

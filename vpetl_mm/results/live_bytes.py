@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..models.window_attention import FastWindowAttention
+
 
 class LiveBytes(TorchDispatchMode):
     """Counts the memory of tensors made inside, each storage once, from its making to its end.
@@ -83,3 +85,34 @@ def alive_after_forward(model: nn.Module, inputs: Tensor, mixed: bool = False) -
     with live, torch.autocast(inputs.device.type, torch.bfloat16, mixed):
         loss = loss_of(model, inputs)  # noqa: F841, it holds what is counted
         return live.now
+
+
+def memory_of(model: nn.Module, inputs: Tensor) -> tuple[int, int, int]:
+    """Bytes left for the backward pass, kept from step to step, and the most in a training step, no path dropped."""
+    rates = {m: m.drop_prob for m in model.modules() if hasattr(m, 'drop_prob')}
+    for module in rates:
+        module.drop_prob = 0.0
+    alive_after_forward(model, inputs)  # what is made once is there then
+    model.zero_grad(set_to_none=True)
+    saved, held = alive_after_forward(model, inputs), _held(model)
+    peak = peak_of(model, lambda m: loss_of(m, inputs).backward(), inputs)
+    for module, rate in rates.items():
+        module.drop_prob = rate
+    model.zero_grad(set_to_none=True)
+    return saved, held, peak
+
+
+def _held(model: nn.Module) -> int:
+    return sum(m.kept_bytes for m in model.modules() if isinstance(m, FastWindowAttention))
+
+
+def peak_of(model: nn.Module, work: Callable[[nn.Module], Any], inputs: Tensor) -> int:
+    """The most bytes alive while ``work`` is done a second time, parameters and what is kept included."""
+    work(model)
+    own = [*model.parameters(), *model.buffers()]
+    live = LiveBytes()
+    live.leave_out([*own, *(p.grad for p in model.parameters()), inputs])
+    with live:
+        work(model)
+    grads = (p.grad for p in model.parameters() if p.grad is not None)
+    return live.peak + _held(model) + sum(t.nbytes for t in (*own, *grads))
