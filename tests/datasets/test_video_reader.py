@@ -164,6 +164,12 @@ def test_sound_alone_is_unreadable(tmp_path):
         VideoReader(tmp_path / 'a.mp4')
 
 
+def test_a_codec_without_a_decoder_is_unreadable(made, tmp_path):
+    (tmp_path / 'a.mp4').write_bytes((made / 'pyramid.mp4').read_bytes().replace(b'avc1', b'zzzz'))
+    with pytest.raises(OSError, match='no decoder for its codec'):
+        VideoReader(tmp_path / 'a.mp4')
+
+
 @pytest.mark.parametrize('name', ['pyramid.mp4', 'vp9.webm', 'xvid.avi'])
 def test_damage_is_survived_or_told(made, tmp_path, name):
     whole = (made / name).read_bytes()

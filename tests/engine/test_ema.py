@@ -100,11 +100,22 @@ def test_resuming_equals_never_having_stopped(ready, tmp_path):
         (dict(begin_epoch=1, begin_iter=1), 'should not be both set'),
         (dict(begin_epoch=3), 'would begin in epoch 3 of 2'),
         (dict(update_buffers=True), 'averages no buffers'),
+        (dict(interval=0), 'interval must be a whole number of at least 1, not 0'),
+        (dict(interval=1.5), 'interval must be .* not 1.5'),
+        (dict(device='nonsense'), 'nonsense'),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_written(ready, tmp_path, options, said):
     with pytest.raises(UserError, match=said):
         train(ready(**averaging(**options)))
+    assert not (tmp_path / 'run').exists()
+
+
+def test_two_of_them_are_refused(ready, tmp_path):
+    options = averaging()
+    options['custom_hooks'] *= 2
+    with pytest.raises(UserError, match='2 EMAHooks'):
+        train(ready(**options))
     assert not (tmp_path / 'run').exists()
 
 

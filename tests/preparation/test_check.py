@@ -58,7 +58,10 @@ def report(out: Path) -> dict[str, list[dict]]:
 
 
 def clean(out: Path) -> dict[str, list[str]]:
-    return {f.name.removesuffix('_clean.txt'): f.read_text().splitlines() for f in out.glob('*_clean.txt')}
+    return {
+        f.name.removesuffix('_clean.txt'): f.read_text(errors='surrogateescape').splitlines()
+        for f in out.glob('*_clean.txt')
+    }
 
 
 def test_nothing_is_wrong(out, capfd):
@@ -262,6 +265,12 @@ def test_interrupted_it_goes_on_where_it_was(out, tmp_path, monkeypatch, capfd, 
     assert clean(out)['train'] == LISTS['train'][1:]
 
 
+def test_what_training_reads_is_no_problem(out):
+    """AV1 in an mp4 file, which decord refuses."""
+    write_video(out / 'videos/a/0.mp4', codec='libsvtav1')
+    assert check(out, 1, 16) == 0
+
+
 def test_crashes_and_hangs_end_nothing(out, tmp_path, monkeypatch):
     original = module.INSPECT['video']
 
@@ -314,11 +323,12 @@ def test_real_clips_and_what_a_broken_download_leaves_of_them(tmp_path):
         cut(clip, out / 'videos' / f'cut_{clip.name}')
     names = [clip.name for clip in whole]
     odd = 'bytes_\udcff.mp4'  # a name that is not UTF-8
-    shutil.copy(whole[0], out / 'videos' / os.fsdecode(os.fsencode(odd)))
+    write_video(tmp_path / 'odd.mp4').rename(out / 'videos' / odd)
     put_lists(out, train=[f'{n} 0' for n in names], val=[f'cut_{n} 1' for n in names], test=[f'{odd} 0'])
     check(out, 2, 16)
-    assert clean(out)['train'] == [f'{n} 0' for n in names] and clean(out)['val'] == clean(out)['test'] == []
+    assert clean(out)['train'] == [f'{n} 0' for n in names] and clean(out)['val'] == []
+    assert clean(out)['test'] == [f'{odd} 0'], 'training reads it'
     found = report(out)
     assert {p['path'] for p in found['cut_short']} >= {f'cut_{n}' for n in names if n.endswith(('avi', 'mkv'))}
     assert all(p['where'] == 'val' for p in found['cut_short'])
-    assert found['unreadable'][-1]['path'] == 'bytes_\\udcff.mp4'
+    assert {p['detail'] for p in found['unreadable']} == {'RuntimeError: Invalid data found when processing input'}

@@ -251,6 +251,8 @@ def test_decode_speed_reads_both_versions_and_leaves_out_what_it_cannot(source, 
     speed = decode_speed(pairs)
     assert speed.clips == 3 and speed.before > 0 and speed.after > 0
     assert sorted(zip(read[::2], read[1::2], strict=True)) == sorted(pairs), 'in turn'
+    write_video(source / 'a/x.mp4', codec='libsvtav1')  # which training reads, and decord does not
+    assert decode_speed(pairs).clips == 3
     (source / 'a/x.mp4').write_text('no video')
     assert decode_speed(pairs).clips == 2
     assert decode_speed(pairs[:1]) is None

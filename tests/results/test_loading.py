@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import av
@@ -15,7 +16,7 @@ from vpetl_mm import UserError
 from vpetl_mm.cli import run
 from vpetl_mm.config import load_config
 from vpetl_mm.results.loading import OURS, STAGES, STOCK, SWIN, _Loader, loading_speed, pipelines_of, render
-from vpetl_mm.results.videos import find_videos
+from vpetl_mm.results.videos import find_videos, kind_of
 
 REPO = Path(__file__).parents[2]
 CONFIG = 'configs/swin_bapat_hmdb51_b128.py'
@@ -101,10 +102,11 @@ def test_folders_and_lists_of_videos(videos):
         (None, 1, 'does not exist'),
         ({}, 1, 'no videos in'),
         ({'a.txt': 'missing.mp4 0\n'}, 1, "'missing.mp4 0' names no file"),
+        ({'a.txt': f'{"x" * 300}.mp4 0\n'}, 1, "x.mp4 0' names no file"),
         ({'a.txt': '\n'}, 1, 'no videos in'),
         ({'a.mp4': 'no video'}, 0, '--rounds must be at least 1'),
     ],
-    ids=['nothing', 'empty', 'missing', 'empty list', 'rounds'],
+    ids=['nothing', 'empty', 'missing', 'too long', 'empty list', 'rounds'],
 )
 def test_wrong_input_is_told(tmp_path, made, rounds, said):
     source = tmp_path / 'videos'
@@ -115,6 +117,30 @@ def test_wrong_input_is_told(tmp_path, made, rounds, said):
         source = next((source / n for n in made if n.endswith('.txt')), source)
     with pytest.raises(UserError, match=said):
         loading_speed(load_config(REPO / CONFIG), source, rounds)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'change', 'said'),
+    [
+        ('Resize', dict(type='Rezize'), 'Rezize'),
+        ('Resize', dict(scal=(224, 224)), 'scal'),
+        ('FormatShape', dict(type='Flip'), 'no FormatShape'),
+    ],
+)
+def test_what_is_wrong_with_the_config_is_not_blamed_on_a_video(videos, kind, change, said):
+    cfg = load_config(REPO / CONFIG)
+    step = next(step for step in cfg.train_dataloader.dataset.pipeline if step['type'] == kind)
+    step.update(change)
+    with pytest.raises(UserError, match=said) as told:
+        loading_speed(cfg, videos, rounds=1)
+    assert 'a b.mp4' not in str(told.value)
+
+
+def test_a_video_is_opened_as_a_file_whatever_its_name(videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'http:').mkdir()
+    shutil.copy(videos / 'a b.mp4', 'http:/a.mp4')
+    assert kind_of(Path('http:/a.mp4')) == 'h264 with B-frames, .mp4'
 
 
 def test_a_config_of_images_is_refused(videos):

@@ -31,7 +31,7 @@ class VideoReader:
         fps: frames per second, 0 where the file does not say.
 
     Raises:
-        OSError: when there is no such file, or no video in it.
+        OSError: when there is no such file, no video in it, or no decoder for it.
         av.FFmpegError: when it cannot be read.
     """
 
@@ -48,6 +48,8 @@ class VideoReader:
             stream = container.streams.best('video')
             if stream is None:
                 raise OSError('there is no video in it')
+            if stream.codec_context is None:
+                raise OSError('there is no decoder for its codec')
             self._codec = stream.codec_context
             self._codec.thread_count = 1  # the loader's workers are the parallel part
             self._packets = [packet for packet in container.demux(stream) if packet.size]

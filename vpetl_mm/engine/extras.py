@@ -21,9 +21,14 @@ def check_extras(cfg: Config, resumed: Mapping[str, Any] | None = None) -> None:
         resumed: the checkpoint that it continues.
 
     Raises:
-        UserError: for an EMAHook with wrong arguments, averages that would be lost, or a wandb that is missing.
+        UserError: for an EMAHook with wrong arguments, more than one, averages that would be lost, or a wandb that
+            is missing.
     """
     averages = [HOOKS.build(dict(h, type='mmengine.EMAHook')) for h in _typed(cfg.get('custom_hooks'), 'EMAHook')]
+    if len(averages) > 1:
+        raise UserError(
+            f'custom_hooks has {len(averages)} EMAHooks, and a checkpoint holds the averages of one; keep one.'
+        )
     for hook in averages:
         if cfg.get('train_cfg') and hook.begin_epoch > cfg.train_cfg.max_epochs:
             raise UserError(f'EMAHook would begin in epoch {hook.begin_epoch} of {cfg.train_cfg.max_epochs}.')

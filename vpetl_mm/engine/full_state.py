@@ -36,6 +36,9 @@ def read_full_state(file: str | Path) -> dict[str, Any]:
         _check_parts(path, content[name] if name else content, parts, f'{name}.' if name else '')
     if not content['state_dict'] or not all(isinstance(v, Tensor) for v in content['state_dict'].values()):
         raise UserError(f'The checkpoint {path} is broken: its state_dict does not hold tensors alone.')
+    _check_numbers(path, content['meta'])
+    _check_dicts(path, 'optimizer.param_groups', content['optimizer']['param_groups'], ('params',))
+    _check_dicts(path, 'param_schedulers', content.get('param_schedulers', []))
     return content
 
 
@@ -58,6 +61,23 @@ def _check_parts(path: Path, content: dict[str, Any], parts: dict[str, type], wh
         if not isinstance(content.get(name), kind) or isinstance(content[name], bool):
             found = type(content[name]).__name__ if name in content else 'missing'
             raise UserError(f'The checkpoint {path} is broken: {where}{name} is {found}, not {kind.__name__}.')
+
+
+def _check_numbers(path: Path, meta: dict[str, Any]) -> None:
+    for name in ('epoch', 'iter'):
+        if meta[name] < 0:
+            raise UserError(f'The checkpoint {path} is broken: meta.{name} is {meta[name]}, below 0.')
+    seed = meta.get('seed')
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise UserError(f'The checkpoint {path} is broken: meta.seed is {seed!r:.50}, no seed of 32 bits.')
+
+
+def _check_dicts(path: Path, where: str, entries: Any, lists: tuple[str, ...] = ()) -> None:
+    """Refuse what is no list of dicts, each with a list under each of the names ``lists``."""
+    dicts = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    if not dicts or not all(isinstance(entry.get(name), list) for entry in entries for name in lists):
+        what = f'dicts with {" and ".join(lists)}' if lists else 'dicts'
+        raise UserError(f'The checkpoint {path} is broken: {where} is no list of {what}.')
 
 
 def last_full_state(work_dir: str | Path) -> tuple[Path, list[str]]:

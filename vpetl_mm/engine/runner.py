@@ -181,8 +181,9 @@ def _same_on_every_rank(filename: str, meta: dict[str, Any]) -> None:
 def _check_optimizer(filename: str, groups: list[dict[str, Any]], optimizer: Optimizer) -> None:
     """Raise :class:`UserError` where a full state's ``param_groups`` are not those of such an optimizer."""
     ours = optimizer.param_groups
-    options = set(ours[0]) - set(groups[0] if groups else ()) - {'initial_lr'}
-    if options or [len(g['params']) for g in groups] != [len(g['params']) for g in ours]:
+    pairs = list(zip(ours, groups, strict=False))
+    lacking = any(set(our) - set(group) - {'initial_lr'} for our, group in pairs)
+    if lacking or len(groups) != len(ours) or any(len(our['params']) != len(group['params']) for our, group in pairs):
         raise UserError(
             f'{filename} is for another config: its optimizer is no {type(optimizer).__name__} of the same '
             'parameters; optim_wrapper must be what it was.'

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import decord
+import av
 import numpy as np
+
+from ..datasets.video_reader import VideoReader
 
 FRAMES, STRIDE, CLIPS = 8, 2, 64
 
@@ -36,9 +38,9 @@ class Speed(NamedTuple):
 def _read_clip(file: Path, start: float) -> float:
     """Read one clip; ``start`` in [0, 1) says where. Returns the seconds it took."""
     began = time.perf_counter()
-    reader = decord.VideoReader(str(file), num_threads=1)
+    reader = VideoReader(file)
     first = int(start * max(1, len(reader) - (FRAMES - 1) * STRIDE))
-    reader.get_batch([(first + STRIDE * i) % len(reader) for i in range(FRAMES)])
+    reader.frames([(first + STRIDE * i) % len(reader) for i in range(FRAMES)])
     return time.perf_counter() - began
 
 
@@ -52,7 +54,7 @@ def decode_speed(pairs: Sequence[tuple[Path, Path]], seed: int = 0) -> Speed | N
         seed: of the videos and of the places. Defaults to 0.
 
     Returns:
-        the speeds, or None where decord can read none of the sources.
+        the speeds, or None where none of the sources can be read.
     """
     rng = np.random.default_rng(seed)
     chosen = [pairs[i] for i in rng.permutation(len(pairs))[:CLIPS]]
@@ -63,8 +65,8 @@ def decode_speed(pairs: Sequence[tuple[Path, Path]], seed: int = 0) -> Speed | N
             for file in pair:
                 file.read_bytes()
             seconds.append([_read_clip(file, start) for file in pair])
-        except (decord.DECORDError, OSError, RuntimeError, UnicodeError):
-            continue  # decord reads a little less than PyAV does
+        except (av.FFmpegError, OSError, RuntimeError, UnicodeError):
+            continue  # the copies are made of every frame that can be decoded, which asks for less
     if not seconds:
         return None
     before, after = np.sum(seconds, axis=0)

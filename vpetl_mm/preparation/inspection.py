@@ -7,10 +7,10 @@ import os
 from contextlib import suppress
 
 import av
-import decord
 from av.container import InputContainer
 from PIL import Image
 
+from ..datasets.video_reader import VideoReader
 from .journal import Finding
 
 # A file with fewer of the frames that its header promises was cut short. Containers that state a length
@@ -55,14 +55,16 @@ def inspect_video(path: str) -> Finding:
         Exception: of many kinds, when it cannot be read.
     """
     _refuse_what_is_no_file(path)
-    promised, digest = None, ''  # decord decides what can be read; the digest is nearly free
-    with suppress(av.FFmpegError, IndexError), av.open(path, metadata_errors='ignore') as container:
+    promised, digest = None, ''  # VideoReader decides what can be read, as in training; the digest is nearly free
+    with suppress(av.FFmpegError, IndexError), av.open(f'file:{path}', metadata_errors='ignore') as container:
         promised = promised_frames(container)
         digest = _packets_digest(container)
-    reader = decord.VideoReader(path, num_threads=1)
-    frames = len(reader)
-    for index in sorted({0, frames // 2, frames - 1}):
-        reader[index]
+    try:
+        reader = VideoReader(path)
+        frames = len(reader)
+        reader.frames([0, frames // 2, frames - 1])
+    except av.FFmpegError as error:
+        raise RuntimeError(error.strerror) from error  # its text alone repeats the whole path
     return Finding(frames, promised, digest)
 
 

@@ -80,15 +80,32 @@ def pipelines_of(cfg: Config) -> dict[str, list[dict]]:
     """The training pipeline of a config, the same with stock transforms, and mmaction2's Swin recipe.
 
     Raises:
-        UserError: for a config whose training pipeline does not open videos with :class:`OpenVideo`.
+        UserError: for a config whose training pipeline does not open videos with :class:`OpenVideo`, or has a
+            transform that cannot be built.
     """
     ours = [dict(step) for step in cfg.train_dataloader.dataset.get('pipeline') or ()]
-    kinds = [step['type'] for step in ours]
-    if not set(IN_STOCK) <= set(kinds):
-        raise UserError(f'The training pipeline of {cfg.filename} has no {" and no ".join(IN_STOCK)} to compare.')
-    stock = [dict(type=IN_STOCK[step['type']]) if step['type'] in IN_STOCK else step for step in ours]
+    kinds = [step.get('type') for step in ours]
+    missing = [kind for kind in (*IN_STOCK, 'FormatShape') if kind not in kinds]
+    if missing:
+        raise UserError(f'The training pipeline of {cfg.filename} has no {" and no ".join(missing)} to compare.')
+    stock = [dict(type=IN_STOCK[kind]) if kind in IN_STOCK else step for kind, step in zip(kinds, ours, strict=True)]
     first, last = kinds.index('DecodeVideo') + 1, kinds.index('FormatShape')
-    return {OURS: ours, STOCK: stock, SWIN: [*stock[:first], *SWIN_CROPS, *stock[last:]]}
+    pipelines = {OURS: ours, STOCK: stock, SWIN: [*stock[:first], *SWIN_CROPS, *stock[last:]]}
+    for steps in pipelines.values():
+        _check(cfg, steps)
+    return pipelines
+
+
+def _check(cfg: Config, steps: Iterable[Mapping[str, Any]]) -> None:
+    """Build a pipeline once here, as an error in a worker's start would only say that the worker is gone."""
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        for step in steps:
+            try:
+                TRANSFORMS.build(dict(step))
+            except (AssertionError, KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f'The training pipeline of {cfg.filename} is wrong: {" ".join(str(error).split())[:300]}'
+                ) from error
 
 
 class _Loader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +20,9 @@ def find_videos(source: Path) -> list[Path]:
     Raises:
         UserError: when there is no such folder or list, or no video in it.
     """
-    if source.is_dir():
+    if os.path.isdir(source):  # Path.is_dir raises for a name that is too long
         found = [d / f for d, _, files in walk(source) for f in files if Path(f).suffix.lower() in VIDEO_SUFFIXES]
-    elif source.is_file():
+    elif os.path.isfile(source):
         lines = source.read_text(encoding='utf-8-sig', errors='surrogateescape').splitlines()
         found = [_listed(source.parent, line.strip()) for line in lines if line.strip()]
     else:
@@ -34,14 +35,15 @@ def find_videos(source: Path) -> list[Path]:
 def _listed(folder: Path, line: str) -> Path:
     for name in (line, line.rpartition(' ')[0]):
         for root in (folder, folder / 'videos'):
-            if name and (root / name).is_file():
+            if name and os.path.isfile(root / name):
                 return root / name
     raise UserError(f'{line!r} names no file in {folder} or {folder / "videos"}.')
 
 
 def kind_of(video: Path) -> str:
     """How a video is stored, such as ``'h264 with B-frames, .mp4'``."""
-    with suppress(av.FFmpegError, OSError, IndexError), av.open(str(video), metadata_errors='ignore') as container:
+    file = f'file:{video}'  # as VideoReader opens it: a name may look like an address
+    with suppress(av.FFmpegError, OSError, IndexError), av.open(file, metadata_errors='ignore') as container:
         codec = container.streams.video[0].codec_context
         return f'{codec.name}{" with B-frames" if codec.has_b_frames else ""}, {video.suffix.lower()}'
     return f'unreadable, {video.suffix.lower()}'

@@ -42,10 +42,13 @@ class EMAHook(mmengine_hooks.EMAHook):
     ) -> None:
         if {'update_buffers', 'strict_load'} & set(kwargs):
             raise UserError(f'EMAHook averages no buffers and always loads strictly; {HOW}.')
+        interval = kwargs.get('interval', 1)
+        if type(interval) is not int or interval < 1:
+            raise UserError(f'EMAHook is wrong: interval must be a whole number of at least 1, not {interval!r}.')
         try:
             super().__init__(ema_type, strict_load=True, begin_iter=begin_iter, begin_epoch=begin_epoch, **kwargs)
             MODELS.build(self.ema_cfg, default_args=dict(model=nn.Module()))
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
+        except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(f'EMAHook is wrong: {" ".join(str(error).split())[:300]}; {HOW}.') from error
 
     def before_run(self, runner: Runner) -> None:
