@@ -13,7 +13,7 @@ from ..petl import ExtraTokens, extra_tokens
 from .recompute import note
 from .token_attention import scaled_dot_product
 
-KEPT_UP_TO = 2**24  # bytes of one attention's sum of bias and mask
+KEPT_UP_TO = 2**26  # bytes of one attention's sum of bias and mask
 
 
 class FastWindowAttention:

@@ -109,10 +109,10 @@ def _held(model: nn.Module) -> int:
 def peak_of(model: nn.Module, work: Callable[[nn.Module], Any], inputs: Tensor) -> int:
     """The most bytes alive while ``work`` is done a second time, parameters and what is kept included."""
     work(model)
+    model.zero_grad(set_to_none=True)
     own = [*model.parameters(), *model.buffers()]
     live = LiveBytes()
-    live.leave_out([*own, *(p.grad for p in model.parameters()), inputs])
+    live.leave_out([*own, inputs])
     with live:
         work(model)
-    grads = (p.grad for p in model.parameters() if p.grad is not None)
-    return live.peak + _held(model) + sum(t.nbytes for t in (*own, *grads))
+    return live.peak + _held(model) + sum(t.nbytes for t in own)
