@@ -20,6 +20,16 @@ param_scheduler = [dict(type='ConstantLR', factor=1.0)]
 auto_scale_lr = dict(enable=False, base_batch_size=256)
 train_cfg = dict(max_epochs=2)
 """
+# all frames of the demo's clips, for configs of other data sets
+PIPELINE = """\
+_pipeline = [
+    dict(type='DecordInit'),
+    dict(type='SampleFrames', clip_len=8, frame_interval=1, num_clips=1),
+    dict(type='DecordDecode'),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs'),
+]
+"""
 
 
 def write_config(root: Path, path: Path, method: str = 'bapat', extra: str = '') -> Path:

@@ -71,6 +71,21 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def flip_compressed(path: Path) -> None:
+    """The same in a file that something has packed anew, whose parts then cannot be unpacked."""
+    with zipfile.ZipFile(path) as parts:
+        content = {part.filename: parts.read(part) for part in parts.infolist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as parts:
+        for name, data in content.items():
+            parts.writestr(name, data)
+    with zipfile.ZipFile(path) as parts:
+        part = max(parts.infolist(), key=lambda part: part.compress_size)
+    packed = bytearray(path.read_bytes())
+    start = part.header_offset + 30 + len(part.filename)
+    packed[start : start + 16] = b'\xff' * 16
+    path.write_bytes(packed)
+
+
 def garbage(path: Path) -> None:
     path.write_bytes(b'\x80\x02garbage' * 1000)
 
@@ -102,6 +117,7 @@ BROKEN = {
     'empty': empty,
     'zeros': zeros,
     'one bit': flip,
+    'bits of what is compressed': flip_compressed,
     'garbage': garbage,
     'a folder': folder,
     'no optimizer': without('optimizer'),

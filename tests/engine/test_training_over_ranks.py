@@ -9,22 +9,17 @@ from pathlib import Path
 import pytest
 from mmengine.hooks import Hook
 from ranks import over_ranks
-from small_experiment import REPO
+from small_experiment import PIPELINE, REPO
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.experiment import test as run_test
 from vpetl_mm.engine.hooks import EMAHook
 
-BATCHNORM = """\
-_base_ = '{repo}/configs/vit_bapat_ssv2_b32_videomae.py'
-_pipeline = [
-    dict(type='DecordInit'),
-    dict(type='SampleFrames', clip_len=8, frame_interval=1, num_clips=1),
-    dict(type='DecordDecode'),
-    dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs'),
-]
+BATCHNORM = (
+    "_base_ = '{repo}/configs/vit_bapat_ssv2_b32_videomae.py'\n"
+    + PIPELINE
+    + """\
 _data = dict(
     ann_file='{root}/target_train.txt', data_prefix=dict(video='{root}'), num_classes=8, metainfo=None,
     pipeline=_pipeline)
@@ -42,6 +37,7 @@ param_scheduler = [dict(type='ConstantLR', factor=1.0)]
 optim_wrapper = dict(type='OptimWrapper')
 train_cfg = dict(max_epochs=2)
 """
+)
 
 
 class Traffic(Hook):

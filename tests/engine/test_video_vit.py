@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_experiment import PIPELINE
 
 from vpetl_mm import UserError, build_model
 from vpetl_mm.config import load_config
@@ -13,15 +14,10 @@ from vpetl_mm.engine import experiment
 from vpetl_mm.engine.experiment import Options, prepare, train
 
 REPO = Path(__file__).parents[2]
-SMALL = """\
-_base_ = '{repo}/configs/vit_{method}_videomae.py'
-_pipeline = [
-    dict(type='DecordInit'),
-    dict(type='SampleFrames', clip_len=8, frame_interval=1, num_clips=1),
-    dict(type='DecordDecode'),
-    dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs'),
-]
+SMALL = (
+    "_base_ = '{repo}/configs/vit_{method}_videomae.py'\n"
+    + PIPELINE
+    + """\
 _data = dict(data_prefix=dict(video='{root}'), num_classes=8, metainfo=None, pipeline=_pipeline)
 train_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(ann_file='{root}/target_train.txt', **_data))
 val_dataloader = dict(num_workers=0, dataset=dict(ann_file='{root}/target_train.txt', **_data))
@@ -35,6 +31,7 @@ param_scheduler = [dict(type='ConstantLR', factor=1.0)]
 optim_wrapper = dict(type='OptimWrapper')
 train_cfg = dict(max_epochs=2)
 """
+)
 
 
 def published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ import chosen
 import pytest
 import tiny
 import torch
+from gradients import around, equal, gradients
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -18,30 +19,6 @@ from vpetl_mm.petl import layout_of
 
 BAPAT = dict(patt=dict(type='PATT', d_bottle=2), adapter=dict(type='AdaptMLP', d_bottle=2, scale=0.5))
 HOSTS = [name for name in tiny.HOSTS if name != 'swin2d']
-
-
-def around(model: nn.Module, on: bool):
-    return model.recomputing() if on else nullcontext()
-
-
-def gradients(model: nn.Module, x: Tensor, on: bool, amp: bool = False, backwards: int = 1) -> dict[str, Tensor]:
-    x = x.clone().requires_grad_()
-    model.zero_grad()
-    torch.manual_seed(0)
-    with torch.autocast('cpu', torch.bfloat16, amp), around(model, on):
-        y = model.backbone(x)
-    y = y[-1] if isinstance(y, tuple) else y
-    loss = (y.float() * torch.linspace(-1, 1, y.numel()).view_as(y)).sum()
-    for i in range(backwards):
-        loss.backward(retain_graph=i + 1 < backwards)
-    grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    return dict(y=y.detach(), x=x.grad, **grads)
-
-
-def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    assert ours.keys() == theirs.keys() and theirs['x'].any()
-    for name, value in theirs.items():
-        assert torch.equal(ours[name], value), name
 
 
 @pytest.mark.parametrize('train', [['head'], ['all']], ids=str)

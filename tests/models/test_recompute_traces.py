@@ -12,6 +12,7 @@ from contextlib import nullcontext
 import pytest
 import tiny
 import torch
+from gradients import around, equal, gradients
 from torch import Tensor, nn
 
 from vpetl_mm import build_model
@@ -19,26 +20,6 @@ from vpetl_mm.models.recompute import note, recomputing
 from vpetl_mm.petl import layout_of
 
 BAPAT = dict(patt=dict(type='PATT', d_bottle=2), adapter=dict(type='AdaptMLP', d_bottle=2, scale=0.5))
-
-
-def around(model: nn.Module, on: bool):
-    return model.recomputing() if on else nullcontext()
-
-
-def gradients(model: nn.Module, x: Tensor, on: bool) -> dict[str, Tensor]:
-    x = x.clone().requires_grad_()
-    model.zero_grad()
-    with around(model, on):
-        y = model.backbone(x)
-    (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
-    grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    return dict(y=y.detach(), x=x.grad, **grads)
-
-
-def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    assert ours.keys() == theirs.keys() and theirs['x'].any()
-    for name, value in theirs.items():
-        assert torch.equal(ours[name], value), name
 
 
 @pytest.mark.parametrize('backward', [False, True], ids=['forward_alone', 'backward'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from ..errors import UserError
 from .adapter import read_checkpoint
 
+# what zipfile raises on a damaged file; RuntimeError where damage looks like encryption or an unknown compression
+UNREADABLE = (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error)
 NAME = re.compile(r'epoch_(\d+)\.pth')
 # what a resumed run takes up; param_schedulers are missing where the config has none
 PARTS = {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict}
@@ -49,7 +52,7 @@ def _check_bytes(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as parts:
             damaged = parts.testzip()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         size = f'{path.stat().st_size:,} bytes'
         raise UserError(f'The checkpoint {path} is broken ({size}: {str(error) or type(error).__name__}).') from error
     if damaged:

@@ -133,8 +133,6 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
     if loaders[0] == 'train_dataloader':
         _check_training(cfg, model)
     content = None if checkpoint is None else check_trained(model, checkpoint)
-    if content and loaders[0] == 'train_dataloader' and 'optimizer' not in content:
-        raise UserError(f'{checkpoint} cannot be resumed from: it is an adapter; resume from an epoch_*.pth.')
     check_compiled(cfg)
     check_extras(cfg, content if loaders[0] == 'train_dataloader' else None)
     _check_work_dir(Path(cfg.work_dir))

@@ -113,7 +113,7 @@ def benchmark(
     _time(list(_jobs(models, bf16)), models, inputs, rounds, result)
     for name in (n for n in models if n != 'merged'):
         result.saved[name], result.held[name], result.peak[name] = memory_of(models[name], inputs)
-        result.infer_peak[name] = peak_of(models[name], lambda m: _logits(m.eval(), inputs), inputs)
+        result.infer_peak[name] = peak_of(models[name], lambda m: _logits(m.eval(), inputs))
     return result
 
 

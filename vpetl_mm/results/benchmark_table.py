@@ -10,12 +10,11 @@ from .benchmark import SIDE, Job, Result
 def render(result: Result) -> str:
     """The result as a Markdown table with the ratio to stock, and a line about the machine."""
     lines = ['| | experiment | stock, full tuning | ratio |', '| --- | ---: | ---: | ---: |']
-    lines += [
-        f'| {title} | {a:,.2f} {unit} | {b:,.2f} {unit} | {_ratio(a, b)} |' for title, a, b, unit in _rows(result)
-    ]
-    speeds = ', '.join(
-        f'{"bf16" if k else "float32"} {v / 1e9:,.0f} GFLOP/s' for k, v in sorted(result.matmul.items())
-    )
+    for title, ours, stock, unit in _rows(result):
+        digits = 4 if unit == 's' and stock < 1 else 2
+        lines.append(f'| {title} | {ours:,.{digits}f} {unit} | {stock:,.{digits}f} {unit} | {_ratio(ours, stock)} |')
+    peaks = sorted(result.matmul.items())
+    speeds = ', '.join(f'{"bf16" if bf16 else "float32"} {speed / 1e9:,.0f} GFLOP/s' for bf16, speed in peaks)
     lines += ['', f'A product of {SIDE} x {SIDE} matrices, in the same rounds: {speeds}.']
     first = {job.what: seconds for job, seconds in result.first.items() if job.model == 'variant' and not job.bf16}
     if first:

@@ -31,7 +31,7 @@ class LiveBytes(TorchDispatchMode):
         self._alive: dict[int, weakref.ref] = {}
         self._before: dict[int, weakref.ref] = {}
 
-    def leave_out(self, tensors: Iterable[Any]) -> None:
+    def _leave_out(self, tensors: Iterable[Any]) -> None:
         """Do not count these, which were there before."""
         for tensor in tensors:
             if isinstance(tensor, Tensor):
@@ -42,7 +42,7 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run an operation and count what it gives, unless it was there before."""
-        self.leave_out(tree_leaves((args, kwargs)))
+        self._leave_out(tree_leaves((args, kwargs)))
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
@@ -81,7 +81,6 @@ def alive_after_forward(model: nn.Module, inputs: Tensor, mixed: bool = False) -
     """
     model.train()
     live = LiveBytes()
-    live.leave_out([*model.parameters(), *model.buffers(), inputs])
     with live, torch.autocast(inputs.device.type, torch.bfloat16, mixed):
         loss = loss_of(model, inputs)  # noqa: F841, it holds what is counted
         return live.now
@@ -95,7 +94,7 @@ def memory_of(model: nn.Module, inputs: Tensor) -> tuple[int, int, int]:
     alive_after_forward(model, inputs)  # what is made once is there then
     model.zero_grad(set_to_none=True)
     saved, held = alive_after_forward(model, inputs), _held(model)
-    peak = peak_of(model, lambda m: loss_of(m, inputs).backward(), inputs)
+    peak = peak_of(model, lambda m: loss_of(m, inputs).backward())
     for module, rate in rates.items():
         module.drop_prob = rate
     model.zero_grad(set_to_none=True)
@@ -106,13 +105,12 @@ def _held(model: nn.Module) -> int:
     return sum(m.kept_bytes for m in model.modules() if isinstance(m, FastWindowAttention))
 
 
-def peak_of(model: nn.Module, work: Callable[[nn.Module], Any], inputs: Tensor) -> int:
+def peak_of(model: nn.Module, work: Callable[[nn.Module], Any]) -> int:
     """The most bytes alive while ``work`` is done a second time, parameters and what is kept included."""
     work(model)
     model.zero_grad(set_to_none=True)
     own = [*model.parameters(), *model.buffers()]
     live = LiveBytes()
-    live.leave_out([*own, inputs])
     with live:
         work(model)
     return live.peak + _held(model) + sum(t.nbytes for t in own)
