@@ -41,6 +41,7 @@ from .engine.runner import PETLRunner
 from .engine.wandb_backend import WandbVisBackend
 from .engine.whole_steps import WholeStepsBatchSampler
 from .models.image_classifier import PETLImageClassifier
+from .models.mlp import FastHidden, FastMlp
 from .models.recognizer import PETLRecognizer3D
 from .models.swin_stage import WindowedBlock, WindowedStage
 from .models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention
@@ -48,7 +49,7 @@ from .models.token_head import PETLImageHead, PETLTokenHead
 from .models.video_head import PETLVideoHead
 from .models.videomae_block import PETLVideoMAEBlock
 from .models.window_attention import FastWindowAttention3D, FastWindowMSA
-from .petl import DELTAS
+from .petl import DELTAS, FastLinear
 
 REGISTERED = {
     MODELS: (
@@ -56,7 +57,7 @@ REGISTERED = {
         *(PETLRecognizer3D, PETLImageClassifier),
         *(PETLVideoHead, PETLTokenHead, PETLImageHead),
         *(FastWindowAttention3D, FastWindowMSA, PETLMultiheadAttention, PETLVideoMAEAttention),
-        *(PETLVideoMAEBlock, WindowedBlock, WindowedStage),
+        *(PETLVideoMAEBlock, WindowedBlock, WindowedStage, FastMlp, FastHidden, FastLinear),
     ),
     HOOKS: (
         *(AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook),

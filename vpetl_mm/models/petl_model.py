@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import mmcv.cnn
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
@@ -19,6 +20,8 @@ from .base_weights import check_base, load_base
 from .features import Features
 from .gelu import GELU8Bit
 from .recompute import recomputing
+
+SAME = {mmcv.cnn.Linear: nn.Linear}  # which differs for torch 1.4 alone
 
 
 def delta_type(name: str | type) -> type[Delta]:
@@ -124,11 +127,11 @@ class PETLModel:
         self._make_faster(layout)
 
     def _make_faster(self, layout: Layout) -> None:
-        """Give blocks and stages their registered classes; what a host has made of its own stays as it is."""
+        """Give stages, blocks and layers their registered classes; what a host has made of its own stays as it is."""
         for name, module in self.backbone.named_modules():
             for pattern, registered in layout.faster.items():
                 cls = MODELS.get(registered)
-                if re.fullmatch(pattern, name) and type(module) in cls.__bases__:
+                if re.fullmatch(pattern, name) and SAME.get(type(module), type(module)) in cls.__bases__:
                     module.__class__ = cls
 
     def _store_gelu_in_8_bits(self) -> None:

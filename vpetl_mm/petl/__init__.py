@@ -4,6 +4,7 @@ from .adapt_mlp import AdaptMLP
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
 from .layout import LAYOUTS, Layout, host_of, layout_of
+from .linear import FastLinear
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
 from .merging import merge
@@ -22,6 +23,7 @@ __all__ = [
     'AdaptMLP',
     'Delta',
     'ExtraTokens',
+    'FastLinear',
     'Layout',
     'LinearAdapter',
     'LoRA',

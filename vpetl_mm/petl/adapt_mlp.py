@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 
 from .delta import Delta, at_least_one, number, one_of
+from .linear import FastLinear
 from .update import add_up
 
 
@@ -56,7 +57,7 @@ class AdaptMLP(Delta):
         self.mode = one_of('AdaptMLP mode', mode, ('parallel', 'sequential'))
         one_of('AdaptMLP source', source, ('norm', 'residual'))
         self.stream = 'residual' if (mode, source) == ('parallel', 'residual') else 'host'
-        self.down = nn.Linear(dim, d_bottle)
+        self.down = FastLinear(dim, d_bottle)
         self.act = nn.ReLU()
         self.dropout = nn.Dropout(number('dropout', dropout, 0, 1))
         self.up = nn.Linear(d_bottle, dim)

@@ -26,7 +26,7 @@ class Layout:
         branch: the block's method that computes the MLP branch, for deltas that read the residual stream;
             None where the MLP adds the residual itself.
         block_type: the registered block that has such a method, where the host's own has none.
-        faster: pattern of module paths -> the registered class that takes the place of the host's own together with
+        faster: pattern of module paths -> the registered class that takes the place of its base class together with
             the attention, computing the same.
         passed_by: places whose ``forward`` the host's own attention does not call.
         fused: the places whose output is q, k and v side by side.
@@ -100,6 +100,7 @@ def _transformer(
     norm12: tuple[str, str] = ('norm1', 'norm2'),
     windows: bool = False,
     groups: Mapping[str, str] | None = None,
+    faster: Mapping[str, str] | None = None,
     **others,
 ) -> Layout:
     """An entry for blocks of attention and MLP, from the names that differ.
@@ -114,6 +115,7 @@ def _transformer(
         windows: the attention is in windows, with relative-position-bias tables; whole blocks then take no
             further tokens.
         groups: further train groups, name -> pattern.
+        faster: what takes the place of others beside the linear layers.
         others: of :class:`Layout`.
     """
     attn, mlp = rf'{block}\.{re.escape(attn)}', rf'{block}\.{re.escape(mlp)}'
@@ -139,6 +141,7 @@ def _transformer(
         block=block,
         norm=norm12[0],
         block_norms=rf'{block}\.({"|".join(norm12)})',
+        faster={**{places[p]: 'FastLinear' for p in ('qkv', 'proj', 'fc1', 'fc2')}, **(faster or {})},
         **others,
     )
 
@@ -153,7 +156,11 @@ LAYOUTS: dict[str, Layout] = {
         groups={'downsample': r'layers\.\d+\.downsample\..*'},
         attention='FastWindowAttention3D',
         branch='forward_part2',
-        faster={r'layers\.\d+': 'WindowedStage', r'layers\.\d+\.blocks\.\d+': 'WindowedBlock'},
+        faster={
+            r'layers\.\d+': 'WindowedStage',
+            r'layers\.\d+\.blocks\.\d+': 'WindowedBlock',
+            r'layers\.\d+\.blocks\.\d+\.mlp': 'FastMlp',
+        },
     ),
     # VideoMAE's ViT, whose own attention calls F.linear with qkv.weight
     'mmaction.VisionTransformer': _transformer(
@@ -164,6 +171,7 @@ LAYOUTS: dict[str, Layout] = {
         attention='PETLVideoMAEAttention',
         branch='mlp_branch',
         block_type='PETLVideoMAEBlock',
+        faster={r'blocks\.\d+\.mlp\.layers\.0': 'FastHidden'},
         passed_by=('qkv',),
         slot_biases=('q_bias', '', 'v_bias'),
     ),
@@ -174,6 +182,7 @@ LAYOUTS: dict[str, Layout] = {
         mlp='ffn',
         fc=('layers.0.0', 'layers.1'),
         norm12=('ln1', 'ln2'),
+        faster={r'layers\.\d+\.ffn\.layers\.0': 'FastHidden'},
         attention='PETLMultiheadAttention',
     ),
     # the 2D Swin: the example in docs/hosts.md
@@ -185,6 +194,7 @@ LAYOUTS: dict[str, Layout] = {
         fc=('layers.0.0', 'layers.1'),
         windows=True,
         groups={'downsample': r'stages\.\d+\.downsample\..*'},
+        faster={r'stages\.\d+\.blocks\.\d+\.ffn\.layers\.0': 'FastHidden'},
         attention='FastWindowMSA',
     ),
 }

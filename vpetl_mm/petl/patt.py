@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .delta import Delta, Site, add_to_slots, at_least_one, check_slots, one_of
 from .extra_tokens import ExtraTokens
+from .linear import FastLinear
 from .update import add_up_to_slots
 
 ACTIVATIONS = {'Tanh': nn.Tanh, 'ReLU': nn.ReLU, 'GELU': nn.GELU}
@@ -76,7 +77,7 @@ class PATT(Delta):
         if self.num_tokens:
             self.tokens = nn.Parameter(torch.empty(self.num_tokens, dim))
         one_of('PATT bias', bias, (True, False, 'down'))
-        self.down = nn.Linear(dim, d_bottle, bias=bias is not False)
+        self.down = FastLinear(dim, d_bottle, bias=bias is not False)
         self.act = ACTIVATIONS[one_of('PATT act', act, tuple(ACTIVATIONS))]()
         self.up = nn.Linear(d_bottle, len(slots) * dim, bias=bias is True)
         self._set_scale(scale, learn_scale)

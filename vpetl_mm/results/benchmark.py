@@ -15,7 +15,7 @@ from mmengine import Config
 from mmengine.device import get_device
 from rich.progress import track
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, addmm_flop
+from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
 from ..engine.compiled import check_compiled, compile_backbone
 from ..errors import UserError
@@ -220,7 +220,10 @@ def _product(bf16: bool, device: torch.device) -> float:
 
 
 def _flops(work: Callable[[], Any]) -> float:
-    in_place = {torch.ops.aten.addmm_: lambda y, a, b, out_shape=None, **_: addmm_flop(y, a, b)}
-    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+    unknown = {
+        torch.ops.aten.addmm_: lambda y, a, b, out_shape=None, **_: mm_flop(a, b),
+        torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, out_shape=None, **__: mm_flop(x, weight[::-1]),
+    }
+    with FlopCounterMode(display=False, custom_mapping=unknown) as counter:
         work()
     return counter.get_total_flops()
