@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import tiny
 import torch
 from mmcv.cnn.bricks.transformer import FFN
-from torch import Tensor, nn
+from onednn import activated
+from torch import nn
 
 from vpetl_mm.models.gelu import GELU8Bit
 from vpetl_mm.models.mlp import FastHidden, FastMlp
@@ -17,20 +15,6 @@ from vpetl_mm.petl import FastLinear
 
 HOSTS = tiny.HOSTS
 ADAPTER = dict(adapter=dict(type='AdaptMLP', d_bottle=4, scale=0.5))
-
-
-@contextmanager
-def in_one_call(expected: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Counts layers that put GELU on themselves."""
-    seen, plain = [], FastLinear.infer
-
-    def infer(self: FastLinear, x: Tensor, gelu: bool = False) -> Tensor:
-        seen.append(gelu)
-        return plain(self, x, gelu)
-
-    monkeypatch.setattr(FastLinear, 'infer', infer)
-    yield
-    assert sum(seen) == expected
 
 
 def hidden_of(model: nn.Module, host: str) -> tuple[nn.Module, nn.Module]:
@@ -57,21 +41,21 @@ def test_the_plain_path_has_none_of_it(host):
 
 @pytest.mark.parametrize('deltas', [{}, ADAPTER], ids=['plain', 'adapter'])
 @pytest.mark.parametrize('host', HOSTS)
-def test_inference(host, deltas, monkeypatch):
+def test_inference(host, deltas):
     fast, plain = HOSTS[host].build(deltas), HOSTS[host].build(deltas, petl=dict(attention=None))
     plain.load_state_dict(fast.state_dict())
     x = HOSTS[host].sample()
-    with in_one_call(2, monkeypatch):
+    with activated(gelu=2):
         ours = tiny.features(fast, x)
     theirs = tiny.features(plain, x)
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 @pytest.mark.parametrize('host', HOSTS)
-def test_training_keeps_what_lies_between(host, monkeypatch):
+def test_training_keeps_what_lies_between(host):
     model = HOSTS[host].build(ADAPTER)
     x = HOSTS[host].sample().requires_grad_()
-    with in_one_call(0, monkeypatch):
+    with activated():
         y = tiny.classify(model, x)
     (grad,) = torch.autograd.grad(y.sum(), x)
     assert grad.abs().max() > 0
@@ -79,7 +63,7 @@ def test_training_keeps_what_lies_between(host, monkeypatch):
 
 @pytest.mark.parametrize('watched', ['fc1', 'act'])
 @pytest.mark.parametrize('host', HOSTS)
-def test_a_hook_sees_what_lies_between(host, watched, monkeypatch):
+def test_a_hook_sees_what_lies_between(host, watched):
     model, x, seen = HOSTS[host].build(), HOSTS[host].sample(), {}
     fc1, act = hidden_of(model, host)
     hooks = dict(
@@ -88,51 +72,51 @@ def test_a_hook_sees_what_lies_between(host, watched, monkeypatch):
     )
     expected = tiny.features(model, x)
     handle = hooks[watched]()
-    with in_one_call(1, monkeypatch):
+    with activated(gelu=1):
         torch.testing.assert_close(tiny.features(model, x), expected)
     handle.remove()
     assert (seen['y'] < -0.2).any(), 'GELU gives nothing below -0.17'
 
 
 @pytest.mark.parametrize('host', HOSTS)
-def test_a_delta_on_fc1_lies_in_front_of_gelu(host, monkeypatch):
+def test_a_delta_on_fc1_lies_in_front_of_gelu(host):
     lora = dict(lora=dict(type='LoRA', at='fc1', rank=2))
     fast, plain = HOSTS[host].build(lora), HOSTS[host].build(lora, petl=dict(attention=None))
     plain.load_state_dict(fast.state_dict())
     x = HOSTS[host].sample()
-    with in_one_call(0, monkeypatch):
+    with activated():
         ours = tiny.features(fast, x)
     theirs = tiny.features(plain, x)
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 @pytest.mark.parametrize('host', HOSTS)
-def test_gelu_in_8_bits_is_exact_in_inference(host, monkeypatch):
+def test_gelu_in_8_bits_is_exact_in_inference(host):
     bits, plain = HOSTS[host].build(petl=dict(gelu='8bit')), HOSTS[host].build()
     bits.load_state_dict(plain.state_dict())
     assert isinstance(hidden_of(bits, host)[1], GELU8Bit)
     x = HOSTS[host].sample()
-    with in_one_call(4, monkeypatch):
+    with activated(gelu=4):
         assert torch.equal(tiny.features(bits, x), tiny.features(plain, x))
 
 
 @pytest.mark.parametrize('act', [nn.GELU('tanh'), nn.ReLU()], ids=['tanh', 'relu'])
-def test_other_activations_stay_what_they_are(act, monkeypatch):
+def test_other_activations_stay_what_they_are(act):
     hidden = FastHidden(FastLinear(8, 16).requires_grad_(False), act, nn.Dropout(0.5)).eval()
     x = torch.randn(3, 8)
-    with in_one_call(0, monkeypatch):
+    with activated():
         assert torch.equal(hidden(x), act(hidden[0](x)))
 
 
-def test_dropout_lies_behind_it(monkeypatch):
+def test_dropout_lies_behind_it():
     hidden = FastHidden(FastLinear(8, 4000).requires_grad_(False), nn.GELU(), nn.Dropout(0.5))
-    with in_one_call(1, monkeypatch):
+    with activated(gelu=1):
         y = hidden(torch.randn(1, 8))  # a frozen backbone's features: training, and no gradient
     assert 0.4 < (y == 0).float().mean() < 0.6
 
 
-def test_weights_that_train_take_the_plain_way(monkeypatch):
+def test_weights_that_train_take_the_plain_way():
     hidden = FastHidden(FastLinear(8, 16), nn.GELU(), nn.Identity())
-    with in_one_call(0, monkeypatch):
+    with activated():
         y = hidden(torch.randn(3, 8))
     assert y.requires_grad

@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
 import torch.nn.functional as F
+from onednn import products
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from vpetl_mm.petl import FastLinear
+from vpetl_mm.petl import FastLinear, activated
 from vpetl_mm.petl.update import add_up
 
 SHAPES = [(5, 24), (3, 7, 24), (2, 3, 4, 24), (1, 24), (1, 1, 1, 24), (300, 24)]
-
-
-class Products(TorchDispatchMode):
-    """Counts oneDNN's products."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func.overloadpacket is torch.ops.mkldnn._linear_pointwise
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def products(expected: int) -> Iterator[None]:
-    with Products() as seen:
-        yield
-    assert seen.count == expected
 
 
 def layer(d_in: int = 24, d_out: int = 40, bias: bool = True, trained: bool = False) -> FastLinear:
@@ -56,29 +35,32 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 def test_outputs(shape, bias):
     fast, x = layer(bias=bias), torch.randn(shape)
-    with torch.no_grad(), products(1):
+    with torch.no_grad(), products(none=1):
         y = fast(x)
     close(y, exact(fast, x))
 
 
+ACTIVATIONS = dict(gelu=nn.GELU(), tanh=nn.Tanh())
+
+
+@pytest.mark.parametrize('name', ACTIVATIONS)
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_gelu_in_the_same_call_is_the_exact_one(shape):
-    fast, x = layer(), torch.randn(shape) * 4
-    with torch.no_grad(), products(1):
-        y = fast.infer(x, gelu=True)
-    close(y, F.gelu(exact(fast, x)))
+def test_an_activation_in_the_same_call(shape, name):
+    fast, x, act = layer(), torch.randn(shape) * 4, ACTIVATIONS[name]
+    with torch.no_grad(), products(**{name: 1}):
+        y = activated(fast, act, x)
+    close(y, act(exact(fast, x)))
 
 
-@pytest.mark.parametrize('value', [1e30, -1e30, 3e38, -3e38, 1e-40, float('inf'), float('nan')], ids=str)
-def test_gelu_of_what_is_large_or_no_number(value):
-    fast = layer(8, 8)
+@pytest.mark.parametrize('name', ACTIVATIONS)
+@pytest.mark.parametrize('value', [1e30, -1e30, 3e38, -3e38, 20, -20, 1e-40, float('inf'), float('nan')], ids=str)
+def test_an_activation_of_what_is_large_or_no_number(value, name):
+    fast, x, act = layer(8, 8), torch.zeros(2, 8), ACTIVATIONS[name]
     with torch.no_grad():
         fast.weight.copy_(torch.eye(8))
         fast.bias.zero_()
-    x = torch.zeros(2, 8)
-    x[0, 0] = value
-    with torch.no_grad():
-        torch.testing.assert_close(fast.infer(x, gelu=True), F.gelu(F.linear(x, fast.weight)), equal_nan=True)
+        x[0, 0] = value
+        torch.testing.assert_close(activated(fast, act, x), act(F.linear(x, fast.weight)), equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +71,7 @@ def test_gelu_of_what_is_large_or_no_number(value):
 def test_inputs_that_do_not_lie_in_a_row(view):
     fast, base = layer(), torch.randn(4, 6, 40)[..., :24]
     x = view(base if view(base).shape[-1] == 24 else torch.randn(4, 6, 40)).requires_grad_()
-    with products(2):
+    with products(none=2):
         y = fast(x)
         (grad,) = torch.autograd.grad(y.sum(), x)
     close(y, exact(fast, x))
@@ -100,7 +82,7 @@ def test_inputs_that_do_not_lie_in_a_row(view):
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
 def test_gradients(shape, bias):
     fast, x, to_y = layer(bias=bias), torch.randn(shape, requires_grad=True), torch.randn(*shape[:-1], 40)
-    with products(2):
+    with products(none=2):
         y = fast(x)
         (grad,) = torch.autograd.grad(y, x, to_y)
     close(y, exact(fast, x))
@@ -145,11 +127,21 @@ def test_a_delta_may_write_into_the_output(shape):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize('act', [nn.ReLU(), nn.GELU('tanh'), nn.Sigmoid()], ids=str)
+def test_an_activation_that_lies_apart(act):
+    fast, x = layer(), torch.randn(3, 24)
+    x[0, 0] = float('nan')  # of which oneDNN's own ReLU makes 0
+    with torch.no_grad(), products(none=1):
+        y = activated(fast, act, x)
+    assert torch.equal(y.isnan(), act(exact(fast, x)).isnan()) and y[0].isnan().all()
+    close(y[1:], act(exact(fast, x))[1:])
+
+
 # What is left to nn.Linear
 
 
 def same_as_linear(fast: FastLinear, x: Tensor) -> None:
-    with products(0):
+    with products():
         y = fast(x)
     assert torch.equal(y, F.linear(x, fast.weight, fast.bias))
 
@@ -159,7 +151,7 @@ def test_weights_that_train():
     same_as_linear(fast, x)
     fast.weight.requires_grad_(False)
     same_as_linear(fast, x)  # the bias still does
-    with torch.no_grad(), products(1):
+    with torch.no_grad(), products(none=1):
         fast(x)
 
 
@@ -176,7 +168,7 @@ def test_other_precisions(dtype):
 
 def test_autocast():
     fast, x = layer(), torch.randn(3, 24)
-    with torch.autocast('cpu', torch.bfloat16), products(0):
+    with torch.autocast('cpu', torch.bfloat16), products():
         assert fast(x).dtype == torch.bfloat16
 
 

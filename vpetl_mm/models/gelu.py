@@ -20,6 +20,8 @@ class GELU8Bit(nn.GELU):
     The output is exact. The derivative is at most half a level, 0.0025, beside the exact one.
     """
 
+    in_inference = nn.GELU
+
     def forward(self, x: Tensor) -> Tensor:
         """GELU of any tensor."""
         if not (x.requires_grad and torch.is_grad_enabled()) or torch.compiler.is_compiling():

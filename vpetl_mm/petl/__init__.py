@@ -4,7 +4,7 @@ from .adapt_mlp import AdaptMLP
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
 from .layout import LAYOUTS, Layout, host_of, layout_of
-from .linear import FastLinear
+from .linear import FastLinear, activated
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
 from .merging import merge
@@ -32,6 +32,7 @@ __all__ = [
     'Prompt',
     'Site',
     'Sparse',
+    'activated',
     'check_petl',
     'extra_tokens',
     'host_of',

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 # what torch.compile makes of a frozen linear layer on a CPU; a build without oneDNN has none
 _PRODUCT = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
+FUSED = {nn.GELU: 'gelu', nn.Tanh: 'tanh'}  # activation -> oneDNN's name; its ReLU would make 0 of nan
 
 
 class FastLinear(nn.Linear):
@@ -24,11 +25,7 @@ class FastLinear(nn.Linear):
             return super().forward(x)
         if torch.is_grad_enabled() and x.requires_grad:
             return _Linear.apply(x, self.weight, self.bias)
-        return self.infer(x)
-
-    def infer(self, x: Tensor, gelu: bool = False) -> Tensor:
-        """x W^T + b, where ``x`` :meth:`is_faster` and needs no gradient, with an exact GELU on it where asked."""
-        return _product(x, self.weight, self.bias, gelu)
+        return _product(x, self.weight, self.bias)
 
     def is_faster(self, x: Tensor) -> bool:
         """Whether oneDNN takes ``x``."""
@@ -43,6 +40,29 @@ class FastLinear(nn.Linear):
             and x.dim() > 1
             and x.numel() > 0
         )
+
+
+def activated(linear: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
+    """act(linear(x)), (..., d_in) to (..., d_out).
+
+    One call, where no gradient, delta or hook asks for what lies between, which then takes no memory.
+
+    Args:
+        linear: a layer, which may be a host of deltas.
+        act: the activation behind it; one that is something else in training names its class in inference as
+            ``in_inference``.
+        x: the layer's input.
+    """
+    fused = FUSED.get(getattr(act, 'in_inference', type(act)))
+    apart = (
+        fused is None
+        or getattr(act, 'approximate', 'none') != 'none'
+        or type(linear) is not FastLinear
+        or any((m._forward_hooks or m._forward_pre_hooks) for m in (linear, act))
+        or (torch.is_grad_enabled() and x.requires_grad)
+        or not linear.is_faster(x)
+    )
+    return act(linear(x)) if apart else _product(x, linear.weight, linear.bias, fused)
 
 
 class _Linear(torch.autograd.Function):
@@ -61,6 +81,7 @@ class _Linear(torch.autograd.Function):
         return _product(grad, weight.t(), None), None, None
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
-    y = _PRODUCT(x.reshape(-1, x.shape[-1]), weight, bias, 'gelu' if gelu else 'none', [], 'none' if gelu else '')
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act: str = 'none') -> Tensor:
+    algorithm = 'none' if act == 'gelu' else ''  # by erf
+    y = _PRODUCT(x.reshape(-1, x.shape[-1]), weight, bias, act, [], algorithm)
     return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))  # a delta could not write into a plain view

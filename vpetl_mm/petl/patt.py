@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .delta import Delta, Site, add_to_slots, at_least_one, check_slots, one_of
 from .extra_tokens import ExtraTokens
-from .linear import FastLinear
+from .linear import FastLinear, activated
 from .update import add_up_to_slots
 
 ACTIVATIONS = {'Tanh': nn.Tanh, 'ReLU': nn.ReLU, 'GELU': nn.GELU}
@@ -110,7 +110,7 @@ class PATT(Delta):
                     f'has {x.shape[-2]} tokens.'
                 )
             x = self.tokens
-        return self.act(self.down(x))
+        return activated(self.down, self.act, x)
 
     def _additions(self, x: Tensor) -> tuple[Tensor, ...]:
         """s K_p, s V_p, ... (Eq. 9), a tensor of (..., d) for each slot."""
