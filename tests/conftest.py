@@ -1,5 +1,12 @@
 """Lets the tests of every folder import the helpers that lie here (``golden``, ``tiny``)."""
 
+import pytest
 import torch
 
 torch.set_num_threads(1)  # what the tests run is too small to share
+
+
+@pytest.fixture(autouse=True)
+def onednn_for_small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' models are small, and what they check must hold for large ones."""
+    monkeypatch.setattr('vpetl_mm.petl.linear.WORTH_FROM', 1)

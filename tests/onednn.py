@@ -29,7 +29,7 @@ def products(**expected: int) -> Iterator[None]:
 
 
 @contextmanager
-def activated(**expected: int) -> Iterator[None]:
+def fused(**expected: int) -> Iterator[None]:
     """As :func:`products`, plain ones left out."""
     with _Products() as mode:
         yield

@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 
 from .delta import Delta, at_least_one, number, one_of
-from .linear import FastLinear, activated
+from .linear import FastLinear
 from .update import add_up
 
 
@@ -83,6 +83,6 @@ class AdaptMLP(Delta):
             (..., d).
         """
         sequential = self.mode == 'sequential'  # down then reads y again in the backward pass
-        h = self.dropout(activated(self.down, self.act, y if sequential else x))
+        h = self.dropout(self.act(self.down(y if sequential else x)))
         y = y if inplace and not sequential else y.clone()
         return add_up(y, h, self.up.weight, self.up.bias, self.scale)

@@ -6,39 +6,46 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 
-# what torch.compile makes of a frozen linear layer on a CPU; a build without oneDNN has none
-_PRODUCT = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
+# without autograd, and without a public name; a build without oneDNN has none
+PRODUCT = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
 FUSED = {nn.GELU: 'gelu', nn.Tanh: 'tanh'}  # activation -> oneDNN's name; its ReLU would make 0 of nan
 
 
-class FastLinear(nn.Linear):
-    """nn.Linear that takes the faster of torch's two CPU libraries while its weights are frozen.
+WORTH_FROM = 2**25  # multiplications; oneDNN takes some 50 us a call more than MKL
 
-    In float32 F.linear goes to MKL, which on an AMD CPU takes a seventh longer than oneDNN (docs/performance.md).
-    Everywhere else, under autocast, and for weights that train, it is F.linear.
+
+class FastLinear(nn.Linear):
+    """nn.Linear that takes oneDNN in place of MKL where no gradient of its weights is asked for.
+
+    F.linear goes to MKL in float32 on a CPU, which on an AMD one takes a seventh longer (docs/performance.md). For
+    small products, everywhere else, under autocast, and in what is compiled, traced or transformed, this is F.linear.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """x W^T + b, (..., d_in) to (..., d_out)."""
-        if not self.is_faster(x):
+        if not self.takes_onednn(x):
             return super().forward(x)
         if torch.is_grad_enabled() and x.requires_grad:
             return _Linear.apply(x, self.weight, self.bias)
         return _product(x, self.weight, self.bias)
 
-    def is_faster(self, x: Tensor) -> bool:
-        """Whether oneDNN takes ``x``."""
+    def takes_onednn(self, x: Tensor) -> bool:
+        """Whether oneDNN multiplies ``x``."""
+        if _is_transformed() or x.numel() * self.out_features < WORTH_FROM:
+            return False
         parameters = [p for p in (self.weight, self.bias) if p is not None]
         return (
-            _PRODUCT is not None
-            and torch.backends.mkldnn.enabled
-            and not torch.compiler.is_compiling()
-            and not torch.is_autocast_enabled('cpu')
-            and all(t.device.type == 'cpu' and t.dtype == torch.float32 for t in (x, *parameters))
+            all(t.is_cpu and t.dtype == torch.float32 for t in (x, *parameters))
+            and all(p.is_contiguous() for p in parameters)  # it passes over the strides of a bias
             and not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters))
             and x.dim() > 1
-            and x.numel() > 0
+            and x.shape[-1] == self.in_features  # or else F.linear says what is wrong
+            and PRODUCT is not None
+            and torch.backends.mkldnn.enabled
+            and not torch.is_autocast_enabled('cpu')
         )
 
 
@@ -58,9 +65,10 @@ def activated(linear: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
         fused is None
         or getattr(act, 'approximate', 'none') != 'none'
         or type(linear) is not FastLinear
-        or any((m._forward_hooks or m._forward_pre_hooks) for m in (linear, act))
+        or _is_watched(linear)
+        or _is_watched(act)
         or (torch.is_grad_enabled() and x.requires_grad)
-        or not linear.is_faster(x)
+        or not linear.takes_onednn(x)
     )
     return act(linear(x)) if apart else _product(x, linear.weight, linear.bias, fused)
 
@@ -83,5 +91,21 @@ class _Linear(torch.autograd.Function):
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act: str = 'none') -> Tensor:
     algorithm = 'none' if act == 'gelu' else ''  # by erf
-    y = _PRODUCT(x.reshape(-1, x.shape[-1]), weight, bias, act, [], algorithm)
+    y = PRODUCT(x.reshape(-1, x.shape[-1]), weight, bias, act, [], algorithm)
     return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))  # a delta could not write into a plain view
+
+
+def _is_transformed() -> bool:
+    """Whether operations are recorded, or differentiated by more than plain autograd, which do not know this one."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether someone looks at, or has put himself in the place of, what ``module`` does."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or _has_any_global_hook()
+    return bool(hooks) or 'forward' in module.__dict__

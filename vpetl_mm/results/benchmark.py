@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..models.build import build_model
 from ..petl import merge
 from ..petl.delta import at_least_one
+from ..petl.linear import PRODUCT
 from ..petl.merging import is_mergeable
 from .live_bytes import loss_of, memory_of, peak_of
 
@@ -222,7 +223,7 @@ def _product(bf16: bool, device: torch.device) -> float:
 def _flops(work: Callable[[], Any]) -> float:
     unknown = {
         torch.ops.aten.addmm_: lambda y, a, b, out_shape=None, **_: mm_flop(a, b),
-        torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, out_shape=None, **__: mm_flop(x, weight[::-1]),
+        PRODUCT: lambda x, weight, *_, out_shape=None, **__: mm_flop(x, weight[::-1]),
     }
     with FlopCounterMode(display=False, custom_mapping=unknown) as counter:
         work()
