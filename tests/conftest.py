@@ -6,7 +6,7 @@ import torch
 torch.set_num_threads(1)  # what the tests run is too small to share
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def onednn_for_small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests' models are small, and what they check must hold for large ones."""
+    """The tests' models are small, and what is checked of them must hold for large ones."""
     monkeypatch.setattr('vpetl_mm.petl.linear.WORTH_FROM', 1)

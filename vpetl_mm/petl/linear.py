@@ -12,8 +12,6 @@ from torch.nn.modules.module import _has_any_global_hook
 # without autograd, and without a public name; a build without oneDNN has none
 PRODUCT = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
 FUSED = {nn.GELU: 'gelu', nn.Tanh: 'tanh'}  # activation -> oneDNN's name; its ReLU would make 0 of nan
-
-
 WORTH_FROM = 2**25  # multiplications; oneDNN takes some 50 us a call more than MKL
 
 
