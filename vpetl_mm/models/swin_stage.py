@@ -11,6 +11,7 @@ import torch
 from mmaction.models.backbones.swin import BasicLayer, SwinTransformerBlock3D, compute_mask, get_window_size
 from torch import Tensor, nn
 
+from ..petl import is_transformed
 from .stochastic_depth import add_branch
 
 Triple = tuple[int, int, int]
@@ -45,8 +46,8 @@ class WindowedStage(BasicLayer):
     """mmaction2's stage, whose blocks pass tokens on in the order of their windows.
 
     From block to block tokens are copied once, in place of shifted, cut into windows, put together and shifted back.
-    Sizes that windows do not divide, activation checkpointing and torch.compile take the host's own way; so does
-    dropout, whose random numbers then fall on the same tokens.
+    Sizes that windows do not divide, activation checkpointing, torch.compile and torch.func take the host's own way;
+    so does dropout, whose random numbers then fall on the same tokens.
     """
 
     def forward(self, x: Tensor, do_downsample: bool = True) -> Tensor:
@@ -54,7 +55,7 @@ class WindowedStage(BasicLayer):
         size = tuple(x.shape[2:])
         window, shift = get_window_size(size, self.window_size, self.shift_size)
         divided = all(n % w == 0 for n, w in zip(size, window, strict=True))
-        if not divided or self.with_cp or torch.compiler.is_compiling() or _drops_out(self):
+        if not divided or self.with_cp or is_transformed() or _drops_out(self):
             return super().forward(x, do_downsample)
         shift = tuple(shift)
         x = self._blocks(x.permute(0, 2, 3, 4, 1), size, tuple(window), shift)

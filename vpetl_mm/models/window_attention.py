@@ -9,7 +9,7 @@ from mmaction.models.backbones.swin import WindowAttention3D
 from mmpretrain.models.utils import WindowMSA
 from torch import Tensor
 
-from ..petl import ExtraTokens, extra_tokens
+from ..petl import ExtraTokens, extra_tokens, is_transformed
 from .recompute import note
 from .token_attention import scaled_dot_product
 
@@ -81,7 +81,7 @@ class FastWindowAttention:
     ) -> Tensor:
         """B + M of shape (nW or 1, heads, N, n_extra + N), kept while the table is frozen."""
         columns = tuple((e.k.shape[-2], e.masked) for e in extras)
-        if self.relative_position_bias_table.requires_grad or torch.compiler.is_compiling():
+        if self.relative_position_bias_table.requires_grad or is_transformed():
             return self._make_bias_and_mask(n, mask, columns).to(dtype)
         size = 0 if mask is None else mask.numel() * self.num_heads * dtype.itemsize
         if mask is None or columns or (size <= KEPT_UP_TO and not torch.is_grad_enabled()):

@@ -4,7 +4,7 @@ from .adapt_mlp import AdaptMLP
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
 from .layout import LAYOUTS, Layout, host_of, layout_of
-from .linear import FastLinear, activated
+from .linear import FastLinear, activated, is_transformed
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
 from .merging import merge
@@ -36,6 +36,7 @@ __all__ = [
     'check_petl',
     'extra_tokens',
     'host_of',
+    'is_transformed',
     'layout_of',
     'merge',
 ]

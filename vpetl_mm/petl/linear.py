@@ -32,7 +32,7 @@ class FastLinear(nn.Linear):
 
     def takes_onednn(self, x: Tensor) -> bool:
         """Whether oneDNN multiplies ``x``."""
-        if _is_transformed() or x.numel() * self.out_features < WORTH_FROM:
+        if is_transformed() or x.numel() * self.out_features < WORTH_FROM:
             return False
         parameters = [p for p in (self.weight, self.bias) if p is not None]
         return (
@@ -93,7 +93,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act: str = 'none') 
     return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))  # a delta could not write into a plain view
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
     """Whether operations are recorded, or differentiated by more than plain autograd, which do not know this one."""
     return (
         torch.compiler.is_compiling()

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import is_transformed
+
 
 def add_up(
     y: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None, scale: float | Tensor, start: int = 0
@@ -30,7 +32,7 @@ def add_up(
     if isinstance(scale, Tensor):  # it is trained, and autograd sees to it here
         weight, bias, scale = weight * scale, None if bias is None else bias * scale, 1.0
     h, weight, bias = h.to(y.dtype), weight.to(y.dtype), None if bias is None else bias.to(y.dtype)
-    if torch.compiler.is_compiling() or not y.is_contiguous():
+    if is_transformed() or not y.is_contiguous():
         return y + F.pad(F.linear(h, weight, bias) * scale, (start, y.shape[-1] - start - len(weight)))
     return _AddProduct.apply(y, h, weight, bias, scale, start)
 
