@@ -40,17 +40,27 @@ def test_the_plain_path_has_none_of_it(host):
     assert found and all('.deltas.adapter.down' in name for name in found), 'a delta is the same on every path'
 
 
-@pytest.mark.parametrize('deltas', [{}, ADAPTER], ids=['plain', 'adapter'])
-@pytest.mark.parametrize('host', HOSTS)
-def test_inference(host, deltas):
+def check_inference(host: str, deltas: dict, **fused_in_ours: int) -> None:
+    """Our path against the host library's, without oneDNN."""
     fast, plain = HOSTS[host].build(deltas), HOSTS[host].build(deltas, petl=dict(attention=None))
     plain.load_state_dict(fast.state_dict())
     x = HOSTS[host].sample()
-    with fused(gelu=2):
+    with fused(**fused_in_ours):
         ours = tiny.features(fast, x)
     with torch.backends.mkldnn.flags(enabled=False), products():
         theirs = tiny.features(plain, x)
-    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    assert theirs.any() and (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize('deltas', [{}, ADAPTER], ids=['plain', 'adapter'])
+@pytest.mark.parametrize('host', HOSTS)
+def test_inference(host, deltas):
+    check_inference(host, deltas, gelu=2)
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_a_delta_on_fc1_lies_in_front_of_gelu(host):
+    check_inference(host, dict(lora=dict(type='LoRA', at='fc1', rank=2)))
 
 
 @pytest.mark.parametrize('host', HOSTS)
@@ -63,11 +73,11 @@ def test_training_keeps_what_lies_between(host):
         y = y[-1] if isinstance(y, tuple) else y
         return torch.autograd.grad((y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum(), x)[0]
 
-    with fused():
+    with products(none=16):  # four layers in each of two blocks, forward and backward
         ours = grad()
     with torch.backends.mkldnn.flags(enabled=False), products():
         theirs = grad()
-    assert 0 < (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    assert theirs.any() and (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 @pytest.mark.parametrize('watched', ['fc1', 'act'])
@@ -85,19 +95,6 @@ def test_a_hook_sees_what_lies_between(host, watched):
         torch.testing.assert_close(tiny.features(model, x), expected)
     handle.remove()
     assert (seen['y'] < -0.2).any(), 'GELU gives nothing below -0.17'
-
-
-@pytest.mark.parametrize('host', HOSTS)
-def test_a_delta_on_fc1_lies_in_front_of_gelu(host):
-    lora = dict(lora=dict(type='LoRA', at='fc1', rank=2))
-    fast, plain = HOSTS[host].build(lora), HOSTS[host].build(lora, petl=dict(attention=None))
-    plain.load_state_dict(fast.state_dict())
-    x = HOSTS[host].sample()
-    with fused():
-        ours = tiny.features(fast, x)
-    with torch.backends.mkldnn.flags(enabled=False), products():
-        theirs = tiny.features(plain, x)
-    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 @pytest.mark.parametrize('host', HOSTS)

@@ -14,14 +14,14 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..errors import UserError, unknown
-from ..petl import Delta, Layout, Plan, check_petl, layout_of
+from ..petl import Delta, Layout, Plan, check_petl, is_transformed, layout_of
 from ..spt.tuning import SPT
 from .base_weights import check_base, load_base
 from .features import Features
 from .gelu import GELU8Bit
 from .recompute import recomputing
 
-SAME = {mmcv.cnn.Linear: nn.Linear}  # which differs for torch 1.4 alone
+SAME = {mmcv.cnn.Linear: nn.Linear}  # mmcv's FFN has its own, for the empty batches of torch 1.4
 
 
 def delta_type(name: str | type) -> type[Delta]:
@@ -151,8 +151,8 @@ class PETLModel:
 
     def recomputing(self) -> AbstractContextManager:
         """Around the backbone in training: what is cheap is made again in the backward pass; not in compiled code."""
-        compiled = torch.compiler.is_compiling() or self.backbone._compiled_call_impl is not None
-        if compiled or not torch.is_grad_enabled():
+        compiled = self.backbone._compiled_call_impl is not None
+        if compiled or is_transformed() or not torch.is_grad_enabled():
             return nullcontext()
         return recomputing(layout_of(self.backbone).norms(self.backbone))
 

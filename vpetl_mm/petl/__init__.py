@@ -4,7 +4,7 @@ from .adapt_mlp import AdaptMLP
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
 from .layout import LAYOUTS, Layout, host_of, layout_of
-from .linear import FastLinear, activated, is_transformed
+from .linear import FastLinear, activated
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
 from .merging import merge
@@ -13,6 +13,7 @@ from .plan import Plan, check_petl
 from .prefix import Prefix
 from .prompt import Prompt
 from .sparse import Sparse
+from .transforms import is_transformed
 
 DELTAS = (PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse)
 

@@ -185,7 +185,7 @@ LAYOUTS: dict[str, Layout] = {
         faster={r'layers\.\d+\.ffn\.layers\.0': 'FastHidden'},
         attention='PETLMultiheadAttention',
     ),
-    # the 2D Swin: the example in docs/hosts.md
+    # the 2D Swin: the example in docs/adding_a_host.md
     'mmpretrain.SwinTransformer': _transformer(
         r'stages\.\d+\.blocks\.\d+',
         norms=r'(.*\.)?norm\d*',

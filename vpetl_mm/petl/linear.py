@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
+
+from .transforms import is_transformed
 
 # without autograd, and without a public name; a build without oneDNN has none
 PRODUCT = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
@@ -31,7 +32,7 @@ class FastLinear(nn.Linear):
         return _product(x, self.weight, self.bias)
 
     def takes_onednn(self, x: Tensor) -> bool:
-        """Whether oneDNN multiplies ``x``."""
+        """Whether oneDNN multiplies ``x``, (..., d_in); where it does not, F.linear does, and says what is wrong."""
         if is_transformed() or x.numel() * self.out_features < WORTH_FROM:
             return False
         parameters = [p for p in (self.weight, self.bias) if p is not None]
@@ -40,7 +41,7 @@ class FastLinear(nn.Linear):
             and all(p.is_contiguous() for p in parameters)  # it passes over the strides of a bias
             and not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters))
             and x.dim() > 1
-            and x.shape[-1] == self.in_features  # or else F.linear says what is wrong
+            and x.shape[-1] == self.in_features
             and PRODUCT is not None
             and torch.backends.mkldnn.enabled
             and not torch.is_autocast_enabled('cpu')
@@ -93,17 +94,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act: str = 'none') 
     return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))  # a delta could not write into a plain view
 
 
-def is_transformed() -> bool:
-    """Whether operations are recorded, or differentiated by more than plain autograd, which do not know this one."""
-    return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    )
-
-
 def _is_watched(module: nn.Module) -> bool:
-    """Whether someone looks at, or has put himself in the place of, what ``module`` does."""
+    """Whether a hook sees what ``module`` does, or its forward was exchanged."""
     hooks = module._forward_hooks or module._forward_pre_hooks or _has_any_global_hook()
     return bool(hooks) or 'forward' in module.__dict__

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .linear import is_transformed
+from .transforms import is_transformed
 
 
 def add_up(

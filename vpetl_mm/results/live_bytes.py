@@ -87,7 +87,16 @@ def alive_after_forward(model: nn.Module, inputs: Tensor, mixed: bool = False) -
 
 
 def memory_of(model: nn.Module, inputs: Tensor) -> tuple[int, int, int]:
-    """Bytes left for the backward pass, kept from step to step, and the most in a training step, no path dropped."""
+    """What a training step without drop-path needs.
+
+    Args:
+        model: an experiment's; its gradients are cleared.
+        inputs: (B, 3, ...), on its device.
+
+    Returns:
+        Bytes left for the backward pass, bytes that modules keep from step to step, and the most alive in a step,
+        parameters and what is kept included.
+    """
     rates = {m: m.drop_prob for m in model.modules() if hasattr(m, 'drop_prob')}
     for module in rates:
         module.drop_prob = 0.0
@@ -106,7 +115,12 @@ def _held(model: nn.Module) -> int:
 
 
 def peak_of(model: nn.Module, work: Callable[[nn.Module], Any]) -> int:
-    """The most bytes alive while ``work`` is done a second time, parameters and what is kept included."""
+    """The most bytes alive while ``work`` is done a second time, parameters and what is kept included.
+
+    Args:
+        model: an experiment's; its gradients are cleared in between.
+        work: a training step or an inference of it.
+    """
     work(model)
     model.zero_grad(set_to_none=True)
     own = [*model.parameters(), *model.buffers()]
