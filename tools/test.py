@@ -3,10 +3,10 @@
 
 import os
 import sys
-from pathlib import Path
 
 from vpetl_mm.cli import Parser, run
 from vpetl_mm.engine.experiment import Options, prepare, test
+from vpetl_mm.engine.outcome import predictions_of
 
 EXAMPLES = """\
   tools/test.py configs/swin_bapat_ssv2_b128.py work_dirs/swin_bapat_ssv2_b128/adapter_epoch_70.pth
@@ -17,7 +17,7 @@ EXAMPLES = """\
 def main(args) -> None:
     """Test, print the three accuracies, and write the predictions."""
     cfg = prepare(args.config, Options(args.work_dir, None, False, args.launcher, args.cfg_options))
-    dump = args.dump or str(Path(cfg.work_dir, 'predictions.csv'))
+    dump = args.dump or predictions_of(cfg, args.checkpoint)
     scores = test(cfg, args.checkpoint, dump, merged=args.merge)
     if os.environ.get('RANK', '0') != '0':
         return

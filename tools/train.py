@@ -9,13 +9,18 @@ from vpetl_mm.engine.experiment import Options, prepare, train
 EXAMPLES = """\
   tools/train.py configs/swin_bapat_ssv2_b128.py
   tools/train.py configs/swin_bapat_ssv2_b128.py --resume
+  tools/train.py configs/swin_bapat_ssv2_b128.py --resume --resume-with new --cfg-options train_cfg.max_epochs=90
   tools/train.py configs/swin_bapat_ssv2_b128.py --cfg-options holdout.fraction=0.05
   tools/dist_train.sh configs/swin_bapat_ssv2_b128.py 4"""
 
 
 def main(args) -> None:
     """Train, and say how to test."""
-    options = Options(args.work_dir, args.resume, args.amp, args.launcher, args.cfg_options)
+    if args.resume_with and not args.resume:
+        parser.error('--resume-with goes with --resume')
+    options = Options(
+        args.work_dir, args.resume, args.amp, args.launcher, args.cfg_options, args.resume_with, args.overwrite
+    )
     runner = train(prepare(args.config, options))
     adapter = f'{runner.work_dir}/adapter_epoch_{runner.epoch}.pth'
     if runner.rank == 0:
@@ -31,6 +36,13 @@ parser.add_argument(
     metavar='CKPT',
     help="continue from CKPT, or from the run's last finished epoch",
 )
+parser.add_argument(
+    '--resume-with',
+    choices=['old', 'new'],
+    help='where the run to resume had other settings: go on with those, or with the ones given now (default: say what '
+    'differs, and stop)',
+)
+parser.add_argument('--overwrite', action='store_true', help="first remove an older run's files from the work dir")
 parser.add_argument('--amp', action='store_true', help='mixed precision, bfloat16, on the CPU as well')
 
 if __name__ == '__main__':

@@ -42,9 +42,11 @@ def again(finished, tmp_path) -> Callable[..., PETLRunner]:
     shutil.copytree(run, tmp_path / 'run')
     (tmp_path / 'run/adapter_epoch_2.pth').unlink()
 
-    def start(resume: str = 'auto', **options) -> PETLRunner:
+    def start(resume: str = 'auto', resume_with: str | None = None, **options) -> PETLRunner:
         dotted = {**QUICK, **{k.replace('__', '.'): v for k, v in options.items()}}
-        return train(prepare(config, Options(str(tmp_path / 'run'), resume, cfg_options=dotted)))
+        return train(
+            prepare(config, Options(str(tmp_path / 'run'), resume, cfg_options=dotted, resume_with=resume_with))
+        )
 
     return start
 
@@ -196,7 +198,7 @@ def test_another_config_or_base_is_an_error_and_no_reason_to_fall_back(again, tm
     with pytest.raises(UserError, match=r'epoch_2\.pth was trained on the base .*random'):
         again(model__base=None)
     with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: .* no SGD'):
-        again(optim_wrapper__optimizer=dict(type='SGD', lr=0.1, _delete_=True))
+        again(resume_with='new', optim_wrapper__optimizer=dict(type='SGD', lr=0.1, _delete_=True))
     without('state_dict', 'cls_head.fc_cls.bias')(tmp_path / 'run/epoch_2.pth')
     with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: it lacks cls_head\.fc_cls\.bias'):
         again()
@@ -221,6 +223,7 @@ def test_a_resumed_run_leaves_another_runs_best_alone(again, tmp_path):
     content['message_hub']['runtime_info'].update(best_ckpt=str(best), best_score=-1.0)
     content['message_hub']['resumed_keys'].update(best_ckpt=True, best_score=True)
     torch.save(content, state)
+    shutil.rmtree(tmp_path / 'run')
     runner = again(str(state))
     assert best.read_bytes() == b'of the other run'
     own = tmp_path / 'run/best_acc_top1_epoch_1.pth'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,18 @@ from ..config import load_config
 from ..errors import UserError
 from ..petl import merge
 from ..petl.merging import check_mergeable
-from ..spt.choice import Settings
 from .extras import with_own_types
 from .feature_cache import views_of
 from .full_state import resumed
 from .hooks import FeatureCacheHook
 from .launch import start_process_group
 from .merged import write_merged
+from .outcome import leave_record
 from .preflight import check_experiment
-from .record import Record, json_safe, write_record
+from .record import json_safe
+from .run_folder import check_folder, claimed
 from .runner import PETLRunner
+from .settings import with_settings
 
 
 @dataclass
@@ -36,6 +37,8 @@ class Options:
     Args:
         work_dir: where the run's files go. Defaults to ``work_dirs/<config name>``.
         resume: ``'auto'`` continues the run's last checkpoint, a path continues that one; None starts anew.
+        resume_with: ``'old'`` or ``'new'``, the settings to take where those of the run to resume are others.
+        overwrite: remove an older run's files from the work dir.
         amp: train in mixed precision (bfloat16).
         launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``.
         cfg_options: dotted keys to override.
@@ -46,6 +49,8 @@ class Options:
     amp: bool = False
     launcher: str = 'none'
     cfg_options: dict[str, Any] | None = None
+    resume_with: str | None = None
+    overwrite: bool = False
 
 
 def prepare(config: str | Path | Config, options: Options) -> Config:
@@ -60,7 +65,7 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
     cfg.launcher = options.launcher
     if cfg.get('load_from'):
         raise UserError('load_from loads without checking; name pre-trained weights in model.base instead.')
-    cfg.resume = options.resume is not None
+    cfg.resume, cfg.resume_with, cfg.overwrite = options.resume is not None, options.resume_with, options.overwrite
     cfg.load_from = None if options.resume == 'auto' else options.resume
     cfg.given_options = json_safe(options.cfg_options or {})  # for the checkpoint and the result to tell of
     if options.amp and cfg.optim_wrapper.type != 'AutocastOptimWrapper':
@@ -98,20 +103,26 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     """Train; the runner that did it, for its model and its figures.
 
     Raises:
-        UserError: when an input is missing or wrong; nothing is written then.
+        UserError: when an input is missing or wrong, the work dir is in use or holds another run, or the run to
+            resume has other settings; nothing is written then.
     """
-    cfg, broken = resumed(cfg)
+    cfg, warnings = resumed(cfg)
+    check_folder(cfg)
+    cfg, undecided = with_settings(cfg)
     check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'))
-    start_process_group(cfg)
-    _leave_cores_to(cfg.train_dataloader.num_workers)
-    runner = PETLRunner.from_cfg(with_own_types(_in_whole_steps(_without_test(cfg))))
-    for reason in broken:
-        runner.logger.warning(reason)
-    for hook in hooks:
-        runner.register_hook(hook)
-    if cfg.get('cache_features'):
-        runner.register_hook(FeatureCacheHook(views_of(cfg.cache_features) or 1))
-    runner.train()
+    if undecided:
+        raise UserError(undecided)
+    with claimed(cfg) as warning:
+        start_process_group(cfg)
+        _leave_cores_to(cfg.train_dataloader.num_workers)
+        runner = PETLRunner.from_cfg(with_own_types(_in_whole_steps(_without_test(cfg))))
+        for reason in [*warnings, *filter(None, [warning])]:
+            runner.logger.warning(reason)
+        for hook in hooks:
+            runner.register_hook(hook)
+        if cfg.get('cache_features'):
+            runner.register_hook(FeatureCacheHook(views_of(cfg.cache_features) or 1))
+        runner.train()
     return runner
 
 
@@ -125,7 +136,8 @@ def test(
     """Test a checkpoint on the test set: ``acc/top1``, ``acc/top5``, ``acc/mean_class`` in percent.
 
     Args:
-        cfg: the experiment, prepared. Its work dir gets ``result.json``, a :class:`Record`.
+        cfg: the experiment, prepared. Its work dir gets ``result.json``, a :class:`Record`. Where the test list is not
+            the config's own, the file has another name.
         checkpoint: of the same experiment.
         dump: a CSV file for the predictions.
         hooks: further hooks of the run.
@@ -155,7 +167,7 @@ def test(
         merge(runner.plain_model)
     scores = runner.test()
     if runner.rank == 0:
-        _record(runner, checkpoint, content['meta'], scores, count)
+        leave_record(runner, checkpoint, content['meta'], scores, count)
         if merged:
             write_merged(runner.plain_model, Path(merged), runner.cfg.filename, checkpoint)
     return scores
@@ -169,46 +181,6 @@ def _check_place(what: str, file: str | None, work_dir: str) -> None:
         raise UserError(f'The {what} is a file that ends in .safetensors, and {file} does not.')
     if file and what == 'merged model' and Path(file).exists():
         raise UserError(f'The {what} cannot be written to {file}, which exists: give a new name.')
-
-
-def _record(
-    runner: PETLRunner,
-    checkpoint: str | Path,
-    meta: dict[str, Any],
-    scores: dict[str, float],
-    count: dict[str, Any],
-) -> None:
-    """Leave ``result.json`` in the work dir, for tables to be made from; an own evaluator may give other scores."""
-    names = ('top1', 'top5', 'mean_class')
-    if not all(f'acc/{name}' in scores for name in names):
-        return
-    record = Record(
-        config=Path(runner.cfg.filename).stem if runner.cfg.filename else runner.experiment_name,
-        seed=meta.get('seed'),
-        **{name: scores[f'acc/{name}'] for name in names},
-        params=count['trainable'],
-        total=count['total'],
-        checkpoint=Path(checkpoint).name,
-        epoch=meta.get('epoch', 0),
-        samples=len(runner.test_dataloader.dataset),
-        options={**meta.get('options', {}), **json_safe(runner.cfg.get('given_options', {})), **_rule_of(runner)},
-        finished=datetime.now().astimezone().isoformat(timespec='seconds'),
-        machine=_machine(runner.world_size),
-    )
-    write_record(runner.work_dir, record)
-
-
-def _rule_of(runner: PETLRunner) -> dict[str, Any]:
-    """How the SPT file was chosen where it was not by the defaults, which is another experiment."""
-    spt, defaults = runner.plain_model.spt, Settings()
-    made = {} if spt is None else spt.allocation.made
-    return {f'spt.{k}': made[k] for k in ('alpha', 'beta', 'rule') if k in made and made[k] != getattr(defaults, k)}
-
-
-def _machine(processes: int) -> str:
-    if torch.cuda.is_available():
-        return f'{processes} x {torch.cuda.get_device_name()}'
-    return f'{os.cpu_count()} CPU cores'
 
 
 def _without_test(cfg: Config) -> Config:

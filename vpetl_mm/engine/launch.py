@@ -37,6 +37,14 @@ def read_launcher(launcher: str, environ: MutableMapping[str, str] = os.environ)
         raise UserError(f'--launcher pytorch needs torchrun, which sets {missing[0]}: use tools/dist_train.sh.')
 
 
+def place(cfg: Config) -> tuple[int, int]:
+    """This process's number among those of the run, from 0, and how many they are."""
+    if cfg.launcher == 'none':
+        return 0, 1
+    read_launcher(cfg.launcher)
+    return int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
+
+
 def _read_slurm(environ: MutableMapping[str, str]) -> None:
     needed = [*FROM_SLURM.values(), 'SLURM_NODELIST']
     missing = [v for v in needed if v not in environ]

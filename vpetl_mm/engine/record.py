@@ -29,6 +29,7 @@ NEUTRAL = (
     r'model\.backbone\.with_cp',
     r'default_hooks\.(logger|checkpoint)\.(interval|max_keep_ckpts)',
     r'(env_cfg|vis_backends|visualizer|log_level|console|launcher)(\..+)?',
+    r'after_epoch_\d+\.(processes|optim_wrapper\.accumulative_counts|train_dataloader\.(batch_size|drop_last))',
 )
 
 
@@ -65,13 +66,13 @@ class Record:
     machine: str = ''
 
 
-def write_record(work_dir: str | Path, record: Record) -> Path:
-    """Write ``work_dir/result.json``, whole or not at all; the file.
+def write_record(work_dir: str | Path, record: Record, name: str = FILE) -> Path:
+    """Write ``work_dir/result.json``, or under another ``name``, whole or not at all; the file.
 
     Raises:
         UserError: when a value is impossible, so that nothing is written that cannot be read.
     """
-    path = Path(work_dir, FILE)
+    path = Path(work_dir, name)
     record = Record(**{**asdict(record), 'options': json_safe(record.options)})
     _check(record, path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,7 @@ def find_records(work_dirs: str | Path) -> dict[Path, Record]:
 
 def changed_options(options: Mapping[str, Any]) -> list[str]:
     """The dotted keys of ``options`` that make it another experiment."""
-    return [key for key in _dotted(options) if not any(re.fullmatch(p, key) for p in NEUTRAL)]
+    return [key for key, _ in dotted_items(options) if not any(re.fullmatch(p, key) for p in NEUTRAL)]
 
 
 def is_as_printed(record: Record) -> bool:
@@ -165,9 +166,10 @@ def is_as_printed(record: Record) -> bool:
     return not changed_options(record.options)
 
 
-def _dotted(options: Mapping[str, Any], prefix: str = '') -> Iterable[str]:
+def dotted_items(options: Mapping[str, Any], prefix: str = '') -> Iterable[tuple[str, Any]]:
+    """Each option with its dotted key, those inside mappings too."""
     for key, value in options.items():
         if isinstance(value, Mapping) and value:
-            yield from _dotted(value, f'{prefix}{key}.')
+            yield from dotted_items(value, f'{prefix}{key}.')
         else:
-            yield f'{prefix}{key}'
+            yield f'{prefix}{key}', value

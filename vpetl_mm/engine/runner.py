@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from ..models.build import init_model
 from .adapter import load_trained
 from .compiled import compile_backbone
 from .console import quiet
+from .run_folder import BEST
 
 
 class PETLRunner(Runner):
@@ -87,44 +90,90 @@ class PETLRunner(Runner):
         super().load_or_resume()
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Continue after a full state, whose best checkpoint is looked for in this run's folder."""
-        super().resume(filename, *args, **kwargs)
-        best = self.message_hub.runtime_info.get('best_ckpt')
-        if best:
-            self._take_best(Path(filename).parent / Path(best).name)
+        """Continue after a full state, with the schedule and the optimizer's settings of the config if told so."""
+        new = self.cfg.get('resume_with') == 'new'
+        settings = [{k: v for k, v in group.items() if k != 'params'} for group in self.optim_wrapper.param_groups]
+        super().resume(filename, *args, resume_param_scheduler=not new, **kwargs)
+        if new:
+            self._go_to(self.epoch, settings)
         if self.rank == 0:  # a kill may have come between the checkpoint and this file of mmengine's
             partial = Path(self.work_dir, 'last_checkpoint.partial')
             partial.write_text(filename)
             os.replace(partial, partial.with_suffix(''))
 
-    def _take_best(self, best: Path) -> None:
-        """Have the best checkpoint so far in this run's folder as well; without it the best is sought anew."""
-        own = Path(self.work_dir, best.name)
-        there = own.is_file() or best.is_file()
-        barrier()  # every rank has looked before one copies
-        if there and self.rank == 0 and not own.is_file():
-            partial = own.with_name(f'{own.name}.partial')
-            shutil.copyfile(best, partial)
-            os.replace(partial, own)
-        if there:
-            self.message_hub.update_info('best_ckpt', str(own))
-        else:
-            for key in ('best_ckpt', 'best_score'):
-                self.message_hub.runtime_info.pop(key, None)
+    def _go_to(self, epoch: int, settings: list[dict[str, Any]]) -> None:
+        """Put iteration, schedulers and optimizer where a run of this config stands after ``epoch`` epochs."""
+        steps = len(self.train_dataloader)
+        self.train_loop._iter = epoch * steps  # mmengine has no setter, and sets it so itself
+        for group, values in zip(self.optim_wrapper.param_groups, settings, strict=True):
+            group.update(values)
+        schedulers = self.param_schedulers or []
+        if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
+            raise UserError('A schedule that follows validation scores is not known for epochs with other settings.')
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', UserWarning)  # torch's order of steps: the optimizer's are not repeated
+            for _ in range(epoch):
+                for by_epoch in [False] * steps + [True]:
+                    for scheduler in schedulers:
+                        if scheduler.by_epoch is by_epoch:
+                            scheduler.step()
+
+    def _take_best(self, info: dict[str, Any], folder: Path, epoch: int) -> None:
+        """Have the best checkpoint so far in this run's folder as well; without it the best is sought anew.
+
+        mmengine deletes what ``info`` names as soon as there is a better one: it is a file of this folder, or none.
+        """
+        scores = {key: info.pop(key) for key in list(info) if key.startswith('best_score')}
+        named = {key: Path(str(info.pop(key))).name for key in list(info) if key.startswith('best_ckpt')}
+        for key, name in named.items():
+            score, number = key.replace('ckpt', 'score', 1), BEST.fullmatch(name)
+            own, best = Path(self.work_dir, name), folder / name
+            known = number and int(number[1]) <= epoch and isinstance(scores.get(score), Real)
+            there = bool(known) and (own.is_file() or best.is_file())
+            barrier()  # every rank has looked before one copies
+            if there and self.rank == 0 and not own.is_file():
+                partial = own.with_name(f'{own.name}.partial')
+                shutil.copyfile(best, partial)
+                os.replace(partial, own)
+            if there:
+                info.update({key: str(own), score: scores[score]})
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', **_: Any) -> dict:
-        """Load a run's full state, every key of it, without pickle.
+        """Load a run's full state, every key of it, without pickle; nothing in it is run, or trusted as a name.
 
         Raises:
             UserError: when it is not whole, is of another config, base or optimizer, or is another on another rank.
         """
         checkpoint = load_trained(self.plain_model, filename)
-        _same_on_every_rank(filename, checkpoint['meta'])
+        meta, info = checkpoint['meta'], checkpoint['message_hub']['runtime_info']
+        _same_on_every_rank(filename, meta)
         _check_optimizer(filename, checkpoint['optimizer']['param_groups'], self.optim_wrapper.optimizer)
+        self._check_steps(filename, meta)
+        meta.pop('config', None)  # Runner.resume would execute it
+        if self.cfg.get('resume_with') == 'new' and self._randomness_cfg.get('seed') is not None:
+            meta.pop('seed', None)  # mmengine would take it instead of the config's
+        for key in ('last_ckpt', 'cfg', 'experiment_name'):
+            info.pop(key, None)
+        kept = info.get('keep_ckpt_ids')
+        if not (isinstance(kept, list) and all(type(n) is int and 0 < n <= meta['epoch'] for n in kept)):
+            info.pop('keep_ckpt_ids', None)  # CheckpointHook deletes these
+        self._take_best(info, Path(filename).parent, meta['epoch'])
+        hub = checkpoint['message_hub']
+        hub['resumed_keys'] = {k: v for k, v in hub['resumed_keys'].items() if k in info or k in hub['log_scalars']}
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         self._has_loaded = True
-        self.logger.info(f'Resuming after epoch {checkpoint["meta"]["epoch"]} from {filename}')
+        self.logger.info(f'Resuming after epoch {meta["epoch"]} from {filename}')
         return checkpoint
+
+    def _check_steps(self, filename: str, meta: dict[str, Any]) -> None:
+        """Raise :class:`UserError` where epochs have another number of iterations than those of the full state."""
+        steps = len(self.train_dataloader)
+        if meta['iter'] != meta['epoch'] * steps and self.cfg.get('resume_with') != 'new':
+            raise UserError(
+                f'{filename} was written after {meta["iter"]:,} iterations, and {meta["epoch"]} epochs are '
+                f'{meta["epoch"] * steps:,} here: the data, the batch or the number of processes is another. '
+                '--resume-with new goes on with them, and with the schedule that fits.'
+            )
 
     @master_only
     def save_checkpoint(
@@ -138,7 +187,8 @@ class PETLRunner(Runner):
         partial, final = Path(out_dir, f'{filename}.partial'), Path(out_dir, filename)
         try:
             # a copy: CheckpointHook saves the best and then the full state with one and the same
-            super().save_checkpoint(out_dir, partial.name, *args, meta=dict(meta or {}), **kwargs)
+            meta = dict(meta or {}, processes=self.world_size)
+            super().save_checkpoint(out_dir, partial.name, *args, meta=meta, **kwargs)
             _flush(partial)
             os.replace(partial, final)
             _flush(final.parent)

@@ -1,0 +1,111 @@
+"""What a test leaves in its work dir, and under which names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import Config
+
+from ..config import load_config
+from ..spt.choice import Settings
+from .adapter import read_checkpoint
+from .record import NEUTRAL, Record, dotted_items, json_safe, write_record
+from .runner import PETLRunner
+
+LIST = 'test_dataloader.dataset.ann_file'
+
+
+def predictions_of(cfg: Config, checkpoint: str | Path) -> str:
+    """The CSV file for a test's predictions, where none is named.
+
+    Raises:
+        UserError: when the checkpoint cannot be read.
+    """
+    return str(Path(cfg.work_dir, f'predictions{suffix(cfg, read_checkpoint(checkpoint).get("meta", {}))}.csv'))
+
+
+def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
+    """What a test's files have in their names: nothing for the config's own test set, a name for another.
+
+    Args:
+        cfg: the experiment, prepared.
+        meta: of the checkpoint, whose run may have been given its test list on the command line.
+    """
+    given, run = dict(dotted_items(cfg.get('given_options', {}))), dict(dotted_items(meta.get('options', {})))
+    other = {k: v for k, v in given.items() if k.startswith('test_') and run.get(k) != v}
+    changed = {k: v for k, v in other.items() if not any(re.fullmatch(p, k) for p in NEUTRAL)}
+    if LIST in other and not _is_own_list(cfg):
+        changed[LIST] = other[LIST]
+    if not changed:
+        return ''
+    name = re.sub(r'[^\w-]', '', Path(str(changed.get(LIST, 'changed'))).stem)[:40]
+    return f'_{name}_{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6]}'
+
+
+def _is_own_list(cfg: Config) -> bool:
+    """Whether the test list, given on the command line, is the config's own that lies elsewhere."""
+    if not cfg.filename:
+        return False
+    own, given = load_config(cfg.filename).test_dataloader.dataset, cfg.test_dataloader.dataset
+    one, two = (Path(d.get('data_root') or '', d.get('ann_file') or '') for d in (own, given))
+    if one.is_file() and two.is_file():
+        return one.read_bytes() == two.read_bytes()
+    return one.name == two.name
+
+
+def leave_record(
+    runner: PETLRunner,
+    checkpoint: str | Path,
+    meta: dict[str, Any],
+    scores: dict[str, float],
+    count: dict[str, Any],
+) -> None:
+    """Leave ``result.json`` in the work dir, for tables to be made from; an own evaluator may give other scores.
+
+    Args:
+        runner: that has tested.
+        checkpoint: that was tested.
+        meta: of the checkpoint.
+        scores: of the test.
+        count: of the model's parameters.
+    """
+    names = ('top1', 'top5', 'mean_class')
+    if not all(f'acc/{name}' in scores for name in names):
+        return
+    run, given = meta.get('options', {}), json_safe(runner.cfg.get('given_options', {}))
+    of_test = {k: v for k, v in given.items() if k.startswith('test_')}
+    record = Record(
+        config=Path(runner.cfg.filename).stem if runner.cfg.filename else runner.experiment_name,
+        seed=meta.get('seed'),
+        **{name: scores[f'acc/{name}'] for name in names},
+        params=count['trainable'],
+        total=count['total'],
+        checkpoint=Path(checkpoint).name,
+        epoch=meta.get('epoch', 0),
+        samples=len(runner.test_dataloader.dataset),
+        options={**given, **run, **of_test, **_rule_of(runner)},
+        finished=datetime.now().astimezone().isoformat(timespec='seconds'),
+        machine=_machine(runner.world_size),
+    )
+    write_record(runner.work_dir, record, f'result{suffix(runner.cfg, meta)}.json')
+
+
+def _rule_of(runner: PETLRunner) -> dict[str, Any]:
+    """How the SPT file was chosen where it was not by the defaults, which is another experiment."""
+    spt, defaults = runner.plain_model.spt, Settings()
+    made = {} if spt is None else spt.allocation.made
+    return {f'spt.{k}': made[k] for k in ('alpha', 'beta', 'rule') if k in made and made[k] != getattr(defaults, k)}
+
+
+def _machine(processes: int) -> str:
+    if torch.cuda.is_available():
+        return f'{processes} x {torch.cuda.get_device_name()}'
+    return f'{os.cpu_count()} CPU cores'

@@ -1,0 +1,152 @@
+"""A run's folder: which files in it are the run's, and that one run at a time writes into it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from mmengine import Config
+
+from ..errors import UserError
+from .launch import place
+from .record import FORMAT
+
+LOCK = '.lock'
+BEST = re.compile(r'best_[\w.-]+_epoch_(\d+)\.pth')
+CHECKPOINT = re.compile(rf'(adapter_)?epoch_\d+\.pth|{BEST.pattern}')
+RESULT = re.compile(r'result(_[\w.-]+)?\.json')
+PREDICTIONS = re.compile(r'predictions(_[\w.-]+)?\.csv')
+LOGS = re.compile(r'\d{8}_\d{6}')
+LOG_FILE = re.compile(r'\d{8}_\d{6}\.(log|json)|scalars\.json|config\.py|events\.out\.tfevents\..+')
+HEADER = 'file,label,prediction,readable,scores'
+
+
+def files_of_run(work_dir: Path) -> list[Path]:
+    """The checkpoints and results of a run in a folder, whatever else lies there."""
+    there = sorted(work_dir.iterdir()) if work_dir.is_dir() else []
+    return [p for p in there if p.is_file() and (CHECKPOINT.fullmatch(p.name) or _is_result(p))]
+
+
+def _is_result(path: Path) -> bool:
+    return bool(RESULT.fullmatch(path.name)) and FORMAT in _start(path)
+
+
+def _start(path: Path) -> str:
+    with open(path, encoding='utf-8', errors='replace') as stream:
+        return stream.read(200)
+
+
+def check_folder(cfg: Config) -> None:
+    """Raise :class:`UserError` where another run is at work in the work dir, or a new one would mix with an older."""
+    work_dir = Path(cfg.work_dir)
+    if place(cfg)[0] == 0 and (work_dir / LOCK).is_file():
+        with open(work_dir / LOCK, 'r+', encoding='utf-8', errors='replace') as stream:
+            _lock(stream, work_dir)
+    _check_run(cfg)
+
+
+def _check_run(cfg: Config) -> None:
+    work_dir, state = Path(cfg.work_dir), cfg.get('load_from')
+    inside = state is not None and Path(state).resolve().parent == work_dir.resolve()
+    run = [] if inside else files_of_run(work_dir)
+    if run and not cfg.get('overwrite'):
+        names = ', '.join(p.name for p in run[:3]) + (', ...' if run[3:] else '')
+        goes_on = '' if state else '--resume goes on with it, '
+        raise UserError(
+            f'{work_dir} holds another run ({names}): {goes_on}--overwrite removes it and starts anew, and '
+            '--work-dir puts this run elsewhere.'
+        )
+    if inside and cfg.get('overwrite'):
+        raise UserError(f'--overwrite would remove {state}, which --resume names: leave one of them out.')
+    later = [p.name for p in files_of_run(work_dir) if inside and _epoch(p) > _epoch(Path(state))]
+    if later and cfg.get('resume_with') == 'new':
+        raise UserError(
+            f'{work_dir} holds {later[0]}, which follows {state} and has the old settings: to go on with new ones '
+            'from there, take another --work-dir.'
+        )
+
+
+def _epoch(path: Path) -> int:
+    found = re.search(r'epoch_(\d+)\.pth$', path.name)
+    return int(found[1]) if found else 0
+
+
+@contextmanager
+def claimed(cfg: Config) -> Iterator[str | None]:
+    """Have the work dir to itself until the run ends or is killed; rank 0 alone does it.
+
+    With ``cfg.overwrite`` the files of an older run go first. The lock is POSIX's: the system takes it away with the
+    process, the loader's workers do not inherit it, and machines that share the folder through NFS see it.
+
+    Yields:
+        What the user should know, or None.
+
+    Raises:
+        UserError: when another process is at work there, or another run has come in between.
+    """
+    if place(cfg)[0]:
+        yield None
+        return
+    work_dir = Path(cfg.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with open(work_dir / LOCK, 'a+', encoding='utf-8', errors='replace') as stream:
+        warning = _lock(stream, work_dir)
+        stream.truncate(0)
+        stream.write(f'process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}')
+        stream.flush()
+        try:
+            _check_run(cfg)
+            if cfg.get('overwrite'):
+                remove_run(work_dir)
+            yield warning
+        finally:
+            stream.truncate(0)
+
+
+def _lock(stream: IO[str], work_dir: Path) -> str | None:
+    """Lock the open file; a warning where that proves less than it should."""
+    stream.seek(0)
+    holder = ''.join(c for c in stream.read(200) if c.isprintable())
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            return f'{work_dir} cannot be locked ({error.strerror}): make sure that no other run writes into it.'
+        raise UserError(
+            f'{work_dir} is in use by {holder or "another process"}: wait for it, or take another --work-dir.'
+        ) from error
+    if holder and f' on {socket.gethostname()} ' not in holder:
+        return f'{work_dir} was last used by {holder}, which did not end by itself: make sure that it has ended.'
+    return None
+
+
+def remove_run(work_dir: Path) -> None:
+    """Remove the files that a run has written; others, and folders that hold others, stay."""
+    for path in list(work_dir.iterdir()):
+        name = path.name.removesuffix('.partial')
+        if path.is_dir() and not path.is_symlink() and LOGS.fullmatch(name):
+            _remove_logs(path)
+        elif path.is_file() and (
+            CHECKPOINT.fullmatch(name)
+            or name == 'last_checkpoint'
+            or _is_result(path)
+            or (PREDICTIONS.fullmatch(name) and _start(path).startswith(HEADER))
+        ):
+            path.unlink()
+
+
+def _remove_logs(folder: Path) -> None:
+    for part in (folder / 'vis_data', folder):
+        for path in list(part.glob('*')):
+            if LOG_FILE.fullmatch(path.name) and not path.is_dir():
+                path.unlink()
+        if part.is_dir() and not any(part.iterdir()):
+            part.rmdir()
