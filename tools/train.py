@@ -39,8 +39,8 @@ parser.add_argument(
 parser.add_argument(
     '--resume-with',
     choices=['old', 'new'],
-    help='where the run to resume had other settings: go on with those, or with the ones given now (default: say what '
-    'differs, and stop)',
+    help='where the run to resume had other settings: go on with those, or with the ones given now '
+    '(default: say what differs, and stop)',
 )
 parser.add_argument('--overwrite', action='store_true', help="first remove an older run's files from the work dir")
 parser.add_argument('--amp', action='store_true', help='mixed precision, bfloat16, on the CPU as well')

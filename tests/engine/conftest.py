@@ -36,8 +36,16 @@ def config(clips, tmp_path) -> Path:
 def ready(config, tmp_path):
     """Makes the small experiment's config ready to run, with options."""
 
-    def make(work_dir: str = 'run', resume: str | None = None, amp: bool = False, **cfg_options):
+    def make(
+        work_dir: str = 'run',
+        resume: str | None = None,
+        amp: bool = False,
+        resume_with: str | None = None,
+        overwrite: bool = False,
+        **cfg_options,
+    ):
         dotted = {k.replace('__', '.'): v for k, v in cfg_options.items()}
-        return prepare(config, Options(str(tmp_path / work_dir), resume, amp, cfg_options=dotted))
+        options = Options(str(tmp_path / work_dir), resume, amp, 'none', dotted, resume_with, overwrite)
+        return prepare(config, options)
 
     return make

@@ -316,7 +316,7 @@ def on_two_ranks(config: Path, *work_dirs: Path) -> list[str]:
         world = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
         os.environ.update({k: str(v) for k, v in world.items()})
         try:
-            options = Options(str(work_dirs[rank]), 'auto', launcher='pytorch', cfg_options=QUICK)
+            options = Options(str(work_dirs[rank]), 'auto', False, 'pytorch', QUICK, 'new')
             answers.put((rank, f'epoch {train(prepare(config, options)).epoch}'))
         except UserError as error:
             answers.put((rank, str(error)))

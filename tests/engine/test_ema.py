@@ -84,7 +84,7 @@ def test_resuming_equals_never_having_stopped(ready, tmp_path):
     options = dict(ema_type='MomentumAnnealingEMA', gamma=5, begin_iter=3)  # depends on the number of steps so far
     train(ready('whole', **averaging(**options)))
     train(ready('halves', train_cfg__max_epochs=1, **averaging(**options)))
-    train(ready('halves', resume='auto', **averaging(**options)))
+    train(ready('halves', resume='auto', resume_with='new', **averaging(**options)))
     for name in ('adapter_epoch_2.pth', 'epoch_2.pth'):
         one, other = content(tmp_path / 'whole' / name), content(tmp_path / 'halves' / name)
         for part in {'state_dict', 'ema_state_dict'} & set(one):
@@ -124,7 +124,7 @@ def test_averages_are_neither_lost_nor_invented_by_resuming(ready, tmp_path, cli
     with pytest.raises(UserError, match=r'with/epoch_1\.pth holds averages, and the config has no EMAHook'):
         train(ready('with', resume='auto'))
     train(ready('without', train_cfg__max_epochs=1))
-    train(ready('without', resume='auto', **holdout(clips) | averaging(momentum=0.1)))
+    train(ready('without', resume='auto', resume_with='new', **holdout(clips) | averaging(momentum=0.1)))
     log = ''.join(p.read_text() for p in (tmp_path / 'without').glob('*/*.log'))
     assert 'no averages; EMAHook begins them anew' in log
     file = content(tmp_path / 'without/epoch_2.pth')

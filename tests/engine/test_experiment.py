@@ -94,7 +94,7 @@ def test_one_seed_is_one_result_and_another_is_another(ready, tmp_path):
 def test_resuming_equals_never_having_stopped(ready, tmp_path):
     train(ready('whole'))
     train(ready('halves', train_cfg__max_epochs=1))
-    train(ready('halves', resume='auto'))
+    train(ready('halves', resume='auto', resume_with='new'))
     assert_same(adapter(tmp_path / 'whole'), adapter(tmp_path / 'halves'))
 
 
@@ -162,7 +162,7 @@ def test_accumulation_ends_each_epoch_with_a_step_so_that_a_resumed_run_is_the_s
     whole = train(ready('whole', **odd))
     assert len(whole.train_dataloader) == 4 and whole.iter == 8
     train(ready('cut', train_cfg__max_epochs=1, **odd))
-    train(ready('cut', resume='auto', **odd))
+    train(ready('cut', resume='auto', resume_with='new', **odd))
     for key, value in adapter(tmp_path / 'whole').items():
         assert torch.equal(value, adapter(tmp_path / 'cut')[key]), key
 

@@ -76,7 +76,7 @@ def test_a_run_resumed_on_cached_features_equals_the_uninterrupted_one(fc, run):
     whole = fc('whole', cache_features=True)
     train(whole)
     train(fc('halves', cache_features=True, train_cfg__max_epochs=2))
-    rest = run('fc_svhn', 'halves', 'auto', holdout__fraction=0.2, cache_features=True)
+    rest = run('fc_svhn', 'halves', 'auto', 'new', holdout__fraction=0.2, cache_features=True)
     train(rest)
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(rest)[name], value, atol=0, rtol=0)

@@ -51,11 +51,11 @@ def digits(tmp_path_factory) -> Path:
 def run(digits, tmp_path):
     """Prepares ``vit_<method>_mae`` made small, with options."""
 
-    def make(method: str, folder: str = 'run', resume: str | None = None, **options):
+    def make(method: str, folder: str = 'run', resume: str | None = None, resume_with: str | None = None, **options):
         path = tmp_path / f'{method}.py'
         path.write_text(SMALL.format(repo=REPO, method=method, root=digits))
         dotted = {k.replace('__', '.'): v for k, v in options.items()}
-        return prepare(path, Options(str(tmp_path / folder), resume, cfg_options=dotted))
+        return prepare(path, Options(str(tmp_path / folder), resume, cfg_options=dotted, resume_with=resume_with))
 
     return make
 
@@ -105,7 +105,7 @@ def test_holding_out_validates_on_the_training_file_and_keeps_the_best(run):
 def test_a_resumed_run_ends_with_the_same_weights(run):
     whole = train(run('bapat_svhn_b32', 'whole')).plain_model
     train(run('bapat_svhn_b32', 'cut', train_cfg__max_epochs=2))
-    resumed = train(run('bapat_svhn_b32', 'cut', resume='auto')).plain_model
+    resumed = train(run('bapat_svhn_b32', 'cut', 'auto', 'new')).plain_model
     for (name, ours), theirs in zip(resumed.state_dict().items(), whole.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name
 

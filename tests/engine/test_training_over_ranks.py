@@ -105,5 +105,5 @@ def test_when_a_rank_dies_the_others_end_and_the_last_epoch_is_whole(ready, tmp_
     ended, dead = over_ranks(2, on)
     assert dead is None and 'RuntimeError' in ended, ended
     assert {p.name for p in (tmp_path / 'run').glob('*.pth*')} == {'epoch_1.pth'}
-    train(ready(resume='auto', **options))
+    train(ready(resume='auto', resume_with='new', **options))
     assert (tmp_path / 'run/adapter_epoch_2.pth').exists()

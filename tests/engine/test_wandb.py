@@ -65,7 +65,7 @@ def test_a_run_reports_its_losses_its_accuracies_and_its_config(ready, tmp_path,
     monkeypatch.setenv('WANDB_MODE', 'offline')
     options = watched(clips, id='one', resume='allow') | {'default_hooks__logger__interval': 1}
     train(ready(**options, train_cfg__max_epochs=1))
-    train(ready(resume='auto', **options))
+    train(ready(resume='auto', resume_with='new', **options))
     found = records(tmp_path / 'run')
     # mmengine's own file has the same figures
     files = sorted(tmp_path.glob('run/*/vis_data/scalars.json'))

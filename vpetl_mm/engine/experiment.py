@@ -136,8 +136,8 @@ def test(
     """Test a checkpoint on the test set: ``acc/top1``, ``acc/top5``, ``acc/mean_class`` in percent.
 
     Args:
-        cfg: the experiment, prepared. Its work dir gets ``result.json``, a :class:`Record`. Where the test list is not
-            the config's own, the file has another name.
+        cfg: the experiment, prepared. Its work dir gets ``result.json``, a :class:`Record`; the name is another where
+            the test list is not the config's own.
         checkpoint: of the same experiment.
         dump: a CSV file for the predictions.
         hooks: further hooks of the run.

@@ -16,6 +16,7 @@ from typing import IO
 from mmengine import Config
 
 from ..errors import UserError
+from .full_state import last_full_state
 from .launch import place
 from .record import FORMAT
 
@@ -66,17 +67,11 @@ def _check_run(cfg: Config) -> None:
         )
     if inside and cfg.get('overwrite'):
         raise UserError(f'--overwrite would remove {state}, which --resume names: leave one of them out.')
-    later = [p.name for p in files_of_run(work_dir) if inside and _epoch(p) > _epoch(Path(state))]
-    if later and cfg.get('resume_with') == 'new':
+    if inside and cfg.get('resume_with') == 'new' and (last := last_full_state(work_dir)[0]).name != Path(state).name:
         raise UserError(
-            f'{work_dir} holds {later[0]}, which follows {state} and has the old settings: to go on with new ones '
-            'from there, take another --work-dir.'
+            f'{last} follows {state} and has the old settings: to go on with new ones from there, take another '
+            '--work-dir.'
         )
-
-
-def _epoch(path: Path) -> int:
-    found = re.search(r'epoch_(\d+)\.pth$', path.name)
-    return int(found[1]) if found else 0
 
 
 @contextmanager
