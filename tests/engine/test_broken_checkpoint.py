@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
@@ -16,11 +17,13 @@ from pathlib import Path
 import pytest
 import torch
 from kill_campaign import differences
+from mmengine import Config
 from small_experiment import REPO, write_config
 
 from vpetl_mm import UserError
 from vpetl_mm.engine import experiment
 from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_mm.engine.outcome import predictions_of
 from vpetl_mm.engine.runner import PETLRunner, _check_optimizer
 
 QUICK = {'train_dataloader.num_workers': 0}
@@ -250,6 +253,21 @@ def test_testing_leaves_alone_what_a_run_is_writing(finished, again, tmp_path):
     cfg = prepare(config, Options(str(tmp_path / 'run'), cfg_options={'test_dataloader.num_workers': 0}))
     experiment.test(cfg, run / 'adapter_epoch_2.pth')
     assert partial.read_bytes() == b'half'
+
+
+def test_a_test_on_another_list_leaves_the_result_alone(finished, tmp_path):
+    config, run = finished
+    own = Config.fromfile(config).test_dataloader.dataset.ann_file
+    (tmp_path / 'one.txt').write_text(Path(own).read_text().splitlines()[0])
+    quick = {'test_dataloader.num_workers': 0}
+    for options in (quick, quick | {'test_dataloader.dataset.ann_file': str(tmp_path / 'one.txt')}):
+        cfg = prepare(config, Options(str(tmp_path / 'run'), cfg_options=options))
+        experiment.test(cfg, run / 'adapter_epoch_2.pth', predictions_of(cfg, run / 'adapter_epoch_2.pth'))
+    found = {p.name: json.loads(p.read_text())['samples'] for p in (tmp_path / 'run').glob('result*.json')}
+    other = next(name for name in found if name != 'result.json')
+    assert found == {'result.json': 12, other: 1} and re.fullmatch(r'result_one_[0-9a-f]{6}\.json', other)
+    rows = {p.name: len(p.read_text().splitlines()) for p in (tmp_path / 'run').glob('predictions*.csv')}
+    assert rows == {'predictions.csv': 13, other.replace('result', 'predictions').replace('json', 'csv'): 2}
 
 
 def test_half_written_files_go_and_a_full_disk_is_a_sentence(again, tmp_path, monkeypatch):
