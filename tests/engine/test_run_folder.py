@@ -13,12 +13,13 @@ from mmengine import Config
 
 from vpetl_mm import UserError
 from vpetl_mm.engine import run_folder
+from vpetl_mm.engine.experiment import Options, prepare
 from vpetl_mm.engine.record import FORMAT
 from vpetl_mm.engine.run_folder import check_folder, claimed, remove_run
 from vpetl_mm.engine.runner import PETLRunner
 
 
-def config(work_dir: Path, load_from: Path | None = None, **options) -> Config:
+def about(work_dir: Path, load_from: Path | None = None, **options) -> Config:
     return Config(dict(work_dir=str(work_dir), launcher='none', load_from=load_from and str(load_from), **options))
 
 
@@ -35,13 +36,13 @@ def put(folder: Path, *names: str, text: str = 'x') -> None:
 def test_a_new_run_does_not_mix_with_another(tmp_path, name):
     put(tmp_path / 'run', name, text=f'{{"format": "{FORMAT}"}}')
     with pytest.raises(UserError, match=rf'holds another run \({name}\).*--resume .*--overwrite .*--work-dir '):
-        check_folder(config(tmp_path / 'run'))
+        check_folder(about(tmp_path / 'run'))
     with pytest.raises(UserError, match='holds another run'):
-        check_folder(config(tmp_path / 'run', tmp_path / 'elsewhere/epoch_1.pth'))
-    check_folder(config(tmp_path / 'run', tmp_path / 'run/epoch_3.pth'))
-    check_folder(config(tmp_path / 'run', overwrite=True))
+        check_folder(about(tmp_path / 'run', tmp_path / 'elsewhere/epoch_1.pth'))
+    check_folder(about(tmp_path / 'run', tmp_path / 'run/epoch_3.pth'))
+    check_folder(about(tmp_path / 'run', overwrite=True))
     with pytest.raises(UserError, match='--overwrite would remove'):
-        check_folder(config(tmp_path / 'run', tmp_path / 'run/epoch_3.pth', overwrite=True))
+        check_folder(about(tmp_path / 'run', tmp_path / 'run/epoch_3.pth', overwrite=True))
 
 
 FOREIGN = (
@@ -69,7 +70,7 @@ OWN = (
 
 def test_what_is_foreign_is_no_run_and_stays(tmp_path):
     put(tmp_path, *FOREIGN)
-    check_folder(config(tmp_path))
+    check_folder(about(tmp_path))
     put(tmp_path, *OWN)
     put(tmp_path, 'predictions_short_0f3b21.csv', text=f'{run_folder.HEADER}\n')
     put(tmp_path, 'result_short_0f3b21.json', text=f'{{"format": "{FORMAT}"}}')
@@ -85,7 +86,7 @@ def claim_in_a_child(folder: Path) -> int:
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        with claimed(config(folder)):
+        with claimed(about(folder)):
             if os.fork():
                 os.write(writer, b'1')
             time.sleep(60)
@@ -98,15 +99,15 @@ def test_a_folder_in_use_is_refused_until_its_process_is_killed(tmp_path):
     pid = claim_in_a_child(tmp_path / 'run')
     try:
         with pytest.raises(UserError, match=rf'in use by process {pid} on .* since '):
-            check_folder(config(tmp_path / 'run'))
-        with pytest.raises(UserError, match='in use'), claimed(config(tmp_path / 'run')):
+            check_folder(about(tmp_path / 'run'))
+        with pytest.raises(UserError, match='in use'), claimed(about(tmp_path / 'run')):
             pass
     finally:
         os.kill(pid, signal.SIGKILL)  # its child lives on
         os.waitpid(pid, 0)
     try:
-        check_folder(config(tmp_path / 'run'))
-        with claimed(config(tmp_path / 'run')) as warning:
+        check_folder(about(tmp_path / 'run'))
+        with claimed(about(tmp_path / 'run')) as warning:
             assert warning is None
     finally:
         os.killpg(pid, signal.SIGKILL)
@@ -115,16 +116,29 @@ def test_a_folder_in_use_is_refused_until_its_process_is_killed(tmp_path):
 
 def test_what_another_machine_left_is_told(tmp_path):
     put(tmp_path, run_folder.LOCK, text='process 7 on node\n17 since 2026-01-02')
-    with claimed(config(tmp_path)) as warning:
+    with claimed(about(tmp_path)) as warning:
         assert 'last used by process 7 on node17 since' in warning
 
 
 def test_a_run_that_came_in_between_is_found_and_an_older_one_goes(tmp_path):
     put(tmp_path, 'epoch_1.pth', 'notes.txt')
-    with pytest.raises(UserError, match='holds another run'), claimed(config(tmp_path)):
+    with pytest.raises(UserError, match='holds another run'), claimed(about(tmp_path)):
         pass
-    with claimed(config(tmp_path, overwrite=True)):
+    with claimed(about(tmp_path, overwrite=True)):
         assert {p.name for p in tmp_path.iterdir()} == {'notes.txt', run_folder.LOCK}
+
+
+def test_a_requeued_job_goes_on(config, tmp_path, monkeypatch):
+    def how(restarts: str | None, *names: str) -> tuple:
+        monkeypatch.setenv('SLURM_RESTART_COUNT', restarts) if restarts else monkeypatch.delenv(
+            'SLURM_RESTART_COUNT', raising=False
+        )
+        put(tmp_path / 'run', *names)
+        cfg = prepare(config, Options(str(tmp_path / 'run'), launcher='slurm', overwrite=True))
+        return cfg.resume, cfg.load_from, cfg.overwrite
+
+    anew, goes_on = (False, None, True), (True, None, False)
+    assert [how('1'), how(None, 'epoch_1.pth'), how('0'), how('1')] == [anew, anew, anew, goes_on]
 
 
 @pytest.mark.parametrize(

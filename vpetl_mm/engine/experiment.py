@@ -65,8 +65,13 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
     cfg.launcher = options.launcher
     if cfg.get('load_from'):
         raise UserError('load_from loads without checking; name pre-trained weights in model.base instead.')
-    cfg.resume, cfg.resume_with, cfg.overwrite = options.resume is not None, options.resume_with, options.overwrite
-    cfg.load_from = None if options.resume == 'auto' else options.resume
+    resume, overwrite = options.resume, options.overwrite
+    if options.launcher == 'slurm' and os.environ.get('SLURM_RESTART_COUNT', '0') != '0':
+        # Slurm gives a requeued job the command that started it, which is now to go on
+        if any(Path(cfg.work_dir).glob('epoch_*.pth')):
+            resume, overwrite = 'auto', False
+    cfg.resume, cfg.resume_with, cfg.overwrite = resume is not None, options.resume_with, overwrite
+    cfg.load_from = None if resume == 'auto' else resume
     cfg.given_options = json_safe(options.cfg_options or {})  # for the checkpoint and the result to tell of
     if options.amp and cfg.optim_wrapper.type != 'AutocastOptimWrapper':
         cfg.optim_wrapper.type = cfg.given_options['optim_wrapper.type'] = 'AutocastOptimWrapper'
