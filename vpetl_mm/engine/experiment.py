@@ -66,10 +66,9 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
     if cfg.get('load_from'):
         raise UserError('load_from loads without checking; name pre-trained weights in model.base instead.')
     resume, overwrite = options.resume, options.overwrite
-    if options.launcher == 'slurm' and os.environ.get('SLURM_RESTART_COUNT', '0') != '0':
-        # Slurm gives a requeued job the command that started it, which is now to go on
-        if any(Path(cfg.work_dir).glob('epoch_*.pth')):
-            resume, overwrite = 'auto', False
+    requeued = options.launcher == 'slurm' and os.environ.get('SLURM_RESTART_COUNT', '0') != '0'
+    if requeued and any(Path(cfg.work_dir).glob('epoch_*.pth')):
+        resume, overwrite = 'auto', False  # Slurm repeats the command that started the job
     cfg.resume, cfg.resume_with, cfg.overwrite = resume is not None, options.resume_with, overwrite
     cfg.load_from = None if resume == 'auto' else resume
     cfg.given_options = json_safe(options.cfg_options or {})  # for the checkpoint and the result to tell of
