@@ -19,7 +19,7 @@ setup(
     description='Visual parameter-efficient transfer learning on OpenMMLab',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
-    packages=find_packages(include=['vpetl_mm', 'vpetl_mm.*']),
+    packages=find_packages(include=['vpetl_cli', 'vpetl_mm', 'vpetl_mm.*']),
     python_requires='>=3.11,<3.13',
     install_requires=requirements('runtime.txt'),
     extras_require={'dev': requirements('dev.txt'), 'wandb': requirements('wandb.txt')},

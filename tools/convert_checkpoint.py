@@ -3,12 +3,7 @@
 
 import sys
 
-from rich.console import Console
-
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.weights.conversion import Options, convert
-from vpetl_mm.weights.kinds import KINDS
-from vpetl_mm.weights.summary import summary
+from vpetl_cli.command import Parser, run
 
 EXAMPLES = """\
   tools/convert_checkpoint.py data/weights/ViT-B_16.npz data/weights/vit_b_16.safetensors
@@ -16,9 +11,19 @@ EXAMPLES = """\
       --config configs/swin_bapat_ssv2_b256_in22k.py
   tools/convert_checkpoint.py my_vit.bin data/weights/my_vit.safetensors --kind timm_vit"""
 
+KINDS = (
+    *('video_swin', 'mmaction_swin', 'swin2d', 'videomae', 'mmaction_videomae', 'mae', 'mocov3', 'dinov2', 'miil'),
+    *('timm_vit', 'mmpretrain_vit', 'google_vit'),
+)
+
 
 def main(args) -> None:
     """Convert, and say what became of it."""
+    from rich.console import Console
+
+    from vpetl_mm.weights.conversion import Options, convert
+    from vpetl_mm.weights.summary import summary
+
     if args.trust_pickle:
         print(f'warning: --trust-pickle: {args.src} may run any code that it holds.', file=sys.stderr)
     options = Options(args.kind, args.config, args.trust_pickle, args.force)

@@ -5,8 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.engine.experiment import Options, prepare, test
+from vpetl_cli.command import Parser, run
 
 EXAMPLES = """\
   tools/test.py configs/swin_bapat_ssv2_b128.py work_dirs/swin_bapat_ssv2_b128/adapter_epoch_70.pth
@@ -16,6 +15,8 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Test, print the three accuracies, and write the predictions."""
+    from vpetl_mm.engine.experiment import Options, prepare, test
+
     cfg = prepare(args.config, Options(args.work_dir, None, False, args.launcher, args.cfg_options))
     dump = args.dump or str(Path(cfg.work_dir, 'predictions.csv'))
     scores = test(cfg, args.checkpoint, dump, merged=args.merge)

@@ -3,8 +3,8 @@
 
 import sys
 
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_cli.command import Parser, run
+from vpetl_cli.shipped import spoken
 
 EXAMPLES = """\
   tools/train.py configs/swin_bapat_ssv2_b128.py
@@ -15,11 +15,13 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Train, and say how to test."""
+    from vpetl_mm.engine.experiment import Options, prepare, train
+
     options = Options(args.work_dir, args.resume, args.amp, args.launcher, args.cfg_options)
     runner = train(prepare(args.config, options))
     adapter = f'{runner.work_dir}/adapter_epoch_{runner.epoch}.pth'
     if runner.rank == 0:
-        print(f'Test it with: tools/test.py {args.config} {adapter}')
+        print(spoken(f'Test it with: tools/test.py {args.config} {adapter}'))
 
 
 parser = Parser('Train an experiment; everything about it stands in its config.', EXAMPLES)

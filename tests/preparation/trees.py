@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from vpetl_mm.cli import run
+from vpetl_cli.command import run
 
 REPO = Path(__file__).parents[2]
 REAL = REPO.parent / 'shared/data'

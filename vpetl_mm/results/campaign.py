@@ -13,6 +13,8 @@ from pathlib import Path
 
 from mmengine import Config
 
+from vpetl_cli.shipped import TOOLS
+
 from ..config import load_config
 from ..engine.record import FILE, Record, find_records, read_record
 from ..errors import UserError
@@ -23,7 +25,6 @@ from .memory import render as render_memory
 from .tables import counts_as_printed
 
 PAPER_GPUS = 4  # the recipes' batches are those of one of four GPUs
-TOOLS = Path(__file__).parents[2] / 'tools'
 NEW, RESUME, TEST, DONE = 'train and test', 'resume and test', 'test', 'done'
 SPT_FILE = 'spt.safetensors'  # in a run's folder: what sensitivity has chosen for it
 
