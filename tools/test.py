@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vpetl_mm.cli import Parser, run
 from vpetl_mm.engine.experiment import Options, prepare, test
+from vpetl_mm.engine.merged import describe
 
 EXAMPLES = """\
   tools/test.py configs/swin_bapat_ssv2_b128.py work_dirs/swin_bapat_ssv2_b128/adapter_epoch_70.pth
@@ -24,7 +25,8 @@ def main(args) -> None:
     print(', '.join(f'{name.removeprefix("acc/")} {value:.2f}' for name, value in scores.items()))
     print(f'predictions: {dump}')
     if args.merge:
-        print(f'merged: {args.merge}, the plain model that was tested')
+        print(f'merged: {args.merge}, the plain model that was tested: {describe(args.merge)}')
+        print('docs/weights.md shows how to load it without this package')
 
 
 parser = Parser('Test a checkpoint on the test set: top-1, top-5 and mean class accuracy in percent.', EXAMPLES)
@@ -34,8 +36,8 @@ parser.add_argument('--dump', help='the CSV file for the predictions (default: p
 parser.add_argument(
     '--merge',
     metavar='FILE',
-    help='first add LoRA and SPT-LoRA to the weights for good: test the plain model that is left, and write it as '
-    'FILE, which ends in .safetensors',
+    help="first make LoRA, SPT-LoRA and the head's BatchNorm part of the weights: test the plain model of mmpretrain "
+    'or mmaction2 that is left, and write it as FILE, which ends in .safetensors',
 )
 
 if __name__ == '__main__':
