@@ -15,15 +15,13 @@ from mmengine.hooks import Hook
 
 from ..config import load_config
 from ..errors import UserError
-from ..petl import merge
-from ..petl.merging import check_mergeable
 from ..spt.choice import Settings
 from .extras import with_own_types
 from .feature_cache import views_of
 from .full_state import resumed
 from .hooks import FeatureCacheHook
 from .launch import start_process_group
-from .merged import write_merged
+from .merged import check_plain, make_plain, write_merged
 from .preflight import check_experiment
 from .record import Record, json_safe, write_record
 from .runner import PETLRunner
@@ -129,11 +127,12 @@ def test(
         checkpoint: of the same experiment.
         dump: a CSV file for the predictions.
         hooks: further hooks of the run.
-        merged: a .safetensors file for the plain model with the deltas in its weights, which is what is tested then.
+        merged: a .safetensors file for the plain model of the host library that is left when deltas and the head's
+            BatchNorm are part of the weights; this model is the one that is tested then.
 
     Raises:
         UserError: when an input is missing, the checkpoint belongs to another config or base, or ``merged`` is asked
-            for deltas that are no updates of weights.
+            for a model that cannot become a plain one.
     """
     if not Path(checkpoint).is_file():
         raise UserError(f'The checkpoint {checkpoint} does not exist.')
@@ -141,7 +140,7 @@ def test(
         _check_place(what, file, cfg.work_dir)
     model = check_experiment(cfg, ('test_dataloader',), checkpoint)
     if merged:
-        check_mergeable(model)
+        check_plain(model)
     start_process_group(cfg)
     cfg = with_own_types(_only_test(cfg))
     cfg.test_evaluator.dump = dump
@@ -152,12 +151,12 @@ def test(
     content = runner.prepare_test(checkpoint)
     count = runner.plain_model.plan.count()
     if merged:
-        merge(runner.plain_model)
+        make_plain(runner.plain_model)
     scores = runner.test()
     if runner.rank == 0:
         _record(runner, checkpoint, content['meta'], scores, count)
         if merged:
-            write_merged(runner.plain_model, Path(merged), runner.cfg.filename, checkpoint)
+            write_merged(runner.plain_model, Path(merged), runner.cfg, checkpoint)
     return scores
 
 
