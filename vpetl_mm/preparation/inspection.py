@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import av
 from av.container import InputContainer
-from PIL import Image
 
+from ..datasets.image_reader import decode_image
 from ..datasets.video_reader import VideoReader
 from .journal import Finding
 
@@ -26,11 +26,6 @@ def promised_frames(container: InputContainer) -> int | None:
     if not container.duration or not stream.average_rate:
         return None
     return round(container.duration / av.time_base * stream.average_rate)
-
-
-def _digest(path: str) -> str:
-    with open(path, 'rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').hexdigest()[:32]
 
 
 def _packets_digest(container: InputContainer) -> str:
@@ -75,7 +70,7 @@ def inspect_image(path: str) -> Finding:
         Exception: of several kinds, when it cannot be read.
     """
     _refuse_what_is_no_file(path)
-    digest = _digest(path)
-    with Image.open(path) as image:
-        image.load()
-    return Finding(digest=digest)
+    with open(path, 'rb') as stream:
+        content = stream.read()
+    decode_image(content)  # as training does
+    return Finding(digest=hashlib.sha256(content).hexdigest()[:32])

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress
 
+from .lists import tellable
+
 
 def warn(text: str) -> None:
     """Tell the user something that does not end the command."""
-    print(f'warning: {text}'.encode('utf-8', 'backslashreplace').decode(), file=sys.stderr)
+    print(f'warning: {tellable(text)}', file=sys.stderr)
 
 
 @contextmanager
