@@ -46,7 +46,6 @@ def test_packages_beside_it_do_not_break_the_import(tmp_path):
         "for scope in ('mmaction', 'mmpretrain'):\n    assert MODELS.get(f'{scope}.VisionTransformer'), scope\n"
     )
     path = os.pathsep.join([str(tmp_path), str(REPO), os.environ.get('PYTHONPATH', '')])
-    done = subprocess.run(
-        [sys.executable, '-c', code], env={**os.environ, 'PYTHONPATH': path}, capture_output=True, text=True, check=False
-    )
+    environ = {**os.environ, 'PYTHONPATH': path}
+    done = subprocess.run([sys.executable, '-c', code], env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

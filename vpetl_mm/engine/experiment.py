@@ -61,8 +61,10 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
     cfg.resume = options.resume is not None
     cfg.load_from = None if options.resume == 'auto' else options.resume
     cfg.given_options = json_safe(options.cfg_options or {})  # for the checkpoint and the result to tell of
-    if options.amp and cfg.optim_wrapper.type != 'AutocastOptimWrapper':
-        cfg.optim_wrapper.type = cfg.given_options['optim_wrapper.type'] = 'AutocastOptimWrapper'
+    if options.amp:
+        if cfg.optim_wrapper.type != 'AutocastOptimWrapper':
+            cfg.optim_wrapper.type = cfg.given_options['optim_wrapper.type'] = 'AutocastOptimWrapper'
+        cfg.optim_wrapper.any_cpu = True
     _apply_holdout(cfg)
     return cfg
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -151,6 +152,7 @@ def _check_training(cfg: Config, model: nn.Module) -> None:
             raise UserError(f'{key} must be a whole number of at least 1, got {value!r}.')
     if loader.batch_size < 2 and getattr(getattr(model, model.head_name), 'bn', None) is not None:
         raise UserError("The head's BatchNorm needs train_dataloader.batch_size of 2 or more (or head.bn=False).")
+    _check_checkpointing(cfg, model)
     if cfg.get('cache_features'):
         check_cache(cfg, model)
     optimizer = cfg.optim_wrapper.get('optimizer', {}).get('type')
@@ -160,6 +162,16 @@ def _check_training(cfg: Config, model: nn.Module) -> None:
         )
     with naming(cfg, 'optim_wrapper'), DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
         build_optim_wrapper(model, cfg.copy().optim_wrapper)
+
+
+def _check_checkpointing(cfg: Config, model: nn.Module) -> None:
+    named = cfg.get('activation_checkpointing') or []
+    modules = dict(model.named_modules())
+    for name in [named] if isinstance(named, str) else named:
+        if name not in modules:
+            near = difflib.get_close_matches(str(name), modules, n=1)
+            hint = f' Did you mean {near[0]!r}?' if near else ''
+            raise UserError(f'activation_checkpointing names {name!r}, and the model has no such module.{hint}')
 
 
 def _check_list(cfg: Config, loader: str, head: str) -> None:
