@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
 from small_experiment import REPO, write_config
 
 from vpetl_mm import UserError
@@ -125,6 +126,7 @@ def test_augmentation_differs_from_epoch_to_epoch(ready, monkeypatch):
 
     monkeypatch.setattr(SampleFrames, 'transform', spy)
     train(ready(train_dataloader__num_workers=0))
+    _sample, *seen = seen  # the check before the run reads a sample
     assert len(seen) == 48
     assert not {tuple(s) for s in seen[:24]} & {tuple(s) for s in seen[24:]}
 
@@ -253,6 +255,31 @@ def test_expect_params_is_held_to(ready, tmp_path):
         ({'model__petl__train': [], 'model__petl__deltas': None}, 'Nothing is trained'),
         ({'modle__petl__train': []}, "'modle'.*model"),
         ({'resume': 'auto'}, 'Nothing to resume'),
+        ({'optim_wrapper__optimizer__lr': 'abc'}, "lr must be a number of at least 0, got 'abc'"),
+        ({'optim_wrapper__optimizer': None}, 'has no optim_wrapper.optimizer'),
+        ({'optim_wrapper__clip_grad': dict(max=1)}, 'key of optim_wrapper.clip_grad.*max_norm'),
+        ({'train_cfg__max_epoch': 3}, "key of train_cfg 'max_epoch'.*Did you mean 'max_epochs'"),
+        ({'train_cfg__type': 'EpochBasedTrainloop'}, "mean 'EpochBasedTrainLoop'"),
+        ({'train_cfg__val_interval': 0}, 'val_interval must be'),
+        ({'param_scheduler': [dict(type='LinearLR', start_factor=0, end=2)]}, r'param_scheduler\[0\] is wrong'),
+        ({'param_scheduler': [dict(type='LinerLR')]}, "mean 'LinearLR'"),
+        ({'param_scheduler': [dict(type='ConstantLR', factr=1)]}, "mean 'factor'"),
+        ({'train_dataloader__num_workers': 'abc'}, 'num_workers must be a whole number of at least 0'),
+        ({'train_dataloader__num_worker': 1}, "mean 'num_workers'"),
+        ({'train_dataloader__sampler__type': 'InfiniteSampler'}, 'never end'),
+        ({'train_dataloader__dataset__pipeline': []}, 'train_dataloader.dataset.pipeline is wrong.*data_samples'),
+        ({'default_hooks__logger__interval': 'abc'}, 'logger.interval must be a whole number'),
+        ({'default_hooks__checkpoint__max_keep_ckpts': 'abc'}, 'max_keep_ckpts must be a number'),
+        ({'default_hooks__checkpoint__intervall': 1}, "mean 'interval'"),
+        ({'default_hooks__unreadable_video__max_share': -1}, 'share from 0 to 1'),
+        ({'custom_hooks': [dict(type='EarlyStopping', monitor='x')]}, "mean 'EarlyStoppingHook'"),
+        ({'custom_hooks': [dict(type='EMAHook', priority='abc')]}, r'custom_hooks\[0\].priority is wrong'),
+        ({'visualizer__vis_backends': [dict(type='LocalVisBackends')]}, "mean 'LocalVisBackend'"),
+        ({'visualizer__vis_backend': []}, "mean 'vis_backends'"),
+        ({'randomness__sed': 1}, "mean 'seed'"),
+        ({'randomness__seed': -1}, 'randomness.seed must be'),
+        ({'env_cfg__mp_cfg__mp_start_method': 'forkk'}, "mean 'fork'"),
+        ({'log_level': 'LOUD'}, 'log_level is wrong.*LOUD'),
         ({'work_dir': '/proc/run'}, 'cannot be written'),
     ],
 )
@@ -294,6 +321,38 @@ def test_a_loss_that_is_no_number_ends_the_run(ready, tmp_path):
     with pytest.raises(UserError, match='lower learning rate'):
         train(ready(optim_wrapper__optimizer__lr=1e30, train_cfg__max_epochs=1))
     assert not list(tmp_path.glob('run/*.pth'))
+
+
+@pytest.mark.parametrize(
+    'what', ['cls_head.fc_cls.weight', 'backbone.layers.0.blocks.0.attn.relative_position_index']
+)
+def test_weights_that_the_last_step_spoils_are_never_kept(ready, tmp_path, what):
+    class Spoil(Hook):
+        priority = 'VERY_HIGH'
+
+        def after_train_iter(self, runner, *_, **__):
+            if runner.iter == 11:
+                tensor = runner.model.state_dict()[what]
+                tensor.view(-1)[0] = float('nan') if tensor.is_floating_point() else 1
+
+    if what.endswith('index'):
+        train(ready(), [Spoil()])  # whole numbers are finite
+    else:
+        with pytest.raises(UserError, match=f'not finite, {what} among them'):
+            train(ready(), [Spoil()])
+        assert [f.name for f in (tmp_path / 'run').glob('*.pth')] == ['epoch_1.pth']
+
+
+def test_scores_that_are_not_finite_end_a_test(ready, tmp_path):
+    train(ready(train_cfg__max_epochs=1))
+
+    class Spoil(Hook):
+        def before_test(self, runner):
+            runner.model.cls_head.fc_cls.bias.data[3] = float('inf')
+
+    with pytest.raises(UserError, match=r'scores of .*mp4 are not finite'):
+        run_test(ready(), tmp_path / 'run/adapter_epoch_1.pth', hooks=[Spoil()])
+    assert not (tmp_path / 'run/result.json').exists()
 
 
 def test_the_optimizer_holds_the_trainable_parameters_alone(ready):

@@ -89,12 +89,13 @@ def data_loader(cfg: Config, key: str, dataset: Dataset) -> DataLoader:
     """
     loader = cfg.copy()[key]
     with naming(cfg, key):
-        for name, registry in (('sampler', DATA_SAMPLERS), ('batch_sampler', DATA_SAMPLERS)):
+        for name in ('sampler', 'batch_sampler'):
             if loader.get(name) is not None:
-                _known(f'{key}.{name}', registry, loader[name])
+                _known(f'{key}.{name}', DATA_SAMPLERS, loader[name])
         for name in ('collate_fn', 'worker_init_fn'):
-            if name in loader:
-                _known(f'{key}.{name}', FUNCTIONS, loader[name])
+            kind = at(loader, f'{name}.type')
+            if isinstance(kind, str) and FUNCTIONS.get(kind) is None:
+                raise UserError(f'{key}.{name} is wrong: there is no function {kind!r}{_near(kind, "function")}')
         with _nearest(key, DataLoader):
             _check_types(key, DataLoader, loader)
             built = Runner.build_dataloader(dict(loader, dataset=dataset), seed=0)

@@ -36,8 +36,8 @@ class AdapterHook(Hook):
         count = len(runner.val_loop.dataloader.dataset) if chosen and runner.val_loop is not None else 50
         if count < 50:
             runner.logger.warning(
-                f'The best epoch is chosen on {count} validation samples, and each of them is {100 / count:.1f} points '
-                'of top-1: it may be best by chance. Hold out more (holdout.fraction), or take the last epoch.'
+                f'The best epoch is chosen on {count} validation samples, each {100 / count:.1f} points of top-1: '
+                'it may be best by chance. Hold out more (holdout.fraction), or take the last epoch.'
             )
 
     def after_train(self, runner: Runner) -> None:

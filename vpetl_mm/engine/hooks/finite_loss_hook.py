@@ -43,7 +43,6 @@ class FiniteLossHook(Hook):
         wrong = [n for n, t in [*trained, *model.named_buffers()] if not torch.isfinite(t).all()]
         if wrong:
             raise UserError(
-                f'{len(wrong)} trained tensors are not finite in epoch {runner.epoch + 1}, {wrong[0]} among them, and are '
-                'not saved; try a lower learning rate (optim_wrapper.optimizer.lr). The last good state is the '
-                'checkpoint before.'
+                f'{len(wrong)} trained tensors are not finite, {wrong[0]} among them, and are not saved; try a lower '
+                'learning rate (optim_wrapper.optimizer.lr). The last good state is the checkpoint before.'
             )
