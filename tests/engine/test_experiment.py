@@ -16,8 +16,8 @@ from mmengine.hooks import Hook
 from small_experiment import REPO, write_config
 
 from vpetl_mm import UserError
+from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.experiment import test as run_test
-from vpetl_mm.engine.experiment import train
 from vpetl_mm.models import window_attention
 
 
@@ -292,8 +292,6 @@ def test_what_is_wrong_is_said_before_anything_is_written(ready, tmp_path, wrong
 
 
 def test_a_holdout_is_validated_on_and_the_best_epoch_kept(clips, tmp_path):
-    from vpetl_mm.engine.experiment import Options, prepare
-
     extra = """
 holdout = dict(fraction=0.25, seed=0)
 val_dataloader = dict(
@@ -315,6 +313,37 @@ val_evaluator = dict(type='PETLAccuracy')
     assert len(best) == 1
     assert set(state(best[0])) == set(adapter(tmp_path / 'run'))
     assert run_test(cfg, best[0])['acc/top1'] >= 0
+
+
+def test_what_a_person_must_know_of_validation_is_on_the_console(clips, tmp_path, capfd):
+    loader = f"""
+holdout = dict(fraction=0.25, seed=0)
+_data = dict(ann_file='{clips}/target_train.txt', data_prefix=dict(video='{clips}'))
+val_dataloader = dict(num_workers=0, dataset=_data)
+custom_hooks = [dict(type='EarlyStoppingHook', monitor='acc/top1', stopping_threshold=-1)]
+"""
+    runner = train(prepare(write_config(clips, tmp_path / 'c.py', extra=loader), Options(str(tmp_path / 'run'))))
+    said = ''.join(capfd.readouterr())
+    assert 'chosen on 6 validation samples, each 16.7 points' in said
+    assert runner.epoch == 1 and 'Stopping threshold reached' in said
+
+
+@pytest.mark.parametrize(
+    ('missing', 'how'),
+    [
+        ('data/ssv2/trainval.txt', 'prepare_data.py ssv2'),
+        ('data/fights/train.txt', 'see data/README.md'),
+        ('/elsewhere/ssv2/list.txt', 'see data/README.md'),
+        ('data/demo/target_train.txt', 'make demo'),
+    ],
+)
+def test_how_to_get_what_is_missing_fits_what_is_missing(ready, missing, how, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    help_ = 'tools/prepare_data.py ssv2 --src DIR makes it from the official download; see data/README.md'
+    with pytest.raises(UserError) as error:
+        train(ready(data_help=help_, train_dataloader__dataset__ann_file=missing))
+    line = next(line for line in str(error.value).splitlines() if missing in line)
+    assert how in line and ('ssv2 --src' in line) == ('ssv2 --src' in f'{how} --src')
 
 
 def test_a_loss_that_is_no_number_ends_the_run(ready, tmp_path):

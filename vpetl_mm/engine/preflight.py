@@ -75,7 +75,10 @@ def _missing(cfg: Config, what: str, path: Path) -> str:
 def _data_help(cfg: Config, path: str | Path, otherwise: str) -> str:
     """``data_help``, which a config inherits with its data set, where it is about the folder that ``path`` is in."""
     text, parts = cfg.get('data_help', ''), Path(path).parts
-    return text if len(parts) > 1 and parts[0] == 'data' and parts[1] in re.findall(r'\w+', text) else otherwise
+    folder = parts[1] if len(parts) > 1 and parts[0] == 'data' else None
+    if folder in re.findall(r'\w+', text):
+        return text
+    return 'made by "make demo"' if folder == 'demo' else otherwise
 
 
 def check_inputs(cfg: Config, loaders: tuple[str, ...]) -> None:
