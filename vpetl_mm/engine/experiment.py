@@ -17,11 +17,15 @@ from ..config import load_config
 from ..errors import UserError
 from ..spt.choice import Settings
 from .extras import with_own_types
+from .failures import told_plainly
 from .feature_cache import views_of
 from .full_state import resumed
 from .hooks import FeatureCacheHook
 from .launch import start_process_group
 from .merged import check_plain, make_plain, write_merged
+from .parts import naming
+from .plain import at, innermost
+from .plain import check_plain as check_entries
 from .preflight import check_experiment
 from .record import Record, json_safe, write_record
 from .runner import PETLRunner
@@ -53,6 +57,7 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
         UserError: for a config that cannot be an experiment.
     """
     cfg = load_config(config, options.cfg_options)
+    check_entries(cfg)
     name = Path(cfg.filename).stem if cfg.filename else cfg.get('experiment_name', 'experiment')
     cfg.work_dir = options.work_dir or cfg.get('work_dir') or str(Path('work_dirs', name))
     cfg.launcher = options.launcher
@@ -82,8 +87,10 @@ def _apply_holdout(cfg: Config) -> None:
     if not holdout['fraction']:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         return
+    if not at(cfg, 'default_hooks.checkpoint'):
+        raise UserError('holdout.fraction needs default_hooks.checkpoint, which keeps the best epoch.')
     for loader in ('train_dataloader', 'val_dataloader'):
-        cfg[loader].dataset.update(holdout=holdout['fraction'], holdout_seed=holdout['seed'])
+        innermost(cfg[loader].dataset).update(holdout=holdout['fraction'], holdout_seed=holdout['seed'])
     cfg.default_hooks.checkpoint.save_best = 'acc/top1'
 
 
@@ -94,6 +101,7 @@ def _leave_cores_to(workers: int) -> None:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - workers)))
 
 
+@told_plainly(resumes=True)
 def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     """Train; the runner that did it, for its model and its figures.
 
@@ -104,7 +112,8 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'))
     start_process_group(cfg)
     _leave_cores_to(cfg.train_dataloader.num_workers)
-    runner = PETLRunner.from_cfg(with_own_types(_in_whole_steps(_without_test(cfg))))
+    with naming(cfg, 'what the run is built from'):
+        runner = PETLRunner.from_cfg(with_own_types(_in_whole_steps(_without_test(cfg))))
     for reason in broken:
         runner.logger.warning(reason)
     for hook in hooks:
@@ -115,6 +124,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     return runner
 
 
+@told_plainly(resumes=False)
 def test(
     cfg: Config,
     checkpoint: str | Path,
@@ -147,7 +157,8 @@ def test(
     cfg = with_own_types(_only_test(cfg))
     cfg.test_evaluator.dump = dump
     _leave_cores_to(cfg.test_dataloader.num_workers)
-    runner = PETLRunner.from_cfg(cfg)
+    with naming(cfg, 'what the test is built from'):
+        runner = PETLRunner.from_cfg(cfg)
     for hook in hooks:
         runner.register_hook(hook)
     content = runner.prepare_test(checkpoint)
