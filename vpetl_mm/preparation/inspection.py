@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 
 from ..datasets.image_reader import decode_image
-from ..datasets.video_reader import VideoReader
+from ..datasets.video_reader import VideoReader, video_stream
 from .journal import Finding
 
 # A file with fewer of the frames that its header promises was cut short. Containers that state a length
@@ -19,8 +19,10 @@ WHOLE = 0.9
 
 
 def promised_frames(container: InputContainer) -> int | None:
-    """How many frames the header of an open video says that it has, or None."""
-    stream = container.streams.video[0]
+    """How many frames the header of an open video says that it shows, or None."""
+    stream = video_stream(container)
+    if stream.frames and 'mov' in container.format.name:  # stream.frames counts what edit lists hide as well
+        return sum(not entry.is_discard for entry in stream.index_entries)
     if stream.frames:
         return stream.frames
     if not container.duration or not stream.average_rate:
@@ -31,8 +33,9 @@ def promised_frames(container: InputContainer) -> int | None:
 def _packets_digest(container: InputContainer) -> str:
     """Of the pictures alone: copies by ``reencode`` note in their headers what each was made of."""
     digest = hashlib.sha256()
-    for packet in container.demux(video=0):
-        digest.update(packet)
+    for packet in container.demux(video_stream(container)):
+        if not packet.is_discard:
+            digest.update(packet)
     return digest.hexdigest()[:32]
 
 
