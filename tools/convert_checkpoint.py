@@ -26,7 +26,7 @@ def main(args) -> None:
 
     if args.trust_pickle:
         print(f'warning: --trust-pickle: {args.src} may run any code that it holds.', file=sys.stderr)
-    options = Options(args.kind, args.config, args.trust_pickle, args.force)
+    options = Options(args.kind, args.config, args.trust_pickle, args.force, args.part)
     with Console(stderr=True).status('reading') as status:
         conversion = convert(args.src, args.dst, options, status.update)
     print(summary(conversion, args.dst, forced=args.kind is not None))
@@ -36,10 +36,11 @@ parser = Parser(
     "Convert a pre-trained file of any kind to .safetensors in its host's naming, with a record of where it is from.",
     EXAMPLES,
 )
-parser.add_argument('src', help='the downloaded file: .pth, .pt, .bin, .safetensors or .npz')
+parser.add_argument('src', help='the downloaded file, of torch, safetensors or numpy, whatever its name ends in')
 parser.add_argument('dst', help='the file to write, which ends in .safetensors')
 parser.add_argument('--kind', help=f'what SRC is, where it is not recognised rightly: {", ".join(KINDS)}')
 parser.add_argument('--config', help='fit it to the backbone of this experiment (window, image size)')
+parser.add_argument('--part', metavar='NAME', help='which model of SRC, where it holds several, such as model_ema')
 parser.add_argument('--trust-pickle', action='store_true', help='read a pickle that holds more than tensors')
 parser.add_argument('--force', action='store_true', help='replace DST')
 
