@@ -26,7 +26,7 @@ def main() -> int:
     if tools[name].suffix == '.sh':
         # they call python, which is to be this one
         os.environ['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)])
-        os.execv(tools[name], [str(tools[name]), *sys.argv[2:]])
+        os.execvp('bash', ['bash', str(tools[name]), *sys.argv[2:]])
     sys.argv[:2] = [f'vpetl {name}']
     runpy.run_path(str(tools[name]), run_name='__main__')
     return 0

@@ -9,8 +9,9 @@ from pathlib import Path
 from .errors import UserError
 
 _BESIDE = Path(__file__).resolve().parents[1]
-_INSTALLED = _BESIDE / 'vpetl_mm/.mim'
-ROOT = _INSTALLED if _INSTALLED.is_dir() else _BESIDE
+_CARRIED = _BESIDE / 'vpetl_mm/.mim'
+INSTALLED = _CARRIED.is_dir()
+ROOT = _CARRIED if INSTALLED else _BESIDE
 TOOLS = ROOT / 'tools'
 
 
@@ -43,4 +44,4 @@ def find_config(given: str | Path) -> Path:
 
 def spoken(text: str) -> str:
     """``text`` with its commands as they are typed here: ``vpetl train`` for ``tools/train.py`` once installed."""
-    return re.sub(r'\btools/(\w+)\.(?:py|sh)', r'vpetl \1', text) if ROOT == _INSTALLED else text
+    return re.sub(r'\btools/(\w+)\.(?:py|sh)', r'vpetl \1', text) if INSTALLED else text
