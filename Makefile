@@ -1,7 +1,10 @@
 # make demo [SEEDS=3] [ALL=1]   adapt a small video transformer by every method and compare; ALL: single positions too
 # make test                     lint and tests
+# make install                  .venv alone
 # Each makes .venv with the locked versions first, once.
-PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done)
+# one that suits: the versions that are tested, and pip
+SUITS := import sys, pip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do $$p -c "$(SUITS)" 2>/dev/null && { echo $$p; break; }; done)
 SEEDS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,11 +25,12 @@ lint: $(READY)
 
 install: $(READY)
 
-# Debian without python3-venv cannot put pip into a new environment, so the pip that is there installs into it.
+# Debian without python3-venv cannot put pip into a new environment, so the pip that is there puts it.
 $(READY): requirements/lock.txt requirements/runtime.txt setup.py
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in ((3, 11), (3, 12)) or sys.exit(f"Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	@$(or $(PYTHON),false) -c "$(SUITS)" || { echo "Python 3.11, 3.12 or 3.13 with pip is needed: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "Installing the locked versions into $(VENV) (about 6 GB, once) ..."
 	$(PYTHON) -m venv --without-pip $(VENV)
-	$(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install -r requirements/lock.txt
-	$(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --no-deps --no-build-isolation -e .
+	$(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install pip
+	$(BIN)/python -m pip install -r requirements/lock.txt
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	@touch $@

@@ -1,8 +1,11 @@
 """Packaging of vpetl_mm; ranges here, the exact versions that are tested in requirements/lock.txt."""
 
+import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
@@ -13,14 +16,32 @@ def requirements(name: str) -> list[str]:
     return [line.split('#')[0].strip() for line in lines if line.split('#')[0].strip()]
 
 
+class BuildWithConfigsAndTools(build_py):
+    """Puts configs/ and tools/ where the wheels of OpenMMLab have them: in the package's folder .mim."""
+
+    def run(self) -> None:
+        """Build, then copy; an editable install reads them where they are."""
+        super().run()
+        if self.editable_mode:
+            return
+        carried = Path(self.build_lib, 'vpetl_mm', '.mim')
+        shutil.rmtree(carried, ignore_errors=True)
+        for name in ('configs', 'tools'):
+            shutil.copytree(ROOT / name, carried / name, ignore=shutil.ignore_patterns('__pycache__', 'mine'))
+
+
 setup(
     name='vpetl_mm',
-    version='0.1.0',
+    version=re.search(r"__version__ = '(.+)'", (ROOT / 'vpetl_mm/__init__.py').read_text())[1],
     description='Visual parameter-efficient transfer learning on OpenMMLab',
-    long_description=(ROOT / 'README.md').read_text(),
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
-    packages=find_packages(include=['vpetl_mm', 'vpetl_mm.*']),
-    python_requires='>=3.11,<3.13',
+    license='Apache-2.0',
+    packages=find_packages(include=['vpetl_cli', 'vpetl_mm', 'vpetl_mm.*']),
+    package_data={'vpetl_cli': ['py.typed'], 'vpetl_mm': ['py.typed']},
+    cmdclass={'build_py': BuildWithConfigsAndTools},
+    entry_points={'console_scripts': ['vpetl = vpetl_cli.main:main']},
+    python_requires='>=3.11,<3.14',
     install_requires=requirements('runtime.txt'),
     extras_require={'dev': requirements('dev.txt'), 'wandb': requirements('wandb.txt')},
 )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pkgutil
+import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from vpetl_mm.cli import run
+from vpetl_cli.command import run
 
 REPO = Path(__file__).parents[1]
 SSV2 = 'configs/swin_bapat_ssv2_b128.py'
@@ -118,3 +121,55 @@ def test_an_option_that_is_no_key_and_value(capsys, tool):
         call(tool, SSV2, '--cfg-options', 'nonsense')
     assert stopped.value.code == 2
     assert 'KEY=VALUE' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'argv',
+    [
+        ('train', '--help'),
+        ('train', 'configs/swin_bapat_ssv2_b12.py'),
+        ('test', SSV2, 'x.pth', '--cfg-options', 'nonsense'),
+        ('tables', 'tabel3'),
+        ('sensitivity', SSV2, '--control', 'none'),
+    ],
+    ids=' '.join,
+)
+def test_help_and_errors_come_before_the_heavy_imports(argv, tmp_path):
+    """With a package in the place of ours that takes more than a minute to import."""
+    done = subprocess.run(importing_for_a_minute(tmp_path, *argv), capture_output=True, timeout=50, check=False)
+    assert done.returncode == (0 if '--help' in argv else 2)
+
+
+def test_interrupted_while_libraries_are_imported(tmp_path):
+    """One line, although a library turns being interrupted into an error of its own."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit that it is ignored
+    tool = subprocess.Popen(importing_for_a_minute(tmp_path, 'train', SSV2), stdout=-1, stderr=-1, text=True)
+    signal.signal(signal.SIGINT, before)
+    assert tool.stdout.readline() == 'importing\n'
+    tool.send_signal(signal.SIGINT)
+    assert tool.communicate(timeout=50)[1] == 'interrupted\n' and tool.returncode == 130
+
+
+def importing_for_a_minute(folder: Path, tool: str, *argv: str) -> list[str]:
+    """The command line of a tool whose ``import vpetl_mm`` does not come to an end."""
+    slow = "print('importing', flush=1)\ntry: __import__('time').sleep(99)\nexcept BaseException: raise ImportError"
+    (folder / 'vpetl_mm').mkdir()
+    (folder / 'vpetl_mm/__init__.py').write_text(slow)
+    return ['env', f'PYTHONPATH={folder}:{REPO}', sys.executable, str(REPO / f'tools/{tool}.py'), *argv]
+
+
+@pytest.mark.parametrize(
+    ('tool', 'name', 'module'),
+    [
+        ('demo', 'METHODS', 'results.demo.ALL'),
+        ('tables', 'PRINTED', 'results.layouts.LAYOUTS'),
+        ('tables', 'FIGURES', 'results.figures.FIGURES'),
+        ('tables', 'FORMATS', 'results.render.FORMATS'),
+        ('sensitivity', 'STRUCTURED', 'spt.find.SHORT'),
+        ('sensitivity', 'CONTROLS', 'spt.sensitivity.CONTROLS'),
+        ('convert_checkpoint', 'KINDS', 'weights.kinds.KINDS'),
+    ],
+)
+def test_what_an_option_may_be_is_what_the_package_takes(tool, name, module):
+    """Listed twice, as the options are read before the package is imported."""
+    assert {*runpy.run_path(str(REPO / f'tools/{tool}.py'))[name]} == {*pkgutil.resolve_name(f'vpetl_mm.{module}')}

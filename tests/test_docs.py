@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
-import tiny
-import torch
-from mmengine.registry import MODELS
 
 from vpetl_mm import build_model
 
@@ -20,26 +22,52 @@ def blocks(name: str) -> list[str]:
 
 
 @pytest.fixture
-def scale_shift():
-    """The guide's class, registered for as long as the test lasts."""
-    scope: dict = {}
-    exec(blocks('adding_a_method.md')[0], scope)
-    MODELS.register_module(module=scope['ScaleShift'])
-    yield scope['ScaleShift']
-    del MODELS._module_dict['ScaleShift']
+def copied(tmp_path) -> Path:
+    """A copy of this repository, to follow a guide in."""
+    ignored = shutil.ignore_patterns('.*', '__pycache__', 'build', 'dist', 'work_dirs', 'data', '*.egg-info', 'mine')
+    return shutil.copytree(REPO, tmp_path / 'copy', ignore=ignored)
 
 
-def test_the_method_of_the_guide_works_on_a_real_host(scale_shift):
-    deltas = dict(ssf=dict(type='ScaleShift', at='qkv'))
-    model = build_model(tiny.config(deltas, seed=1), init_weights=True).eval()
-    plain = build_model(tiny.config(seed=1), init_weights=True).eval()
-    assert model.plan.count()['by']['ssf'] == 2 * (2 * 3 * 16)
-    with torch.no_grad():
-        assert torch.equal(model.backbone(tiny.clip()), plain.backbone(tiny.clip()))
-        for name, parameter in model.named_parameters():
-            if '.deltas.ssf.' in name:
-                parameter.fill_(0.5)
-        assert not torch.equal(model.backbone(tiny.clip()), plain.backbone(tiny.clip()))
+def follow(guide: str, folder: Path) -> list[str]:
+    """Do in ``folder`` what a guide's blocks say: new files, changes, commands; what the commands printed."""
+    printed = []
+    text = (REPO / 'docs' / guide).read_text()
+    for indent, kind, block in re.findall(r'^( *)```(\w*)\n(.*?)^ *```', text, re.DOTALL | re.MULTILINE):
+        code = textwrap.dedent(block) if kind != 'diff' else re.sub(f'^{indent}', '', block, flags=re.MULTILINE)
+        head, _, body = code.partition('\n')
+        path = folder / head.removeprefix('# ')
+        if kind == 'python':
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(body)
+        elif kind == 'diff':
+            path.write_text(changed(path.read_text(), body))
+        else:
+            printed += [run(command, folder) for command in code.splitlines()]
+    return printed
+
+
+def changed(text: str, diff: str) -> str:
+    """``text`` with the places of a diff changed."""
+    for place in diff.split('@@\n'):
+        old, new = (''.join(ln[1:] for ln in place.splitlines(True) if ln[0] in f' {sign}') for sign in '-+')
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+def run(command: str, folder: Path) -> str:
+    """What a command prints in the shell of an activated environment."""
+    env = dict(os.environ, PYTHONPATH=str(folder), PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
+    done = subprocess.run(command, shell=True, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f'{command}: {done.stdout[-3000:]}{done.stderr[-2000:]}'
+    return done.stdout
+
+
+def test_the_guide_to_a_method_followed_to_its_end(copied):
+    counted, tested, linted = follow('adding_a_method.md', copied)
+    widths = 2 * 128 + 2 * 256 + 18 * 512 + 2 * 1024
+    assert f'head {174 * 1025:,}, ssf {2 * 3 * widths:,}' in counted
+    assert re.search(r'^\.{40,}', tested) and 'All checks passed' in linted
 
 
 def test_the_host_of_the_guide_is_the_one_in_the_tree():

@@ -3,12 +3,7 @@
 
 import sys
 
-from mmengine.config import DictAction
-
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.config import load_config
-from vpetl_mm.results.benchmark import benchmark
-from vpetl_mm.results.benchmark_table import render
+from vpetl_cli.command import Parser, run
 
 EXAMPLES = """\
   tools/benchmark.py configs/swin_bapat_ssv2_b128.py
@@ -20,6 +15,10 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Measure and print."""
+    from vpetl_mm.config import load_config
+    from vpetl_mm.results.benchmark import benchmark
+    from vpetl_mm.results.benchmark_table import render
+
     cfg = load_config(args.config, args.cfg_options)
     variant = load_config(args.config, {**(args.cfg_options or {}), **args.variant}) if args.variant else None
     print(render(benchmark(cfg, args.batch, args.frames, args.size, args.rounds, args.bf16, variant)))
@@ -35,10 +34,8 @@ parser.add_argument('--frames', type=int, default=8, help='frames a clip (defaul
 parser.add_argument('--size', type=int, default=224, help='side of a frame in pixels (default: 224)')
 parser.add_argument('--rounds', type=int, default=5, help='shuffled rounds (default: 5)')
 parser.add_argument('--bf16', action='store_true', help='also in bfloat16, beside stock in bfloat16 and in float32')
-parser.add_argument(
-    '--variant', nargs='+', action=DictAction, metavar='KEY=VALUE', help='measure the experiment with this as well'
-)
-parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
+parser.add_settings('--variant', 'measure the experiment with this as well')
+parser.add_settings('--cfg-options', 'override the config')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

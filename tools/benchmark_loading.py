@@ -4,9 +4,7 @@
 import sys
 from pathlib import Path
 
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.config import load_config
-from vpetl_mm.results.loading import loading_speed, render
+from vpetl_cli.command import Parser, run
 
 EXAMPLES = """\
   tools/benchmark_loading.py configs/swin_bapat_ssv2_b128.py --videos data/ssv2/videos
@@ -15,6 +13,9 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Measure and print."""
+    from vpetl_mm.config import load_config
+    from vpetl_mm.results.loading import loading_speed, render
+
     print(render(loading_speed(load_config(args.config), Path(args.videos), args.rounds)))
 
 

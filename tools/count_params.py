@@ -4,8 +4,7 @@
 import json
 import sys
 
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.results.count import count_params, render
+from vpetl_cli.command import Parser, run
 
 EXAMPLES = """\
   tools/count_params.py configs/swin_bapat_ssv2_b128.py
@@ -14,12 +13,14 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Count and print."""
+    from vpetl_mm.results.count import count_params, render
+
     rows = count_params(args.configs, progress=not args.json)
     print(json.dumps(rows, indent=1) if args.json else render(rows))
 
 
 parser = Parser('Count the parameters that experiments train, on the meta device: no weights, no data.', EXAMPLES)
-parser.add_argument('configs', nargs='+', help='files in configs/')
+parser.add_argument('configs', nargs='+', help='files, or names of those in configs/')
 parser.add_argument('--json', action='store_true', help='a JSON list of config, trainable, total, by group')
 
 if __name__ == '__main__':

@@ -4,8 +4,8 @@
 import sys
 from pathlib import Path
 
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.results.demo import ALL, METHODS, Demo
+from vpetl_cli.command import Parser, run
+from vpetl_cli.shipped import configs
 
 EXAMPLES = """\
   tools/demo.py
@@ -16,13 +16,16 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Run the demo."""
-    methods = ALL if args.all else args.methods
-    Demo(Path('configs'), Path('data/demo'), Path('work_dirs/demo'), args.seeds, methods).run()
+    from vpetl_mm.results.demo import ALL, Demo
+
+    chosen = dict(methods=ALL if args.all else args.methods) if args.all or args.methods else {}
+    Demo(configs(), Path('data/demo'), Path('work_dirs/demo'), args.seeds, **chosen).run()
 
 
+METHODS = {p.stem.removeprefix('demo_') for p in configs().glob('demo_*.py')} - {'source'}
 parser = Parser('The main job on data made here: every method, its parameters and its accuracy.', EXAMPLES)
 parser.add_argument('--seeds', type=int, default=1, help='seeds of each method (default: 1)')
-parser.add_argument('--methods', nargs='+', choices=ALL, default=METHODS, metavar='METHOD', help='some of them')
+parser.add_argument('--methods', nargs='+', choices=METHODS, metavar='METHOD', help='some of them')
 parser.add_argument('--all', action='store_true', help='prefix, prompts and single positions too: Tables 1 and 3')
 
 if __name__ == '__main__':

@@ -5,11 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.errors import UserError
-from vpetl_mm.preparation.found import Request
-from vpetl_mm.preparation.prepare import prepare
-from vpetl_mm.preparation.sources import check_name
+from vpetl_cli.command import Parser, run
+from vpetl_cli.errors import UserError
 
 DESCRIPTION = """\
 Prepare a data set for training, and check it.
@@ -41,18 +38,22 @@ def work(args) -> None:
     """Prepare, or check."""
     if len(args.name) > 2 or (len(args.name) == 2 and args.name[0] != 'check') or args.name == ['check']:
         raise UserError('Give one NAME, or "check" and a NAME.')
-    name = args.name[-1]
-    check_name(name)
+    name, checks = args.name[-1], len(args.name) == 2
     out = Path(args.out or f'data/{name}').expanduser()
     if out.exists() and not out.is_dir():
         raise UserError(f'--out {out} is a file, not a folder.')
-    if len(args.name) == 2:
+    if args.short_side is not None and not args.reencode and not checks:
+        raise UserError('--short-side is the size of the copies that --reencode makes: add it.')
+    from vpetl_mm.preparation.found import Request
+    from vpetl_mm.preparation.prepare import prepare
+    from vpetl_mm.preparation.sources import check_name
+
+    check_name(name)
+    if checks:
         check_data(args, name, out)
         return
     if not args.src:
         raise UserError(f'Say with --src where the files of {name} are.')
-    if args.short_side is not None and not args.reencode:
-        raise UserError('--short-side is the size of the copies that --reencode makes: add it.')
     prepare(
         Request(
             name=name,

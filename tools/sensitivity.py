@@ -4,17 +4,7 @@
 import sys
 from pathlib import Path
 
-from mmengine import DictAction
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.spt.budget import parse_budget
-from vpetl_mm.spt.choose_budget import choose_budget
-from vpetl_mm.spt.figure import check_plot, plot
-from vpetl_mm.spt.find import SHORT, Request, find, prepared
-from vpetl_mm.spt.sensitivity import CONTROLS
-from vpetl_mm.spt.summary import summary
+from vpetl_cli.command import Parser, run
 
 DESCRIPTION = """\
 Find which parameters matter to an experiment's task, and what to tune under a budget (SPT).
@@ -28,9 +18,20 @@ EXAMPLES = """\
   tools/sensitivity.py configs/vits14_fc_cifar100n50_dinov2.py --budget 0.3M --structured adapter --plot blocks.png
   tools/sensitivity.py configs/vit_sptlora_vtabcifar_in21k.py --budget 0.2M 0.4M 0.8M    the best on held-out data"""
 
+STRUCTURED, CONTROLS = ('lora', 'adapter'), ('random', 'shuffled')
+
 
 def main(args) -> None:
     """Measure, choose, write, and say what was chosen."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from vpetl_mm.spt.budget import parse_budget
+    from vpetl_mm.spt.choose_budget import choose_budget
+    from vpetl_mm.spt.figure import check_plot, plot
+    from vpetl_mm.spt.find import Request, find, prepared
+    from vpetl_mm.spt.summary import summary
+
     if args.plot:
         check_plot(Path(args.plot))
     cfg, request = prepared(
@@ -73,7 +74,7 @@ def main(args) -> None:
 
 
 parser = Parser(DESCRIPTION, EXAMPLES)
-parser.add_argument('config', help='the experiment, a file in configs/')
+parser.add_argument('config', help='the experiment: a file, or the name of one of those in configs/')
 parser.add_argument(
     '--budget',
     nargs='+',
@@ -86,7 +87,9 @@ parser.add_argument(
 parser.add_argument('--force', action='store_true', help='replace FILE')
 parser.add_argument('--batches', type=int, default=16, metavar='N', help='at most so many batches (default: 16)')
 parser.add_argument('--batch-size', type=int, default=32, metavar='N', help='samples of a batch (default: 32)')
-parser.add_argument('--structured', choices=SHORT, help='what tunes a whole matrix (default: as the config, or lora)')
+parser.add_argument(
+    '--structured', choices=STRUCTURED, help='what tunes a whole matrix (default: as the config, or lora)'
+)
 parser.add_argument('--rank', type=int, metavar='R', help="of LoRA, or the adapter's bottleneck (default: 8)")
 parser.add_argument(
     '--alpha', type=float, default=10.0, help='a matrix is tuned whole from 1/ALPHA of its cost on (default: 10)'
@@ -105,7 +108,7 @@ parser.add_argument(
     '--control', choices=CONTROLS, help='choose without sensitivity, as what it is to be compared with'
 )
 parser.add_argument('--plot', metavar='FILE', help='draw sensitivity per block and per kind of matrix')
-parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override the config')
+parser.add_settings('--cfg-options', 'override the config')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

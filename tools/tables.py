@@ -4,16 +4,14 @@
 import sys
 from pathlib import Path
 
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.errors import UserError, unknown
-from vpetl_mm.results import campaign, publish
-from vpetl_mm.results.figures import FIGURES, figure1, figure1c, figure4
-from vpetl_mm.results.layouts import LAYOUTS
-from vpetl_mm.results.metafile import METAFILE, load_metafile
-from vpetl_mm.results.render import FORMATS, render
-from vpetl_mm.results.tables import Tables, demo_table, trainable
+from vpetl_cli.command import Parser, run
+from vpetl_cli.errors import UserError, unknown
+from vpetl_cli.shipped import configs
 
 WORK_DIRS = 'work_dirs'
+FIGURES, FORMATS = ('figure1', 'figure1c', 'figure4'), ('text', 'md', 'csv')
+PRINTED = ('table1', 'table3', 'table4', 'table5', 'table6', 'table7', 'table8')
+OTHERS = ('demo', 'transfer', 'vtab')
 EXAMPLES = """\
   tools/tables.py                                   every table, in the terminal
   tools/tables.py table3 table1 --format md --out tables.md
@@ -33,8 +31,43 @@ def main(args) -> None:
         raise UserError(f'--work-dirs {work_dirs} does not exist.')
     if args.dry_run and not args.run:
         raise UserError('--dry-run shows what --run would do: add --run TABLE.')
+    for name in args.show:
+        if name not in (valid := (*PRINTED, *FIGURES, *OTHERS)):
+            raise unknown('table or figure', name, valid)
+    figures = [n for n in args.show if n in FIGURES]
+    if figures and len(figures) < len(args.show) and args.out:
+        raise UserError('--out is a folder for figures and a file for tables: ask for the one, then for the other.')
+    if (args.collect or args.docs) and configs() != Path('configs'):
+        raise UserError('--collect and --docs write configs/ and docs/ of the repository: run them in a clone of it.')
     if args.run:
         run_missing(args, work_dirs)
+    if args.collect or args.docs:
+        write(args, work_dirs)
+    if args.show or not (args.run or args.collect or args.docs):
+        show(args, work_dirs, figures)
+
+
+def run_missing(args, work_dirs: Path) -> None:
+    """Train and test what the tables of --run lack, or say how."""
+    from vpetl_mm.results import campaign
+    from vpetl_mm.results.metafile import METAFILE, load_metafile
+    from vpetl_mm.results.tables import Tables, trainable
+
+    tables = Tables(load_metafile(configs() / METAFILE.name), work_dirs, configs())
+    names = dict.fromkeys(n for t in args.run for n in tables.names(t))
+    held = {e.name: e.ours.seeds for e in tables.entries if e.ours}
+    runs = campaign.plan(names, configs(), work_dirs, args.gpus, args.seeds, held)
+    if args.dry_run:
+        print(campaign.dry_run(runs, lambda wanted: trainable(wanted, configs(), progress=True), args.gpus))
+    else:
+        campaign.carry_out(runs)
+
+
+def write(args, work_dirs: Path) -> None:
+    """Write results into the repository's metafile, and its generated pages."""
+    from vpetl_mm.results import publish
+    from vpetl_mm.results.metafile import METAFILE
+
     if args.collect:
         filled, out = publish.collect(METAFILE, work_dirs)
         print(f'{METAFILE}: {len(filled)} experiments filled in; {out} results count for none of them.')
@@ -42,32 +75,20 @@ def main(args) -> None:
         for path, text in publish.documents(progress=True).items():
             publish.write(path, text)
             print(f'written: {path}')
-    if args.show or not (args.run or args.collect or args.docs):
-        show(args, work_dirs)
 
 
-def run_missing(args, work_dirs: Path) -> None:
-    """Train and test what the tables of --run lack, or say how."""
-    tables = Tables(load_metafile(), work_dirs)
-    names = dict.fromkeys(n for t in args.run for n in tables.names(t))
-    held = {e.name: e.ours.seeds for e in tables.entries if e.ours}
-    runs = campaign.plan(names, Path('configs'), work_dirs, args.gpus, args.seeds, held)
-    if args.dry_run:
-        print(campaign.dry_run(runs, lambda wanted: trainable(wanted, progress=True), args.gpus))
-    else:
-        campaign.carry_out(runs)
-
-
-def show(args, work_dirs: Path) -> None:
+def show(args, work_dirs: Path, figures: list[str]) -> None:
     """Print or write tables, and draw figures."""
-    wanted = args.show or list(LAYOUTS)
-    for name in wanted:
-        if name not in (valid := (*LAYOUTS, *FIGURES, 'demo', 'transfer', 'vtab')):
-            raise unknown('table or figure', name, valid)
-    figures = [n for n in wanted if n in FIGURES]
-    if figures and len(figures) < len(wanted) and args.out:
-        raise UserError('--out is a folder for figures and a file for tables: ask for the one, then for the other.')
-    source = Tables(load_metafile(), work_dirs, progress=True) if {*wanted} - {'demo', 'figure4'} else None
+    from vpetl_mm.results import publish
+    from vpetl_mm.results.figures import figure1, figure1c, figure4
+    from vpetl_mm.results.metafile import METAFILE, load_metafile
+    from vpetl_mm.results.render import render
+    from vpetl_mm.results.tables import Tables, demo_table
+
+    wanted = args.show or PRINTED
+    source = None
+    if {*wanted} - {'demo', 'figure4'}:
+        source = Tables(load_metafile(configs() / METAFILE.name), work_dirs, configs(), progress=True)
     shown = [demo_table(work_dirs) if n == 'demo' else source.table(n) for n in wanted if n not in FIGURES]
     text = render(shown, args.format) if shown else ''
     if text and args.out:
@@ -84,9 +105,7 @@ def show(args, work_dirs: Path) -> None:
 
 
 parser = Parser("The paper's tables and figures beside ours, and the runs that fill them.", EXAMPLES)
-parser.add_argument(
-    'show', nargs='*', metavar='TABLE', help=f'{", ".join(LAYOUTS)}, demo, transfer, vtab, {", ".join(FIGURES)}'
-)
+parser.add_argument('show', nargs='*', metavar='TABLE', help=', '.join((*PRINTED, *OTHERS, *FIGURES)))
 parser.add_argument('--format', choices=FORMATS, default='text', help='of tables (default: text)')
 parser.add_argument('--out', metavar='PATH', help='a file for tables, a folder for figures')
 parser.add_argument('--work-dirs', metavar='DIR', default=WORK_DIRS, help='where runs are (default: work_dirs)')

@@ -4,9 +4,7 @@
 import os
 import sys
 
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.engine.experiment import Options, prepare, test
-from vpetl_mm.engine.outcome import predictions_of
+from vpetl_cli.command import Parser, run
 
 EXAMPLES = """\
   tools/test.py configs/swin_bapat_ssv2_b128.py work_dirs/swin_bapat_ssv2_b128/adapter_epoch_70.pth
@@ -16,6 +14,10 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Test, print the three accuracies, and write the predictions."""
+    from vpetl_mm.engine.experiment import Options, prepare, test
+    from vpetl_mm.engine.merged import describe
+    from vpetl_mm.engine.outcome import predictions_of
+
     cfg = prepare(args.config, Options(args.work_dir, None, False, args.launcher, args.cfg_options))
     dump = args.dump or predictions_of(cfg, args.checkpoint)
     scores = test(cfg, args.checkpoint, dump, merged=args.merge)
@@ -24,7 +26,8 @@ def main(args) -> None:
     print(', '.join(f'{name.removeprefix("acc/")} {value:.2f}' for name, value in scores.items()))
     print(f'predictions: {dump}')
     if args.merge:
-        print(f'merged: {args.merge}, the plain model that was tested')
+        print(f'merged: {args.merge}, the plain model that was tested: {describe(args.merge)}')
+        print('docs/weights.md shows how to load it without this package')
 
 
 parser = Parser('Test a checkpoint on the test set: top-1, top-5 and mean class accuracy in percent.', EXAMPLES)
@@ -34,8 +37,8 @@ parser.add_argument('--dump', help='the CSV file for the predictions (default: p
 parser.add_argument(
     '--merge',
     metavar='FILE',
-    help='first add LoRA and SPT-LoRA to the weights for good: test the plain model that is left, and write it as '
-    'FILE, which ends in .safetensors',
+    help="first make LoRA, SPT-LoRA and the head's BatchNorm part of the weights: test the plain model of mmpretrain "
+    'or mmaction2 that is left, and write it as FILE, which ends in .safetensors',
 )
 
 if __name__ == '__main__':

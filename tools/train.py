@@ -3,8 +3,8 @@
 
 import sys
 
-from vpetl_mm.cli import Parser, run
-from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_cli.command import Parser, run
+from vpetl_cli.shipped import spoken
 
 EXAMPLES = """\
   tools/train.py configs/swin_bapat_ssv2_b128.py
@@ -16,6 +16,8 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Train, and say how to test."""
+    from vpetl_mm.engine.experiment import Options, prepare, train
+
     if args.resume_with and not args.resume:
         parser.error('--resume-with goes with --resume')
     options = Options(
@@ -24,7 +26,7 @@ def main(args) -> None:
     runner = train(prepare(args.config, options))
     adapter = f'{runner.work_dir}/adapter_epoch_{runner.epoch}.pth'
     if runner.rank == 0:
-        print(f'Test it with: tools/test.py {args.config} {adapter}')
+        print(spoken(f'Test it with: tools/test.py {args.config} {adapter}'))
 
 
 parser = Parser('Train an experiment; everything about it stands in its config.', EXAMPLES)

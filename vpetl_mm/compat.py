@@ -70,11 +70,29 @@ def load_history_buffers_safely() -> None:
     torch.serialization.add_safe_globals([HistoryBuffer, *scalars])
 
 
-def checkpoint_swin_without_reentry() -> None:
-    """mmaction2's Swin checkpoints in re-entrant mode, where no delta behind a frozen stem gets a gradient."""
-    from mmaction.models.backbones import swin
+def leave_multimodal_models_out() -> None:
+    """Beside transformers, and mmpretrain beside pycocotools, the hosts import models that transformers 5 breaks."""
+    import importlib_metadata
+    from mmaction.utils import dependency
 
-    swin.checkpoint = types.SimpleNamespace(checkpoint=partial(checkpoint, use_reentrant=False))
+    dependency.WITH_MULTIMODAL = False
+    found = importlib_metadata.distribution
+    importlib_metadata.distribution = lambda name: found('none' if name == 'pycocotools' else name)
+    try:
+        import mmpretrain.utils.dependency  # noqa: F401 - it decides while it is imported, and all its models with it
+    finally:
+        importlib_metadata.distribution = found
+
+
+def checkpoint_without_reentry() -> None:
+    """The hosts and mmengine checkpoint in re-entrant mode, where no delta behind a frozen stem gets a gradient."""
+    from mmaction.models.backbones import swin
+    from mmengine.runner import activation_checkpointing
+    from mmpretrain.models.backbones import swin_transformer
+
+    without = partial(checkpoint, use_reentrant=False)
+    swin.checkpoint = swin_transformer.cp = types.SimpleNamespace(checkpoint=without)
+    activation_checkpointing.wrap_forward = partial(partial, without)  # mmengine's own also drops keyword arguments
 
 
 def format_configs_once() -> None:
@@ -110,6 +128,7 @@ def apply() -> None:
     silence_harmless_warnings()
     stand_in_for_drn()
     load_history_buffers_safely()
-    checkpoint_swin_without_reentry()
+    leave_multimodal_models_out()
+    checkpoint_without_reentry()
     format_configs_once()
     drop_paths_are_floats()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine import Config
+
+from vpetl_cli.shipped import find_config
 
 from .errors import UserError, unknown
 
@@ -32,14 +33,14 @@ def load_config(
     """The config as an mmengine Config of its own, with ``cfg_options`` merged in.
 
     Args:
-        config: a file's path, a Config or a dict.
+        config: a file's path, the name of an experiment that is shipped, a Config or a dict.
         cfg_options: dotted keys and their values.
 
     Raises:
         UserError: when the file does not exist (with the nearest names) or cannot be read as a config.
     """
     if isinstance(config, (str, Path)):
-        cfg = _from_file(Path(config))
+        cfg = _from_file(find_config(config))
     elif isinstance(config, Config):
         cfg = config.copy()
     else:
@@ -61,11 +62,6 @@ def _name(cfg: Config) -> str:
 
 
 def _from_file(path: Path) -> Config:
-    if not path.is_file():
-        there = [p.name for p in sorted(path.parent.glob('*.py'))] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
-        hint = f' Nearest: {", ".join(str(path.parent / n) for n in near)}.' if near else ''
-        raise UserError(f'The config {path} does not exist.{hint}')
     try:
         return Config.fromfile(path)
     except Exception as error:

@@ -15,11 +15,13 @@ from mmengine.registry import (
     TRANSFORMS,
     VISBACKENDS,
 )
+from mmpretrain.registry import TRANSFORMS as IMAGE_TRANSFORMS
 
 from .datasets.cifar100 import PETLCIFAR100
 from .datasets.food101 import PETLFood101
 from .datasets.image_arrays import ImageArrays
 from .datasets.image_list import PETLImageList
+from .datasets.image_reader import LoadImageFromFile
 from .datasets.petl_video_dataset import PETLVideoDataset
 from .datasets.svhn import SVHN
 from .datasets.video_transforms import DecodeVideo, OpenVideo
@@ -72,8 +74,9 @@ REGISTERED = {
     FUNCTIONS: (seed_worker,),
     RUNNERS: (PETLRunner,),
 }
-# mmengine's own would be wrong here (a copy of the frozen backbone, of every .py file): its names mean ours
-REPLACED = {HOOKS: EMAHook, VISBACKENDS: WandbVisBackend}
+# the libraries' own would be wrong here (a copy of the frozen backbone, of every .py file, images of 16 bits all
+# white): their names mean ours
+REPLACED = {HOOKS: EMAHook, VISBACKENDS: WandbVisBackend, IMAGE_TRANSFORMS: LoadImageFromFile}
 
 
 def register() -> None:

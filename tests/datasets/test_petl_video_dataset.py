@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from mmengine.dataset import ClassBalancedDataset
 
 from vpetl_mm import UserError
 from vpetl_mm.datasets.petl_video_dataset import PETLVideoDataset
@@ -38,6 +39,14 @@ def test_wrong_lists_are_refused(tmp_path, text, said):
     with pytest.raises(UserError, match=said) as error:
         dataset(tmp_path, text, num_classes=4)
     assert 'list.txt' in str(error.value)
+
+
+def test_a_rare_class_is_repeated_by_class_balanced_dataset(tmp_path):
+    own = dataset(tmp_path, 'a.mp4 0\nb.mp4 0\nc.mp4 0\nd e.mp4 1\n', num_classes=2)
+    balanced = ClassBalancedDataset(own, oversample_thr=0.5)
+    # class 1 is a quarter: the square root of 0.5 / 0.25, rounded up, is 2
+    names = [balanced.get_data_info(i)['filename'] for i in range(len(balanced))]
+    assert names == [f'videos/{n}.mp4' for n in ('a', 'b', 'c', 'd e', 'd e')]
 
 
 def test_a_missing_list_is_refused(tmp_path):

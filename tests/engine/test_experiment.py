@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
 from small_experiment import REPO, write_config
 
 from vpetl_mm import UserError
+from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.experiment import test as run_test
-from vpetl_mm.engine.experiment import train
 from vpetl_mm.models import window_attention
 
 
@@ -125,6 +126,7 @@ def test_augmentation_differs_from_epoch_to_epoch(ready, monkeypatch):
 
     monkeypatch.setattr(SampleFrames, 'transform', spy)
     train(ready(train_dataloader__num_workers=0))
+    _sample, *seen = seen  # the check before the run reads a sample
     assert len(seen) == 48
     assert not {tuple(s) for s in seen[:24]} & {tuple(s) for s in seen[24:]}
 
@@ -253,6 +255,31 @@ def test_expect_params_is_held_to(ready, tmp_path):
         ({'model__petl__train': [], 'model__petl__deltas': None}, 'Nothing is trained'),
         ({'modle__petl__train': []}, "'modle'.*model"),
         ({'resume': 'auto'}, 'Nothing to resume'),
+        ({'optim_wrapper__optimizer__lr': 'abc'}, "lr must be a number of at least 0, got 'abc'"),
+        ({'optim_wrapper__optimizer': None}, 'has no optim_wrapper.optimizer'),
+        ({'optim_wrapper__clip_grad': dict(max=1)}, 'key of optim_wrapper.clip_grad.*max_norm'),
+        ({'train_cfg__max_epoch': 3}, "key of train_cfg 'max_epoch'.*Did you mean 'max_epochs'"),
+        ({'train_cfg__type': 'EpochBasedTrainloop'}, "mean 'EpochBasedTrainLoop'"),
+        ({'train_cfg__val_interval': 0}, 'val_interval must be'),
+        ({'param_scheduler': [dict(type='LinearLR', start_factor=0, end=2)]}, r'param_scheduler\[0\] is wrong'),
+        ({'param_scheduler': [dict(type='LinerLR')]}, "mean 'LinearLR'"),
+        ({'param_scheduler': [dict(type='ConstantLR', factr=1)]}, "mean 'factor'"),
+        ({'train_dataloader__num_workers': 'abc'}, 'num_workers must be a whole number of at least 0'),
+        ({'train_dataloader__num_worker': 1}, "mean 'num_workers'"),
+        ({'train_dataloader__sampler__type': 'InfiniteSampler'}, 'never end'),
+        ({'train_dataloader__dataset__pipeline': []}, 'train_dataloader.dataset.pipeline is wrong.*data_samples'),
+        ({'default_hooks__logger__interval': 'abc'}, 'logger.interval must be a whole number'),
+        ({'default_hooks__checkpoint__max_keep_ckpts': 'abc'}, 'max_keep_ckpts must be a number'),
+        ({'default_hooks__checkpoint__intervall': 1}, "mean 'interval'"),
+        ({'default_hooks__unreadable_video__max_share': -1}, 'share from 0 to 1'),
+        ({'custom_hooks': [dict(type='EarlyStopping', monitor='x')]}, "mean 'EarlyStoppingHook'"),
+        ({'custom_hooks': [dict(type='EMAHook', priority='abc')]}, r'custom_hooks\[0\].priority is wrong'),
+        ({'visualizer__vis_backends': [dict(type='LocalVisBackends')]}, "mean 'LocalVisBackend'"),
+        ({'visualizer__vis_backend': []}, "mean 'vis_backends'"),
+        ({'randomness__sed': 1}, "mean 'seed'"),
+        ({'randomness__seed': -1}, 'randomness.seed must be'),
+        ({'env_cfg__mp_cfg__mp_start_method': 'forkk'}, "mean 'fork'"),
+        ({'log_level': 'LOUD'}, 'log_level is wrong.*LOUD'),
         ({'work_dir': '/proc/run'}, 'cannot be written'),
     ],
 )
@@ -265,8 +292,6 @@ def test_what_is_wrong_is_said_before_anything_is_written(ready, tmp_path, wrong
 
 
 def test_a_holdout_is_validated_on_and_the_best_epoch_kept(clips, tmp_path):
-    from vpetl_mm.engine.experiment import Options, prepare
-
     extra = """
 holdout = dict(fraction=0.25, seed=0)
 val_dataloader = dict(
@@ -290,10 +315,73 @@ val_evaluator = dict(type='PETLAccuracy')
     assert run_test(cfg, best[0])['acc/top1'] >= 0
 
 
+def test_what_a_person_must_know_of_validation_is_on_the_console(clips, tmp_path, capfd):
+    loader = f"""
+holdout = dict(fraction=0.25, seed=0)
+_data = dict(ann_file='{clips}/target_train.txt', data_prefix=dict(video='{clips}'))
+val_dataloader = dict(num_workers=0, dataset=_data)
+custom_hooks = [dict(type='EarlyStoppingHook', monitor='acc/top1', stopping_threshold=-1)]
+"""
+    runner = train(prepare(write_config(clips, tmp_path / 'c.py', extra=loader), Options(str(tmp_path / 'run'))))
+    said = ''.join(capfd.readouterr())
+    assert 'chosen on 6 validation samples, each 16.7 points' in said
+    assert runner.epoch == 1 and 'Stopping threshold reached' in said
+
+
+@pytest.mark.parametrize(
+    ('missing', 'how'),
+    [
+        ('data/ssv2/trainval.txt', 'prepare_data.py ssv2'),
+        ('data/fights/train.txt', 'see data/README.md'),
+        ('/elsewhere/ssv2/list.txt', 'see data/README.md'),
+        ('data/demo/target_train.txt', 'make demo'),
+    ],
+)
+def test_how_to_get_what_is_missing_fits_what_is_missing(ready, missing, how, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    help_ = 'tools/prepare_data.py ssv2 --src DIR makes it from the official download; see data/README.md'
+    with pytest.raises(UserError) as error:
+        train(ready(data_help=help_, train_dataloader__dataset__ann_file=missing))
+    line = next(line for line in str(error.value).splitlines() if missing in line)
+    assert how in line and ('ssv2 --src' in line) == ('ssv2 --src' in f'{how} --src')
+
+
 def test_a_loss_that_is_no_number_ends_the_run(ready, tmp_path):
     with pytest.raises(UserError, match='lower learning rate'):
         train(ready(optim_wrapper__optimizer__lr=1e30, train_cfg__max_epochs=1))
     assert not list(tmp_path.glob('run/*.pth'))
+
+
+@pytest.mark.parametrize(
+    'what', ['cls_head.fc_cls.weight', 'backbone.layers.0.blocks.0.attn.relative_position_index']
+)
+def test_weights_that_the_last_step_spoils_are_never_kept(ready, tmp_path, what):
+    class Spoil(Hook):
+        priority = 'VERY_HIGH'
+
+        def after_train_iter(self, runner, *_, **__):
+            if runner.iter == 11:
+                tensor = runner.model.state_dict()[what]
+                tensor.view(-1)[0] = float('nan') if tensor.is_floating_point() else 1
+
+    if what.endswith('index'):
+        train(ready(), [Spoil()])  # whole numbers are finite
+    else:
+        with pytest.raises(UserError, match=f'not finite, {what} among them'):
+            train(ready(), [Spoil()])
+        assert [f.name for f in (tmp_path / 'run').glob('*.pth')] == ['epoch_1.pth']
+
+
+def test_scores_that_are_not_finite_end_a_test(ready, tmp_path):
+    train(ready(train_cfg__max_epochs=1))
+
+    class Spoil(Hook):
+        def before_test(self, runner):
+            runner.model.cls_head.fc_cls.bias.data[3] = float('inf')
+
+    with pytest.raises(UserError, match=r'scores of .*mp4 are not finite'):
+        run_test(ready(), tmp_path / 'run/adapter_epoch_1.pth', hooks=[Spoil()])
+    assert not (tmp_path / 'run/result.json').exists()
 
 
 def test_the_optimizer_holds_the_trainable_parameters_alone(ready):

@@ -107,7 +107,7 @@ def test_the_views_are_those_of_the_seed(fc):
 
 
 def test_in_bfloat16_too(fc):
-    options = dict(optim_wrapper__type='AutocastOptimWrapper')
+    options = dict(optim_wrapper__type='AutocastOptimWrapper', optim_wrapper__any_cpu=True)
     plain, cached = fc('plain', **options), fc('cached', cache_features=True, **options)
     train(plain), train(cached)
     for name, value in weights(plain).items():

@@ -12,7 +12,8 @@ import torch
 from ranks import commands, free_port
 from small_experiment import REPO, write_config
 
-from vpetl_mm import UserError, cli
+from vpetl_cli import command as cli
+from vpetl_mm import UserError
 from vpetl_mm.engine import launch
 
 ENDING = """
@@ -130,7 +131,7 @@ def test_errors_of_another_machine_are_signed_and_those_of_its_other_ranks_left_
     for rank, local, signature in (('0', '0', ''), ('3', '3', None), ('4', '0', ' (rank 4)')):
         monkeypatch.setenv('RANK', rank)
         monkeypatch.setenv('LOCAL_RANK', local)
-        assert launch.speaker() == signature
+        assert cli.speaker() == signature
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch, ready):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -28,12 +28,14 @@ class Case:
     Attributes:
         silent: the deltas can start as the plain model.
         captured: a full graph is captured of it (others differ in numbers alone).
+        constant: parameters that all start at one value, and which.
     """
 
     deltas: dict[str, dict[str, Any]]
     added: Shapes
     silent: bool = True
     captured: bool = False
+    constant: dict[str, float] = field(default_factory=dict)
 
     def zeroed(self) -> dict[str, dict[str, Any]]:
         """The same deltas, all starting at zero."""
@@ -174,7 +176,7 @@ def cases(host: Host) -> dict[str, Case]:
     if not host.windows:
         others['shallow'] = prompt(deep=False)
         others['shallow_and_deep'] = both(prompt('one', deep=False), prompt('two'), prefix())
-    return {**{n: Case(c.deltas, c.added, c.silent, True) for n, c in captured.items()}, **others}
+    return {**{n: replace(c, captured=True) for n, c in captured.items()}, **others}
 
 
 # layer scale changes what lies in a branch and what does not, and nothing else
@@ -347,8 +349,10 @@ def test_initialisation_is_the_deltas_own(host, case):
         state = build_model(host.config(specs, seed=3), init_weights=True).state_dict()
         for name in case.names(host):
             spec, parameter = specs[delta_of(name)], name.partition('.deltas.')[2].partition('.')[2]
-            zero = ('up',) if spec.get('init') == 'zero' else ZERO[spec['type']]
-            if parameter == 'scale':
+            zero = ('up',) if spec.get('init') == 'zero' else ZERO.get(spec['type'], ())
+            if parameter in case.constant:
+                assert (state[name] == case.constant[parameter]).all(), name
+            elif parameter == 'scale':
                 assert state[name].item() == pytest.approx({'PATT': 0.8, 'AdaptMLP': 0.1}[spec['type']])
             elif parameter.startswith(zero):
                 assert not state[name].any(), name

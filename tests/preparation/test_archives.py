@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from types import SimpleNamespace
 
@@ -106,6 +110,82 @@ def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     (tmp_path / 'out').mkdir()
     monkeypatch.setattr(archives.shutil, 'disk_usage', lambda _: SimpleNamespace(free=100))
     refused(archive, 'GB left')
+
+
+def header(name, size, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = bytes([128 if size >= 0 else 255]) + (size % (1 << 88)).to_bytes(11, 'big')  # in base 256
+    block[148:156] = b' ' * 8
+    block[148:156] = b'%06o\0 ' % sum(block)
+    return bytes(block)
+
+
+ZEROS, GB6 = bytes(10_000_000), 6_000_000_000
+HOLES = b'22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n'
+
+
+def bomb(compress, before, block=ZEROS, times=8):
+    """Compressed streams one after the other, which decompress as one."""
+    return compress(before) + compress(block) * times
+
+
+def quick(content):
+    return gzip.compress(content, 1)
+
+
+TARS = {
+    'pax header': (lambda: bomb(quick, header('x', GB6, tarfile.XHDTYPE)), 'headers of an entry take more'),
+    'long name': (lambda: bomb(quick, header('x', GB6, tarfile.GNUTYPE_LONGNAME)), 'headers of an entry take more'),
+    'map of holes': (
+        lambda: bomb(
+            quick,
+            header('x', len(HOLES), tarfile.XHDTYPE) + HOLES.ljust(512, b'\0') + header('a', GB6) + b'999999999\n',
+            b'0\n' * 5_000_000,
+        ),
+        'headers of an entry take more',
+    ),
+    'file in gz': (lambda: bomb(quick, header('a', GB6)), 'GB unpacked, 100 times its own size'),
+    'file in bz2': (lambda: bomb(bz2.compress, header('a', GB6)), 'GB unpacked, 100 times its own size'),
+    'file in xz': (lambda: bomb(lzma.compress, header('a', GB6)), 'GB unpacked, 100 times its own size'),
+    'behind the end': (lambda: bomb(quick, header('a', 0)), 'GB unpacked, 100 times its own size'),
+    'not compressed': (lambda: header('a', 1 << 80) + bytes(1024), 'GB unpacked, 100 times its own size'),
+    'negative size': (lambda: header('a', 0) + header('b', -1024) + bytes(1024), 'headers that no archive needs'),
+    'headers of headers': (lambda: header('x', 0, tarfile.XHDTYPE) * 5000, 'is refused|damaged'),
+    'global headers': (
+        lambda: (
+            header('g', 1024, tarfile.XGLTYPE)
+            + b''.join(b'6 %02x=\n' % i for i in range(140)).ljust(1024, b'\0')
+            + header('a', 0)
+            + bytes(1024)
+        ),
+        'headers that no archive needs',
+    ),
+}
+
+
+@pytest.mark.parametrize(('content', 'said'), TARS.values(), ids=TARS)
+def test_a_small_tar_that_promises_much_is_refused_before_it_takes_memory(tmp_path, content, said):
+    (tmp_path / 'x.tar.gz').write_bytes(content())
+    tracemalloc.start()
+    try:
+        refused(tmp_path / 'x.tar.gz', said)
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_entries_than_an_archive_of_that_size_has_are_refused(tmp_path):
+    (tmp_path / 'x.tar.gz').write_bytes(quick(header('a', 0) * 20_000))
+    refused(tmp_path / 'x.tar.gz', 'more than 10,000 entries')
+
+
+def test_zips_and_rars_that_promise_much_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'x.zip', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a', ZEROS * 7)
+    refused(tmp_path / 'x.zip', '0.1 GB unpacked, more than 100 times its own size')
+    refused(rar(tmp_path / 'x.rar', {'a': b'x'}, promised=(1 << 32) - 1), '4.3 GB unpacked, more than 100 times')
 
 
 def test_finished_files_are_not_unpacked_again_and_half_ones_are(tmp_path):

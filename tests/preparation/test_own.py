@@ -47,6 +47,52 @@ def test_a_folder_per_class(here, tmp_path):
     assert lines(out / 'test.txt') != test
 
 
+def test_every_file_of_a_class_is_listed_or_told(here, tmp_path, capsys):
+    src = folders(tmp_path / 'src', count=4)
+    for name in ('a.MTS', 'b.vob', 'c.asf', 'd.m2ts', 'e.3gp', 'f.mxf'):
+        put(src / 'walk' / name)
+    for name in ('x', 'y', 'z.unknown', '.hidden.mp4', 'esc\x1b.tmp'):
+        put(src / 'walk' / name)
+    put(src / 'top.mp4')
+    for i in range(3):
+        put(tmp_path / f'disk/more/m{i}.mp4')
+    for link, target in (
+        ('walk/more', 'disk'),
+        ('walk/loop', 'src'),
+        ('jump', 'disk'),
+        ('walk/more/more/back', 'disk'),
+    ):
+        (src / link).symlink_to(tmp_path / target)
+    assert call('mine', '--src', src) == 0
+    out = here / 'data/mine'
+    listed = {line.rpartition(' ')[0] for name in ('trainval', 'test') for line in lines(out / f'{name}.txt')}
+    assert {f'walk/{name}' for name in ('a.MTS', 'b.vob', 'c.asf', 'd.m2ts', 'e.3gp', 'f.mxf')} < listed
+    assert {f'{link}/more/m{i}.mp4' for link in ('walk/more', 'jump') for i in range(3)} < listed
+    assert len(listed) == 8 + 6 + 6 and not (out / 'missing.txt').exists()
+    said = [line for line in capsys.readouterr().err.splitlines() if 'left out' in line]
+    assert len(said) == 1 and '9 entries of' in said[0] and r'1 .tmp (such as walk/esc\x1b.tmp)' in said[0]
+    for told in (
+        '3 folders (such as jump/more/back)',
+        '2 files without a suffix (such as walk/x)',
+        '1 hidden (such as',
+    ):
+        assert told in said[0]
+    assert '1 .unknown (such as walk/z.unknown)' in said[0] and '1 .mp4 (such as top.mp4)' in said[0]
+
+
+@pytest.mark.parametrize('suffix', ['.gif', '.avif', '.jfif', '.GIF'])
+def test_images_of_newer_and_older_kinds_are_listed(here, tmp_path, suffix):
+    assert call('mine', '--src', folders(tmp_path / 'src', 4, suffix)) == 0
+    assert len(lines(here / 'data/mine/trainval.txt') + lines(here / 'data/mine/test.txt')) == 8
+
+
+def test_what_lies_beside_train_and_test_is_told(here, tmp_path, capsys):
+    for part in ('train', 'test', 'unlabelled'):
+        folders(tmp_path / 'src' / part, 3)
+    assert call('mine', '--src', tmp_path / 'src') == 0
+    assert '1 folders (such as unlabelled)' in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not FIGHTS.exists(), reason='the real clips are not at hand')
 def test_real_clips_are_read_back(here):
     assert call('fights', '--src', FIGHTS, '--sha256') == 0

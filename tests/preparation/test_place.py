@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -137,6 +138,64 @@ def test_a_killed_call_changes_nothing_and_the_next_goes_on(here, tmp_path):
     assert (done / '2.jpg').stat().st_ino == first and len(os.listdir(done)) == 399
     assert all((done / f'{i}.jpg').read_bytes() == files[f'food-101/images/pizza/{i}.jpg'] for i in range(1, 400))
     assert os.listdir(here / 'data') == ['food101']
+
+
+def moves(folder, victim):
+    """A list of moves for each way to say that ``victim`` goes into ``folder``."""
+    away = os.path.relpath(victim, folder)
+    outside = os.path.relpath(victim, folder.parent / 'ssv2')
+    paths = [[str(folder / 'loot'), str(victim)]]
+    return [
+        paths,
+        [[str(victim), 'loot', True]],
+        [[outside, 'loot', True]],
+        [['loot', away, False]],
+        [['..', 'x', True]],
+    ]
+
+
+@pytest.mark.parametrize('way', range(5))
+@pytest.mark.parametrize('ours', [False, True])
+def test_a_list_of_moves_moves_nothing_else(here, src, tmp_path, way, ours, capsys):
+    victim = put(tmp_path / 'home/thesis.txt', 'mine')
+    folder = here / 'data/.ssv2.partial'
+    if ours:  # left by this command, and changed
+        with pytest.raises(KeyboardInterrupt), place.opened(here / 'data/ssv2', dict(source='x')) as other:
+            other.new('x')
+            raise KeyboardInterrupt
+    else:
+        put(folder / 'recipe.json', place.to_json(dict(name='ssv2', source=str(src), split=None, short_side=None)))
+    put(folder / 'moves.json', json.dumps(moves(folder, victim)[way]))
+    before = snapshot(tmp_path)
+    assert call('ssv2', '--src', src) == 2 and snapshot(tmp_path) == before
+    assert '.ssv2.partial' in capsys.readouterr().err and victim.read_text() == 'mine'
+
+
+@pytest.mark.parametrize('what', ['link', 'built', 'deep'])
+def test_a_folder_to_build_in_that_another_hand_made_is_not_taken_up(here, src, tmp_path, what):
+    put(tmp_path / 'home/thesis.txt', 'mine')
+    folder = here / 'data/.ssv2.partial'
+    folder.parent.mkdir()
+    if what == 'link':
+        folder.symlink_to(tmp_path / 'home')
+    else:
+        recipe = dict(name='ssv2', source=str(src), split=None, short_side=None)
+        put(folder / 'recipe.json', place.to_json([1, recipe]) if what == 'built' else '[' * 100_000)
+        (folder / 'mark').touch()
+        (folder / 'videos').symlink_to(tmp_path / 'home')
+    before = snapshot(tmp_path)
+    assert call('ssv2', '--src', src) == 2 and snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize('made', [['', '.', '..', '../thesis.txt', 'a/b', 'x\0y', 3, None, ['x']], 'deep', {'a': 1}])
+def test_what_an_earlier_result_says_that_it_made_leads_nowhere_else(here, src, tmp_path, made):
+    victim = put(here / 'data/thesis.txt', 'mine')
+    state = '[' * 100_000 if made == 'deep' else json.dumps(dict(made=made, recipe={}))
+    put(here / 'data/ssv2/dataset.json', state)
+    before = snapshot(here)
+    assert call('ssv2', '--src', src) == 2 and snapshot(here) == before, 'dataset.json is not said to be made here'
+    put(here / 'data/ssv2/dataset.json', json.dumps(dict(made=['dataset.json', *made])))
+    assert call('ssv2', '--src', src) == 0 and victim.read_text() == 'mine'
 
 
 def test_two_calls_at_once_are_refused(here, src):

@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from vpetl_mm.cli import run
+from vpetl_cli.command import run
 
 REPO = Path(__file__).parents[2]
 REAL = REPO.parent / 'shared/data'
@@ -66,12 +66,16 @@ def _block(kind: int, flags: int, body: bytes) -> bytes:
     return struct.pack('<H', zlib.crc32(header) & 0xFFFF) + header
 
 
-def rar(path: Path, files: dict[str, bytes], mode: int = stat.S_IFREG | 0o644, method: int = 0x30) -> Path:
+def rar(
+    path: Path, files: dict[str, bytes], mode: int = stat.S_IFREG | 0o644, method: int = 0x30, promised: int = 0
+) -> Path:
     """A RAR 3 archive made on Unix with stored entries, after the published description of the format."""
     parts = [b'Rar!\x1a\x07\x00', _block(0x73, 0, bytes(6))]
     for name, content in files.items():
         size = len(content)
-        body = struct.pack('<IIBIIBBHI', size, size, 3, zlib.crc32(content), 0, 29, method, len(name.encode()), mode)
+        body = struct.pack(
+            '<IIBIIBBHI', size, promised or size, 3, zlib.crc32(content), 0, 29, method, len(name.encode()), mode
+        )
         parts += [_block(0x74, 0x8000, body + name.encode()), content]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b''.join([*parts, _block(0x7B, 0x4000, b'')]))

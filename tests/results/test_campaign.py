@@ -102,7 +102,7 @@ def test_commands_are_what_the_tools_parse(tmp_path):
         spec.loader.exec_module(module)
         args = module.parser.parse_args(list(command[2:]))
         assert args.config == str(CONFIGS / f'{FC}.py') and args.work_dir == str(run.work_dir)
-        assert args.cfg_options == {'randomness.seed': 0, 'optim_wrapper.accumulative_counts': 4}
+        assert args.cfg_options == ['randomness.seed=0', 'optim_wrapper.accumulative_counts=4']
     assert args.checkpoint.endswith('adapter_epoch_70.pth')
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import vpetl_mm  # noqa: F401  before mmaction, which the data set imports
+from vpetl_cli.command import run
 from vpetl_mm import UserError
-from vpetl_mm.cli import run
 from vpetl_mm.config import load_config
 from vpetl_mm.results.loading import OURS, STAGES, STOCK, SWIN, _Loader, loading_speed, pipelines_of, render
 from vpetl_mm.results.videos import find_videos, kind_of

@@ -30,7 +30,7 @@ def test_a_run_of_spt_begins_with_its_sensitivity(tmp_path):
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     args = tool.parser.parse_args(list(first[2:]))
-    assert (args.out, args.cfg_options, args.budget) == (str(file), {'randomness.seed': 0}, None)
+    assert (args.out, args.cfg_options, args.budget) == (str(file), ['randomness.seed=0'], None)
     (other,) = plan([LORA], CONFIGS, tmp_path)
     assert len(other.commands) == 2 and SPT_FILE not in str(other.commands)
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vpetl_cli.command import run
 from vpetl_mm import build_model
-from vpetl_mm.cli import run
 from vpetl_mm.config import load_config
 
 REPO = Path(__file__).parents[2]

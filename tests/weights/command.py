@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from references import of_timm
 
-from vpetl_mm.cli import run
+from vpetl_cli.command import run
 
 TOOL = Path(__file__).parents[2] / 'tools/convert_checkpoint.py'
 

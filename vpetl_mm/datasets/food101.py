@@ -10,13 +10,12 @@ from mmpretrain.datasets import Food101
 
 from ..errors import UserError, unknown
 from .holdout import Holdout
-from .readable import ReadableImages
 
 HOMEPAGE = 'https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/'
 SPLITS = ('train', 'test')
 
 
-class PETLFood101(ReadableImages, Holdout, Food101):
+class PETLFood101(Holdout, Food101):
     """Food-101 in its official layout, ``dict(img_path=str, gt_label=int)`` each.
 
     Args:
@@ -51,8 +50,12 @@ class PETLFood101(ReadableImages, Holdout, Food101):
         self._check_images(data)
         return data
 
-    def _advice(self) -> str:
-        return f'; {self._how()}'
+    def prepare_data(self, idx: int) -> Any:
+        """The sample after the pipeline."""
+        try:
+            return super().prepare_data(idx)
+        except UserError as error:  # an image that cannot be decoded
+            raise UserError(f'{str(error).rstrip(".")}; {self._how()}.') from error
 
     def _check_images(self, data: list[dict]) -> None:
         # one listing for each class: on a network drive far faster than a question for each image

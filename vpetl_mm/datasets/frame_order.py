@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from av import Packet, VideoStream
+from av import Packet
 from av.bitstream import BitStreamFilterContext
 
 PICTURE = b'\0\0\1\xb6'  # MPEG-4's start code of a picture; the next two bits are its kind
@@ -14,36 +14,40 @@ def order_by_time(packets: list[Packet], reorders: bool) -> list[int] | None:
     """The places of the packets in the order in which their frames are shown, by their times.
 
     Args:
-        packets: in the order of the file.
+        packets: in the order of the file; those that an edit list hides are left out.
         reorders: whether the video has B-frames, so that the orders differ.
 
     Returns:
         None where the times do not say it: AVI numbers the packets as they are stored, B-frames or not.
     """
-    times = [packet.pts for packet in packets]
-    if not _distinct(times) or (reorders and times == sorted(times)):
+    places = [place for place, packet in enumerate(packets) if not packet.is_discard]
+    times = [packets[place].pts for place in places]
+    if None in times or len(set(times)) < len(times) or (reorders and times == sorted(times)):
         return None
-    return sorted(range(len(times)), key=times.__getitem__)
+    return [place for _, place in sorted(zip(times, places, strict=True))]
 
 
-def _distinct(times: list[int | None]) -> bool:
+def distinct(packets: list[Packet]) -> bool:
     """Whether a frame can be told by its time."""
+    times = [packet.pts for packet in packets]
     return None not in times and len(set(times)) == len(times)
 
 
-def unpacked(packets: list[Packet], stream: VideoStream) -> list[Packet]:
+def unpacked(packets: list[Packet]) -> list[Packet]:
     """The packets of MPEG-4 video with one picture each, where DivX stored two in one; uses up the given ones."""
-    split = BitStreamFilterContext('mpeg4_unpack_bframes', stream)
+    split = BitStreamFilterContext('mpeg4_unpack_bframes', 'mpeg4')
     return [one for packet in (*packets, None) for one in split.filter(packet) if one.size]
 
 
 def order_by_kind(packets: list[Packet]) -> list[int] | None:
     """As :func:`order_by_time`, of MPEG-4 video by its pictures' kinds: a B-frame is shown before what it follows.
 
+    The packets are given times in this order.
+
     Returns:
         fewer places than there are packets where some hold no picture, None where a packet is not as it should be.
     """
-    if not _distinct([packet.pts for packet in packets]):
+    if not distinct(packets):
         return None
     order, held = [], None
     for place, packet in enumerate(packets):
@@ -61,4 +65,11 @@ def order_by_kind(packets: list[Packet]) -> list[int] | None:
         else:
             order += [] if held is None else [held]
             held = place
-    return None if held is None else [*order, held]
+    if held is None:
+        return None
+    order.append(held)
+    for packet in packets:
+        packet.pts = None
+    for rank, place in enumerate(order):
+        packets[place].pts = rank
+    return order

@@ -10,7 +10,6 @@ from mmpretrain.datasets import BaseDataset
 
 from ..errors import UserError
 from .holdout import Holdout
-from .readable import ReadableImages
 
 
 def listed_images(file: str | Path, folder: str | Path | None, num_classes: int) -> list[dict]:
@@ -41,7 +40,7 @@ def listed_images(file: str | Path, folder: str | Path | None, num_classes: int)
     return data
 
 
-class PETLImageList(ReadableImages, Holdout, BaseDataset):
+class PETLImageList(Holdout, BaseDataset):
     """Images and labels from a text file of ``path label`` lines, ``dict(img_path=str, gt_label=int)`` each.
 
     Args:
@@ -51,8 +50,7 @@ class PETLImageList(ReadableImages, Holdout, BaseDataset):
             (data_root, data_prefix, pipeline).
 
     Raises:
-        UserError: for a list that is missing or empty, a line without a label, a label outside the classes, or,
-            when it is read, an image that cannot be decoded.
+        UserError: for a list that is missing or empty, a line without a label, or a label outside the classes.
     """
 
     def __init__(self, ann_file: str, classes: str | list[str], **kwargs: Any) -> None:

@@ -59,6 +59,10 @@ class PETLVideoDataset(Holdout, VideoDataset):
             raise UserError(f'{where}: label {label} is outside the classes 0 to {last} (num_classes).')
         return dict(filename=str(Path(self.data_prefix['video'] or '', filename.strip())), label=int(label))
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The class of a sample, for mmengine's ClassBalancedDataset."""
+        return [int(self.get_data_info(idx)['label'])]
+
     def __getitem__(self, index: int) -> dict:
         """The packed sample ``dict(inputs=..., data_samples=...)``."""
         if not self._fully_initialized:

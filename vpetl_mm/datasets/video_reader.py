@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
+from itertools import islice, repeat
 from os import PathLike
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from .frame_order import order_by_kind, order_by_time, unpacked
+from .frame_order import distinct, order_by_kind, order_by_time, unpacked
 
 # The headers of these say all that is needed; FFmpeg otherwise decodes a few frames to learn the rest.
 COMPLETE_HEADERS = ('.m4v', '.mkv', '.mov', '.mp4', '.webm')
 HEADERS_ALONE = {'probesize': '32', 'analyzeduration': '0', 'skip_frame': 'all'}
 # Codecs whose frames that no other frame refers to FFmpeg can leave out without a trace in the rest
 SKIPPING = ('h264', 'mpeg4')
+# orientation() by the quarters that FFmpeg says a picture is to be turned by, against the clock
+TURNS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
 
 
 class VideoReader:
     """One video file; its packets are read at once, its frames decoded when they are asked for.
 
-    Frame ``i`` is the i-th that decoding the whole file gives. Packets are counted, as decord does, so that
-    where some hold no frame the last one stands in for those at the end.
+    Frame ``i`` is the i-th that a player shows: what an edit list hides does not count, nor what lost the frames
+    that it refers to when the video was cut. A packet without a frame, as at the end of DivX's files, repeats the
+    frame before. Iterating gives every frame as ``av.VideoFrame``, decoded from the start.
 
     Args:
         path: a local file.
@@ -38,32 +44,79 @@ class VideoReader:
     def __init__(self, path: str | PathLike) -> None:
         self._path = path
         self._open(quick=True)
+        self._count = sum(not packet.is_discard for packet in self._packets)
+        if not self._count:
+            raise OSError('there are no frames in it')
+        self._order = self._find_order()
+        if self._order is None and not (self._packets[0].is_keyframe and distinct(self._packets)):
+            self._count = self._counted()
 
     def _open(self, quick: bool) -> None:
         """Read the packets; ``quick`` is to learn no more than it takes to decode a few of them."""
-        alone = quick and str(self._path).lower().endswith(COMPLETE_HEADERS)
-        options = HEADERS_ALONE if alone else {}
+        self._headers_alone = quick and str(self._path).lower().endswith(COMPLETE_HEADERS)
+        options = HEADERS_ALONE if self._headers_alone else {}
         # file: as a name may look like an address; FFmpeg then opens local files alone, playlists' included
         with av.open(f'file:{self._path}', metadata_errors='ignore', options=options) as container:
-            stream = container.streams.best('video')
-            if stream is None:
-                raise OSError('there is no video in it')
-            if stream.codec_context is None:
-                raise OSError('there is no decoder for its codec')
+            stream = video_stream(container)
             self._codec = stream.codec_context
             self._codec.thread_count = 1  # the loader's workers are the parallel part
             self._packets = [packet for packet in container.demux(stream) if packet.size]
-            if not self._packets:
-                raise OSError('there are no frames in it')
-            self._count = len(self._packets)
             self.fps = float(stream.average_rate or _rate(self._packets))
-            self._order = order_by_time(self._packets, self._codec.has_b_frames) if quick else None
-            if quick and self._order is None and self._codec.name == 'mpeg4':
-                self._packets = unpacked(self._packets, stream)
-                self._order = order_by_kind(self._packets)
+        self._first_key = next((place for place, packet in enumerate(self._packets) if packet.is_keyframe), 0)
+
+    def _find_order(self) -> list[int] | None:
+        """The places of the packets in the order in which their frames are shown; None where they do not tell."""
+        order = order_by_time(self._packets, self._codec.has_b_frames)
+        if order is not None:
+            order = self._without_lost(order)
+            self._count = len(order or ())
+        elif self._codec.name == 'mpeg4':
+            self._packets = unpacked(self._packets)
+            order = order_by_kind(self._packets)
+        return order
+
+    def _without_lost(self, order: list[int]) -> list[int] | None:
+        """The order without what a cut left at the beginning and cannot be decoded; None where more may be lost."""
+        key, packets = self._first_key, self._packets
+        if key == 0 and packets[0].is_keyframe and packets[order[0]].pts >= packets[0].pts:
+            return order
+        early = [place for place in order if place < key or packets[place].pts < packets[key].pts]
+        try:
+            shown = {frame.pts for frame in self._decoded(0, max(early, default=key) + 1)}
+        except av.FFmpegError:
+            return None
+        if packets[key].pts not in shown and not packets[key].is_discard:
+            return None
+        return [place for place in order if place not in early or packets[place].pts in shown]
+
+    def _counted(self) -> int:
+        """How many frames decoding all of it gives."""
+        self._open(quick=False)
+        count = sum(1 for _ in self._decoded(0, len(self._packets)))
+        if not count:
+            raise OSError('no frame of it can be decoded')
+        return count
 
     def __len__(self) -> int:
         return self._count
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        return islice(self._in_turn(), self._count)
+
+    def _in_turn(self) -> Iterator[av.VideoFrame]:
+        if self._headers_alone:
+            self._open(quick=False)
+        ranks = {self._packets[place].pts: rank for rank, place in enumerate(self._order or ())}
+        shown, before = 0, None
+        for frame in self._decoded(0, len(self._packets)):
+            rank = ranks.get(frame.pts, shown)
+            yield from repeat(before or frame, rank - shown)
+            if rank >= shown:
+                yield frame
+            shown, before = max(shown, rank + 1), frame
+        if before is None:
+            raise OSError('no frame of it can be decoded')
+        yield from repeat(before, self._count - shown)
 
     def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Frames [H, W, 3], uint8 RGB, in the order of ``indices``; all have the size of the first.
@@ -78,7 +131,8 @@ class VideoReader:
             raise IndexError(f'there are no frames {wanted[0]} to {wanted[-1]} among {len(self)}')
         found = self._by_order(wanted)
         if found is None:
-            found = self._from_the_start(wanted)
+            every = enumerate(islice(self, wanted[-1] + 1))
+            found = {index: frame for index, frame in every if index in wanted}
         convert, like = VideoReformatter(), found[wanted[0]]
         # an index that comes twice is converted twice: later transforms may work in place
         return [_picture(found[int(index)], convert, like) for index in indices]
@@ -102,12 +156,13 @@ class VideoReader:
 
     def _runs(self, places: list[int]) -> list[tuple[int, int]]:
         """Ranges of packets, each from a key frame on, that give the frames of the packets at ``places``."""
-        rank = {place: index for index, place in enumerate(self._order)}
-        keys = [place for place in sorted(rank) if self._packets[place].is_keyframe]
+        packets = self._packets
+        keys = [place for place, packet in enumerate(packets) if packet.is_keyframe and packet.pts is not None]
         runs: list[tuple[int, int]] = []
         for place in places:
             # a frame that is shown before the key frame that it follows needs the one before that
-            first = max((key for key in keys if key <= place and rank[key] <= rank[place]), default=0)
+            before = (key for key in reversed(keys) if key <= place and packets[key].pts <= packets[place].pts)
+            first = next(before, 0)
             while runs and first <= runs[-1][1]:
                 first = min(first, runs.pop()[0])
             runs.append((first, place + 1))
@@ -117,24 +172,31 @@ class VideoReader:
         """The frames of a range of packets; of those not ``needed`` (by time), as many as can be are left out."""
         if self._codec.is_open:
             self._codec.flush_buffers()  # forgets what an earlier range left behind
-        for packet in self._packets[first:end]:
+        for place in range(first, end):
+            packet = self._packets[place]
             if self._codec.name in SKIPPING:
                 self._codec.skip_frame = 'DEFAULT' if needed is None or packet.pts in needed else 'NONREF'
-            yield from self._codec.decode(packet)
+            try:
+                yield from self._codec.decode(packet)
+            except av.FFmpegError:
+                if place >= self._first_key:  # a player goes over what a cut left before
+                    raise
         yield from self._codec.decode(None)
 
-    def _from_the_start(self, wanted: list[int]) -> dict[int, av.VideoFrame]:
-        """The wanted frames, counted from the first on."""
-        self._open(quick=False)
-        found, frame = {}, None
-        for count, frame in enumerate(self._decoded(0, len(self._packets))):
-            if count in wanted:
-                found[count] = frame
-            if count == wanted[-1]:
-                break
-        if frame is None:
-            raise OSError('no frame of it can be decoded')
-        return {index: found.get(index, frame) for index in wanted}
+
+def video_stream(container: InputContainer) -> av.VideoStream:
+    """The stream of an open file that a player shows; a cover picture is none.
+
+    Raises:
+        OSError: when there is none, or no decoder for it.
+    """
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise OSError('there is no video in it')
+    decoded = [stream for stream in streams if stream.codec_context]
+    if not decoded:
+        raise OSError('there is no decoder for its codec')
+    return max(decoded, key=lambda stream: stream.disposition & Disposition.default)
 
 
 def _rate(packets: list[av.Packet]) -> float:
@@ -144,8 +206,26 @@ def _rate(packets: list[av.Packet]) -> float:
     return (len(times) - 1) / lasts if lasts else 0.0
 
 
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """How the header asks for a frame to be shown, to the next quarter turn.
+
+    Returns:
+        whether to transpose it, then whether to mirror it left to right, and top to bottom.
+    """
+    try:
+        matrix = frame.side_data.get('DISPLAYMATRIX')
+    except ValueError:  # PyAV 18 does not know EXIF's; it reads turns from it, but not mirroring
+        return TURNS[frame.rotation // 90 % 4]
+    if matrix is None:
+        return TURNS[0]
+    xx, xy, _, yx, yy, *_ = np.frombuffer(matrix, np.int32).tolist()
+    transposed = abs(xy) + abs(yx) > abs(xx) + abs(yy)
+    right, down = (yx, xy) if transposed else (xx, yy)
+    return transposed, right < 0, down < 0
+
+
 def _picture(frame: av.VideoFrame, convert: VideoReformatter, like: av.VideoFrame) -> np.ndarray:
-    """A frame as [H, W, 3], uint8 RGB, in the size of ``like`` and turned as the header asks for.
+    """A frame as [H, W, 3], uint8 RGB, in the size of ``like`` and as the header asks for it to be shown.
 
     Mostly a view of FFmpeg's memory. One converter for all of a clip's frames takes a quarter of the time of
     ``to_ndarray``.
@@ -154,7 +234,8 @@ def _picture(frame: av.VideoFrame, convert: VideoReformatter, like: av.VideoFram
     plane = rgb.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     picture = rows[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-    quarters = frame.rotation // 90 % 4
-    if quarters or rgb is frame:
-        return np.rot90(picture, quarters).copy()
-    return picture
+    transposed, mirrored, upside_down = orientation(frame)
+    if transposed:
+        picture = picture.swapaxes(0, 1)
+    picture = picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    return picture.copy() if rgb is frame else np.ascontiguousarray(picture)

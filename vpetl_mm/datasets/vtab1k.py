@@ -9,7 +9,6 @@ from mmpretrain.datasets import BaseDataset
 
 from ..errors import UserError, unknown
 from .image_list import listed_images
-from .readable import ReadableImages
 
 SPLITS = ('train', 'test')
 LISTS = dict(train='train800', val='val200', test='test')
@@ -55,7 +54,7 @@ def token(task: str) -> str:
 TOKENS = {token(task): task for task in TASKS}
 
 
-class VTAB1k(ReadableImages, BaseDataset):
+class VTAB1k(BaseDataset):
     """One task of VTAB-1k, ``dict(img_path=str, gt_label=int)`` each.
 
     Args:
@@ -70,8 +69,7 @@ class VTAB1k(ReadableImages, BaseDataset):
         kwargs: of mmpretrain's BaseDataset (pipeline, indices).
 
     Raises:
-        UserError: for another split or share, a list that is missing or wrong, or, when it is read, an image that
-            cannot be decoded.
+        UserError: for another split or share, or a list that is missing or wrong.
     """
 
     def __init__(

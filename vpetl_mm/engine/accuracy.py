@@ -12,6 +12,8 @@ import numpy as np
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 
+from ..errors import UserError
+
 
 class PETLAccuracy(BaseMetric):
     """Accuracies in percent over videos or images; what could not be decoded counts as wrong in each.
@@ -26,17 +28,32 @@ class PETLAccuracy(BaseMetric):
 
     def __init__(self, topk: Sequence[int] = (1, 5), dump: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if isinstance(topk, str) or not isinstance(topk, Sequence) or not all(type(k) is int and k > 0 for k in topk):
+            raise UserError(f'topk of PETLAccuracy must be a list of whole numbers of at least 1, got {topk!r}.')
         self.topk, self.dump = tuple(topk), dump
 
+    @property
+    def names(self) -> list[str]:
+        """What its scores are called, such as ``'acc/top1'``."""
+        return [self._named(name) for name in (*(f'top{k}' for k in self.topk), 'mean_class')]
+
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep each sample's scores, label and origin."""
+        """Keep each sample's scores, label and origin.
+
+        Raises:
+            UserError: for scores that are not finite.
+        """
         for sample in data_samples:
+            file = sample.get('filename') or sample.get('img_path') or ''
+            if not sample['pred_score'].isfinite().all():
+                of = f' of {file}' if file else ''
+                raise UserError(f'The scores{of} are not finite: the weights are broken, or the training went wrong.')
             self.results.append(
                 dict(
-                    file=sample.get('filename') or sample.get('img_path') or '',
+                    file=file,
                     label=int(sample['gt_label']),
                     scores=sample['pred_score'].float().cpu().numpy(),
-                    readable=not sample.get('skipped') and bool(sample['pred_score'].isfinite().all()),
+                    readable=not sample.get('skipped'),
                 )
             )
 
@@ -51,12 +68,15 @@ class PETLAccuracy(BaseMetric):
         ranks = all_gather_object(self.results)
         in_order = [r for turn in zip_longest(*ranks) for r in turn if r is not None]
         self.results.clear()
-        metrics = [self._named(in_order[:size]) if is_main_process() else None]
+        metrics = [self._scores(in_order[:size]) if is_main_process() else None]
         broadcast_object_list(metrics)
         return metrics[0]
 
-    def _named(self, results: list[dict]) -> dict[str, float]:
-        return {f'{self.prefix}/{k}' if self.prefix else k: v for k, v in self.compute_metrics(results).items()}
+    def _scores(self, results: list[dict]) -> dict[str, float]:
+        return {self._named(name): value for name, value in self.compute_metrics(results).items()}
+
+    def _named(self, name: str) -> str:
+        return f'{self.prefix}/{name}' if self.prefix else name
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """``top1``, ``top5`` and ``mean_class`` over all samples."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 
 from ..compat import HARMLESS_WARNINGS
+from .failures import raise_if_full
 
 PACKAGE = str(Path(__file__).parents[1])
-# the libraries' own lines that a person wants: progress with time left, scores, and what was saved
-SHOWN = ('logger_hook.py', 'checkpoint_hook.py')
+# the libraries' own lines that a person wants: progress with time left, scores, what was saved, why a run stops
+SHOWN = ('logger_hook.py', 'checkpoint_hook.py', 'early_stopping_hook.py')
 # warnings of the libraries that ask for nothing: the log file has them
 HIDDEN = (
     *HARMLESS_WARNINGS,
@@ -45,8 +46,10 @@ def quiet_before_a_run() -> None:
 
 
 def quiet(logger: MMLogger, errors_only: bool = False) -> MMLogger:
-    """Let only what a person needs through to the logger's console handler; or errors alone."""
+    """Let only what a person needs through to the logger's console handler, or errors alone; the file has it all."""
     for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            raise_if_full(handler)
         if type(handler) is logging.StreamHandler:
             handler.addFilter(_for_people)
             handler.setFormatter(_PlainFormatter())

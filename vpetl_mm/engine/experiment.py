@@ -14,15 +14,17 @@ from mmengine.hooks import Hook
 
 from ..config import load_config
 from ..errors import UserError
-from ..petl import merge
-from ..petl.merging import check_mergeable
 from .extras import with_own_types
+from .failures import told_plainly
 from .feature_cache import views_of
 from .full_state import resumed
 from .hooks import FeatureCacheHook
 from .launch import start_process_group
-from .merged import write_merged
+from .merged import check_plain, make_plain, write_merged
 from .outcome import leave_record
+from .parts import naming
+from .plain import at, innermost
+from .plain import check_plain as check_entries
 from .preflight import check_experiment
 from .record import json_safe
 from .run_folder import check_folder, claimed
@@ -60,6 +62,7 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
         UserError: for a config that cannot be an experiment.
     """
     cfg = load_config(config, options.cfg_options)
+    check_entries(cfg)
     name = Path(cfg.filename).stem if cfg.filename else cfg.get('experiment_name', 'experiment')
     cfg.work_dir = options.work_dir or cfg.get('work_dir') or str(Path('work_dirs', name))
     cfg.launcher = options.launcher
@@ -72,8 +75,10 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
     cfg.resume, cfg.resume_with, cfg.overwrite = resume is not None, options.resume_with, overwrite
     cfg.load_from = None if resume == 'auto' else resume
     cfg.given_options = json_safe(options.cfg_options or {})  # for the checkpoint and the result to tell of
-    if options.amp and cfg.optim_wrapper.type != 'AutocastOptimWrapper':
-        cfg.optim_wrapper.type = cfg.given_options['optim_wrapper.type'] = 'AutocastOptimWrapper'
+    if options.amp:
+        if cfg.optim_wrapper.type != 'AutocastOptimWrapper':
+            cfg.optim_wrapper.type = cfg.given_options['optim_wrapper.type'] = 'AutocastOptimWrapper'
+        cfg.optim_wrapper.any_cpu = True
     _apply_holdout(cfg)
     return cfg
 
@@ -91,8 +96,10 @@ def _apply_holdout(cfg: Config) -> None:
     if not holdout['fraction']:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         return
+    if not at(cfg, 'default_hooks.checkpoint'):
+        raise UserError('holdout.fraction needs default_hooks.checkpoint, which keeps the best epoch.')
     for loader in ('train_dataloader', 'val_dataloader'):
-        cfg[loader].dataset.update(holdout=holdout['fraction'], holdout_seed=holdout['seed'])
+        innermost(cfg[loader].dataset).update(holdout=holdout['fraction'], holdout_seed=holdout['seed'])
     cfg.default_hooks.checkpoint.save_best = 'acc/top1'
 
 
@@ -103,6 +110,7 @@ def _leave_cores_to(workers: int) -> None:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - workers)))
 
 
+@told_plainly(resumes=True)
 def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     """Train; the runner that did it, for its model and its figures.
 
@@ -119,7 +127,8 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     with claimed(cfg) as warning:
         start_process_group(cfg)
         _leave_cores_to(cfg.train_dataloader.num_workers)
-        runner = PETLRunner.from_cfg(with_own_types(_in_whole_steps(_without_test(cfg))))
+        with naming(cfg, 'what the run is built from'):
+            runner = PETLRunner.from_cfg(with_own_types(_in_whole_steps(_without_test(cfg))))
         for reason in [*warnings, *filter(None, [warning])]:
             runner.logger.warning(reason)
         for hook in hooks:
@@ -130,6 +139,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     return runner
 
 
+@told_plainly(resumes=False)
 def test(
     cfg: Config,
     checkpoint: str | Path,
@@ -145,11 +155,12 @@ def test(
         checkpoint: of the same experiment.
         dump: a CSV file for the predictions.
         hooks: further hooks of the run.
-        merged: a .safetensors file for the plain model with the deltas in its weights, which is what is tested then.
+        merged: a .safetensors file for the plain model of the host library that is left when deltas and the head's
+            BatchNorm are part of the weights; this model is the one that is tested then.
 
     Raises:
         UserError: when an input is missing, the checkpoint belongs to another config or base, or ``merged`` is asked
-            for deltas that are no updates of weights.
+            for a model that cannot become a plain one.
     """
     if not Path(checkpoint).is_file():
         raise UserError(f'The checkpoint {checkpoint} does not exist.')
@@ -157,23 +168,24 @@ def test(
         _check_place(what, file, cfg.work_dir)
     model = check_experiment(cfg, ('test_dataloader',), checkpoint)
     if merged:
-        check_mergeable(model)
+        check_plain(model)
     start_process_group(cfg)
     cfg = with_own_types(_only_test(cfg))
     cfg.test_evaluator.dump = dump
     _leave_cores_to(cfg.test_dataloader.num_workers)
-    runner = PETLRunner.from_cfg(cfg)
+    with naming(cfg, 'what the test is built from'):
+        runner = PETLRunner.from_cfg(cfg)
     for hook in hooks:
         runner.register_hook(hook)
     content = runner.prepare_test(checkpoint)
     count = runner.plain_model.plan.count()
     if merged:
-        merge(runner.plain_model)
+        make_plain(runner.plain_model)
     scores = runner.test()
     if runner.rank == 0:
         leave_record(runner, checkpoint, content['meta'], scores, count)
         if merged:
-            write_merged(runner.plain_model, Path(merged), runner.cfg.filename, checkpoint)
+            write_merged(runner.plain_model, Path(merged), runner.cfg, checkpoint)
     return scores
 
 

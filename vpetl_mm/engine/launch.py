@@ -104,14 +104,3 @@ def _check_gpus(needed: int, there: int) -> None:
             f'At least {needed} processes on this machine see {there} GPUs, and each needs one of its own: ask for '
             'as many GPUs as processes a machine (GPUS_PER_NODE).'
         )
-
-
-def speaker() -> str | None:
-    """How this process signs its errors: '' for the only or first one, None where it leaves them to another.
-
-    Before the processes have met, the first on each machine speaks, as what is missing may be missing there alone.
-    """
-    rank, local = os.environ.get('RANK', '0'), os.environ.get('LOCAL_RANK', '0')
-    if rank == '0':
-        return ''
-    return f' (rank {rank})' if local == '0' or distributed.is_initialized() else None

@@ -1,27 +1,99 @@
-"""Merged files: the plain model that is left when the deltas are part of its weights."""
+"""Merged files: a plain model of the host library, with the deltas and the head's norm inside its weights."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from mmengine import Config
+from safetensors import safe_open
 from torch import nn
 
+from ..errors import UserError
+from ..petl import merge
+from ..petl.merging import check_mergeable
 from ..weights.files import write_safetensors
+from .record import json_safe
+
+KEY = 'vpetl_mm_merged'
+# arguments of this project's models and heads that no host library knows
+OWN = ('petl', 'base', 'bn', 'temporal_pool')
 
 
-def write_merged(model: nn.Module, file: Path, config: str | None, checkpoint: str | Path) -> None:
-    """Write backbone and head as .safetensors, whole or not at all.
+def check_plain(model: nn.Module) -> None:
+    """Raise :class:`UserError` where a PETL model, on any device, cannot become a plain one of its host library."""
+    check_mergeable(model)
+    if getattr(getattr(model, model.head_name), 'temporal_pool', 'mean') != 'mean':
+        raise UserError(
+            "The head's temporal_pool='overlap' weighs frames as no head of mmaction2 does: no plain model is left."
+        )
 
-    The keys are the plain model's; ``model.base`` of a config, with ``convert=None``, takes the backbone from it.
+
+def make_plain(model: nn.Module) -> None:
+    """Merge a PETL model's deltas into its backbone, and the head's BatchNorm into its linear layer, in place.
+
+    Raises:
+        UserError: as :func:`check_plain`; nothing is changed then.
+    """
+    check_plain(model)
+    merge(model)
+    head = getattr(model, model.head_name)
+    if hasattr(head, 'fold'):
+        head.fold()
+
+
+def plain_config(model: nn.Module, cfg: Config) -> dict[str, Any]:
+    """The ``default_scope`` and ``model`` of a config that builds ``model`` without this package.
 
     Args:
-        model: merged.
+        model: made plain.
+        cfg: what it was built from.
+    """
+    head = getattr(model, model.head_name)
+    plain = json_safe({k: v for k, v in cfg.model.items() if k not in OWN})
+    plain['type'] = _library_class(model)
+    plain[model.head_name] = {
+        **{k: v for k, v in plain[model.head_name].items() if k not in OWN},
+        'type': _library_class(head),
+        # whose defaults differ from the host library's
+        **{k: getattr(head, k) for k in ('average_clips', 'dropout_ratio') if hasattr(head, k)},
+    }
+    if plain.get('data_preprocessor'):
+        plain['data_preprocessor']['type'] = _library_class(model.data_preprocessor)
+    return dict(default_scope=cfg.get('default_scope', 'mmaction'), model=plain)
+
+
+def _library_class(module: nn.Module) -> str:
+    """The name of a module's class, or of the host library's class that one of ours is based on."""
+    return next(c.__name__ for c in type(module).__mro__ if not c.__module__.startswith('vpetl_mm.'))
+
+
+def write_merged(model: nn.Module, file: Path, cfg: Config, checkpoint: str | Path) -> None:
+    """Write a plain model as .safetensors, whole or not at all.
+
+    Keys are those of the host library's own model. The header holds, as JSON under ``vpetl_mm_merged``, the
+    ``config`` and ``checkpoint`` that it was made from, and :func:`plain_config`.
+
+    Args:
+        model: made plain.
         file: ends in .safetensors.
-        config, checkpoint: what it was made from, for the file's header.
+        cfg: what the model was built from.
+        checkpoint: what was loaded into it.
 
     Raises:
         UserError: when the disk does not take it.
     """
-    about = dict(config=str(config), checkpoint=str(checkpoint))
-    write_safetensors(file, model.state_dict(), {'vpetl_mm_merged': json.dumps(about)})
+    about = dict(config=str(cfg.filename), checkpoint=str(checkpoint), **plain_config(model, cfg))
+    write_safetensors(file, model.state_dict(), {KEY: json.dumps(about)})
+
+
+def describe(file: str | Path) -> str:
+    """Which classes a merged file is for and how their inputs are normalised, as the end of a sentence."""
+    with safe_open(file, 'pt') as opened:
+        about = json.loads(opened.metadata()[KEY])
+    model = about['model']
+    head = model.get('head') or model['cls_head']
+    given = model.get('data_preprocessor') or {}
+    inputs = f'normalised with mean {given["mean"]} and std {given["std"]}' if given.get('mean') else 'as they are'
+    return f"{about['default_scope']}'s {model['type']} with {head['type']}, for RGB inputs of 0 to 255 {inputs}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 from mmengine import Config
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, OPTIMIZERS, DefaultScope
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from ..models.base_weights import base_state, how_to_get
@@ -22,31 +25,22 @@ from .adapter import check_trained
 from .compiled import check_compiled
 from .extras import check_extras
 from .feature_cache import check_cache
+from .parts import check_parts, data_loader, naming
+from .plain import at, innermost
 
 NEEDED = {
-    'train_dataloader': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    'train_dataloader': (
+        *('train_dataloader', 'train_dataloader.batch_size', 'train_cfg', 'train_cfg.max_epochs'),
+        *('optim_wrapper', 'optim_wrapper.optimizer'),
+    ),
     'test_dataloader': ('test_dataloader', 'test_cfg', 'test_evaluator'),
 }
-# what libraries raise at a wrong value in a config
-WRONG = (KeyError, TypeError, ValueError, AttributeError, AssertionError, IndexError, ImportError, OSError)
-
-
-@contextmanager
-def naming(cfg: Config, part: str) -> Iterator[None]:
-    """Turn what a library raises while it builds ``part`` of the config into a sentence that names both."""
-    try:
-        yield
-    except UserError:
-        raise
-    except WRONG as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'{cfg.filename or "The config"}: {part} is wrong: {reason[:400]}') from error
 
 
 def _base(cfg: Config) -> Iterator[str]:
     base = cfg.model.get('base')
     if base and base.get('file') and not Path(base['file']).is_file():
-        how = how_to_get(base) if base.get('url') else cfg.get('data_help', how_to_get(base))
+        how = how_to_get(base) if base.get('url') else _data_help(cfg, base['file'], how_to_get(base))
         yield f'pre-trained weights {base["file"]}: {how}'
 
 
@@ -62,18 +56,30 @@ def _spt(cfg: Config) -> Iterator[str]:
 def _data(cfg: Config, loader: str) -> Iterator[str]:
     if not cfg.get(loader):
         return
-    dataset = cfg[loader].get('dataset', {})
+    dataset = innermost(cfg[loader].get('dataset', {}))
     root = Path(dataset.get('data_root') or '')
-    how = cfg.get('data_help', 'see data/README.md')
     if not root.is_dir():
-        yield f'data folder {root}: {how}'
+        yield _missing(cfg, 'data folder', root)
         return
     if dataset.get('ann_file') and not (root / dataset['ann_file']).is_file():
-        yield f'annotation list {root / dataset["ann_file"]}: {how}'
+        yield _missing(cfg, 'annotation list', root / dataset['ann_file'])
     prefix = dataset.get('data_prefix') or {}
     for kind, folder in (dict(image=prefix) if isinstance(prefix, str) else prefix).items():
         if folder and not (root / folder).is_dir():
-            yield f'{kind} folder {root / folder}: {how}'
+            yield _missing(cfg, f'{kind} folder', root / folder)
+
+
+def _missing(cfg: Config, what: str, path: Path) -> str:
+    return f'{what} {path}: {_data_help(cfg, path, "see data/README.md")}'
+
+
+def _data_help(cfg: Config, path: str | Path, otherwise: str) -> str:
+    """``data_help``, which a config inherits with its data set, where it is about the folder that ``path`` is in."""
+    text, parts = cfg.get('data_help', ''), Path(path).parts
+    folder = parts[1] if len(parts) > 1 and parts[0] == 'data' else None
+    if folder in re.findall(r'\w+', text):
+        return text
+    return 'made by "make demo"' if folder == 'demo' else otherwise
 
 
 def check_inputs(cfg: Config, loaders: tuple[str, ...]) -> None:
@@ -113,7 +119,7 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
         UserError: for the first thing that is wrong; all missing inputs come together.
     """
     for key in NEEDED[loaders[0]]:
-        if not cfg.get(key):
+        if not at(cfg, key):
             raise UserError(f'{cfg.filename or "The config"} has no {key}.')
     with naming(cfg, 'the data'):
         check_inputs(cfg, loaders)
@@ -126,12 +132,10 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
             state = base_state(model.backbone, model.base)
             if model.spt is not None:
                 model.spt.check_base(state)
-    for loader in loaders:
-        if cfg.get(loader):
-            with naming(cfg, loader):
-                _check_list(cfg, loader, model.head_name)
-    if loaders[0] == 'train_dataloader':
-        _check_training(cfg, model)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
+        data = {key: _check_list(cfg, key, model.head_name) for key in loaders if cfg.get(key)}
+        training = loaders[0] == 'train_dataloader'
+        check_parts(cfg, _check_training(cfg, model) if training else None, data)
     content = None if checkpoint is None else check_trained(model, checkpoint)
     check_compiled(cfg)
     check_extras(cfg, content if loaders[0] == 'train_dataloader' else None)
@@ -139,44 +143,53 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
     return model
 
 
-def _check_training(cfg: Config, model: nn.Module) -> None:
-    loader = cfg.train_dataloader
-    whole = {
-        'train_dataloader.batch_size': loader.get('batch_size'),
-        'train_cfg.max_epochs': cfg.train_cfg.get('max_epochs'),
-        'optim_wrapper.accumulative_counts': cfg.optim_wrapper.get('accumulative_counts', 1),
-    }
-    for key, value in whole.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f'{key} must be a whole number of at least 1, got {value!r}.')
-    if loader.batch_size < 2 and getattr(getattr(model, model.head_name), 'bn', None) is not None:
+def _check_training(cfg: Config, model: nn.Module) -> OptimWrapper:
+    if cfg.train_dataloader.batch_size < 2 and getattr(getattr(model, model.head_name), 'bn', None) is not None:
         raise UserError("The head's BatchNorm needs train_dataloader.batch_size of 2 or more (or head.bn=False).")
+    _check_checkpointing(cfg, model)
     if cfg.get('cache_features'):
         check_cache(cfg, model)
-    optimizer = cfg.optim_wrapper.get('optimizer', {}).get('type')
+    optimizer = cfg.optim_wrapper.optimizer.get('type')
     if isinstance(optimizer, str) and OPTIMIZERS.get(optimizer) is None:
         raise UserError(
             f'optim_wrapper is wrong: there is no optimizer {optimizer!r}; torch.optim has SGD, AdamW, ...'
         )
-    with naming(cfg, 'optim_wrapper'), DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
-        build_optim_wrapper(model, cfg.copy().optim_wrapper)
+    with naming(cfg, 'optim_wrapper'):
+        return build_optim_wrapper(model, cfg.copy().optim_wrapper)
 
 
-def _check_list(cfg: Config, loader: str, head: str) -> None:
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
-        dataset = DATASETS.build(cfg.copy()[loader].dataset)
-    dataset.full_init()
-    _check_classes(cfg, loader, dataset, head)
-    first = [_file_of(dataset.get_data_info(i)) for i in range(min(5, len(dataset)))]
+def _check_checkpointing(cfg: Config, model: nn.Module) -> None:
+    named = cfg.get('activation_checkpointing') or []
+    modules = dict(model.named_modules())
+    for name in [named] if isinstance(named, str) else named:
+        if name not in modules:
+            near = difflib.get_close_matches(str(name), modules, n=1)
+            hint = f' Did you mean {near[0]!r}?' if near else ''
+            raise UserError(f'activation_checkpointing names {name!r}, and the model has no such module.{hint}')
+
+
+def _check_list(cfg: Config, key: str, head: str) -> DataLoader:
+    """Look at a data set's list, and read a sample; the loader over it."""
+    with naming(cfg, key):
+        dataset = DATASETS.build(cfg.copy()[key].dataset)
+        dataset.full_init()
+        _check_classes(cfg, key, dataset, head)
+        first = [_file_of(dataset.get_data_info(i)) for i in range(min(5, len(dataset)))]
     if all(f and not os.path.exists(f) for f in first):
-        raise UserError(f'{loader}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
-    steps = cfg.optim_wrapper.get('accumulative_counts', 1) if loader == 'train_dataloader' else 1
-    batch = cfg[loader].get('batch_size', 1) * steps
-    if cfg[loader].get('drop_last') and len(dataset) < batch:
+        raise UserError(f'{key}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
+    steps = cfg.optim_wrapper.get('accumulative_counts', 1) if key == 'train_dataloader' else 1
+    processes = 1 if cfg.get('launcher', 'none') == 'none' else int(os.environ['WORLD_SIZE'])
+    batch = cfg[key].get('batch_size', 1) * steps * processes
+    if cfg[key].get('drop_last') and len(dataset) < batch:
         raise UserError(
-            f'{loader}: {len(dataset)} samples are fewer than a batch of {batch}, and drop_last leaves none; '
-            f'set {loader}.batch_size lower.'
+            f'{key}: {len(dataset)} samples are fewer than a batch of {batch}, and drop_last leaves none; '
+            f'set {key}.batch_size lower.'
         )
+    loader = data_loader(cfg, key, dataset)
+    cv2.setNumThreads(0)  # as in the run: threads of OpenCV would not outlive the fork of a worker
+    with naming(cfg, f'{key}.dataset.pipeline'):
+        dataset[0]
+    return loader
 
 
 def _file_of(info: dict[str, Any]) -> str | None:

@@ -26,7 +26,7 @@ NEUTRAL = (
     r'(train|val|test)_dataloader\.dataset\.(ann_file|data_root|data_prefix\..+|metainfo\.classes)',
     r'(train|val|test)_dataloader\.(num_workers|persistent_workers|prefetch_factor|pin_memory|batch_size)',
     r'optim_wrapper\.accumulative_counts',
-    r'model\.backbone\.with_cp',
+    r'model\.backbone\.with_cp|activation_checkpointing',
     r'default_hooks\.(logger|checkpoint)\.(interval|max_keep_ckpts)',
     r'(env_cfg|vis_backends|visualizer|log_level|console|launcher)(\..+)?',
     r'after_epoch_\d+\.(processes|optim_wrapper\.accumulative_counts|train_dataloader\.(batch_size|drop_last))',

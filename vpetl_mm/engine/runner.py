@@ -25,6 +25,7 @@ from .adapter import load_trained
 from .compiled import compile_backbone
 from .console import quiet
 from .run_folder import BEST
+from .schedules import fitted
 
 
 class PETLRunner(Runner):
@@ -51,6 +52,10 @@ class PETLRunner(Runner):
             steps = getattr(optim_wrapper, '_accumulative_counts', 1)
             auto_scale_lr = dict(auto_scale_lr, base_batch_size=auto_scale_lr['base_batch_size'] / steps)
         super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """mmengine's schedulers, right for epochs of any number of iterations."""
+        return super().build_param_scheduler(fitted(scheduler, len(self.train_dataloader), self.max_epochs))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Compile the backbone if asked to; wrap for distributed training (on the CPU, DDP takes no device ids)."""

@@ -37,7 +37,7 @@ PARTS = (
 )
 # where inputs lie (a hash proves the base), loader workers, recomputing for memory, logs and what is kept
 NEUTRAL = re.compile(
-    r'model\.base(\..+)?|model\.petl\.spt\.file|model\.backbone\.with_cp'
+    r'model\.base(\..+)?|model\.petl\.spt\.file|model\.backbone\.with_cp|optim_wrapper\.any_cpu'
     r'|(train|val)_dataloader(\.dataset)+\.(data_root|data_prefix(\..+)?|metainfo\.classes)'
     r'|(train|val)_dataloader\.(num_workers|persistent_workers|prefetch_factor|pin_memory|worker_init_fn)(\..+)?'
     r'|val_dataloader\.batch_size|default_hooks\.(?!checkpoint\.(save_best|rule)|early_stopping).+'

@@ -13,9 +13,10 @@ from ..errors import UserError, unknown
 from ..petl import host_of
 from ..weights.converted import Record, record_of
 from ..weights.kinds import FITS, KINDS
-from ..weights.source import file_sha256, read_source, read_weights
-from ..weights.swin import fit_plain, plain_names
+from ..weights.source import Source, file_sha256, read_source, read_weights
+from ..weights.swin import fit_plain
 from ..weights.tensors import StateDict, Weights
+from ..weights.wrappings import unwrap
 
 __all__ = ['base_state', 'check_base', 'file_sha256', 'how_to_get', 'load_base', 'read_weights']
 BASE_KEYS = ('file', 'url', 'sha256', 'convert')
@@ -56,9 +57,15 @@ def base_state(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
     try:
         record = record_of(source.metadata)
         _check_sha256(base, record)
-        weights = _named(Weights(source.state), backbone, base.get('convert'), record)
+        weights = _named(source, backbone, base.get('convert'), record)
     except UserError as error:
         raise UserError(f'{file}: {error}') from error
+    if source.others:
+        others = ', '.join(m.name for m in source.others)
+        weights.remarks.append(
+            f'{source.model.name or "the model at the top"} was taken, and it also holds {others}, which '
+            'tools/convert_checkpoint.py --part NAME takes'
+        )
     for remark in weights.remarks:
         print_log(f'{file}: {remark}.', 'current', 30)
     state, wanted = weights.tensors, backbone.state_dict()
@@ -81,21 +88,21 @@ def _check_sha256(base: dict[str, Any], record: Record | None) -> None:
         raise UserError(f'it is not the file that the config names: its SHA-256 is not {wanted}.')
 
 
-def _named(weights: Weights, backbone: nn.Module, convert: str | None, record: Record | None) -> Weights:
-    """``weights`` under the names of ``backbone``, and of its sizes."""
-    host = host_of(backbone)
-    if record is not None:
-        if record.host != host:
-            raise UserError(f'it was converted for {record.host}, and the backbone is {host}.')
-        names, fit = plain_names, FITS.get(host, fit_plain)
-    elif convert is not None:
+def _named(source: Source, backbone: nn.Module, convert: str | None, record: Record | None) -> Weights:
+    """The file's weights under the names of ``backbone``, and of its sizes."""
+    host, weights = host_of(backbone), Weights(source.state)
+    plain = record is not None or convert is None
+    unwrap(weights, source.model, source.others, only=plain)
+    if record is not None and record.host != host:
+        raise UserError(f'it was converted for {record.host}, and the backbone is {host}.')
+    if plain:
+        fit = fit_plain if record is None else FITS.get(host, fit_plain)
+    else:
         kind = KINDS[convert]
         if kind.host != host:
             raise UserError(f'model.base.convert={convert!r} is for {kind.host}, and the backbone is {host}.')
-        names, fit = kind.names, kind.fit
-    else:
-        names, fit = plain_names, fit_plain
-    names(weights)
+        kind.names(weights)
+        fit = kind.fit
     weights.heads = weights.heads or (record.heads if record else None)
     before = weights['pos_embed'].shape if 'pos_embed' in weights else None
     fit(weights, backbone)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import mmcv.cnn
@@ -12,9 +14,11 @@ import torch
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError, unknown
 from ..petl import Delta, Layout, Plan, check_petl, is_transformed, layout_of
+from ..petl.delta import one_of
 from ..spt.tuning import SPT
 from .base_weights import check_base, load_base
 from .features import Features
@@ -51,6 +55,29 @@ def take_over(leaf: nn.Module, host: nn.Module) -> nn.Module:
     return leaf.train(host.training)
 
 
+def known_options(backbone: Mapping[str, Any]) -> set[str]:
+    """The options of a backbone's class, its ancestors' included; a :class:`UserError` for one that it does not know.
+
+    VideoMAE's ViT would drop it without a word. ``with_cp`` is known to every backbone, see :class:`PETLModel`.
+    """
+    with MODELS.switch_scope_and_registry(None) as registry:
+        kind = backbone.get('type')
+        cls = registry.get(kind) if isinstance(kind, str) else kind
+    if cls is None:  # building it will say so
+        return {*backbone}
+    inits = [c.__init__ for c in cls.__mro__ if '__init__' in vars(c)]
+    parameters = (p for init in inits for p in inspect.signature(init).parameters.values())
+    known = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
+    for name in {*backbone} - {*known, 'type', 'with_cp'}:
+        raise unknown('option in model.backbone', name, {*known, 'with_cp'})
+    return known
+
+
+def _checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The block's forward, computed again in the backward pass."""
+    return checkpoint(type(block).forward, block, *args, use_reentrant=False, **kwargs)
+
+
 class PETLModel:
     """Mixed into a host library's model class, in front of it.
 
@@ -71,6 +98,10 @@ class PETLModel:
         # VideoMAE's ViT drops its argument without a word, so that the config itself is looked at
         given = [kwargs, kwargs.get('backbone')]
         named = [g.get('pretrained') for g in given if isinstance(g, Mapping)]
+        with_cp = False
+        if isinstance(kwargs.get('backbone'), Mapping) and 'with_cp' not in known_options(kwargs['backbone']):
+            kwargs['backbone'] = dict(kwargs['backbone'])
+            with_cp = one_of('model.backbone.with_cp', kwargs['backbone'].pop('with_cp', False), (True, False))
         super().__init__(*args, **kwargs)
         layout_of(self.backbone)  # an unknown backbone is refused first
         self._refuse_other_weights(named)
@@ -81,6 +112,9 @@ class PETLModel:
         spt = SPT.of(petl['spt']) if petl.get('spt') is not None else None
         self.plan = Plan(self, 'backbone', self.head_name, petl['deltas'], petl['train'], delta_type, spt)
         self.spt = spt
+        if with_cp:  # which the two ViTs do not have
+            for block in layout_of(self.backbone).blocks(self.backbone):
+                block.forward = partial(_checkpointed, block)
 
     @property
     def base(self) -> dict[str, Any] | None:
@@ -154,7 +188,10 @@ class PETLModel:
         compiled = self.backbone._compiled_call_impl is not None
         if compiled or is_transformed() or not torch.is_grad_enabled():
             return nullcontext()
-        return recomputing(layout_of(self.backbone).norms(self.backbone))
+        # inside a checkpointed module all is computed again anyway, without what is noted here
+        apart = [m for m in self.backbone.modules() if getattr(m, 'with_cp', False) or 'forward' in vars(m)]
+        inside = {id(m) for parent in apart for m in parent.modules()}
+        return recomputing(n for n in layout_of(self.backbone).norms(self.backbone) if id(n) not in inside)
 
     def init_weights(self) -> None:
         """Initialise the plain model by its hosts' own rules, load the base, then draw each delta anew."""

@@ -24,8 +24,24 @@ class BatchNormed:
             nn.BatchNorm1d(in_channels, eps=1e-6, affine=False) if one_of('head bn', bn, (True, False)) else None
         )
 
-    def _draw(self, linear: nn.Linear) -> None:
-        normal_init(linear, std=0.01)
+    @property
+    def linear(self) -> nn.Linear:
+        """The linear layer, which each host library calls by another name."""
+        return next(m for m in self.children() if isinstance(m, nn.Linear))
+
+    def fold(self) -> None:
+        """Make the BatchNorm, with its running statistics, part of the linear layer's weights, and take it off."""
+        if self.bn is None:
+            return
+        weight, bias = self.linear.weight.detach(), self.linear.bias.detach()
+        scaled = weight.double() / (self.bn.running_var.double() + self.bn.eps).sqrt()
+        bias.sub_(scaled @ self.bn.running_mean.double())
+        weight.copy_(scaled)
+        self.bn = None
+
+    def init_weights(self) -> None:
+        """Draw the linear layer's weights again and forget the running statistics."""
+        normal_init(self.linear, std=0.01)
         if self.bn is not None:
             self.bn.reset_running_stats()
 
@@ -47,10 +63,6 @@ class PETLImageHead(BatchNormed, LinearClsHead):
     def __init__(self, num_classes: int, in_channels: int, bn: bool = True, **kwargs: Any) -> None:
         super().__init__(num_classes, in_channels, **kwargs)
         self._add_bn(bn, in_channels)
-
-    def init_weights(self) -> None:
-        """Draw the linear layer anew and forget the running statistics."""
-        self._draw(self.fc)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Classify the last of ``feats``, (B, d): logits of (B, num_classes), float32 also under autocast."""
@@ -74,10 +86,6 @@ class PETLTokenHead(BatchNormed, TimeSformerHead):
         at_least_one('num_classes', num_classes)
         super().__init__(num_classes, in_channels, average_clips=average_clips, **kwargs)
         self._add_bn(bn, in_channels)
-
-    def init_weights(self) -> None:
-        """Draw the linear layer anew and forget the running statistics."""
-        self._draw(self.fc_cls)
 
     def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
         """Classify tokens of (B, d): logits of (B, num_classes), float32 also under autocast."""

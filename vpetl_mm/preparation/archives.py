@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -17,15 +18,18 @@ from typing import IO, Any, NamedTuple
 
 import rarfile
 
+from ..bounds import TIMES, most_bytes
 from ..errors import UserError
 from .lists import check_path, tellable
 from .progress import progress
+from .tar_reader import CHUNK, bounded_tar
 
 SUFFIXES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.zip', '.rar')
-CHUNK = 1 << 20
+ENTRY = 64  # bytes of the archive that an entry takes at least, where it has more than 10,000 of them
 RAR_TOOLS = 'unrar, unar, 7z or bsdtar'
 # what the libraries raise on damage; gzip's own error is an OSError without a number
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, rarfile.Error, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, rarfile.Error, EOFError, zlib.error, lzma.LZMAError)
+DAMAGE += (RuntimeError, ValueError, OverflowError, IndexError, struct.error)
 
 
 class Entry(NamedTuple):
@@ -47,24 +51,42 @@ def is_archive(path: Path) -> bool:
 def _check_entry(name: str, regular: bool, folder: bool) -> None:
     plain = name.rstrip('/') if folder else name
     if plain.startswith('/') or re.match('[A-Za-z]:', plain) or '\\' in plain or '..' in plain.split('/'):
-        raise UserError(f"its entry '{tellable(name)}' would land outside of the target")
+        raise UserError(f"its entry '{tellable(name)[:200]}' would land outside of the target")
     if not (regular or folder):
-        raise UserError(f"its entry '{tellable(name)}' is a link or a device, not a plain file")
+        raise UserError(f"its entry '{tellable(name)[:200]}' is a link or a device, not a plain file")
+
+
+def _check_count(count: int, size: int) -> None:
+    most = min(500_000, max(10_000, size // ENTRY))
+    if count > most:
+        raise UserError(f'it has more than {most:,} entries')
+
+
+def _checked(entries: list[Entry], size: int) -> list[Entry]:
+    """The entries of an archive of ``size`` bytes, which may not promise too much."""
+    _check_count(len(entries), size)
+    total = sum(e.size for e in entries)
+    if total > most_bytes(size):
+        raise UserError(f'it takes {total / 1e9:.1f} GB unpacked, more than {TIMES} times its own size')
+    return entries
 
 
 @contextmanager
 def _tar(archive: Path) -> Iterator[Opened]:
-    with tarfile.open(archive) as tar:
-        members = tar.getmembers()
-        for member in members:
+    size = archive.stat().st_size
+    with bounded_tar(archive, most_bytes(size)) as (tar, found):
+        members = []
+        for member in found:
             _check_entry(member.name, member.isreg(), member.isdir())
+            members.append(member)
+            _check_count(len(members), size)
         # tarfile takes an end without the end mark, where a file was cut between two entries
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError('its end is missing')
         while tar.fileobj.read(CHUNK):  # to the end, where gzip's sum stands
             pass
-        yield [Entry(m.name, m.size, m) for m in members if m.isreg()], tar.extractfile
+        yield _checked([Entry(m.name, m.size, m) for m in members if m.isreg()], size), tar.extractfile
 
 
 @contextmanager
@@ -75,7 +97,8 @@ def _zip(archive: Path) -> Iterator[Opened]:
             kind = stat.S_IFMT(entry.external_attr >> 16)
             # the name as it is stored: zipfile itself cuts at a zero byte and turns separators round
             _check_entry(entry.orig_filename, kind in (0, stat.S_IFREG), entry.is_dir())
-        yield [Entry(e.filename, e.file_size, e) for e in entries if not e.is_dir()], zipped.open
+        files = [Entry(e.filename, e.file_size, e) for e in entries if not e.is_dir()]
+        yield _checked(files, archive.stat().st_size), zipped.open
 
 
 @contextmanager
@@ -92,7 +115,8 @@ def _rar(archive: Path) -> Iterator[Opened]:
                 rarfile.tool_setup()
             except rarfile.RarCannotExec:
                 raise UserError(f'it needs a program that decompresses rar: install {RAR_TOOLS}') from None
-        yield [Entry(e.filename, e.file_size, e) for e in entries if e.is_file()], rar.open
+        volumes = sum(os.path.getsize(volume) for volume in rar.volumelist())
+        yield _checked([Entry(e.filename, e.file_size, e) for e in entries if e.is_file()], volumes), rar.open
 
 
 @contextmanager
@@ -136,12 +160,12 @@ def _linked(earlier: Path, path: Path) -> bool:
 def _copy(source: IO[bytes], path: Path, size: int, advance: Callable[[int], None]) -> None:
     left = size
     with source, open(path, 'wb') as stream:
-        while chunk := source.read(CHUNK):
-            stream.write(chunk)
+        while left >= 0 and (chunk := source.read(CHUNK)):
             left -= len(chunk)
+            stream.write(chunk)
             advance(len(chunk))
     if left:
-        raise EOFError(f'{path.name} has {size - left} bytes instead of {size}')
+        raise EOFError(f'{path.name} does not have its {size} bytes')
 
 
 def _placed(entries: list[Entry], place: Callable[[str], str | None]) -> dict[str, Entry]:
@@ -184,22 +208,24 @@ def unpack(archive: Path, target: Path, place: Callable[[str], str | None], earl
 
     Raises:
         UserError: when the archive is damaged or truncated, has an entry that is no plain file or folder or that
-            would land outside of the target, or has too little space; before anything is written, but for
-            damage inside compressed data.
+            would land outside of the target, has more entries or bytes than :mod:`vpetl_mm.bounds` allows, or has
+            too little space; before anything is written, but for damage inside compressed data.
     """
     time = archive.stat().st_mtime_ns if archive.is_file() else 0
     with _opened(archive) as (entries, open_entry):
         wanted = _placed(entries, place)
         todo = {n: e for n, e in wanted.items() if not _same(target / n, e.size, time)}
+        there = {n for n, e in todo.items() if earlier and _same(earlier / n, e.size, time)}
         target.mkdir(parents=True, exist_ok=True)
-        total, free = sum(e.size for e in todo.values()), shutil.disk_usage(target).free
-        if earlier is None and total > free:
+        total = sum(e.size for n, e in todo.items() if n not in there)
+        free = shutil.disk_usage(target).free
+        if total > free:
             raise UserError(f'it takes {total / 1e9:.1f} GB unpacked, and {target} has {free / 1e9:.1f} GB left')
-        with progress(f'Unpacking {archive.name}', total) as advance:
+        with progress(f'Unpacking {archive.name}', sum(e.size for e in todo.values())) as advance:
             for name, entry in todo.items():
                 path = target / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if earlier and _same(earlier / name, entry.size, time) and _linked(earlier / name, path):
+                if name in there and _linked(earlier / name, path):
                     advance(entry.size)
                     continue
                 _copy(open_entry(entry.handle), path, entry.size, advance)

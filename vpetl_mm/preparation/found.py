@@ -11,9 +11,18 @@ from ..errors import UserError
 from .lists import Lists
 
 VIDEO_SUFFIXES = frozenset(
-    ['.3gp', '.avi', '.flv', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ogv', '.ts', '.webm', '.wmv']
+    [
+        *('.3g2', '.3gp', '.asf', '.avi', '.divx', '.dv', '.f4v', '.flv', '.m2t', '.m2ts', '.m2v'),
+        *('.m4v', '.mjpeg', '.mkv', '.mod', '.mov', '.mp4', '.mpe', '.mpeg', '.mpg', '.mts', '.mxf'),
+        *('.ogm', '.ogv', '.qt', '.rm', '.rmvb', '.tod', '.ts', '.vob', '.webm', '.wmv'),
+    ]
 )
-IMAGE_SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'])
+IMAGE_SUFFIXES = frozenset(
+    [
+        *('.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.pbm'),
+        *('.pgm', '.png', '.pnm', '.ppm', '.tga', '.tif', '.tiff', '.webp'),
+    ]
+)
 KINDS = {'video': VIDEO_SUFFIXES, 'image': IMAGE_SUFFIXES}
 MEDIA = {'video': 'videos', 'image': 'images'}  # the folder below --out
 PARTS = ('trainval', 'train', 'val', 'test')
@@ -86,19 +95,38 @@ class Found:
         return self.others[first] / rest
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Every folder from ``folder`` down with the sorted names of its folders and files, hidden ones left out.
+def walk(folder: Path, skipped: list[Path] | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Every folder from ``folder`` down with the sorted names of its folders and files.
+
+    Linked folders are followed. Hidden files and folders are skipped, and so is a folder that has been read already
+    or that holds ``folder``: a link that leads back does not go round for ever.
+
+    Args:
+        folder: where to start.
+        skipped: what is skipped is added to it.
 
     Raises:
-        OSError: for one that cannot be read.
+        OSError: for a folder that cannot be read.
     """
+    start = os.path.realpath(folder)
+    seen = {start}
+    skipped = [] if skipped is None else skipped
 
     def fail(error: OSError) -> None:
         raise error
 
-    for path, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = sorted(f for f in folders if not f.startswith('.'))
-        yield Path(path), folders, sorted(f for f in files if not f.startswith('.'))
+    def leads_back(path: str) -> bool:
+        real = os.path.realpath(path)
+        known = real in seen or os.path.commonpath([real, start]) == real
+        seen.add(real)
+        return known
+
+    for path, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        hidden = {n for n in (*folders, *files) if n.startswith('.')}
+        back = {n for n in sorted({*folders} - hidden) if leads_back(os.path.join(path, n))}
+        skipped += [Path(path, n) for n in sorted(hidden | back)]
+        folders[:] = sorted({*folders} - hidden - back)
+        yield Path(path), folders, sorted({*files} - hidden)
 
 
 def need_folder(src: Path, what: str) -> None:

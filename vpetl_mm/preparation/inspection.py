@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import av
 from av.container import InputContainer
-from PIL import Image
 
-from ..datasets.video_reader import VideoReader
+from ..datasets.image_reader import decode_image
+from ..datasets.video_reader import VideoReader, video_stream
 from .journal import Finding
 
 # A file with fewer of the frames that its header promises was cut short. Containers that state a length
@@ -19,8 +19,10 @@ WHOLE = 0.9
 
 
 def promised_frames(container: InputContainer) -> int | None:
-    """How many frames the header of an open video says that it has, or None."""
-    stream = container.streams.video[0]
+    """How many frames the header of an open video says that it shows, or None."""
+    stream = video_stream(container)
+    if stream.frames and 'mov' in container.format.name:  # stream.frames counts what edit lists hide as well
+        return sum(not entry.is_discard for entry in stream.index_entries)
     if stream.frames:
         return stream.frames
     if not container.duration or not stream.average_rate:
@@ -28,16 +30,12 @@ def promised_frames(container: InputContainer) -> int | None:
     return round(container.duration / av.time_base * stream.average_rate)
 
 
-def _digest(path: str) -> str:
-    with open(path, 'rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').hexdigest()[:32]
-
-
 def _packets_digest(container: InputContainer) -> str:
     """Of the pictures alone: copies by ``reencode`` note in their headers what each was made of."""
     digest = hashlib.sha256()
-    for packet in container.demux(video=0):
-        digest.update(packet)
+    for packet in container.demux(video_stream(container)):
+        if not packet.is_discard:
+            digest.update(packet)
     return digest.hexdigest()[:32]
 
 
@@ -75,7 +73,7 @@ def inspect_image(path: str) -> Finding:
         Exception: of several kinds, when it cannot be read.
     """
     _refuse_what_is_no_file(path)
-    digest = _digest(path)
-    with Image.open(path) as image:
-        image.load()
-    return Finding(digest=digest)
+    with open(path, 'rb') as stream:
+        content = stream.read()
+    decode_image(content)  # as training does
+    return Finding(digest=hashlib.sha256(content).hexdigest()[:32])

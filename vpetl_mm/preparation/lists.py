@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,8 +25,9 @@ Lists = dict[str, list[Sample]]
 
 
 def tellable(text: object) -> str:
-    """A name fit for any terminal, also where its bytes are not UTF-8."""
-    return str(text).encode('utf-8', 'backslashreplace').decode()
+    """A name fit for any terminal: what is not UTF-8 and control characters are escaped."""
+    text = str(text).encode('utf-8', 'backslashreplace').decode()
+    return re.sub(r'[\x00-\x1f\x7f-\x9f]', lambda found: f'\\x{ord(found[0]):02x}', text)
 
 
 def read_text(path: Path) -> str:

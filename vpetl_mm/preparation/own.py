@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,7 +70,9 @@ def _from_folders(src: Path, place: Place, request: Request) -> Found:
         if named == {p.name for p in src.iterdir() if p.is_dir()}:
             raise UserError(f'{src} has {", ".join(sorted(named))}; train in it should hold a folder per class.')
         parts = {}  # test is then the name of a class
-    rows = {part: _class_rows(folder, src) for part, folder in (parts or {'trainval': src}).items()}
+    left_out = [p for p in src.iterdir() if parts and p not in parts.values()]
+    rows = {part: _class_rows(folder, src, left_out) for part, folder in (parts or {'trainval': src}).items()}
+    _tell_left_out(sorted(left_out), src)
     if not any(rows.values()):
         raise UserError(
             f'{src} has neither a folder per class with videos or images in it, nor train.csv or train.txt.'
@@ -79,21 +81,41 @@ def _from_folders(src: Path, place: Place, request: Request) -> Found:
     return Found(_kind(rows, src), classes, lists, src, own=True)
 
 
-def _class_rows(folder: Path, root: Path) -> list[Row]:
-    """Every video and image below the class folders of ``folder``, relative to ``root``, and its class."""
+def _class_rows(folder: Path, root: Path, left_out: list[Path]) -> list[Row]:
+    """Every video and image below the class folders of ``folder``, relative to ``root``, and its class.
+
+    Anything else is added to ``left_out``.
+    """
     known = KINDS['video'] | KINDS['image']
     rows = []
-    for name in sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.')):
+    classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
+    left_out += [p for p in folder.iterdir() if p.name not in classes]
+    for name in classes:
         count = len(rows)
-        for below, _, files in walk(folder / name):
-            rows += [
-                Row(str((below / file).relative_to(root)), name, str(folder / name))
-                for file in files
-                if os.path.splitext(file)[1].lower() in known
-            ]
+        for below, _, files in walk(folder / name, left_out):
+            for file in files:
+                if os.path.splitext(file)[1].lower() in known:
+                    rows.append(Row(str((below / file).relative_to(root)), name, str(folder / name)))
+                else:
+                    left_out.append(below / file)
         if len(rows) == count:
             warn(f'{tellable(folder / name)} has no videos or images, and is no class.')
     return rows
+
+
+def _tell_left_out(paths: list[Path], src: Path) -> None:
+    """Warn of what is neither a video nor an image of a class, by suffix."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        what = 'folders' if path.is_dir() else path.suffix.lower() or 'files without a suffix'
+        groups['hidden' if path.name.startswith('.') else what].append(path.relative_to(src))
+    told = sorted(groups.items(), key=lambda group: -len(group[1]))
+    text = ', '.join(f'{len(found)} {what} (such as {tellable(found[0])})' for what, found in told[:9])
+    if paths:
+        rest = f', and {len(told) - 9} more kinds' if len(told) > 9 else ''
+        warn(
+            f'{len(paths)} entries of {src} are no videos or images in a class folder and are left out: {text}{rest}.'
+        )
 
 
 def _kind(rows: Rows, src: Path) -> str:

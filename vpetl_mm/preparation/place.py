@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import UserError
 
 STATE = 'dataset.json'
-RECIPE, MOVES = 'recipe.json', 'moves.json'
+RECIPE, MOVES, MARK = 'recipe.json', 'moves.json', 'mark'
 
 
 def to_json(content: Any) -> str:
@@ -24,11 +24,16 @@ def to_json(content: Any) -> str:
 
 def read_state(out: Path) -> dict[str, Any]:
     """The ``dataset.json`` of an earlier call, or an empty dict."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         state = json.loads((out / STATE).read_text(encoding='utf-8'))
         if isinstance(state, dict) and isinstance(state.get('made'), list):
             return state
     return {}
+
+
+def is_name(name: Any) -> bool:
+    """Whether a value that a file gives is the name of something in a folder, and leads nowhere else."""
+    return isinstance(name, str) and name not in ('', '.', '..') and not {'/', '\0'} & {*name}
 
 
 class Place:
@@ -50,7 +55,7 @@ class Place:
             self._undo()
             self._use_again()
         state = read_state(out)
-        self.made: list[str] = [n for n in state.get('made', []) if isinstance(n, str) and Path(n).name == n]
+        self.made: list[str] = [n for n in state.get('made', []) if is_name(n)]
         self.earlier = out if state.get('recipe') == recipe else None
 
     def new(self, name: str) -> Path:
@@ -67,6 +72,8 @@ class Place:
     def _start(self) -> None:
         self._above = [p for p in reversed(self.building.parents) if not p.exists()]
         self.building.mkdir(parents=True, exist_ok=True)
+        if self.building.is_symlink() or not ({*os.listdir(self.building)} <= {MARK, RECIPE} or self._noted()):
+            raise UserError(f'{self.building} was not left by an earlier call on this machine; move it away.')
         self._lock = os.open(self.building, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,13 +82,26 @@ class Place:
             self._lock = None
             raise UserError(f'Another prepare_data is at work on {self.out}; wait for it.') from None
 
+    def _noted(self) -> list[Any]:
+        """The recipe of the call that was interrupted here, in a list; an empty one where it was none of ours.
+
+        A folder like this may have come with somebody's data, and what is in it is moved, linked and believed. So the
+        note holds the time when the mark beside it was last changed, which nobody can set.
+        """
+        with suppress(OSError, ValueError, TypeError, RecursionError):
+            time, recipe = json.loads((self.building / RECIPE).read_text(encoding='utf-8'))
+            if time == (self.building / MARK).stat().st_ctime_ns:
+                return [recipe]
+        return []
+
     def _use_again(self) -> None:
         """Keep what an interrupted call built where this one would build the same."""
-        note = self.building / RECIPE
-        if not note.is_file() or note.read_text(encoding='utf-8') != to_json(self.recipe):
+        if self._noted() != [self.recipe]:
             for entry in self.building.iterdir():
                 remove(entry)
-            note.write_text(to_json(self.recipe), encoding='utf-8')
+            (self.building / MARK).touch()
+            note = [(self.building / MARK).stat().st_ctime_ns, self.recipe]
+            (self.building / RECIPE).write_text(to_json(note), encoding='utf-8')
 
     def close(self, keep: bool) -> None:
         """End the work; ``keep`` leaves what was built for the next call."""
@@ -128,25 +148,38 @@ class Place:
         for folder in (aside, links):
             remove(folder)
             folder.mkdir()
-        moves = [(self.out / n, aside / n) for n in old]
+        moves = [(n, f'{aside.name}/{n}', False) for n in old]
         for name, source in items.items():
             if name not in kept:
                 if not self.inside(source):
                     (links / name).symlink_to(source.resolve(), target_is_directory=source.is_dir())
-                moves.append((source if self.inside(source) else links / name, self.out / name))
-        (self.building / f'{MOVES}.new').write_text(to_json([[str(p) for p in move] for move in moves]))
+                built = source if self.inside(source) else links / name
+                moves.append((name, str(built.relative_to(self.building)), True))
+        (self.building / f'{MOVES}.new').write_text(to_json(moves), encoding='utf-8')
         os.rename(self.building / f'{MOVES}.new', self.building / MOVES)
         try:
-            for start, end in moves:
-                os.replace(start, end)
+            for move in moves:
+                os.replace(*self._ends(*move))
         except BaseException:
             self._undo()
             raise
         (self.building / MOVES).unlink()
 
+    def _ends(self, name: Any, built: Any, outward: Any) -> tuple[Path, Path]:
+        """From where to where a move goes; between the two folders alone."""
+        if not (is_name(name) and isinstance(built, str) and all(map(is_name, built.split('/')))):
+            raise ValueError('a name leads elsewhere')
+        ends = self.building / built, self.out / name
+        return ends if outward else ends[::-1]
+
     def _undo(self) -> None:
         """Take back the moves of an exchange that was not finished, also by a call that was killed."""
-        for start, end in reversed(json.loads((self.building / MOVES).read_text())):
+        try:
+            moves = json.loads((self.building / MOVES).read_text(encoding='utf-8'))
+            ends = [self._ends(*move) for move in moves]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(f'{self.building / MOVES} is damaged; move {self.building} away.') from error
+        for start, end in reversed(ends):
             if os.path.lexists(end) and not os.path.lexists(start):
                 os.rename(end, start)
         (self.building / MOVES).unlink()

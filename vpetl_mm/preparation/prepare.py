@@ -48,7 +48,7 @@ def prepare(request: Request) -> None:
 
 
 def _prepare(read: Callable[[Place], Found], source: Path, request: Request) -> dict[str, Any]:
-    recipe = dict(name=request.name, source=str(source), split=request.split, short_side=request.short_side)
+    recipe = dict(name=request.name, source=tellable(source), split=request.split, short_side=request.short_side)
     # the real folder, as what is built beside it must be on the same disk
     with opened(request.out.resolve(), recipe) as place:
         return _build(read(place), place, request)

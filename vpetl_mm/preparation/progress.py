@@ -6,21 +6,38 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from .lists import tellable
 
 
 def warn(text: str) -> None:
     """Tell the user something that does not end the command."""
-    print(f'warning: {text}'.encode('utf-8', 'backslashreplace').decode(), file=sys.stderr)
+    print(f'warning: {tellable(text)}', file=sys.stderr)
+
+
+class TimeLeft(ProgressColumn):
+    """The time that is left, or that it took."""
+
+    def render(self, task: Task) -> Text:
+        """Such as ``0:05:04 left``, ``in 0:07:12``, or nothing before a first step is done."""
+        seconds = task.finished_time if task.finished else task.time_remaining
+        if seconds is None:
+            return Text('')
+        time = timedelta(seconds=int(seconds))
+        return Text(f'in {time}' if task.finished else f'{time} left')
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar named ``what``; the function that it gives adds to what is done, out of ``total``."""
     start = time.monotonic()
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeLeft())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(what, total=total)
         yield lambda amount: bar.advance(task, amount)
     took = time.monotonic() - start

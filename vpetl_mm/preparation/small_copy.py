@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import compress
 from pathlib import Path
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.filter import Graph
 from av.video.frame import PictureType
 
+from ..datasets.video_reader import VideoReader, orientation, video_stream
 from .inspection import WHOLE, promised_frames
 
 # Key frames every 8 frames and no B-frames, so that a clip from anywhere decodes few frames that it does not
@@ -29,7 +31,8 @@ ENCODER = {
     'threads': '1',
 }
 PIXELS = 'yuv420p'
-FORMAT = 1  # raise it when the same settings give other copies: what was made before is then made again
+FILTERS = (('transpose', 'cclock_flip'), ('hflip',), ('vflip',))  # what orientation() says to do
+FORMAT = 2  # raise it when the same settings give other copies: what was made before is then made again
 
 
 def tag_of(source: Path, short_side: int) -> str:
@@ -56,68 +59,60 @@ def small_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return even[0], even[1]
 
 
-def _frames(container: InputContainer) -> Iterator[av.VideoFrame]:
-    """Every frame, and the last again for packets without one, as decord counts and reads them.
-
-    XviD's avi files, such as HMDB51's, hold a packet more than frames.
-    """
-    stream = container.streams.video[0]
-    packets = frames = 0
-    frame = None
-    for packet in container.demux(stream):
-        packets += packet.size > 0
-        for frame in packet.decode():
-            frames += 1
-            yield frame
-    promised = max(packets, promised_frames(container) or 0)
-    if frame is None or frames < WHOLE * promised:
-        raise ValueError(f'only {frames} of {promised} frames can be decoded')
-    for _ in range(packets - frames):
+def _frames(reader: VideoReader, promised: int) -> Iterator[av.VideoFrame]:
+    """Every frame as training reads it; a ValueError at the end where too few could be decoded."""
+    decoded, before = 0, None
+    for frame in reader:
+        decoded += frame is not before
+        before = frame
         yield frame
+    if decoded < WHOLE * max(promised, len(reader)):
+        raise ValueError(f'only {decoded} of {max(promised, len(reader))} frames can be decoded')
 
 
-def _add_stream(writer: OutputContainer, source: av.VideoStream, size: tuple[int, int]) -> av.VideoStream:
-    rate = source.average_rate or source.guessed_rate or Fraction(25)
+def _add_stream(
+    writer: OutputContainer, rate: Fraction, size: tuple[int, int], like: av.VideoFrame
+) -> av.VideoStream:
     stream = writer.add_stream('libx264', rate=rate, options=ENCODER)
     stream.width, stream.height = size
     stream.pix_fmt = PIXELS
-    made, given = stream.codec_context, source.codec_context
+    made = stream.codec_context
     made.time_base = 1 / rate
-    if given.format and not given.format.is_rgb:  # how the colours are meant stays
-        made.colorspace, made.color_primaries, made.color_trc = (
-            given.colorspace,
-            given.color_primaries,
-            given.color_trc,
-        )
+    if not like.format.is_rgb:  # how the colours are meant stays
+        made.colorspace, made.color_primaries, made.color_trc = like.colorspace, like.color_primaries, like.color_trc
     return stream
 
 
-def _turner(degrees: int, size: tuple[int, int], rate: Fraction) -> Graph:
-    """Turns frames of ``size`` as the header of a telephone's video asks for, and as decord does."""
+def _turner(filters: Sequence[tuple[str, ...]], size: tuple[int, int], rate: Fraction) -> Graph:
+    """Turns and mirrors frames of ``size``."""
     graph = Graph()
     nodes = [graph.add_buffer(width=size[0], height=size[1], format=PIXELS, time_base=1 / rate)]
-    nodes += [graph.add('transpose', 'cclock') for _ in range(degrees // 90 % 4)]
+    nodes += [graph.add(*each) for each in filters]
     nodes.append(graph.add('buffersink'))
     graph.link_nodes(*nodes).configure()
     return graph
 
 
 def _write(source: Path, partial: Path, short_side: int, tag: str) -> None:
-    with (
-        av.open(str(source), metadata_errors='ignore') as reader,
-        av.open(str(partial), 'w', format='mp4', options={'movflags': '+faststart'}) as writer,
-    ):
+    reader = VideoReader(source)
+    with av.open(f'file:{source}', metadata_errors='ignore') as container:
+        given = video_stream(container)
+        rate = given.average_rate or given.guessed_rate or Fraction(25)
+        promised = promised_frames(container) or 0
+    with av.open(str(partial), 'w', format='mp4', options={'movflags': '+faststart'}) as writer:
         writer.metadata['comment'] = tag
         stream = graph = None
-        for index, frame in enumerate(_frames(reader)):
+        for index, frame in enumerate(_frames(reader, promised)):
             if stream is None:
-                degrees = frame.rotation
+                frame.reformat(format='rgb24')  # refuses colours that no reader could convert
+                shown = orientation(frame)
                 size = small_size(frame.width, frame.height, short_side)
-                stream = _add_stream(writer, reader.streams.video[0], size[::-1] if degrees % 180 else size)
-                graph = _turner(degrees, size, stream.codec_context.rate) if degrees % 360 else None
-            small = frame.reformat(*size, format=PIXELS, interpolation='BICUBIC')
+                stream = _add_stream(writer, rate, size[::-1] if shown[0] else size, frame)
+                graph = _turner([*compress(FILTERS, shown)], size, rate) if any(shown) else None
+            # to the usual range of grey levels, as not every reader heeds the full one
+            small = frame.reformat(*size, format=PIXELS, interpolation='BICUBIC', dst_color_range='MPEG')
             # counted, not timed: clips are sampled by index, and the times in avi files are wrong
-            small.pts, small.time_base = index, stream.codec_context.time_base
+            small.pts, small.time_base = index, 1 / rate
             if graph:
                 graph.push(small)
                 small = graph.pull()

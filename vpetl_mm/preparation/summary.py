@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from vpetl_cli.shipped import configs, spoken
 
 from ..datasets.vtab1k import token
 from .found import MEDIA, Request
@@ -58,14 +61,14 @@ def show(request: Request, state: dict[str, Any]) -> None:
     for name, count in state['counts'].items():
         table.add_row(name, f'{count:,}', f'{state["classes_in"][name]:,} of {state["classes"]:,}')
     Console().print(table)
-    print(_how_to_check(request))
+    _say(_how_to_check(request))
     if request.name in CONFIGS:
-        print(f'Train: tools/train.py {CONFIGS[request.name]}')
+        _say(f'Train: tools/train.py {CONFIGS[request.name]}')
         return
     path = f'configs/mine/{request.name}.py'
     if state['kind'] == 'video':
-        print(f'A first try without pre-trained weights: the lines below, with _base_ = {SMALL_VIDEO!r}')
-    print(f'Train: tools/train.py {path}, with these lines in it:\n\n{own_config(state, str(request.out))}')
+        _say(f'A first try without pre-trained weights: the lines below, with _base_ = {SMALL_VIDEO!r}')
+    _say(f'Train: tools/train.py {path}, with these lines in it:\n\n{own_config(state, str(request.out))}')
 
 
 def show_tasks(request: Request, states: dict[str, dict[str, Any]]) -> None:
@@ -78,8 +81,13 @@ def show_tasks(request: Request, states: dict[str, dict[str, Any]]) -> None:
         counts = (*(state['counts'][name] for name in names), state['classes'], state['missing'])
         table.add_row(task, *(f'{count:,}' for count in counts))
     Console().print(table)
-    print(_how_to_check(request))
-    print(f'Train: tools/train.py configs/vit_lora_{token(next(iter(states)))}_r8_in21k.py')
+    _say(_how_to_check(request))
+    _say(f'Train: tools/train.py configs/vit_lora_{token(next(iter(states)))}_r8_in21k.py')
+
+
+def _say(text: str) -> None:
+    """Print what to do next, as it works from this folder, which may have no ``configs/`` of its own."""
+    print(spoken(text if configs() == Path('configs') else text.replace("'../", f"'{configs()}/")))
 
 
 def _how_to_check(request: Request) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from mmengine import Config
 
+from vpetl_cli.shipped import INSTALLED, ROOT, TOOLS
+
 from ..config import load_config
 from ..engine.record import FILE, Record, find_records, read_record
 from ..errors import UserError
@@ -23,7 +25,6 @@ from .memory import render as render_memory
 from .tables import counts_as_printed
 
 PAPER_GPUS = 4  # the recipes' batches are those of one of four GPUs
-TOOLS = Path(__file__).parents[2] / 'tools'
 NEW, RESUME, TEST, DONE = 'train and test', 'resume and test', 'test', 'done'
 SPT_FILE = 'spt.safetensors'  # in a run's folder: what sensitivity has chosen for it
 
@@ -182,7 +183,10 @@ def _batch(cfg: Config, gpus: int) -> int:
 
 
 def _relative(command: Sequence[str]) -> list[str]:
-    """A command as it would be typed at the repository's root."""
+    """A command as it would be typed at the repository's root, or, once installed, anywhere."""
+    command = [part.replace(f'{ROOT / "configs"}{os.sep}', f'configs{os.sep}') for part in command]
+    if INSTALLED and command[0] == sys.executable and Path(command[1]).parent == TOOLS:
+        return ['vpetl', Path(command[1]).stem, *command[2:]]
     return ['python' if part == sys.executable else part.replace(f'{TOOLS}{os.sep}', 'tools/') for part in command]
 
 

@@ -13,11 +13,12 @@ from statistics import mean, stdev
 from mmengine import Config
 from mmengine.fileio import list_from_file
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..datasets.demo_clips import make_demo_clips
 from ..engine.experiment import Options, prepare, test, train
 from ..engine.hooks.progress_hook import ProgressHook
+from ..preparation.progress import TimeLeft
 from ..spt.find import Request, find, prepared
 from .tradeoff import draw_tradeoff
 
@@ -93,8 +94,8 @@ class Demo:
             TextColumn('{task.description:>24}'),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn('clips, left'),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn('clips,'),
+            TimeLeft(),
             console=self.console,
         ) as progress:
             self._begin(progress)

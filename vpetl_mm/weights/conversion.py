@@ -16,11 +16,13 @@ from ..config import load_config
 from ..errors import UserError
 from ..models.build import build_model, on_meta
 from ..petl import host_of
+from .contents import is_a_folder
 from .converted import Record, record_of, write_converted
 from .kinds import KINDS, Kind, kind_of, recognised
 from .shapes import INFERRED
 from .source import Source, file_sha256, read_source
 from .tensors import StateDict, Weights
+from .wrappings import unwrap
 
 PREFIX = 'backbone.'
 WRONG = (KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError, ArithmeticError, IndexError)
@@ -35,12 +37,14 @@ class Options:
         config: the experiment whose backbone the file is fitted to; None builds one from the file's shapes.
         trust_pickle: let a pickle run what it holds.
         force: replace what is there.
+        part: which of several models in the file, by a part of its name.
     """
 
     kind: str | None = None
     config: str | None = None
     trust_pickle: bool = False
     force: bool = False
+    part: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,20 @@ class Conversion:
         record: as in the file.
         tensors: under the file's names.
         backbone: the config of the backbone that was told from the shapes; None with ``Options.config``.
+        others: the names of further models in the file.
     """
 
     record: Record
     tensors: StateDict
     backbone: dict[str, Any] | None
+    others: tuple[str, ...] = ()
 
 
 def convert(src: str, dst: str, options: Options, say: Callable[[str], None] = lambda step: None) -> Conversion:
     """Write ``src``, a pre-trained file, as ``dst``, a converted one.
 
     Args:
-        src: .pth, .pt, .bin, .safetensors or .npz.
+        src: a file of torch, safetensors or numpy.
         dst: ends in .safetensors; its folder is made.
         options: see :class:`Options`.
         say: is told what goes on.
@@ -75,21 +81,21 @@ def convert(src: str, dst: str, options: Options, say: Callable[[str], None] = l
         kind_of(options.kind)
     fitted = None if options.config is None else _backbone_of(options.config)
     say(f'reading {src}')
-    source = read_source(src, options.trust_pickle)
+    source = read_source(src, options.trust_pickle, options.part)
     say('converting')
     try:
         name, weights, told = _translated(source, options.kind, fitted)
     except UserError as error:
         raise UserError(f'{src}: {error}') from error
     say(f'hashing {src}')
-    about = dict(file=Path(src).name, sha256=file_sha256(src), bytes=os.path.getsize(src))
+    about = dict(file=Path(src).name, sha256=file_sha256(src), bytes=os.path.getsize(src), part=source.model.name)
     keys = {k: dict(dropped='beside the weights') for k in source.beside} | weights.fates(PREFIX)
     made = {PREFIX + k: v for k, v in weights.made.items()}
     record = Record(name, KINDS[name].host, about, keys, made, options.config, weights.heads)
     tensors = {PREFIX + k: v for k, v in weights.tensors.items()}
     say(f'writing {dst}')
     write_converted(Path(dst), tensors, record)
-    return Conversion(record, tensors, told)
+    return Conversion(record, tensors, told, tuple(m.name for m in source.others))
 
 
 def check_paths(src: Path, dst: Path, force: bool) -> None:
@@ -102,7 +108,7 @@ def check_paths(src: Path, dst: Path, force: bool) -> None:
 
 def _check_paths(src: Path, dst: Path, force: bool) -> None:
     if not src.is_file():
-        raise UserError(f'{src} is a folder.' if src.is_dir() else f'{src} does not exist or is no file.')
+        raise UserError(is_a_folder(src) if src.is_dir() else f'{src} does not exist or is no file.')
     if dst.suffix != '.safetensors':
         raise UserError(f'{dst} must end in .safetensors: that is what is written.')
     if dst.exists() and os.path.samefile(src, dst):
@@ -134,8 +140,10 @@ def _translated(
         raise UserError('it is converted already: name it in model.base.file as it is.')
     if any('.deltas.' in key for key in source.state):
         raise UserError("it holds a method's deltas: it is a result of this project, not a pre-trained backbone.")
-    name = name or recognised(source.state)
-    kind, weights = KINDS[name], Weights(source.state)
+    weights = Weights(source.state)
+    unwrap(weights, source.model, source.others)
+    name = name or recognised(weights)
+    kind = KINDS[name]
     try:
         kind.names(weights)
         told = None if fitted is not None else INFERRED[kind.host](weights, source.state)

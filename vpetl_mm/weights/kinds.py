@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import UserError, unknown
 from .swin import fit_swin, fit_swin2d, openmmlab_names, swin_names
-from .tensors import StateDict, Weights
+from .tensors import Weights
 from .vit import dinov2_names, fit_image, fit_video, google_names, miil_names, timm_names, videomae_names
 
 SWIN, VIDEO, IMAGE = 'mmaction.SwinTransformer3D', 'mmaction.VisionTransformer', 'mmpretrain.VisionTransformer'
@@ -59,18 +59,20 @@ def kind_of(name: str) -> Kind:
     return KINDS[name]
 
 
-def recognised(state: StateDict) -> str:
+def recognised(weights: Weights) -> str:
     """The name of the kind of a file, from its keys and shapes.
+
+    Args:
+        weights: without prefixes.
 
     Raises:
         UserError: when it is none of them; it lists the kinds and the file's first keys.
     """
-    plain = {re.sub(r'^((module|backbone|base_encoder|encoder|cls_backbone)\.)+', '', k): v for k, v in state.items()}
 
     def has(pattern: str) -> bool:
-        return any(re.match(pattern, k) for k in plain)
+        return any(re.match(pattern, k) for k in weights)
 
-    patch = next((plain[k] for k in plain if re.fullmatch(r'patch_embed\.proj(ection)?\.weight', k)), None)
+    patch = next((weights[k] for k in weights if re.fullmatch(r'patch_embed\.proj(ection)?\.weight', k)), None)
     video = (patch is not None and patch.ndim == 5) or has(r'blocks\.\d+\.attn\.q_bias')
     if has(r'(opt/target/)?Transformer/encoderblock_\d+/'):
         return 'google_vit'
@@ -81,9 +83,10 @@ def recognised(state: StateDict) -> str:
     if has(r'blocks\.\d+\.') and video:
         return 'mmaction_videomae' if has(r'blocks\.\d+\.mlp\.layers\.') else 'videomae'
     if has(r'blocks\.\d+\.attn\.(qkv|q_proj|q)\.weight'):
-        return _timm(any(re.match(r'(module\.)?base_encoder\.', k) for k in state), has)
+        sources = (source for k in weights for source in weights.sources(k))
+        return _timm(any(re.match(r'(.*\.)?base_encoder\.', k) for k in sources), has)
     raise UserError(
-        f'it is of no known kind ({", ".join(KINDS)}); its first keys are: {", ".join(list(state)[:5])}. '
+        f'it is of no known kind ({", ".join(KINDS)}); its first keys are: {", ".join(list(weights)[:5])}. '
         '--kind names the kind, where it is one of these all the same.'
     )
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import UserError
+from .contents import format_of, is_a_folder
 from .tensors import StateDict
+from .wrappings import Model, chosen, models_in, tensors_in
 
-# where checkpoints keep their weights: most libraries; timm and MAE; DeepSpeed
+# where checkpoints keep their weights, for what is no backbone: most libraries; timm and MAE; DeepSpeed
 INSIDE = ('state_dict', 'model', 'module')
 LARGE = 4 << 30
+FORMATS = {'safetensors': 'a .safetensors file', 'npz': 'an .npz archive of numbers', 'torch': 'a file of torch.save'}
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,15 @@ class Source:
         state: its tensors.
         beside: the names of what lies beside them and is none, such as ``optimizer``.
         metadata: of a .safetensors file.
+        model: where in the file the backbone is.
+        others: further backbones in it.
     """
 
     state: StateDict
     beside: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    model: Model = field(default_factory=Model)
+    others: tuple[Model, ...] = ()
 
 
 def file_sha256(file: str | Path) -> str:
@@ -48,32 +55,35 @@ def read_weights(file: str | Path) -> StateDict:
     return read_source(file).state
 
 
-def read_source(file: str | Path, trust_pickle: bool = False) -> Source:
-    """A .safetensors or .npz file, or one of torch under any other name.
+def read_source(file: str | Path, trust_pickle: bool = False, part: str | None = None) -> Source:
+    """A file of safetensors, numpy or torch, whatever its name ends in.
 
-    The tensors are taken out of ``state_dict``, ``model`` or ``module`` where they lie in one.
+    The tensors are taken out of the dicts that they are nested in; those in front of which is a prefix keep it.
 
     Args:
         file: its path.
         trust_pickle: let a pickle run what it holds, where it needs more than tensors.
+        part: which of several models, by a part of its name, such as ``'model_ema'``.
 
     Raises:
         UserError: when the file is missing, broken, holds no weights, or needs more than is allowed.
     """
     path = Path(file)
     if not path.is_file():
-        raise UserError(f'{path} is a folder.' if path.is_dir() else f'{path} does not exist.')
+        raise UserError(is_a_folder(path) if path.is_dir() else f'{path} does not exist.')
+    form = 'torch'
     try:
-        if path.suffix.lower() == '.safetensors':
-            source = _safetensors(path)
-        elif path.suffix.lower() == '.npz':
-            source = _npz(path)
+        form = format_of(path)
+        if form == 'safetensors':
+            source = _in_model(_safetensors(path), part)
+        elif form == 'npz':
+            source = _in_model(_npz(path), part)
         else:
-            source = _unwrapped(_torch(path, trust_pickle))
+            source = _unwrapped(_torch(path, trust_pickle), part)
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     except Exception as error:
-        raise UserError(_refusal(path, error)) from error
+        raise UserError(_refusal(path, form, error)) from error
     if not source.state:
         beside = f'; it has {", ".join(source.beside[:5])}' if source.beside else ''
         raise UserError(f'{path} holds no weights at its top or in {", ".join(INSIDE)}{beside}.')
@@ -109,29 +119,51 @@ def _npz(path: Path) -> Source:
 
 
 def _torch(path: Path, trust_pickle: bool) -> Any:
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception:
-        if not trust_pickle:
-            raise
-        return torch.load(path, map_location='cpu', weights_only=False)
+    """What torch.save wrote; opened here, since torch.load takes a file called .safetensors for one."""
+    with path.open('rb') as stream:
+        try:
+            return torch.load(stream, map_location='cpu', weights_only=True)
+        except Exception:
+            if not trust_pickle:
+                raise
+            stream.seek(0)
+            return torch.load(stream, map_location='cpu', weights_only=False)
 
 
-def _unwrapped(content: Any) -> Source:
-    beside: list[str] = []
+def _in_model(source: Source, part: str | None) -> Source:
+    """A file without dicts, and which of its keys are the backbone's."""
+    models = models_in(source.state)
+    model = chosen(models, part)
+    return source if model is None else replace(source, model=model, others=_others(models, model))
+
+
+def _unwrapped(content: Any, part: str | None) -> Source:
     meta = content.get('meta') if isinstance(content, dict) else None
     if isinstance(meta, dict) and 'adapter_format' in meta and not _has_backbone(content.get('state_dict') or {}):
         raise UserError('it is an adapter of this project, which holds no backbone.')
+    models = models_in(content)
+    model = chosen(models, part) or _usual(content)
+    beside: list[str] = []
+    for key in model.inside:
+        beside += [str(k) for k in content if k != key]
+        content = content[key]
+    tensors = tensors_in(content)
+    if isinstance(content, dict):
+        beside += [str(k) for k in content if k not in tensors]
+    return Source(tensors, tuple(beside), model=model, others=_others(models, model))
+
+
+def _usual(content: Any) -> Model:
+    """Where weights that are no backbone's would be."""
+    inside: tuple[str, ...] = ()
     for key in INSIDE:
         if isinstance(content, dict) and isinstance(content.get(key), (dict, nn.Module)):
-            beside += [str(k) for k in content if k != key]
-            content = content[key]
-    if isinstance(content, nn.Module):
-        content = content.state_dict()
-    if not isinstance(content, dict):
-        return Source({})
-    tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    return Source(tensors, (*beside, *(str(k) for k in content if k not in tensors)))
+            inside, content = (*inside, key), content[key]
+    return Model(inside)
+
+
+def _others(models: list[Model], taken: Model) -> tuple[Model, ...]:
+    return tuple(m for m in models if m != taken)
 
 
 def _has_backbone(state: dict[str, Any]) -> bool:
@@ -139,7 +171,7 @@ def _has_backbone(state: dict[str, Any]) -> bool:
     return any(key.startswith('backbone.') and '.deltas.' not in key for key in state)
 
 
-def _refusal(path: Path, error: Exception) -> str:
+def _refusal(path: Path, form: str, error: Exception) -> str:
     """Why a file was not read, in a sentence."""
     wanted = re.search(r'GLOBAL (\S+)', str(error))
     if wanted:
@@ -150,7 +182,6 @@ def _refusal(path: Path, error: Exception) -> str:
         )
     if isinstance(error, ModuleNotFoundError):
         return f'{path} needs a package that is not installed: {error.name}.'
-    known = {'.safetensors': 'a .safetensors file', '.npz': 'an .npz archive of numbers'}
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     first = '' if 'eights only load failed' in first or first.isdecimal() else f' ({first.rstrip(".")})'
-    return f'{path} cannot be read as {known.get(path.suffix.lower(), "a file of torch.save")}; is it whole?{first}'
+    return f'{path} cannot be read as {FORMATS[form]}; is it whole?{first}'

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from .conversion import Conversion
 from .kinds import KINDS
+from .wrappings import INSERTED
 
 
 def summary(conversion: Conversion, dst: str, forced: bool) -> str:
@@ -25,6 +26,13 @@ def _lines(conversion: Conversion, dst: str, forced: bool) -> Iterator[str]:
     how = 'given by --kind' if forced else 'recognised'
     yield f'kind        {record.kind}: {KINDS[record.kind].about} ({how})'
     yield f'host        {record.host}' + (f', as in {record.config}' if record.config else '')
+    if record.source['part']:
+        yield f'taken from  {record.source["part"]}'
+    inserted = sorted({name for key in record.keys for name in INSERTED.findall(key)})
+    if inserted:
+        yield f'taken off   {", ".join(inserted)}, which torch put into the keys'
+    if conversion.others:
+        yield f'also there  {", ".join(conversion.others)}: --part NAME takes one of them instead'
     numbers = sum(t.numel() for t in tensors.values())
     if record.heads:
         yield f'heads       {record.heads}'

@@ -14,24 +14,14 @@ from .vit import HEADS
 PATCH = 'patch_embed.proj.weight'
 
 
-def plain_names(weights: Weights) -> None:
-    """A host's own naming: the backbone's part without its prefix, whatever lies beside it, or all of it."""
-    if any(name.startswith('backbone.') for name in weights):
-        weights.drop(r'(?!backbone\.)', 'not of the backbone')
-    weights.unwrap('backbone.')
-
-
 def openmmlab_names(weights: Weights) -> None:
     """The naming of mmaction2's and mmpretrain's zoos; what is of no backbone and of no head stays, and is told."""
-    weights.unwrap('module.')
     weights.drop(HEADS, 'head')
-    weights.unwrap('backbone.')
     _drop_derived(weights)
 
 
 def swin_names(weights: Weights) -> None:
-    """The Swin authors' naming, 2D or for videos, with or without ``backbone.`` in front."""
-    weights.unwrap('module.', 'backbone.')
+    """The Swin authors' naming, 2D or for videos."""
     weights.drop(HEADS, 'head')
     _drop_derived(weights)
     weights.theirs = lambda name: re.sub(r'^norm\d\.', 'norm.', name)

@@ -99,11 +99,6 @@ class Weights:
             renamed[new] = entry
         self._entries = renamed
 
-    def unwrap(self, *prefixes: str) -> None:
-        """Take each prefix, in turn, off the names that have it."""
-        for prefix in prefixes:
-            self.rename(lambda name, prefix=prefix: name.removeprefix(prefix))
-
     def fuse(self, names: Iterable[str], into: str) -> None:
         """Put tensors on top of each other, along the first dimension."""
         parts = [self._entries[n] for n in names]

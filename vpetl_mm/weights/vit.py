@@ -14,9 +14,8 @@ from ..errors import UserError
 from .names import Names
 from .tensors import Weights
 
-WRAPPERS = ('module.', 'base_encoder.', 'backbone.', 'encoder.', 'cls_backbone.')
 # what belongs to pre-training or to a task, and to no backbone
-HEADS = r'(cls_head|head|fc|pre_logits|head_dist|neck|data_preprocessor)\.'
+HEADS = r'(\w*head|fc|pre_logits|head_dist|neck|data_preprocessor)\.'
 PRETRAINING = {
     HEADS: 'head',
     r'decoder|encoder_to_decoder\.': "pre-training's decoder",
@@ -108,7 +107,7 @@ def videomae_names(weights: Weights) -> None:
 def google_names(weights: Weights) -> None:
     """The original image ViT of JAX: kernels are (in, out), heads apart, and images are channels-last."""
     weights.drop(r'opt/(?!target/)', 'optimizer')
-    weights.unwrap('opt/target/')
+    weights.rename(lambda name: name.removeprefix('opt/target/'))
     weights.drop(r'(head|pre_logits)/', 'head')
     for name in weights:
         tensor = weights[name]
@@ -138,8 +137,7 @@ def _joined(weights: Weights, name: str, which: str, kind: str) -> Tensor:
 
 
 def _plain(weights: Weights, names: Names) -> None:
-    """Without wrappers' prefixes, heads and decoders; q, k and v fused; the rest by the table."""
-    weights.unwrap(*WRAPPERS)
+    """Without heads and decoders; q, k and v fused; the rest by the table."""
     for pattern, why in PRETRAINING.items():
         weights.drop(pattern, why)
     for name, why in UNHOSTED.items():
@@ -233,4 +231,4 @@ def fit_video(weights: Weights, backbone: nn.Module) -> None:
 
 def pretrained(weights: Weights) -> bool:
     """Whether a video ViT comes from VideoMAE's pre-training: by its prefix, ``encoder.``."""
-    return any(re.match(r'(module\.)?encoder\.', key) for name in weights for key in weights.sources(name))
+    return any(re.match(r'(.*\.)?encoder\.', key) for name in weights for key in weights.sources(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
@@ -29,6 +29,16 @@ class AdapterHook(Hook):
         checkpoint.pop('message_hub', None)
         checkpoint['state_dict'] = adapter_state(model)
         checkpoint['meta']['adapter_format'] = FORMAT
+
+    def before_train(self, runner: Runner) -> None:
+        """Say when the best epoch will be chosen on so few samples that one of them is more than two points."""
+        chosen = any(isinstance(h, CheckpointHook) and h.save_best for h in runner.hooks)
+        count = len(runner.val_loop.dataloader.dataset) if chosen and runner.val_loop is not None else 50
+        if count < 50:
+            runner.logger.warning(
+                f'The best epoch is chosen on {count} validation samples, each {100 / count:.1f} points of top-1: '
+                'it may be best by chance. Hold out more (holdout.fraction), or take the last epoch.'
+            )
 
     def after_train(self, runner: Runner) -> None:
         """Write ``adapter_epoch_N.pth``."""

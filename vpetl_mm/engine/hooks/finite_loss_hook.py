@@ -1,4 +1,4 @@
-"""Ends a run whose loss is no longer a number."""
+"""Ends a run whose loss or weights are no longer numbers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ...errors import UserError
 
 
 class FiniteLossHook(Hook):
-    """Looks at the loss now and then, before a checkpoint could be written.
+    """Looks at the loss now and then, and before each checkpoint at what was trained, which the last step may spoil.
 
     Args:
         interval: steps between two looks, each of which waits for the GPU. Defaults to 50.
 
     Raises:
-        UserError: when the loss is infinite or NaN.
+        UserError: when the loss, a trained parameter or a buffer is infinite or NaN; that checkpoint is not written.
     """
 
     priority = 'HIGH'
@@ -33,4 +34,15 @@ class FiniteLossHook(Hook):
             raise UserError(
                 f'The loss is {outputs["loss"].item()} in epoch {runner.epoch + 1}; try a lower learning rate '
                 '(optim_wrapper.optimizer.lr). The last good state is the epoch before.'
+            )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse to keep what is not finite."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        wrong = [n for n, t in [*trained, *model.named_buffers()] if not torch.isfinite(t).all()]
+        if wrong:
+            raise UserError(
+                f'{len(wrong)} trained tensors are not finite, {wrong[0]} among them, and are not saved; try a lower '
+                'learning rate (optim_wrapper.optimizer.lr). The last good state is the checkpoint before.'
             )

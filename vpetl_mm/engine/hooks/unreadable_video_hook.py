@@ -26,6 +26,8 @@ class UnreadableVideoHook(Hook):
     """
 
     def __init__(self, max_share: float = 0.01) -> None:
+        if not 0 <= max_share <= 1:
+            raise UserError(f'max_share of UnreadableVideoHook must be a share from 0 to 1, got {max_share!r}.')
         self.max_share = max_share
         self._all: dict[str, None] = {}
         self._in_epoch = 0

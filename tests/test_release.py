@@ -1,0 +1,104 @@
+"""What is given to others: a source archive, the wheel that is built from it, and the command that it installs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import vpetl_mm
+
+REPO = Path(__file__).parents[1]
+NOT_SOURCE = ('.*', '__pycache__', 'build', 'dist', 'work_dirs', 'data', '*.egg-info')
+
+
+def build(folder: Path, what: str) -> Path:
+    """The archive that setuptools makes of ``folder`` by itself, as pip and build ask it to."""
+    code = f'import sys; from setuptools import build_meta as b; b.{what}("out")'
+    subprocess.run([sys.executable, '-c', code], cwd=folder, capture_output=True, check=True)
+    (archive,) = (folder / 'out').iterdir()
+    return archive
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory) -> Path:
+    """The folder that holds what the wheel holds, which was built from the source archive."""
+    folder = tmp_path_factory.mktemp('release')
+    shutil.copytree(REPO, folder / 'tree', ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    (folder / 'tree/configs/mine').mkdir(exist_ok=True)
+    (folder / 'tree/configs/mine/secret.py').write_text('')
+    with tarfile.open(build(folder / 'tree', 'build_sdist')) as source:
+        source.extractall(folder, filter='data')
+    with zipfile.ZipFile(build(folder / f'vpetl_mm-{vpetl_mm.__version__}', 'build_wheel')) as wheel:
+        wheel.extractall(folder / 'site')
+    return folder / 'site'
+
+
+def vpetl(installed: Path, folder: Path, *argv: str) -> tuple[int, str]:
+    """Status and output of the command in an empty folder, with nothing of this repository in reach."""
+    env = dict(os.environ, PYTHONPATH=str(installed))
+    done = subprocess.run(
+        [sys.executable, '-m', 'vpetl_cli', *argv], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_wheel_carries_configs_and_tools_and_nothing_of_its_makers(installed):
+    carried = installed / 'vpetl_mm/.mim'
+    theirs, ours = (
+        {str(p.relative_to(r)) for n in ('configs', 'tools') for p in (r / n).rglob('*.*')} for r in (carried, REPO)
+    )
+    assert theirs == {p for p in ours if '/mine' not in p and '__pycache__' not in p}
+    assert (installed / 'vpetl_mm/py.typed').exists() and not (REPO / 'vpetl_mm/.mim').exists()
+    (info,) = installed.glob('*.dist-info')
+    assert 'Apache License' in (info / 'licenses/LICENSE').read_text()
+    assert 'vpetl = vpetl_cli.main:main' in (info / 'entry_points.txt').read_text()
+
+
+def test_the_command_finds_configs_by_name_and_speaks_of_itself(installed, tmp_path):
+    status, said = vpetl(installed, tmp_path, '--help')
+    assert status == 0 and all(p.stem in said for p in (REPO / 'tools').iterdir() if p.suffix in ('.py', '.sh'))
+    status, said = vpetl(installed, tmp_path, 'trian')
+    assert status == 2 and said.endswith("Did you mean 'train'?\n")
+    status, said = vpetl(installed, tmp_path, 'train', 'swin_bapat_ssv2_b12')
+    assert status == 2 and 'swin_bapat_ssv2_b128' in said
+    status, said = vpetl(installed, tmp_path, 'test', '--help')
+    assert status == 0 and 'usage: vpetl test ' in said and 'tools/' not in said
+    status, said = vpetl(installed, tmp_path, 'tables', '--docs')
+    assert status == 2 and 'in a clone' in said
+    status, said = vpetl(installed, tmp_path, 'count_params', 'demo_fc', 'configs/swin_fc_ssv2.py', '--json')
+    assert status == 0 and [row['trainable'] for row in json.loads(said[said.index('[') :])] == [520, 178_350]
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_is_cited_is_what_readme_links():
+    cited = yaml.safe_load((REPO / 'CITATION.cff').read_text())
+    assert cited['version'] == vpetl_mm.__version__ and cited['license'] == 'Apache-2.0'
+    linked = {*re.findall(r'https://arxiv\.org/abs/[\d.]+', (REPO / 'README.md').read_text())}
+    assert {p['url'] for p in cited['references']} == linked and len(linked) == 3
+
+
+@pytest.mark.parametrize('version', ['3.11', '3.12', '3.13'])
+def test_every_place_names_the_supported_versions(version):
+    lock = (REPO / 'requirements/lock.txt').read_text().splitlines()[0]
+    for text in (lock, (REPO / 'README.md').read_text(), (REPO / 'Makefile').read_text()):
+        assert version in text
+
+
+def test_the_documents_name_nothing_outside_of_the_repository():
+    """Links lead to what is here; no path of the machine that a page was written on."""
+    for page in (*REPO.glob('*.md'), *REPO.glob('docs/*.md'), *REPO.glob('*/README.md')):
+        text = page.read_text()
+        assert not re.search(r'\.\./shared|(?<![\w.~])/(?:work|root|home|tmp)/', text), page
+        for target in re.findall(r'\]\(([^)#:\s]+)(?:#[^)]*)?\)', text):
+            assert (page.parent / target).resolve().exists(), f'{page}: {target}'
+            assert (page.parent / target).resolve().is_relative_to(REPO), f'{page}: {target}'

@@ -1,0 +1,1 @@
+"""What a command does before torch and OpenMMLab are imported, which takes seconds: options, help, configs."""

@@ -1,0 +1,55 @@
+"""What happens to a run from outside, in a sentence: a worker that is killed, a disk that is full."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import UserError
+
+# a file or a disk that takes no more
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+@contextmanager
+def told_plainly(resumes: bool) -> Iterator[None]:
+    """Raise :class:`UserError` in the place of what torch and the system say.
+
+    Args:
+        resumes: whether ``--resume`` goes on with the run.
+    """
+    again = ', and go on with --resume' if resumes else ''
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(
+            f'{error.filename or "A file of the run"} cannot be written ({error.strerror}); make room{again}.'
+        ) from error
+    except RuntimeError as error:
+        text = ' '.join(str(error).split())
+        if not re.search(r'DataLoader worker \(pid', text):
+            raise
+        raise UserError(
+            f'A process that loads data has ended ({text[:200]}). It was killed from outside, most often because '
+            f'memory ran out: set num_workers of the data loader lower, or make room{again}.'
+        ) from error
+
+
+def raise_if_full(handler: logging.Handler) -> None:
+    """Let a log file that cannot be written end the run; logging would print a traceback for each line."""
+    report = handler.handleError
+
+    def tell(record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and error.errno in FULL:
+            error.filename = getattr(handler, 'baseFilename', None)
+            raise error
+        report(record)
+
+    handler.handleError = tell

@@ -1,0 +1,57 @@
+"""Parameter schedules that are right for any number of iterations in an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+COUNTS = ('milestones', 'periods', 'step_size', 'total_steps')  # what mmengine compares with whole numbers of steps
+
+
+def fitted(schedulers: Any, epoch_length: int, max_epochs: int) -> Any:
+    """``param_scheduler`` of a config, for an epoch of so many iterations.
+
+    A schedule that rounds to no iteration is left out, and a linear or constant one of a single iteration is at its
+    end there: mmengine refuses the first, and the second would stay at its start for the rest of the run. Fractions
+    of an epoch at which something happens are rounded to an iteration; mmengine would never meet them.
+
+    Args:
+        schedulers: a scheduler's config, a list of them, or anything else, which is returned as it is.
+        epoch_length: iterations in an epoch, at least 1.
+        max_epochs: the end of a schedule that states none.
+    """
+    if isinstance(schedulers, Mapping) and 'type' in schedulers:
+        schedulers = [schedulers]
+    if not isinstance(schedulers, Sequence) or isinstance(schedulers, str):
+        return schedulers
+    fit = [_fitted(s, epoch_length, max_epochs) if isinstance(s, Mapping) else s for s in schedulers]
+    return [s for s in fit if s is not None]
+
+
+def _fitted(cfg: Mapping[str, Any], epoch_length: int, max_epochs: int) -> dict[str, Any] | None:
+    length = epoch_length if cfg.get('convert_to_iter_based') else 1
+    last = max_epochs * length if cfg.get('by_epoch', True) else math.inf
+    begin = int(cfg.get('begin', 0) * length)
+    end = int(cfg['end'] * length) if 'end' in cfg else last
+    if end <= begin and cfg.get('begin', 0) < cfg.get('end', math.inf):
+        return None
+    if end - begin == 1 and 'Linear' in str(cfg['type']):
+        return dict(cfg, start_factor=cfg.get('end_factor', 1.0))
+    if end - begin == 1 and end < last and 'Constant' in str(cfg['type']):
+        return dict(cfg, factor=1.0)
+    if cfg.get('convert_to_iter_based') and any(key in cfg for key in COUNTS):
+        return _in_whole_iterations(cfg, begin, end, length)
+    return dict(cfg)
+
+
+def _in_whole_iterations(cfg: Mapping[str, Any], begin: int, end: int, length: int) -> dict[str, Any]:
+    """mmengine's conversion to iterations, with whole numbers."""
+    cfg = dict(cfg, by_epoch=False, begin=begin, end=end)
+    del cfg['convert_to_iter_based']
+    for key in COUNTS:
+        if isinstance(cfg.get(key), Sequence):
+            cfg[key] = [max(1, round(v * length)) for v in cfg[key]]
+        elif cfg.get(key) is not None:
+            cfg[key] = max(1, round(cfg[key] * length))
+    return cfg
