@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .tensors import StateDict
+from .torch_file import check_content, check_zip, read_torch
 
 # where checkpoints keep their weights: most libraries; timm and MAE; DeepSpeed
 INSIDE = ('state_dict', 'model', 'module')
-LARGE = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ def read_source(file: str | Path, trust_pickle: bool = False) -> Source:
         elif path.suffix.lower() == '.npz':
             source = _npz(path)
         else:
-            source = _unwrapped(_torch(path, trust_pickle))
+            source = _unwrapped(read_torch(path, trust_pickle))
+        check_content(source.state, path.stat().st_size)
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     except Exception as error:
@@ -77,18 +77,7 @@ def read_source(file: str | Path, trust_pickle: bool = False) -> Source:
     if not source.state:
         beside = f'; it has {", ".join(source.beside[:5])}' if source.beside else ''
         raise UserError(f'{path} holds no weights at its top or in {", ".join(INSIDE)}{beside}.')
-    _check_sizes(path, source.state)
     return source
-
-
-def _check_sizes(path: Path, state: StateDict) -> None:
-    """Refuse what is no number in the file: a few bytes can stand for tensors that fill the memory."""
-    for key, tensor in state.items():
-        if tensor.is_meta:
-            raise UserError(f'{path}: {key} has a shape and no values (it was saved from the meta device).')
-        size = tensor.numel() * tensor.element_size()
-        if size > LARGE and size > 100 * path.stat().st_size:
-            raise UserError(f'{path}: {key} would take {size:,} bytes, and the file has {path.stat().st_size:,}.')
 
 
 def _safetensors(path: Path) -> Source:
@@ -97,24 +86,12 @@ def _safetensors(path: Path) -> Source:
 
 
 def _npz(path: Path) -> Source:
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > LARGE and unpacked > 100 * path.stat().st_size:
-        raise UserError(f'it would unpack to {unpacked:,} bytes, which no weights do.')
+    check_zip(path)
     with np.load(path, allow_pickle=False) as arrays:
         content = {name: arrays[name] for name in arrays.files}
     numbers = {k: v for k, v in content.items() if v.dtype.kind in 'fiu'}
     tensors = {k: torch.from_numpy(v.astype(v.dtype.newbyteorder('='))) for k, v in numbers.items()}
     return Source(tensors, tuple(k for k in content if k not in numbers))
-
-
-def _torch(path: Path, trust_pickle: bool) -> Any:
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception:
-        if not trust_pickle:
-            raise
-        return torch.load(path, map_location='cpu', weights_only=False)
 
 
 def _unwrapped(content: Any) -> Source:
