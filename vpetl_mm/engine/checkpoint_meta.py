@@ -84,4 +84,5 @@ def _is_line(value: Any) -> bool:
 
 def _are_names(classes: Any) -> bool:
     """Whether these are names, or the file that has them, or none."""
-    return classes is None or isinstance(classes, str) or (isinstance(classes, (list, tuple)) and all(isinstance(c, str) for c in classes))
+    names = classes if isinstance(classes, (list, tuple)) else [classes]
+    return classes is None or all(isinstance(name, str) for name in names)

@@ -100,9 +100,9 @@ def read_record(path: str | Path) -> Record:
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
+        check_content(content if isinstance(content, dict) else {}, path.stat().st_size)
     except OSError as error:
         raise UserError(f'The result {path} cannot be read: {error.strerror}.') from error
-        check_content(content if isinstance(content, dict) else {}, path.stat().st_size)
     except (ValueError, RecursionError) as error:
         raise UserError(f'The result {path} is corrupt ({error}); delete it and test again.') from error
     if not isinstance(content, dict) or content.pop('format', None) != FORMAT:
