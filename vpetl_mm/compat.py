@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 import importlib.util
 import sys
 import types
@@ -11,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch.utils.checkpoint import checkpoint
 
 # Said by the libraries at import or on every run, and never about what the user did.
@@ -51,23 +48,6 @@ def stand_in_for_drn() -> None:
     package.drn = module
     sys.modules[package.__name__] = package
     sys.modules[module.__name__] = module
-
-
-def load_history_buffers_safely() -> None:
-    """mmengine's checkpoints hold HistoryBuffers pickled with their methods, which ``weights_only=True`` refuses.
-
-    Ours pickle them as (class, plain lists), and the class is named as safe to load.
-    """
-    from mmengine.logging.history_buffer import HistoryBuffer
-
-    def reduce(buffer: HistoryBuffer) -> tuple:
-        log, count = buffer.data
-        return HistoryBuffer, (log.tolist(), count.tolist(), buffer.max_length)
-
-    copyreg.pickle(HistoryBuffer, reduce)
-    scalars = [np.dtype, np.ndarray, np._core.multiarray.scalar, np._core.multiarray._reconstruct]
-    scalars += [type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32, np.bool_)]
-    torch.serialization.add_safe_globals([HistoryBuffer, *scalars])
 
 
 def leave_multimodal_models_out() -> None:
@@ -127,7 +107,6 @@ def apply() -> None:
     """Make the host libraries importable and usable; called once by ``import vpetl_mm``."""
     silence_harmless_warnings()
     stand_in_for_drn()
-    load_history_buffers_safely()
     leave_multimodal_models_out()
     checkpoint_without_reentry()
     format_configs_once()

@@ -108,6 +108,7 @@ def test_what_is_written_is_what_was_read(small):
         ('[T1/fc, T3/fc/k400/f8]', '[T1/fc, T1/fc]', 'T1/fc on ssv2 is answered by swin_fc_ssv2 and by'),
         ('T1/fc: "a remark"', 'T1/full: "a remark"', 'T1/full belongs to no entry'),
         ('where: "a machine"', 'where: 3', 'where of demo_fc'),
+        ('where: "a machine"', r'where: "a\n\n# heading"', 'where of demo_fc'),
         ('cells: []', 'cells: [T5/x]', 'both cells and paper'),
         ('remarks:', 'remark:', "'remark'"),
         ('experiments:', 'experiments: {', 'not YAML'),

@@ -10,7 +10,8 @@ from test_tables import readme_counts, record
 from vpetl_mm.engine.record import write_record
 from vpetl_mm.results.metafile import load_metafile
 from vpetl_mm.results.names import parse_name
-from vpetl_mm.results.publish import collect, describe, documents
+from vpetl_mm.results.publish import collect, describe, documents, reproduction_page
+from vpetl_mm.results.tables import counts_as_printed
 
 REPO = Path(__file__).parents[2]
 
@@ -45,8 +46,19 @@ def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
     assert (ours.top1, ours.seeds, ours.spread) == (51.0, 2, 1.41)
     assert changed[0].where.startswith('here, collected at commit ') and changed[0].where.endswith('2026-01-02')
     assert metafile.read_text().startswith((REPO / 'configs/metafile.yml').read_text().partition('remarks:')[0])
-    page = documents(tmp_path, readme_counts())[tmp_path / 'docs/reproduction.md']
-    assert '51.00 ± 1.41' in page and f'- swin_fc_ssv2: {changed[0].where}' in page
+    shown = documents(tmp_path, readme_counts())[tmp_path / 'docs/reproduction.md']
+    assert '51.00 ± 1.41' in shown and f'- swin_fc_ssv2: {changed[0].where}' in shown
+    changed[0].where = '<script>alert(1)</script> | [a](http://b) `c`'
+    shown = reproduction_page(after, readme_counts())
+    assert r'- swin_fc_ssv2: &lt;script&gt;alert(1)&lt;/script&gt; \| \[a\](http://b) \`c\`' in shown
+
+
+def test_a_strangers_record_names_no_file_that_is_run(tmp_path):
+    """Also one that was not read from a file, where its name would have been refused."""
+    (tmp_path / 'stranger.py').write_text(f"open({str(tmp_path / 'was_run')!r}, 'w').close()")
+    shutil.copytree(REPO / 'configs/_base_', tmp_path / 'configs/_base_')
+    assert counts_as_printed(record('../stranger'), tmp_path / 'configs')
+    assert not (tmp_path / 'was_run').exists()
 
 
 def test_an_experiment_in_a_line():

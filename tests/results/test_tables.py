@@ -210,9 +210,14 @@ def test_the_demos_table(elsewhere, capsys):
     (elsewhere / 'work_dirs/demo/table.json').write_text(json.dumps([row]))
     assert call('tables', 'demo', '--format', 'md') == 0
     assert '| fc     |       520 |' in capsys.readouterr().out
+    (elsewhere / 'work_dirs/demo/table.json').write_text(json.dumps([dict(row, method='<b>|')]))
+    assert call('tables', 'demo', '--format', 'md') == 0
+    assert r'| &lt;b&gt;\| |' in capsys.readouterr().out
+    (elsewhere / 'work_dirs/demo/table.json').write_text(json.dumps([row]))
     assert call('tables', 'demo', '--format', 'csv') == 0
     assert 'fc,520,0.2%,52.0,20' in capsys.readouterr().out
-    for wrong in ('[]', '{}', json.dumps([dict(row, top1=7000)])):
+    wrongs = [dict(row, top1=7000)], [dict(row, method='fc\n# a heading')], [dict(row, method=['fc'])]
+    for wrong in ('[]', '{}', *map(json.dumps, wrongs), '[' * 100_000 + ']' * 100_000):
         (elsewhere / 'work_dirs/demo/table.json').write_text(wrong)
         assert call('tables', 'demo') == 2
         assert 'corrupt' in capsys.readouterr().err

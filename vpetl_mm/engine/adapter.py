@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,16 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models.base_weights import file_sha256
+from ..models.petl_model import REFUSAL
 from ..petl import Delta
 from ..petl.delta import defaults_of
+from ..weights.torch_file import read_torch, reason_of
+from .checkpoint_meta import check_meta
+from .plain import history_of
 
 FORMAT = 1
+# of one model's weights: a file may hold them in fewer bits, which are widened without loss, but not in more
+FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 _sha256_once = cache(file_sha256)
 
 
@@ -51,9 +58,16 @@ def changed_buffers(model: nn.Module) -> list[str]:
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of an adapter file."""
+    """The tensors of an adapter file.
+
+    OpenMMLab's loaders load whatever a file has and go on, here with a random backbone. Where the file has not the
+    whole backbone, they find a sentence in the place of the first module's version, and end.
+    """
     state = model.state_dict()
-    return {k: state[k].detach().cpu() for k in [*adapter_keys(model), *changed_buffers(model)]}
+    kept = OrderedDict((k, state[k].detach().cpu()) for k in [*adapter_keys(model), *changed_buffers(model)])
+    if not model.has_backbone(kept):
+        kept._metadata = {'': REFUSAL}
+    return kept
 
 
 def trained_meta(model: nn.Module) -> dict[str, Any]:
@@ -88,7 +102,7 @@ def load_trained(model: nn.Module, file: str | Path) -> dict[str, Any]:
     for key, value in _delta_buffers(model).items():
         if not torch.equal(content['state_dict'][key], value.cpu()):
             raise UserError(f'{file} is corrupt: its {key} are not those of the choice that it was trained with.')
-    model.load_state_dict(content['state_dict'], strict=False)
+    model.load_state_dict(dict(content['state_dict']), strict=False)
     return content
 
 
@@ -96,12 +110,10 @@ def check_trained(model: nn.Module, file: str | Path) -> dict[str, Any]:
     """A checkpoint's content when it fits ``model``, which may be on the meta device.
 
     Raises:
-        UserError: when the file is missing or unreadable, or belongs to another config.
+        UserError: when the file is missing, unreadable or broken, or belongs to another config.
     """
     content = read_checkpoint(file)
-    meta = content.get('meta', {})
-    if 'frozen_sha256' not in meta:
-        raise UserError(f'{file} is no checkpoint of this project: it does not say which base it was trained on.')
+    meta = content['meta']
     is_adapter = 'adapter_format' in meta
     _check_choice(file, meta['deltas'], model.plan.settings())
     _check_keys(model, file, content['state_dict'], adapter_keys(model) if is_adapter else list(model.state_dict()))
@@ -126,22 +138,35 @@ def _check_settings(file: str | Path, theirs: dict[str, dict], ours: dict[str, d
             there, here = theirs.get(name, {}).get(option, defaults.get(option)), settings.get(option)
             if there != here:
                 raise UserError(
-                    f'{file} is for another config: petl.deltas.{name}.{option} is {there!r} there and {here!r} here.'
+                    f'{file} is for another config: petl.deltas.{name}.{option} is {there!r:.80} there and {here!r} '
+                    'here.'
                 )
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:
-    """A checkpoint as written by this project, read with ``weights_only=True``."""
+    """A checkpoint as written by this project: an adapter or a full state, read with ``weights_only=True``.
+
+    Raises:
+        UserError: when it is missing, broken, or none of this project, naming the part that is wrong.
+    """
     path = Path(file)
     if not path.is_file():
         raise UserError(f'The checkpoint {path} does not exist.')
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        content = read_torch(path)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f'The checkpoint {path} is broken or not safe to read ({reason}).') from error
+        raise UserError(f'The checkpoint {path} is broken or not safe to read ({reason_of(error)}).') from error
     if not isinstance(content, dict) or not isinstance(content.get('state_dict'), dict):
         raise UserError(f'{path} is no checkpoint of this project: it has no state_dict.')
+    if not isinstance(content.get('meta'), dict) or 'frozen_sha256' not in content['meta']:
+        raise UserError(f'{path} is no checkpoint of this project: it does not say which base it was trained on.')
+    check_meta(path, content['meta'])
+    for key, value in content['state_dict'].items():
+        if not isinstance(key, str) or not key.isprintable() or not isinstance(value, Tensor):
+            raise UserError(f'The checkpoint {path} is broken: {key!r:.80} in its state_dict is no named tensor.')
+    scalars = content['message_hub'].get('log_scalars') if isinstance(content.get('message_hub'), dict) else None
+    if isinstance(scalars, dict):
+        content['message_hub']['log_scalars'] = {n: history_of(path, n, value) for n, value in scalars.items()}
     return content
 
 
@@ -150,14 +175,23 @@ def _base_name(base: dict[str, Any] | None) -> str:
 
 
 def _check_keys(model: nn.Module, file: str | Path, state: dict[str, Tensor], wanted: list[str]) -> None:
-    shapes = {k: v.shape for k, v in model.state_dict().items()}
+    ours = model.state_dict()
     for key in wanted:
         if key not in state:
             raise UserError(f'{file} is for another config: it lacks {key}, which this config trains or loads.')
     for key, value in state.items():
-        if key not in shapes:
+        if key not in ours:
             raise UserError(f'{file} is for another config: it holds {key}, which this model has not.')
-        if value.shape != shapes[key]:
-            raise UserError(
-                f'{file} is for another config: {key} is {tuple(value.shape)} there and {tuple(shapes[key])} here.'
-            )
+        if value.shape != ours[key].shape:
+            there, here = tuple(value.shape), tuple(ours[key].shape)
+            raise UserError(f'{file} is for another config: {key} is {there} there and {here} here.')
+        same = value.dtype == ours[key].dtype or {value.dtype, ours[key].dtype} <= FLOATS
+        if not same or value.layout != torch.strided:
+            raise UserError(f'{file} is broken: {key} is {_kind(value)}, and the model takes {_kind(ours[key])}.')
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f'{file} is of no use: {key} holds numbers that are not finite.')
+
+
+def _kind(tensor: Tensor) -> str:
+    dense = '' if tensor.layout == torch.strided else f' ({tensor.layout})'
+    return f'{tensor.dtype}{dense}'.replace('torch.', '')

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 
 from ..config import load_config
 from ..errors import UserError
+from .entries import at, check_entries, innermost
 from .extras import with_own_types
 from .failures import told_plainly
 from .feature_cache import views_of
@@ -23,8 +24,6 @@ from .launch import start_process_group
 from .merged import check_plain, make_plain, write_merged
 from .outcome import leave_record
 from .parts import naming
-from .plain import at, innermost
-from .plain import check_plain as check_entries
 from .preflight import check_experiment
 from .record import json_safe
 from .run_folder import check_folder, claimed

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from mmengine import Config
-from torch import Tensor
 
 from ..errors import UserError
+from ..weights.torch_file import check_zip
 from .adapter import read_checkpoint
+from .checkpoint_meta import check_parts
 
 # what zipfile raises on a damaged file; RuntimeError where damage looks like encryption or an unknown compression
 UNREADABLE = (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error)
 NAME = re.compile(r'epoch_(\d+)\.pth')
 # what a resumed run takes up; param_schedulers are missing where the config has none
 PARTS = {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict}
-META = {'epoch': int, 'iter': int, 'frozen_sha256': str, 'deltas': dict}
+META = {'epoch': int, 'iter': int}
 OPTIMIZER = {'state': dict, 'param_groups': list}
 MESSAGE_HUB = {'log_scalars': dict, 'runtime_info': dict, 'resumed_keys': dict}
 
@@ -33,13 +34,12 @@ def read_full_state(file: str | Path) -> dict[str, Any]:
     path = Path(file)
     _check_bytes(path)
     content = read_checkpoint(path)
-    if isinstance(content.get('meta'), dict) and 'adapter_format' in content['meta'] and 'optimizer' not in content:
+    if 'adapter_format' in content['meta'] and 'optimizer' not in content:
         raise UserError(f'{path} cannot be resumed from: it is an adapter; resume from an epoch_*.pth.')
     for name, parts in (('', PARTS), ('meta', META), ('optimizer', OPTIMIZER), ('message_hub', MESSAGE_HUB)):
-        _check_parts(path, content[name] if name else content, parts, f'{name}.' if name else '')
-    if not content['state_dict'] or not all(isinstance(v, Tensor) for v in content['state_dict'].values()):
-        raise UserError(f'The checkpoint {path} is broken: its state_dict does not hold tensors alone.')
-    _check_numbers(path, content['meta'])
+        check_parts(path, content[name] if name else content, parts, f'{name}.' if name else '')
+    if not content['state_dict']:
+        raise UserError(f'The checkpoint {path} is broken: its state_dict is empty.')
     _check_dicts(path, 'optimizer.param_groups', content['optimizer']['param_groups'], ('params',))
     _check_dicts(path, 'param_schedulers', content.get('param_schedulers', []))
     return content
@@ -50,6 +50,7 @@ def _check_bytes(path: Path) -> None:
     if not path.is_file():
         raise UserError(f'The checkpoint {path} to resume from does not exist.')
     try:
+        check_zip(path)
         with zipfile.ZipFile(path) as parts:
             damaged = parts.testzip()
     except UNREADABLE as error:
@@ -57,22 +58,6 @@ def _check_bytes(path: Path) -> None:
         raise UserError(f'The checkpoint {path} is broken ({size}: {str(error) or type(error).__name__}).') from error
     if damaged:
         raise UserError(f'The checkpoint {path} is broken (the checksum of its part {damaged} is wrong).')
-
-
-def _check_parts(path: Path, content: dict[str, Any], parts: dict[str, type], where: str) -> None:
-    for name, kind in parts.items():
-        if not isinstance(content.get(name), kind) or isinstance(content[name], bool):
-            found = type(content[name]).__name__ if name in content else 'missing'
-            raise UserError(f'The checkpoint {path} is broken: {where}{name} is {found}, not {kind.__name__}.')
-
-
-def _check_numbers(path: Path, meta: dict[str, Any]) -> None:
-    for name in ('epoch', 'iter'):
-        if meta[name] < 0:
-            raise UserError(f'The checkpoint {path} is broken: meta.{name} is {meta[name]}, below 0.')
-    seed = meta.get('seed')
-    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
-        raise UserError(f'The checkpoint {path} is broken: meta.seed is {seed!r:.50}, no seed of 32 bits.')
 
 
 def _check_dicts(path: Path, where: str, entries: Any, lists: tuple[str, ...] = ()) -> None:

@@ -35,9 +35,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError, unknown
 from .accuracy import PETLAccuracy
+from .entries import at
 from .extras import with_own_types
 from .failures import FULL
-from .plain import at
 from .schedules import fitted
 
 # what libraries raise at a wrong value in a config

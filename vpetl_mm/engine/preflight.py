@@ -23,10 +23,10 @@ from ..models.build import build_model
 from ..spt.tuning import check_spt
 from .adapter import check_trained
 from .compiled import check_compiled
+from .entries import at, innermost
 from .extras import check_extras
 from .feature_cache import check_cache
 from .parts import check_parts, data_loader, naming
-from .plain import at, innermost
 
 NEEDED = {
     'train_dataloader': (

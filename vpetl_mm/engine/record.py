@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..weights.torch_file import check_content
 
 FORMAT = 'vpetl_mm result 1'
 FILE = 'result.json'
@@ -100,9 +101,10 @@ def read_record(path: str | Path) -> Record:
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
+        check_content(content if isinstance(content, dict) else {}, path.stat().st_size)
     except OSError as error:
         raise UserError(f'The result {path} cannot be read: {error.strerror}.') from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f'The result {path} is corrupt ({error}); delete it and test again.') from error
     if not isinstance(content, dict) or content.pop('format', None) != FORMAT:
         raise UserError(f'{path} is no result of this project: its format is not {FORMAT!r}.')
@@ -128,6 +130,10 @@ def _check(record: Record, path: Path) -> None:
         why = 'seed must be a whole number or null, and options a mapping'
     elif not all(isinstance(t, str) for t in (record.config, record.checkpoint, record.finished, record.machine)):
         why = 'config, checkpoint, finished and machine must be text'
+    elif not all(t.isprintable() for t in (record.config, record.checkpoint, record.finished, record.machine)):
+        why = 'config, checkpoint, finished and machine must be a line each, without control characters'
+    elif Path(record.config).name != record.config:
+        why = f'config is the name of an experiment, and {record.config!r} is a path'
     elif not record.config or not _is_time(record.finished):
         why = f'it has no config, or {record.finished!r} is no ISO time'
     else:

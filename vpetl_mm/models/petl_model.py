@@ -25,6 +25,10 @@ from .features import Features
 from .gelu import GELU8Bit
 from .recompute import recomputing
 
+REFUSAL = (
+    'This file holds no backbone: it is an adapter of vpetl_mm, or a part of a model. Test it with tools/test.py, or '
+    'load it with load_trained(build_model(config, init_weights=True), file) of vpetl_mm.'
+)
 SAME = {mmcv.cnn.Linear: nn.Linear}  # mmcv's FFN has its own, for the empty batches of torch 1.4
 
 
@@ -175,6 +179,24 @@ class PETLModel:
             raise UserError(f"petl.gelu='8bit': the MLPs of {type(self.backbone).__name__} have no GELU.")
         for gelu in found:
             gelu.__class__ = GELU8Bit
+
+    def has_backbone(self, state: Mapping[str, Any], prefix: str = '') -> bool:
+        """Whether ``state`` holds every parameter of the plain backbone, under names that begin with ``prefix``."""
+        names = (n for n, _ in self.backbone.named_parameters() if '.deltas.' not in n)
+        return all(f'{prefix}backbone.{name}' in state for name in names)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, *args: Any
+    ) -> None:
+        """torch's and mmengine's loading come here; both would leave what a file has not as it is, even random.
+
+        Raises:
+            UserError: where the base is not loaded and the file has no backbone.
+        """
+        if not hasattr(self, 'initial_buffers') and not self.has_backbone(state_dict, prefix):
+            raise UserError(REFUSAL)
+        metadata = {} if local_metadata == REFUSAL else local_metadata
+        super()._load_from_state_dict(state_dict, prefix, metadata, *args)
 
     def extract_feat(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The host's features of images or clips; cached ones are passed on to the head."""

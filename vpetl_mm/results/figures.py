@@ -210,7 +210,7 @@ def _validations(log: Path) -> dict[int, float]:
     for k, line in enumerate(lines, 1):
         try:
             scalars = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if k == len(lines):  # the run was killed in the middle of it
                 break
             raise UserError(f'The log {log} is corrupt in line {k} ({error}).') from error

@@ -108,7 +108,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f'The metafile {path} does not exist.')
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f'The metafile {path} is not YAML: {" ".join(str(error).split())}.') from error
     if not isinstance(content, dict) or not isinstance(content.get('experiments'), list):
         raise UserError(f'The metafile {path} must have "experiments", a list, and may have "remarks".')
@@ -132,8 +132,8 @@ def _entry(raw: Any, path: str | Path) -> Entry:
     cells, where = raw.get('cells') or [], raw.get('where')
     if not isinstance(cells, list) or not all(isinstance(c, str) and re.fullmatch(r'T\d/\S+', c) for c in cells):
         raise UserError(f'{path}: cells of {name} must be a list such as [T3/full/k400/f8], got {cells!r}.')
-    if where is not None and not isinstance(where, str):
-        raise UserError(f'{path}: where of {name} must be text (machine, commit, date), got {where!r}.')
+    if where is not None and not (isinstance(where, str) and where.isprintable()):
+        raise UserError(f'{path}: where of {name} must be a line of text (machine, commit, date), got {where!r}.')
     paper, ours = (_figures(cls, raw.get(key), f'{key} of {name} in {path}') for cls, key in _FIGURES)
     if bool(cells) != (paper is not None):
         raise UserError(f'{path}: {name} must have both cells and paper, or neither.')

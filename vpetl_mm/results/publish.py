@@ -13,7 +13,7 @@ from ..engine.record import Record, find_records
 from .layouts import DATASETS, LAYOUTS, METHODS, PRETRAIN
 from .metafile import METAFILE, Entry, load_metafile, write_metafile
 from .names import Name, parse_name
-from .render import render
+from .render import escaped, render
 from .tables import Tables, as_printed, summary, trainable
 from .transfer import TRANSFER_PAGE, transfer_page
 from .vtab import BY_BUDGET, PRETRAINED, extremes, pattern
@@ -138,7 +138,7 @@ def reproduction_page(entries: Sequence[Entry], counts: Mapping[str, int]) -> st
     """The text of docs/reproduction.md: every table, from the metafile alone."""
     tables = Tables(entries, None, counts=counts)
     body = render([tables.table(name) for name in LAYOUTS], 'md')
-    runs = [f'- {e.name}: {e.where}' for e in entries if e.ours and e.where]
+    runs = [f'- {e.name}: {escaped(e.where)}' for e in entries if e.ours and e.where]
     where = ['', '## Where ours were run', '', *runs] if runs else []
     return '\n'.join([GENERATED, '', HOW_TO, body, *where]) + '\n'
 

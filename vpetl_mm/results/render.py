@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -63,10 +65,16 @@ def _markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         rows, notes = _numbered(table)
+        rows = [list(map(escaped, row)) for row in rows]
         lines = _aligned(table, [_one_line(table.head), *rows], lambda cells: f'| {" | ".join(cells)} |')
         rule = '|' + '|'.join([' --- '] * table.labels + [' ---: '] * (len(table.head) - table.labels)) + '|'
         parts.append('\n'.join([f'### {table.title}', '', lines[0], rule, *lines[1:], '', *_list(notes)]))
     return '\n\n'.join(parts)
+
+
+def escaped(text: str) -> str:
+    """A line out of a data file, written so that Markdown shows it as it is."""
+    return re.sub(r'([\\`*_\[\]|])', r'\\\1', html.escape(text, quote=False))
 
 
 def _list(notes: Sequence[str]) -> list[str]:

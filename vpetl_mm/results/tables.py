@@ -30,8 +30,8 @@ def counts_as_printed(record: Record, configs: Path = Path('configs')) -> bool:
 
     SPT's count is the record's own.
     """
-    file = configs / f'{record.config}.py'
-    if not is_as_printed(record) or not file.is_file():
+    file = {path.stem: path for path in configs.glob('*.py')}.get(record.config)  # never a path out of a record
+    if not is_as_printed(record) or file is None:
         return is_as_printed(record)
     finished = record.epoch == load_config(file).train_cfg.max_epochs
     return finished and trainable([record.config], configs).get(record.config, record.params) == record.params
@@ -215,7 +215,9 @@ def demo_table(work_dirs: Path = Path('work_dirs')) -> Table:
         rows = [Row(**row) for row in json.loads(file.read_text(encoding='utf-8'))]
         if not rows or not all(0 <= top1 <= 100 for row in rows for top1 in (row.top1, *row.top1_per_seed)):
             raise ValueError('it has no rows, or an accuracy outside 0 to 100')
+        if not all(isinstance(row.method, str) and row.method.isprintable() for row in rows):
+            raise ValueError('a method is no line of text')
         head, *cells = demo_cells(rows)
         return Table('The demo', [*head, 'remark'], [[*c, ''] for c in cells], 1)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f'The result {file} is corrupt ({error}); run "make demo" again.') from error

@@ -102,7 +102,7 @@ def _recorded(file: Path, of: dict) -> float | None:
     try:
         record = json.loads(file.with_name(RECORD).read_text(encoding='utf-8'))
         return float(record['top1']) if record['of'] == of and file.is_file() else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -66,7 +66,8 @@ def record_of(metadata: Mapping[str, str]) -> Record | None:
     try:
         record = Record(**json.loads(metadata[KEY]))
         readable = isinstance(record.source['sha256'], str) and isinstance(record.host, str)
-    except (ValueError, KeyError, TypeError):
+        readable = readable and type(record.heads) in (int, type(None))
+    except (ValueError, KeyError, TypeError, RecursionError):
         readable = False
     if not readable or record.format != FORMAT:
         raise UserError(f'its record of the conversion cannot be read as format {FORMAT}; convert it again.')

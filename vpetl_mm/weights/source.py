@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from torch import nn
 from ..errors import UserError
 from .contents import format_of, is_a_folder
 from .tensors import StateDict
+from .torch_file import check_content, check_zip, read_torch
 from .wrappings import Model, chosen, models_in, tensors_in
 
 # where checkpoints keep their weights, for what is no backbone: most libraries; timm and MAE; DeepSpeed
 INSIDE = ('state_dict', 'model', 'module')
-LARGE = 4 << 30
 FORMATS = {'safetensors': 'a .safetensors file', 'npz': 'an .npz archive of numbers', 'torch': 'a file of torch.save'}
 
 
@@ -79,7 +78,8 @@ def read_source(file: str | Path, trust_pickle: bool = False, part: str | None =
         elif form == 'npz':
             source = _in_model(_npz(path), part)
         else:
-            source = _unwrapped(_torch(path, trust_pickle), part)
+            source = _unwrapped(read_torch(path, trust_pickle), part)
+        check_content(source.state, path.stat().st_size)
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     except Exception as error:
@@ -87,18 +87,7 @@ def read_source(file: str | Path, trust_pickle: bool = False, part: str | None =
     if not source.state:
         beside = f'; it has {", ".join(source.beside[:5])}' if source.beside else ''
         raise UserError(f'{path} holds no weights at its top or in {", ".join(INSIDE)}{beside}.')
-    _check_sizes(path, source.state)
     return source
-
-
-def _check_sizes(path: Path, state: StateDict) -> None:
-    """Refuse what is no number in the file: a few bytes can stand for tensors that fill the memory."""
-    for key, tensor in state.items():
-        if tensor.is_meta:
-            raise UserError(f'{path}: {key} has a shape and no values (it was saved from the meta device).')
-        size = tensor.numel() * tensor.element_size()
-        if size > LARGE and size > 100 * path.stat().st_size:
-            raise UserError(f'{path}: {key} would take {size:,} bytes, and the file has {path.stat().st_size:,}.')
 
 
 def _safetensors(path: Path) -> Source:
@@ -107,27 +96,12 @@ def _safetensors(path: Path) -> Source:
 
 
 def _npz(path: Path) -> Source:
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > LARGE and unpacked > 100 * path.stat().st_size:
-        raise UserError(f'it would unpack to {unpacked:,} bytes, which no weights do.')
+    check_zip(path)
     with np.load(path, allow_pickle=False) as arrays:
         content = {name: arrays[name] for name in arrays.files}
     numbers = {k: v for k, v in content.items() if v.dtype.kind in 'fiu'}
     tensors = {k: torch.from_numpy(v.astype(v.dtype.newbyteorder('='))) for k, v in numbers.items()}
     return Source(tensors, tuple(k for k in content if k not in numbers))
-
-
-def _torch(path: Path, trust_pickle: bool) -> Any:
-    """What torch.save wrote; opened here, since torch.load takes a file called .safetensors for one."""
-    with path.open('rb') as stream:
-        try:
-            return torch.load(stream, map_location='cpu', weights_only=True)
-        except Exception:
-            if not trust_pickle:
-                raise
-            stream.seek(0)
-            return torch.load(stream, map_location='cpu', weights_only=False)
 
 
 def _in_model(source: Source, part: str | None) -> Source:

@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..adapter import FORMAT, adapter_state, trained_meta
+from ..plain import plain
 from ..record import json_safe
 
 
@@ -23,8 +24,9 @@ class AdapterHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         options = json_safe(runner.cfg.get('given_options', {}))
         # a dict of its own: mmengine writes several checkpoints with one
-        checkpoint['meta'] = dict(checkpoint['meta'], **trained_meta(model), options=options)
+        checkpoint['meta'] = plain(dict(checkpoint['meta'], **trained_meta(model), options=options))
         if 'optimizer' in checkpoint:
+            checkpoint['message_hub'] = plain(checkpoint['message_hub'])
             return
         checkpoint.pop('message_hub', None)
         checkpoint['state_dict'] = adapter_state(model)

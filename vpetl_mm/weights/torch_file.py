@@ -1,0 +1,167 @@
+"""Files of ``torch.save``, read without running what is in them and without believing the sizes that they state."""
+
+from __future__ import annotations
+
+import math
+import re
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None
+
+# an unpacked file, or all its tensors, may take TIMES its bytes and SPARE more (tied weights count twice, and some
+# people compress); reading it may take WORK more
+TIMES, SPARE, WORK = 4, 1 << 20, 512 << 20
+DEEPEST = 50
+NESTED = (Tensor, Mapping, list, tuple)
+WITH_ATTRIBUTES = (Tensor, nn.Parameter, OrderedDict, Counter)
+NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1')
+
+
+class NumpyNumberType:
+    """Takes the place of ``numpy.dtype``, whose objects can be pointers, when a file is read: plain numbers alone."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if code not in NUMBERS:
+            raise ValueError(f'it holds a numpy value of type {code!r:.20}, which is no plain number')
+        self.code = code
+
+    def __setstate__(self, state: tuple) -> None:
+        self.code = ('>' if state[1] == '>' else '<') + self.code[-2:]
+
+
+def numpy_number(kind: NumpyNumberType, data: bytes) -> float | int | bool:
+    """Takes the place of numpy's ``scalar`` when a file is read."""
+    return np.frombuffer(data, kind.code, count=1).item()
+
+
+def history(log: list = (), count: list = (), max_length: int = 1_000_000) -> dict[str, Any]:
+    """Takes the place of mmengine's ``HistoryBuffer``, in older files of this project, when a file is read."""
+    return dict(log=log, count=count, max_length=max_length)
+
+
+STAND_INS = [
+    (NumpyNumberType, 'numpy.dtype'),
+    *((numpy_number, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
+    (history, 'mmengine.logging.history_buffer.HistoryBuffer'),
+]
+
+
+def read_torch(path: Path, trust_pickle: bool = False) -> Any:
+    """The content of a file of ``torch.save``; numpy's numbers come as Python's.
+
+    Args:
+        path: of the file.
+        trust_pickle: run what it holds, where it needs more than tensors and plain values.
+
+    Raises:
+        UserError: when it would take more memory than its size allows, or has tensors without values.
+        Exception: whatever torch raises at a file that is broken, or holds more than is allowed.
+    """
+    check_zip(path)
+    try:
+        with torch.serialization.safe_globals(STAND_INS), at_most(allowed(path) + WORK):
+            content = _load(path, weights_only=True)
+    except MemoryError as error:
+        raise UserError('it would take far more memory than its size allows.') from error
+    except Exception as error:
+        if "can't allocate memory" in str(error):
+            raise UserError('it would take far more memory than its size allows.') from error
+        if not trust_pickle:
+            raise
+        content = _load(path, weights_only=False)
+    if isinstance(content, NESTED):
+        check_content(content, path.stat().st_size)
+    return content
+
+
+def _load(path: Path, weights_only: bool) -> Any:
+    with path.open('rb') as stream:  # given a path, torch.load takes a file called .safetensors for one
+        return torch.load(stream, map_location='cpu', weights_only=weights_only)
+
+
+def allowed(path: Path) -> int:
+    """How many bytes the content of a file may take."""
+    return TIMES * path.stat().st_size + SPARE
+
+
+def check_zip(path: Path) -> None:
+    """Raise :class:`UserError` for an archive that would unpack to far more than its size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > allowed(path):
+            raise UserError(f'it would unpack to {unpacked:,} bytes, and the file has {path.stat().st_size:,}.')
+
+
+@contextmanager
+def at_most(extra: int) -> Iterator[None]:
+    """Within, this process gets at most ``extra`` bytes of memory more than it has; where Linux can tell."""
+    try:
+        now = int(Path('/proc/self/statm').read_text().split()[5]) * resource.getpagesize()
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = min([now + extra, *(limit for limit in before if limit != resource.RLIM_INFINITY)])
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    except (OSError, ValueError, AttributeError):
+        before = None
+    try:
+        yield
+    finally:
+        if before:
+            resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def check_content(content: Any, size: int) -> None:
+    """Refuse nesting without end, more parts or bytes than ``size`` bytes can hold, and tensors without values.
+
+    A tensor that is named twice counts twice, as whoever converts it copies it twice.
+
+    Raises:
+        UserError: naming the part.
+    """
+    parts, taken = 0, 0
+    todo: list[tuple[str, Any, int]] = [('content', content, 0)]
+    while todo:
+        name, value, depth = todo.pop()
+        if type(value) in WITH_ATTRIBUTES:
+            vars(value).clear()  # a pickle can give a tensor a "shape", and a dict "items", of its own
+        if isinstance(value, Tensor):
+            if value.is_meta:
+                raise UserError(f'{shown(name)} has a shape and no values (it was saved from the meta device).')
+            taken += math.prod(value.shape) * value.element_size()
+            if taken > TIMES * size + SPARE:
+                raise UserError(f'its tensors up to {shown(name)} would take {taken:,} bytes, and it has {size:,}.')
+            continue
+        parts += len(value)
+        if depth > DEEPEST or parts > size:
+            raise UserError(f'its {shown(name)[:80]} is nested too deeply, or holds one part too often.')
+        named = value.items() if isinstance(value, Mapping) else enumerate(value)
+        prefix = f'{name}.' if depth else ''
+        todo += ((f'{prefix}{k}', part, depth + 1) for k, part in named if isinstance(part, NESTED))
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file could not be read, in a line."""
+    wanted = re.search(r'GLOBAL (\S+)', str(error))
+    if wanted:
+        return f'it holds more than tensors and plain values: {shown(wanted.group(1))}'
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
+
+
+def shown(name: object) -> str:
+    """A name out of a file, fit for a sentence."""
+    text = str(name)
+    return text if text.isprintable() else ascii(text)
