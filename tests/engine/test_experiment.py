@@ -14,6 +14,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from small_experiment import REPO, write_config
+from torch.utils.checkpoint import checkpoint
 
 from vpetl_mm import UserError
 from vpetl_mm.engine.experiment import Options, prepare, train
@@ -400,6 +401,48 @@ def test_a_frozen_weight_that_changes_is_found(ready, monkeypatch):
     monkeypatch.setattr(EpochSeedHook, 'after_train_epoch', spoil)
     with pytest.raises(RuntimeError, match=r'patch_embed\.proj\.weight'):
         train(ready())
+
+
+LORA = {'model__petl__deltas': dict(lora=dict(type='LoRA', rank=2), _delete_=True)}
+
+
+@pytest.mark.parametrize('unused', [False, True])
+def test_what_gets_no_gradient_ends_the_run(ready, monkeypatch, unused):
+    from mmengine.runner import activation_checkpointing
+
+    def reentrant(forward):
+        return lambda *args: checkpoint(forward, *args, use_reentrant=True)
+
+    monkeypatch.setattr(activation_checkpointing, 'wrap_forward', reentrant)  # no gradient behind a frozen stem
+    blocks = [f'backbone.layers.0.blocks.{i}' for i in range(2)]
+    options = {'activation_checkpointing': blocks, 'train_cfg__max_epochs': 1} | LORA
+    if unused:
+        train(ready(find_unused_parameters=True, **options))
+        return
+    with pytest.raises(UserError, match=r'8 of 18 trained tensors get no gradient, backbone\.layers\.0.*lora\.A\.q'):
+        train(ready(**options))
+
+
+def test_what_does_not_move_is_warned_of(ready, monkeypatch, tmp_path):
+    from vpetl_mm.engine.hooks import EpochSeedHook
+
+    def silence(self, runner):
+        runner.model.backbone.layers[1].blocks[0].attn.qkv.deltas['lora'].B['v'].weight.register_hook(
+            torch.zeros_like
+        )
+
+    monkeypatch.setattr(EpochSeedHook, 'before_train', silence)
+    train(ready(**LORA))
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    # B, and so A; they do not decay here
+    said = '2 of 18 trained tensors have not changed in 12 steps, backbone.layers.1.blocks.0.attn.qkv.deltas.lora.A.v'
+    assert said in log.read_text()
+
+
+def test_a_name_that_is_no_module_cannot_be_checkpointed(ready, tmp_path):
+    with pytest.raises(UserError, match=r"names 'backbone\.layer\.0'.* Did you mean 'backbone\.layers\.0'"):
+        train(ready(activation_checkpointing=['backbone.layer.0']))
+    assert not (tmp_path / 'run').exists()
 
 
 def test_environment_is_left_alone(ready):

@@ -93,6 +93,13 @@ def test_memory_that_does_not_lie_in_a_row():
     assert (expanded.double() - derivative(x)).abs().max() <= STEP
 
 
+@pytest.mark.parametrize('power', [1, 2], ids=['constant', 'dependent'])
+def test_second_derivatives_are_refused(power):
+    x = torch.randn(5, requires_grad=True)
+    with pytest.raises(RuntimeError, match='no second derivatives'):
+        torch.autograd.grad(GELU8Bit()(x).pow(power).sum(), x, create_graph=True)
+
+
 def test_it_keeps_a_byte_an_element():
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):

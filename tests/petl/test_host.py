@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import vpetl_mm
 from vpetl_mm import UserError
-from vpetl_mm.petl import Delta
+from vpetl_mm.petl import AdaptMLP, Delta
 from vpetl_mm.petl.host import attach, attach_branch, detach, reattach
 
 
@@ -113,6 +113,22 @@ def test_deltas_stack_in_their_order():
     attach(host, 'add', Add(2.0))
     attach(host, 'times', Times(3.0))
     torch.testing.assert_close(host(X), (plain + 2 * X) * 3)
+
+
+class Tanh(Add):
+    """A delta whose gradient is made from its output."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (self.weight * y).tanh()
+
+
+def test_what_another_delta_returned_is_not_written_over():
+    host = nn.Linear(4, 4)
+    for name, delta in (('tanh', Tanh(0.5)), ('adapter', AdaptMLP(4, d_bottle=2))):
+        attach(host, name, delta)
+    nn.init.normal_(host.deltas['adapter'].up.weight)
+    host(X).sum().backward()
+    assert host.deltas['tanh'].weight.grad
 
 
 def test_further_arguments_reach_the_host():

@@ -98,6 +98,7 @@ def test_gradients_numerically(shape):
         return torch.func.functional_call(sparse, dict(zip(names, given, strict=True)), (x, y))
 
     assert torch.autograd.gradcheck(forward, [*inputs, *values])
+    assert torch.autograd.gradgradcheck(forward, [*inputs, *values])
 
 
 def test_an_input_without_gradients_gets_none():

@@ -62,6 +62,21 @@ def test_gradients_are_the_derivatives(bias, trained_scale):
     assert torch.autograd.gradcheck(step, inputs)
 
 
+@pytest.mark.parametrize('bias', [True, False], ids=['bias', 'plain'])
+def test_second_derivatives(bias):
+    inputs = [draw(2, 3, 4), draw(2, 3, R, seed=1), draw(2, R, seed=2), *[draw(2, seed=3)] * bias]
+    inputs = [t.clone().requires_grad_() for t in inputs]
+
+    def step(y, h, w, b=None):
+        return add_up(y.clone(), h, w, b, 0.7, 1)
+
+    assert torch.autograd.gradgradcheck(step, inputs)
+    _, h, w, *_ = inputs  # behind a constant gradient as well
+    (grad,) = torch.autograd.grad(step(*inputs).sum(), h, create_graph=True)
+    (mixed,) = torch.autograd.grad(grad[0, 0, 1], w)
+    torch.testing.assert_close(mixed, torch.tensor([[0, 0.7, 0]], dtype=torch.float64).expand(2, R))
+
+
 @pytest.mark.parametrize('needed', ['y', 'h', 'w'])
 def test_only_what_needs_a_gradient_has_one(needed):
     leaves = dict(y=draw(4, D), h=draw(4, R, seed=1), w=draw(D, R, seed=2))

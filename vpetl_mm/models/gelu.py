@@ -46,8 +46,9 @@ class _GELU(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():  # also where ``grad`` is constant, which once_differentiable would not see
+            raise RuntimeError("petl.gelu='8bit' has no second derivatives (create_graph=True): take 'exact'.")
         (levels,), grad = ctx.saved_tensors, grad.contiguous()
         result = torch.empty_like(grad)
         for part, kept, out in _chunks(grad, levels, result):

@@ -75,6 +75,11 @@ def recomputing(norms: Iterable[nn.Module]) -> Iterator[None]:
         yield
 
 
+def is_noted(module: nn.Module) -> bool:
+    """Whether all that watches ``module`` is :func:`recomputing`."""
+    return [*module._forward_hooks.values()] == [_note_norm] and not module._backward_hooks
+
+
 def _unchanged(tensor: Tensor, version: int) -> Tensor:
     """``tensor``; PyTorch itself does not look where there are hooks."""
     if tensor._version != version:

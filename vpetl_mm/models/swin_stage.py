@@ -11,7 +11,8 @@ import torch
 from mmaction.models.backbones.swin import BasicLayer, SwinTransformerBlock3D, compute_mask, get_window_size
 from torch import Tensor, nn
 
-from ..petl import is_transformed
+from ..petl import is_transformed, is_watched
+from .recompute import is_noted
 from .stochastic_depth import add_branch
 
 Triple = tuple[int, int, int]
@@ -47,7 +48,7 @@ class WindowedStage(BasicLayer):
 
     From block to block tokens are copied once, in place of shifted, cut into windows, put together and shifted back.
     Sizes that windows do not divide, activation checkpointing, torch.compile and torch.func take the host's own way;
-    so does dropout, whose random numbers then fall on the same tokens.
+    so do dropout, whose random numbers then fall on the same tokens, and hooks, which then see the host's shapes.
     """
 
     def forward(self, x: Tensor, do_downsample: bool = True) -> Tensor:
@@ -55,7 +56,7 @@ class WindowedStage(BasicLayer):
         size = tuple(x.shape[2:])
         window, shift = get_window_size(size, self.window_size, self.shift_size)
         divided = all(n % w == 0 for n, w in zip(size, window, strict=True))
-        if not divided or self.with_cp or is_transformed() or _drops_out(self):
+        if not divided or self.with_cp or is_transformed() or _drops_out(self) or _is_seen(self.blocks):
             return super().forward(x, do_downsample)
         shift = tuple(shift)
         x = self._blocks(x.permute(0, 2, 3, 4, 1), size, tuple(window), shift)
@@ -91,6 +92,10 @@ class WindowedStage(BasicLayer):
 
 def _drops_out(module: nn.Module) -> bool:
     return module.training and any(isinstance(m, nn.Dropout) and m.p for m in module.modules())
+
+
+def _is_seen(blocks: nn.Module) -> bool:
+    return any(is_watched(m) and not is_noted(m) for m in blocks.modules())
 
 
 class WindowedBlock(SwinTransformerBlock3D):

@@ -13,7 +13,7 @@ from .plan import Plan, check_petl
 from .prefix import Prefix
 from .prompt import Prompt
 from .sparse import Sparse
-from .transforms import is_transformed
+from .transforms import is_transformed, is_watched
 
 DELTAS = (PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse)
 
@@ -38,6 +38,7 @@ __all__ = [
     'extra_tokens',
     'host_of',
     'is_transformed',
+    'is_watched',
     'layout_of',
     'merge',
 ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .delta import Delta
+from .transforms import is_transformed, is_watched
 
 
 class Hosted:
@@ -61,7 +62,7 @@ def _forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     for delta in self.deltas.values():
         x = delta.before(x)
     y = self.plain.forward(self, x, *args, **kwargs)
-    return _add(self.deltas, 'host', x, y)
+    return _add(self.deltas, 'host', x, y, _is_unseen(self))
 
 
 def _takes_identity(plain: type[nn.Module]) -> bool:
@@ -72,17 +73,26 @@ def _takes_identity(plain: type[nn.Module]) -> bool:
 def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None = None) -> Tensor:
     """The branch alone, the deltas on it, then the residual stream, which is where some deltas read."""
     if not self.add_identity:
-        return _add(self.deltas, 'host', x, self.plain.forward(self, x))
-    stream = x if identity is None else identity
-    y = _add(self.deltas, 'host', x, self.plain.forward(self, x, identity=0))
-    return stream + _add(self.deltas, 'residual', stream, y)
+        return _add(self.deltas, 'host', x, self.plain.forward(self, x), _is_unseen(self))
+    stream, unseen = x if identity is None else identity, _is_unseen(self)
+    y = _add(self.deltas, 'host', x, self.plain.forward(self, x, identity=0), unseen)
+    return stream + _add(self.deltas, 'residual', stream, y, unseen)
 
 
-def _add(deltas: Mapping[str, Delta], stream: str, x: Tensor, y: Tensor) -> Tensor:
-    """Apply, one after the other, the deltas that read ``stream``, which is ``x``, to ``y``, which is ours."""
+def _is_unseen(host: nn.Module) -> bool:
+    """Whether no hook sees what the modules inside ``host`` pass on; what is transformed is never written over."""
+    return is_transformed() or not any(map(is_watched, host.modules()))
+
+
+def _add(deltas: Mapping[str, Delta], stream: str, x: Tensor, y: Tensor, inplace: bool) -> Tensor:
+    """Apply, one after the other, the deltas that read ``stream``, which is ``x``, to ``y``.
+
+    ``inplace`` says that ``y`` is nobody else's. What a delta without that option returns, its own gradient may need.
+    """
     for delta in deltas.values():
         if delta.stream == stream:
-            y = delta(x, y, inplace=True) if delta.has_inplace else delta(x, y)
+            inplace = inplace and delta.has_inplace
+            y = delta(x, y, inplace=inplace) if delta.has_inplace else delta(x, y)
     return y
 
 
@@ -97,7 +107,8 @@ def branch_class(plain: type[nn.Module], method: str, host: str) -> type[nn.Modu
     """
 
     def branch(self: nn.Module, x: Tensor) -> Tensor:
-        return _add(getattr(getattr(self, host), 'deltas', {}), 'residual', x, getattr(plain, method)(self, x))
+        deltas = getattr(getattr(self, host), 'deltas', {})
+        return _add(deltas, 'residual', x, getattr(plain, method)(self, x), inplace=False)  # hooks on the host see it
 
     members = {method: branch, 'branched': True, 'recipe': (branch_class, plain, method, host)}
     return type(f'Branched{plain.__name__}', _bases(plain), members)

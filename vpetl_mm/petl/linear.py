@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
-from .transforms import is_transformed
+from .transforms import is_transformed, is_watched
 
 # without autograd, and without a public name; a build without oneDNN has none
 PRODUCT = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
@@ -64,8 +63,8 @@ def activated(linear: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
         fused is None
         or getattr(act, 'approximate', 'none') != 'none'
         or type(linear) is not FastLinear
-        or _is_watched(linear)
-        or _is_watched(act)
+        or is_watched(linear)
+        or is_watched(act)
         or (torch.is_grad_enabled() and x.requires_grad)
         or not linear.takes_onednn(x)
     )
@@ -92,9 +91,3 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act: str = 'none') 
     algorithm = 'none' if act == 'gelu' else ''  # by erf
     y = PRODUCT(x.reshape(-1, x.shape[-1]), weight, bias, act, [], algorithm)
     return torch.ops.aten._unsafe_view(y, (*x.shape[:-1], y.shape[-1]))  # a delta could not write into a plain view
-
-
-def _is_watched(module: nn.Module) -> bool:
-    """Whether a hook sees what ``module`` does, or its forward was exchanged."""
-    hooks = module._forward_hooks or module._forward_pre_hooks or _has_any_global_hook()
-    return bool(hooks) or 'forward' in module.__dict__

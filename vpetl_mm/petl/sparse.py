@@ -118,7 +118,9 @@ class _AddSparse(torch.autograd.Function):
         to_value = (inputs.index_select(0, columns) * of_rows).sum(1)
         if not ctx.needs_input_grad[0]:
             return None, grad, to_value, None, None
-        to_x = of_rows.new_zeros(inputs.shape).index_add_(0, columns, of_rows.mul_(value[:, None]))
+        # of_rows is written over, unless someone wants the gradient of the gradient
+        scaled = torch.mul(of_rows, value[:, None], out=None if torch.is_grad_enabled() else of_rows)
+        to_x = of_rows.new_zeros(inputs.shape).index_add_(0, columns, scaled)
         return to_x.t().view(x.shape).to(x.dtype), grad, to_value, None, None
 
 

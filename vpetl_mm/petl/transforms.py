@@ -1,9 +1,11 @@
-"""Whether more than plain autograd looks at operations."""
+"""Whether more than plain autograd looks at operations, or at what modules pass on."""
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook  # what nn.Module itself asks; no public name
 
 
 def is_transformed() -> bool:
@@ -18,3 +20,9 @@ def is_transformed() -> bool:
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether a hook sees what ``module`` takes, gives or gets as a gradient, or its forward was exchanged."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or _has_any_global_hook() or 'forward' in vars(module)

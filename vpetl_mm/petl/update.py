@@ -63,7 +63,6 @@ class _AddProduct(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         h, weight, bias = ctx.saved_tensors
         part = _columns(grad.contiguous(), ctx.start, weight)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
+from ...errors import UserError
 from ..adapter import frozen_digests
 from ..preflight import check_count
 
+# optimizer steps after which what trains has moved: the first ones leave LoRA's A where it is, as B is zero
+ENOUGH = 10
+
 
 class FrozenBackboneHook(Hook):
-    """Reports what trains and its share, and proves that the frozen backbone stayed frozen.
+    """Reports what trains and its share, and proves that it trains and that the frozen backbone stays frozen.
 
     Freezing itself happens when the model is built: a hook would come after the optimizer. The config's
     ``expect_params``, where it has one, is compared with the trainable parameters before anything is trained.
+    Trained tensors without a gradient in the first optimizer step end the run, unless the config's
+    ``find_unused_parameters`` says that a step may pass some by. Those that have not moved after the first epochs, at
+    a learning rate above zero, are warned of: their gradient may have been zero.
 
     Raises:
-        UserError: when the count is not ``expect_params``.
+        UserError: when the count is not ``expect_params``, or trained tensors get no gradient.
         RuntimeError: when a frozen parameter has a gradient, is in the optimizer, or has changed.
     """
 
@@ -27,6 +36,10 @@ class FrozenBackboneHook(Hook):
     def __init__(self) -> None:
         self._before: dict[str, str] = {}
         self._checked = False
+        self._trained: dict[str, nn.Parameter] = {}
+        self._at_start: dict[str, int] = {}
+        self._steps = 0
+        self._all_used = True
 
     def before_run(self, runner: Runner) -> None:
         """Compare with ``expect_params``."""
@@ -44,6 +57,34 @@ class FrozenBackboneHook(Hook):
         inside = [n for n, p in _model(runner).named_parameters() if id(p) in held and not p.requires_grad]
         if inside:
             raise RuntimeError(f'frozen parameters are in the optimizer, {inside[0]} among them')
+        self._trained = {n: p for n, p in _model(runner).named_parameters() if p.requires_grad}
+        self._at_start, self._steps = {n: _fingerprint(p) for n, p in self._trained.items()}, 0
+        self._all_used = not runner.cfg.get('find_unused_parameters', False)
+        runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
+
+    def _before_step(self, *_: Any) -> None:
+        self._steps += 1
+        without = [n for n, p in self._trained.items() if p.grad is None] if self._steps == 1 else []
+        if without and self._all_used:
+            raise UserError(
+                f'{len(without)} of {len(self._trained)} trained tensors get no gradient, {without[0]} among them: '
+                'nothing that the loss is made of depends on them. Where a step may pass some by, set '
+                'find_unused_parameters=True.'
+            )
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Once, after enough steps: what trains has moved."""
+        if not self._at_start or self._steps < ENOUGH:
+            return
+        groups = runner.optim_wrapper.optimizer.param_groups
+        still = {id(p) for g in groups if not g.get('initial_lr', g['lr']) for p in g['params']}
+        same = [n for n, p in self._trained.items() if id(p) not in still and _fingerprint(p) == self._at_start[n]]
+        self._at_start = {}
+        if same:
+            runner.logger.warning(
+                f'{len(same)} of {len(self._trained)} trained tensors have not changed in {self._steps} steps, '
+                f'{same[0]} among them: their gradients are zero, or too small for the learning rate.'
+            )
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Once, after the first step: no frozen parameter has a gradient."""
@@ -60,6 +101,10 @@ class FrozenBackboneHook(Hook):
         changed = [n for n, digest in self._before.items() if after[n] != digest]
         if changed:
             raise RuntimeError(f'{len(changed)} frozen parameters changed in training, {changed[0]} among them')
+
+
+def _fingerprint(tensor: Tensor) -> int:
+    return hash(tensor.detach().cpu().numpy().tobytes())
 
 
 def _model(runner: Runner) -> nn.Module:
