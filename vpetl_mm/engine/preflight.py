@@ -166,7 +166,7 @@ def _check_list(cfg: Config, key: str, head: str) -> DataLoader:
     if all(f and not os.path.exists(f) for f in first):
         raise UserError(f'{key}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
     steps = cfg.optim_wrapper.get('accumulative_counts', 1) if key == 'train_dataloader' else 1
-    processes = 1 if cfg.get('launcher', 'none') == 'none' else int(os.environ['WORLD_SIZE'])
+    processes = 1 if cfg.get('launcher', 'none') == 'none' else int(os.environ.get('WORLD_SIZE', '1'))
     batch = cfg[key].get('batch_size', 1) * steps * processes
     if cfg[key].get('drop_last') and len(dataset) < batch:
         raise UserError(
