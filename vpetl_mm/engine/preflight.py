@@ -14,7 +14,6 @@ from mmengine import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, OPTIMIZERS, DefaultScope
 from torch import nn
-from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from ..models.base_weights import base_state, how_to_get
@@ -132,9 +131,9 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
             if model.spt is not None:
                 model.spt.check_base(state)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
-        data = {key: _check_list(cfg, key, model.head_name) for key in loaders if cfg.get(key)}
+        iterations = {key: _check_list(cfg, key, model.head_name) for key in loaders if cfg.get(key)}
         training = loaders[0] == 'train_dataloader'
-        check_parts(cfg, _check_training(cfg, model) if training else None, data)
+        check_parts(cfg, _check_training(cfg, model) if training else None, iterations)
     content = None if checkpoint is None else check_trained(model, checkpoint)
     check_compiled(cfg)
     check_extras(cfg, content if loaders[0] == 'train_dataloader' else None)
@@ -156,8 +155,8 @@ def _check_training(cfg: Config, model: nn.Module) -> OptimWrapper:
         return build_optim_wrapper(model, cfg.copy().optim_wrapper)
 
 
-def _check_list(cfg: Config, key: str, head: str) -> DataLoader:
-    """Look at a data set's list, and read a sample; the loader over it."""
+def _check_list(cfg: Config, key: str, head: str) -> int:
+    """Look at a data set's list, and read a sample; the iterations of its loader."""
     with naming(cfg, key):
         dataset = DATASETS.build(cfg.copy()[key].dataset)
         dataset.full_init()
@@ -177,7 +176,7 @@ def _check_list(cfg: Config, key: str, head: str) -> DataLoader:
     cv2.setNumThreads(0)  # as in the run: threads of OpenCV would not outlive the fork of a worker
     with naming(cfg, f'{key}.dataset.pipeline'):
         dataset[0]
-    return loader
+    return len(loader)
 
 
 def _file_of(info: dict[str, Any]) -> str | None:
