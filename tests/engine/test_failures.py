@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 from pathlib import Path
@@ -49,6 +50,16 @@ def test_a_full_disk_ends_training_in_a_sentence(ready, full):
     backend = dict(type='LocalVisBackend', scalar_save_file=str(full))
     with pytest.raises(UserError, match=r'cannot be written \(No space left on device\).*--resume'):
         train(ready(visualizer__vis_backends=[backend]))
+
+
+def test_a_full_disk_under_tensorboard_is_no_threads_traceback(ready, tmp_path, capfd, monkeypatch):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('tensorboard.compat.tensorflow_stub.io.gfile.LocalFileSystem.append', no_space)
+    with pytest.raises(UserError, match='No space left on device'):
+        train(ready(visualizer__vis_backends=[dict(type='TensorboardVisBackend')], train_cfg__max_epochs=1))
+    assert 'Traceback' not in capfd.readouterr().err
 
 
 def test_predictions_that_do_not_fit_on_the_disk(ready, tmp_path):

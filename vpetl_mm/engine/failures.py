@@ -6,6 +6,7 @@ import errno
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,7 +25,8 @@ def told_plainly(resumes: bool) -> Iterator[None]:
     """
     again = ', and go on with --resume' if resumes else ''
     try:
-        yield
+        with _threads_told():
+            yield
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -39,6 +41,26 @@ def told_plainly(resumes: bool) -> Iterator[None]:
             f'A process that loads data has ended ({text[:200]}). It was killed from outside, most often because '
             f'memory ran out: set num_workers of the data loader lower, or make room{again}.'
         ) from error
+
+
+@contextmanager
+def _threads_told() -> Iterator[None]:
+    """Raise at the end what full disks did to threads, such as TensorBoard's, instead of their tracebacks."""
+    before, failed = threading.excepthook, []
+
+    def keep(args: threading.ExceptHookArgs) -> None:
+        if isinstance(args.exc_value, OSError) and args.exc_value.errno in FULL:
+            failed.append(args.exc_value)
+        else:
+            before(args)
+
+    threading.excepthook = keep
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+    if failed:
+        raise failed[0]
 
 
 def raise_if_full(handler: logging.Handler) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mmengine import Config
 from mmengine.dataset import InfiniteSampler
+from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import (
     DATA_SAMPLERS,
@@ -104,19 +105,19 @@ def data_loader(cfg: Config, key: str, dataset: Dataset) -> DataLoader:
     return built
 
 
-def check_parts(cfg: Config, optim_wrapper: OptimWrapper | None, loaders: Mapping[str, DataLoader]) -> None:
+def check_parts(cfg: Config, optim_wrapper: OptimWrapper | None, iterations: Mapping[str, int]) -> None:
     """Build what the run will build: loops, evaluators, hooks, logs, schedules.
 
     Args:
         cfg: the experiment.
         optim_wrapper: of the training, whose rates the schedules change; None when the config is tested.
-        loaders: the data loaders that the run uses, by their keys.
+        iterations: of an epoch, by the keys of the data loaders that the run uses.
 
     Raises:
         UserError: for the first part that is wrong, with the nearest name where one is misspelt.
     """
     cfg = with_own_types(cfg)
-    for kind in (key.removesuffix('_dataloader') for key in loaders):
+    for kind in (key.removesuffix('_dataloader') for key in iterations):
         for part in (f'{kind}_cfg', f'{kind}_evaluator'):
             if kind != 'train' and not cfg.get(part):
                 raise UserError(f'{kind}_dataloader needs {part}, which this config has not.')
@@ -133,7 +134,7 @@ def check_parts(cfg: Config, optim_wrapper: OptimWrapper | None, loaders: Mappin
             _check_hook(cfg, what, hook)
     _check_logs(cfg)
     if optim_wrapper is not None:
-        _check_steps(cfg, optim_wrapper, len(loaders['train_dataloader']))
+        _check_steps(cfg, optim_wrapper, iterations['train_dataloader'])
 
 
 def _check_monitored(cfg: Config, scores: list[str]) -> None:
@@ -152,6 +153,9 @@ def _check_monitored(cfg: Config, scores: list[str]) -> None:
 def _check_hook(cfg: Config, what: str, hook: Any) -> None:
     plain = {k: v for k, v in hook.items() if k != 'priority'} if isinstance(hook, Mapping) else hook
     built = _built(cfg, what, HOOKS, plain)
+    if isinstance(built, CheckpointHook):  # which hands on what it does not know
+        for name in set(built.args) - set(_arguments(Runner.save_checkpoint)):
+            raise unknown(f'key of {what}', name, _arguments(CheckpointHook))
     with naming(cfg, f'{what}.priority'):
         get_priority(hook.get('priority', built.priority))
 
@@ -233,7 +237,7 @@ def _nearest(what: str, called: Any) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        wrong = re.match(r"(?:(\w+)\.)?\w+\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        wrong = re.match(r"(?:(?:(\w+)\.)?\w+\(\) )?got an unexpected keyword argument '(\w+)'", str(error))
         classes = called.__mro__ if inspect.isclass(called) else ()
         if wrong is None or wrong[1] not in (None, *(c.__name__ for c in classes)):
             raise

@@ -15,7 +15,6 @@ from mmengine import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, OPTIMIZERS, DefaultScope
 from torch import nn
-from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from ..models.base_weights import base_state, how_to_get
@@ -133,9 +132,9 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
             if model.spt is not None:
                 model.spt.check_base(state)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
-        data = {key: _check_list(cfg, key, model.head_name) for key in loaders if cfg.get(key)}
+        iterations = {key: _check_list(cfg, key, model.head_name) for key in loaders if cfg.get(key)}
         training = loaders[0] == 'train_dataloader'
-        check_parts(cfg, _check_training(cfg, model) if training else None, data)
+        check_parts(cfg, _check_training(cfg, model) if training else None, iterations)
     content = None if checkpoint is None else check_trained(model, checkpoint)
     check_compiled(cfg)
     check_extras(cfg, content if loaders[0] == 'train_dataloader' else None)
@@ -168,8 +167,8 @@ def _check_checkpointing(cfg: Config, model: nn.Module) -> None:
             raise UserError(f'activation_checkpointing names {name!r}, and the model has no such module.{hint}')
 
 
-def _check_list(cfg: Config, key: str, head: str) -> DataLoader:
-    """Look at a data set's list, and read a sample; the loader over it."""
+def _check_list(cfg: Config, key: str, head: str) -> int:
+    """Look at a data set's list, and read a sample; the iterations of its loader."""
     with naming(cfg, key):
         dataset = DATASETS.build(cfg.copy()[key].dataset)
         dataset.full_init()
@@ -178,7 +177,7 @@ def _check_list(cfg: Config, key: str, head: str) -> DataLoader:
     if all(f and not os.path.exists(f) for f in first):
         raise UserError(f'{key}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
     steps = cfg.optim_wrapper.get('accumulative_counts', 1) if key == 'train_dataloader' else 1
-    processes = 1 if cfg.get('launcher', 'none') == 'none' else int(os.environ['WORLD_SIZE'])
+    processes = 1 if cfg.get('launcher', 'none') == 'none' else int(os.environ.get('WORLD_SIZE', '1'))
     batch = cfg[key].get('batch_size', 1) * steps * processes
     if cfg[key].get('drop_last') and len(dataset) < batch:
         raise UserError(
@@ -189,7 +188,7 @@ def _check_list(cfg: Config, key: str, head: str) -> DataLoader:
     cv2.setNumThreads(0)  # as in the run: threads of OpenCV would not outlive the fork of a worker
     with naming(cfg, f'{key}.dataset.pipeline'):
         dataset[0]
-    return loader
+    return len(loader)
 
 
 def _file_of(info: dict[str, Any]) -> str | None:
