@@ -68,6 +68,13 @@ def test_wrong_content(file, change, said):
         ImageArrays(file(**change))
 
 
+def test_a_small_file_that_takes_much_memory(tmp_path):
+    many = arrays(train_images=np.zeros((1_500_000, 4, 4, 3), np.uint8))
+    np.savez_compressed(tmp_path / 'bomb.npz', **many)
+    with pytest.raises(UserError, match='more than 100 times its own size'):
+        ImageArrays(str(tmp_path / 'bomb.npz'), 'test')
+
+
 def test_wrong_files(tmp_path, file):
     with pytest.raises(UserError, match='does not exist'):
         ImageArrays(str(tmp_path / 'none.npz'))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from mmengine.registry import DATASETS, DefaultScope
 from scipy.io import savemat
+from scipy.sparse import csc_array
 
 from vpetl_mm import UserError
 from vpetl_mm.datasets.svhn import SVHN
+from vpetl_mm.preparation import svhn
 
 LABELS = np.array([1, 9, 10, 2, 10], np.uint8)
 
@@ -120,6 +124,55 @@ def test_another_kind_of_file(tmp_path, content):
 def test_arrays_of_another_shape(tmp_path, content):
     savemat(tmp_path / 'train_32x32.mat', content)
     refused(tmp_path, r'should hold X \(32 x 32 x 3 x N, uint8\) and y \(N x 1\), and has')
+
+
+def mat5(*elements):
+    """A .mat file of version 5 with these compressed elements."""
+    packed = [zlib.compress(e, 1) for e in elements]
+    return b'MATLAB 5.0'.ljust(124) + b'\0\1IM' + b''.join(struct.pack('<II', 15, len(p)) + p for p in packed)
+
+
+def matrix(kind, shape, content, name=b''):
+    """An element of a class (1 is a cell, 9 uint8), whose content is given with its own tag."""
+    body = struct.pack('<IIII', 6, 8, kind, 0) + struct.pack('<II', 5, 4 * len(shape))
+    body += struct.pack(f'<{len(shape)}i', *shape) + bytes(-4 * len(shape) % 8)
+    body += struct.pack('<II', 1, len(name)) + name + bytes(-len(name) % 8) + content
+    return struct.pack('<II', 14, len(body)) + body
+
+
+def nested_cells(depth):
+    cell = len(matrix(1, (1, 1), b''))
+    heads = [matrix(1, (1, 1), b'', b'y' * (n == 0)) for n in range(depth)]
+    sizes = [len(h) - 8 + cell * (depth - 1 - n) for n, h in enumerate(heads)]
+    return b''.join(struct.pack('<II', 14, size) + head[8:] for head, size in zip(heads, sizes, strict=True))
+
+
+MANY = 70_000_000
+HOSTILE = {
+    'cell': dict(y=np.array([1, 'x', 2.0], dtype=object)[:, None]),
+    'struct': dict(y=dict(a=1)),
+    'sparse': dict(y=csc_array(np.eye(5))),
+    'nested cells': mat5(nested_cells(200_000)),
+    'bomb': mat5(
+        matrix(9, (32, 32, 3, 5), struct.pack('<II', 2, MANY) + bytes(MANY), b'X'),
+        matrix(9, (5, 1), struct.pack('<II', 2, 5) + bytes([1] * 5), b'y'),
+    ),
+    'twice': mat5(*(matrix(9, (1, 1), struct.pack('<II', 2, 1) + b'\1'.ljust(8, b'\0'), b'y') for _ in range(2))),
+}
+
+
+@pytest.mark.parametrize('content', HOSTILE.values(), ids=HOSTILE)
+def test_what_is_no_array_of_numbers_or_takes_too_much_memory_is_not_read(tmp_path, content, monkeypatch):
+    path = tmp_path / 'train_32x32.mat'
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        savemat(path, dict(X=arrays()['X'], **content))
+    monkeypatch.setattr('vpetl_mm.datasets.svhn.loadmat', None)
+    said = r'X and y should be one array of numbers each|more than 100 times'
+    refused(tmp_path, said)
+    with pytest.raises(UserError, match=said):
+        svhn._samples(path)
 
 
 @pytest.mark.parametrize('label', [0, 11, -1, 2.5])

@@ -116,6 +116,58 @@ def test_a_pickle_that_would_run_code_is_refused(refused, here, tmp_path):
     assert not (here / 'owned').exists()
 
 
+def pickled(*parts):
+    """``dict(data=..., fine_labels=[0])``, the data of these opcodes."""
+    return b'\x80\x02}(X\x04\0\0\0data' + b''.join(parts) + b'X\x0b\0\0\0fine_labels]K\0au.'
+
+
+def array_pickle(shape=b'K\x01M\0\x0c\x86', dtype=b'u1', content=bytes(3072), call=b'_reconstruct'):
+    """The state of an array, as protocol 2 has it."""
+    kind = b'cnumpy\ndtype\n(U' + bytes([len(dtype)]) + dtype + b'K\0K\x01tR'
+    raw = b'T' + struct.pack('<I', len(content)) + content
+    return (
+        b'cnumpy.core.multiarray\n'
+        + call
+        + b'\n(cnumpy\nndarray\n(K\0tU\x01btR(K\x01'
+        + shape
+        + kind
+        + b'\x89'
+        + raw
+        + b'tb'
+    )
+
+
+POINTER = b'cnumpy\nndarray\nK\x01\x85U\x01OC\x08\x08' + bytes(7) + b'\x87'  # ndarray((1,), 'O', bytes)
+HOSTILE = {
+    'an object at an address': pickled(array_pickle()).replace(b']K\0au.', POINTER + b'Ru.'),
+    'an object at an address, by __new__': pickled(array_pickle()).replace(b']K\0au.', POINTER + b'\x81u.'),
+    'objects': pickled(array_pickle(dtype=b'O')),
+    'floats': pickled(array_pickle(dtype=b'f4', content=bytes(4 * 3072))),
+    'fewer bytes than the shape': pickled(array_pickle(content=bytes(3071))),
+    'a huge shape': pickled(array_pickle(shape=b'\x8a\x08' + b'\xff' * 7 + b'\x7f\x85')),
+    'a memo that takes 64 GB': pickled(b'K\0r', struct.pack('<I', (1 << 32) - 1)),
+    'a tuple of itself, as a key': pickled(
+        b'}K\0\x85q\0', b''.join(b'h%c\x86q%c' % (i, i + 1) for i in range(30)), b'K\0s'
+    ),
+    'a deep tuple, as a key': pickled(b'}K\0', b'\x85' * 1_000_000, b'K\0s'),
+    'deep lists': pickled(b']' * 5000, b'a' * 4999),
+    'an attribute of a function': pickled(b'cnumpy\ndtype\n}U\x03newK\x01sb'),
+    'labels that are lists': pickled(array_pickle()).replace(b'fine_labels]K\0a', b'fine_labels]]a'),
+    'a label of many digits': pickled(array_pickle()).replace(
+        b'K\0au.', b'\x8b\x88\x13\0\0' + b'\x7f' * 5000 + b'au.'
+    ),
+}
+
+
+@pytest.mark.parametrize('content', HOSTILE.values(), ids=HOSTILE)
+def test_a_pickle_that_would_read_or_take_memory_is_refused(refused, tmp_path, content):
+    good = pickled(array_pickle())
+    assert pickle.loads(good)['data'].shape == (1, 3072), 'the builder is wrong'
+    for name, held in {**cifar_files(), 'cifar-100-python/test': good, 'cifar-100-python/train': content}.items():
+        put(tmp_path / name, held)
+    assert 'cifar-100-python/train' in refused('cifar100', '--src', tmp_path)
+
+
 def test_what_is_wrong_with_cifar100_is_said(refused, tmp_path):
     assert 'has neither cifar-100-python' in refused('cifar100', '--src', tmp_path)
     path = tar(tmp_path / 'cifar-100-python.tar.gz', cifar_files())

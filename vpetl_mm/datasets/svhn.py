@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
 
+from ..bounds import most_bytes
 from ..errors import UserError, unknown
 from .holdout import Holdout
 
 HOMEPAGE = 'http://ufldl.stanford.edu/housenumbers/'
 SPLITS = ('train', 'test', 'extra')
+NUMBERS = {'double', 'single', 'logical', *(f'{sign}int{bits}' for sign in ('', 'u') for bits in (8, 16, 32, 64))}
+COMPRESSED, PIECE = 15, 1 << 16  # a type of element in version 5; bytes, which inflate to 66 MB at most
+
+
+def check_mat(file: str | Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of X and y in a .mat file that is not trusted, before scipy reads either.
+
+    Raises:
+        ValueError: where one is no array of numbers, or the file would take more memory than its size allows.
+        Exception: of many kinds, where it is damaged.
+    """
+    most = most_bytes(Path(file).stat().st_size)
+    with open(file, 'rb') as stream:
+        order = {b'IM': '<', b'MI': '>'}.get(stream.read(128)[126:])  # other versions compress nothing that is read
+        while order and len(tag := stream.read(8)) == 8:
+            kind, size = struct.unpack(f'{order}II', tag)
+            end, inflate = stream.tell() + size, zlib.decompressobj()
+            while kind == COMPRESSED and (piece := stream.read(min(PIECE, end - stream.tell()))):
+                most -= len(inflate.decompress(piece))
+                if most < 0:
+                    raise ValueError('it takes more than 100 times its own size unpacked')
+            stream.seek(end)
+    found = [variable for variable in whosmat(file) if variable[0] in ('X', 'y')]
+    shapes = {name: shape for name, shape, kind in found if kind in NUMBERS}
+    if len(shapes) != len(found):
+        raise ValueError('X and y should be one array of numbers each')
+    return shapes
 
 
 class SVHN(Holdout, BaseDataset):
@@ -51,6 +81,7 @@ class SVHN(Holdout, BaseDataset):
         if not Path(self.ann_file).is_file():
             raise UserError(f'{self.ann_file} does not exist; {self._how()}.')
         try:
+            check_mat(self.ann_file)
             content = loadmat(self.ann_file, variable_names=['X', 'y'])
         except Exception as error:  # scipy names no set of errors for a damaged file, and raises a dozen kinds
             raise UserError(f'{self.ann_file} is damaged or not a .mat file ({error}); {self._how()}.') from error

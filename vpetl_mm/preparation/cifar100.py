@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmpretrain.datasets.utils import check_md5
 
 from ..datasets.cifar100 import HOMEPAGE, PETLCIFAR100
@@ -14,6 +12,7 @@ from ..errors import UserError
 from .archives import unpack
 from .found import Found, Request
 from .lists import Sample
+from .pickled_arrays import PickledArray, load
 from .place import Place
 from .progress import warn
 
@@ -23,30 +22,6 @@ MD5 = dict([*PETLCIFAR100.train_list, *PETLCIFAR100.test_list, ['meta', PETLCIFA
 HOW = f'get {ARCHIVE} from {HOMEPAGE}'
 
 
-def _array_parts() -> dict[tuple[str, str], Any]:
-    """What the pickle of a numpy array asks for, under the names of numpy 1 and 2; nothing else can be called."""
-    reconstruct = np.empty(0).__reduce__()[0]
-    parts: dict[tuple[str, str], Any] = {('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype}
-    for core in ('core', '_core'):
-        parts[f'numpy.{core}.multiarray', '_reconstruct'] = reconstruct
-        parts[f'numpy.{core}.numeric', '_frombuffer'] = np.empty(0).__reduce_ex__(5)[0]
-    # how Python 3 writes bytes for Python 2
-    parts['_codecs', 'encode'] = lambda text, encoding='latin1': str(text).encode('latin1')
-    return parts
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, text and numpy arrays; a pickle that asks for anything else is refused unread."""
-
-    parts = _array_parts()
-
-    def find_class(self, module: str, name: str) -> Any:
-        """One of the parts of an array."""
-        if (module, name) not in self.parts:
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}, which is no part of an array')
-        return self.parts[module, name]
-
-
 def read(src: Path, place: Place, request: Request) -> Found:
     """What the archive or folder ``src`` holds of CIFAR-100.
 
@@ -54,7 +29,7 @@ def read(src: Path, place: Place, request: Request) -> Found:
         UserError: when a file is missing, damaged, or holds something else.
     """
     folder = _folder(src, place)
-    names = [_text(n) for n in _content(folder / 'meta', 'fine_label_names')]
+    names = [_text(n, folder / 'meta') for n in _content(folder / 'meta', list, 'fine_label_names')]
     lists = {ours: _samples(folder / theirs, names) for ours, theirs in (('trainval', 'train'), ('test', 'test'))}
     for name, md5 in MD5.items():
         if not check_md5(str(folder / name), md5):
@@ -79,34 +54,37 @@ def _folder(src: Path, place: Place) -> Path:
     return target
 
 
-def _content(path: Path, *keys: str) -> Any:
-    """The value under one of ``keys`` (text or bytes) of a pickled dict."""
+def _content(path: Path, kind: type, *keys: str) -> Any:
+    """The value, a ``kind``, under one of ``keys`` (text or bytes) of a pickled dict."""
     if not path.is_file():
         raise UserError(f'{path} does not exist; {HOW}.')
     try:
-        with open(path, 'rb') as stream:
-            content = ArrayUnpickler(stream, encoding='latin1').load()
+        content = load(path.read_bytes())
+    except OSError:
+        raise
     except Exception as error:  # a damaged pickle raises nearly any exception
-        if isinstance(error, OSError):
-            raise
         raise UserError(f'{path} is damaged or not from CIFAR-100 ({str(error)[:200]}); {HOW}.') from error
     if isinstance(content, dict):
         for key in keys:
             value = content.get(key, content.get(key.encode()))
-            if value is not None:
+            if isinstance(value, kind):
                 return value
-    raise UserError(f'{path} has no {" or ".join(keys)}; {HOW}.')
+    raise UserError(f'{path} has no {" or ".join(keys)} as CIFAR-100 has; {HOW}.')
 
 
-def _text(name: Any) -> str:
-    return name.decode('utf-8', 'replace') if isinstance(name, bytes) else str(name)
+def _text(name: Any, path: Path) -> str:
+    if not isinstance(name, str | bytes):
+        raise UserError(f'{path} has a class name that is no text; {HOW}.')
+    return name.decode('utf-8', 'replace') if isinstance(name, bytes) else name
 
 
 def _samples(path: Path, names: list[str]) -> list[Sample]:
-    labels, rows = _content(path, 'fine_labels', 'labels'), _content(path, 'data')
-    if np.shape(rows) != (len(labels), 3072) or not len(labels):
-        raise UserError(f'{path} should hold N x 3072 values and N labels; it has {np.shape(rows)}, {len(labels)}.')
+    labels, rows = _content(path, list, 'fine_labels', 'labels'), _content(path, PickledArray, 'data').array
+    if rows is None or rows.shape != (len(labels), 3072) or not labels:
+        shape = None if rows is None else rows.shape
+        raise UserError(f'{path} should hold N x 3072 values and N labels; it has {shape}, {len(labels)}.')
     for index, label in enumerate(labels):
         if not isinstance(label, int) or not 0 <= label < len(names):
-            raise UserError(f'{path}: the label {label!r} of image {index} is outside of the {len(names)} classes.')
+            said = label if isinstance(label, int) and abs(label) < 1e9 else type(label).__name__
+            raise UserError(f'{path}: the label {said} of image {index} is outside of the {len(names)} classes.')
     return [Sample(str(i), label) for i, label in enumerate(labels)]

@@ -149,9 +149,6 @@ def _labelled(rows: Rows, names: list[str] | None, src: Path) -> tuple[dict[str,
     else:
         classes = names or sorted(said)
         labels = {name: i for i, name in enumerate(classes)}
-        for name in classes:
-            if name.strip() != name or name.splitlines() != [name]:
-                raise UserError(f'{src}: the class name {tellable(repr(name))} has a line break or outer space.')
     key = (lambda label: str(int(label))) if numbers else str
     lists = {p: [Sample(r.path, index_of(labels, key(r.label), r.where)) for r in part] for p, part in rows.items()}
     return lists, classes

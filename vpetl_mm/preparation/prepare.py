@@ -112,6 +112,9 @@ def _checked(found: Found, request: Request) -> Found:
             if repeats:
                 warn(f'{repeats} lines of the {name} list repeat an earlier one and are left out.')
         check_apart(found.lists, request.src)
+    for name in found.classes:
+        if name.strip() != name or name.splitlines() != [name]:
+            raise UserError(f'{request.src}: the class name {tellable(repr(name))} has a line break or outer space.')
     counts = {**{name: len(samples) for name, samples in found.lists.items()}, 'classes': len(found.classes)}
     for name, official in found.official.items():
         if counts[name] != official:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat, whosmat
+from scipy.io import loadmat
 
-from ..datasets.svhn import HOMEPAGE, SVHN
+from ..datasets.svhn import HOMEPAGE, SVHN, check_mat
 from ..errors import UserError
 from .found import Found, Request, need_folder
 from .lists import Sample
@@ -37,7 +37,7 @@ def _samples(path: Path) -> list[Sample]:
     if not path.is_file():
         raise UserError(f'{path} does not exist; {how}')
     try:
-        shapes = {name: shape for name, shape, _ in whosmat(path)}
+        shapes = check_mat(path)
         labels = np.asarray(loadmat(path, variable_names=['y']).get('y'))
     except Exception as error:  # scipy names no set of errors for a damaged file, and raises a dozen kinds
         if isinstance(error, OSError) and error.errno is not None:

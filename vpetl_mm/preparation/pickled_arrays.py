@@ -1,0 +1,113 @@
+"""Reads the pickle of bytes in an array, lists and text; NumPy itself builds nothing of what the file says."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import pickletools
+from typing import Any, ClassVar
+
+import numpy as np
+
+TUPLES = 50  # a pickle with one array has a dozen
+# what may be used twice: text, bytes, names, and what a call made; without 'SHORT_' before and '8' behind
+SHARED = ('UNICODE', 'BINUNICODE', 'STRING', 'BINSTRING', 'BINBYTES', 'GLOBAL', 'STACK_GLOBAL', 'REDUCE')
+OTHER = 'it has an array of something else than bytes'
+
+
+class _Type:
+    """The name of a NumPy type; the byte order and whatever else it is given do not matter for bytes."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class PickledArray:
+    """Takes the state of an array of bytes, ``array`` of uint8; None until then.
+
+    Raises:
+        UnpicklingError: for another type, and for fewer or more bytes than the shape takes.
+    """
+
+    def __init__(self) -> None:
+        self.array: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        self._fill(content, dtype, shape, 'F' if fortran else 'C')
+
+    @classmethod
+    def of_buffer(cls, *values: Any) -> PickledArray:
+        """An array of its content, type, shape and order."""
+        found = cls()
+        found._fill(*values)
+        return found
+
+    def _fill(self, content: Any, dtype: Any, shape: Any, order: Any) -> None:
+        if isinstance(content, str):  # of Python 2
+            content = content.encode('latin1')
+        if not isinstance(content, bytes | bytearray) or getattr(dtype, 'name', '') not in ('u1', '|u1', 'uint8'):
+            raise pickle.UnpicklingError(OTHER)
+        if not isinstance(shape, tuple) or len(shape) > 4 or not all(isinstance(n, int) and n >= 0 for n in shape):
+            raise pickle.UnpicklingError(OTHER)
+        if math.prod(shape) != len(content):
+            raise pickle.UnpicklingError(f'it has {len(content)} bytes for an array of {shape}')
+        self.array = np.frombuffer(content, np.uint8).reshape(shape, order='F' if order == 'F' else 'C')
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the parts of an array, under the names of NumPy 1 and 2, and how Python 3 writes bytes for Python 2."""
+
+    parts: ClassVar = {
+        'numpy.dtype': _Type,
+        'numpy.ndarray': None,  # only named
+        '_codecs.encode': lambda text, _='latin1': str.encode(text, 'latin1'),
+        'numpy.core.multiarray._reconstruct': lambda *_: PickledArray(),
+        'numpy._core.multiarray._reconstruct': lambda *_: PickledArray(),
+        'numpy.core.numeric._frombuffer': PickledArray.of_buffer,
+        'numpy._core.numeric._frombuffer': PickledArray.of_buffer,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A part of an array."""
+        name = f'{module}.{name}'
+        if name not in self.parts:
+            raise pickle.UnpicklingError(f'it asks for {name}, which is no part of an array')
+
+        def part(*values: Any) -> Any:  # another each time, as a pickle may set attributes of what it gets
+            return self.parts[name](*values)
+
+        return part
+
+
+def _check(content: bytes) -> None:
+    """Refuse what takes memory or a crash in unpickling itself: large memo numbers, containers used twice."""
+    memo: dict[int, str] = {}
+    tuples, last = 0, ''
+    for code, value, _ in pickletools.genops(content):
+        tuples += 'TUPLE' in code.name
+        wrong = tuples > TUPLES or code.name == 'DUP'
+        if code.name == 'MEMOIZE':
+            memo[len(memo)] = last
+        elif code.name.endswith('PUT'):
+            wrong |= not 0 <= value <= len(memo)
+            memo[value] = last
+        elif code.name.endswith('GET'):
+            wrong |= memo.get(value, '').removeprefix('SHORT_').removesuffix('8') not in SHARED
+        if wrong:
+            raise pickle.UnpicklingError(f'its {code.name} is none that the pickle of an array has')
+        last = code.name
+
+
+def load(content: bytes) -> Any:
+    """What a pickle of dicts, lists, text, numbers and arrays of bytes holds, an array as a :class:`PickledArray`.
+
+    Raises:
+        Exception: of many kinds, where the pickle is damaged or asks for anything else.
+    """
+    _check(content)
+    return _Unpickler(io.BytesIO(content), encoding='latin1').load()
