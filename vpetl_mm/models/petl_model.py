@@ -16,7 +16,7 @@ from torch import nn
 from ..errors import UserError, unknown
 from ..petl import Delta, Layout, Plan, check_petl, is_transformed, layout_of
 from ..spt.tuning import SPT
-from .base_weights import check_base, load_base
+from .base_weights import check_base, load_base, warn_of_inputs
 from .features import Features
 from .gelu import GELU8Bit
 from .recompute import recomputing
@@ -165,6 +165,7 @@ class PETLModel:
                 print_log('base=None: the backbone is RANDOM, nothing pre-trained is loaded.', 'current', 30)
             else:
                 state = load_base(self.backbone, self._base)
+                warn_of_inputs(self._base['file'], self.data_preprocessor)
             if self.spt is not None:
                 self.spt.check_base(state)
         for delta in self.plan.deltas():
