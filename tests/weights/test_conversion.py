@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from test_references import converted, features, model_config
 
 from vpetl_mm import UserError, build_model
+from vpetl_mm.config import load_config
 from vpetl_mm.weights.conversion import Options, convert
 
 REAL = TOOL.parents[2] / 'shared/data/weights/vit_small_patch14_dinov2.timm.fp16.safetensors'
@@ -55,6 +56,7 @@ def test_as_a_command(name, suffix):
     for part in (f'{name}: ', 'mmpretrain.VisionTransformer', sha256, "base=dict(file='new/dst.safetensors')"):
         assert part in done.stdout
     backbone = eval(done.stdout.split('backbone=')[1].split(',\n')[0], dict(dict=dict))
+    assert backbone.pop('_delete_'), 'it takes the place of the one that a config inherits'
     config = model_config(backbone, reference, dict(file='new/dst.safetensors'))
     torch.testing.assert_close(features(config, reference.x), reference.features, atol=1e-5, rtol=1e-5)
 
@@ -206,3 +208,9 @@ def test_a_missing_base_says_how_to_convert_it():
         assert part in str(error.value)
     with pytest.raises(UserError, match=r'convert_checkpoint.py \S+ data/weights/b.safetensors'):
         build_model(tiny.config(base=dict(base, file='data/weights/b.safetensors')), init_weights=True)
+
+
+def test_the_demo_s_missing_backbone_is_made_by_the_demo():
+    base = load_config(TOOL.parents[1] / 'configs/demo_bapat.py').model.base
+    with pytest.raises(UserError, match='"make demo" makes it'):
+        build_model(tiny.config(base=base), init_weights=True)

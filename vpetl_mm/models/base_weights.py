@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ from torch import nn
 
 from ..errors import UserError, unknown
 from ..petl import host_of
-from ..weights.converted import Record, record_of
+from ..weights.converted import Record, record_of, recorded_inputs
 from ..weights.kinds import FITS, KINDS
 from ..weights.source import Source, file_sha256, read_source, read_weights
 from ..weights.swin import fit_plain
 from ..weights.tensors import StateDict, Weights
 from ..weights.wrappings import unwrap
 
-__all__ = ['base_state', 'check_base', 'file_sha256', 'how_to_get', 'load_base', 'read_weights']
+__all__ = ['base_state', 'check_base', 'file_sha256', 'how_to_get', 'load_base', 'read_weights', 'warn_of_inputs']
+DEMO = 'data/demo/source_backbone.pth'
 BASE_KEYS = ('file', 'url', 'sha256', 'convert')
 
 
@@ -127,8 +129,40 @@ def load_base(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
     return state
 
 
+def warn_of_inputs(file: str, preprocessor: nn.Module) -> None:
+    """Say, in one line, that a model's inputs are normalised otherwise than those of its base were.
+
+    Args:
+        file: the base; only a converted file says what its inputs were normalised with.
+        preprocessor: the model's.
+    """
+    recorded = recorded_inputs(file)
+    if recorded is None:
+        return
+    own = {}
+    for name, otherwise in (('mean', 0.0), ('std', 1.0)):
+        values = getattr(preprocessor, name, torch.full((3,), otherwise))
+        own[name] = [round(value, 3) for value in values.flatten().tolist()]
+    if all(_close(own[name], recorded[name]) for name in own):
+        return
+    print_log(
+        f'{file} was trained on inputs of mean {recorded["mean"]} and std {recorded["std"]} (R, G, B), and '
+        f'model.data_preprocessor normalises with mean {own["mean"]} and std {own["std"]}.',
+        'current',
+        30,
+    )
+
+
+def _close(ours: list[float], theirs: list[float]) -> bool:
+    return len(ours) == len(theirs) and all(
+        math.isclose(a, b, rel_tol=1e-3) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
 def how_to_get(base: dict[str, Any]) -> str:
     """Where a base file comes from, and how it is converted, as a part of a sentence."""
+    if str(base['file']) == DEMO:
+        return '"make demo" makes it'
     if not base.get('url'):
         return 'set model.base.file to where it is'
     file = Path(base['file'])

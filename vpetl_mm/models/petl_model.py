@@ -20,7 +20,7 @@ from ..errors import UserError, unknown
 from ..petl import Delta, Layout, Plan, check_petl, is_transformed, layout_of
 from ..petl.delta import one_of
 from ..spt.tuning import SPT
-from .base_weights import check_base, load_base
+from .base_weights import check_base, load_base, warn_of_inputs
 from .features import Features
 from .gelu import GELU8Bit
 from .recompute import recomputing
@@ -224,6 +224,7 @@ class PETLModel:
                 print_log('base=None: the backbone is RANDOM, nothing pre-trained is loaded.', 'current', 30)
             else:
                 state = load_base(self.backbone, self._base)
+                warn_of_inputs(self._base['file'], self.data_preprocessor)
             if self.spt is not None:
                 self.spt.check_base(state)
         for delta in self.plan.deltas():

@@ -44,6 +44,7 @@ train_dataloader = dict(dataset=dict(ann_file='train.txt', pipeline=_base_.train
 val_dataloader = dict(dataset=dict(ann_file='val.txt', pipeline=_base_.test_pipeline, **_mine))
 test_dataloader = dict(dataset=dict(ann_file='test.txt', pipeline=_base_.test_pipeline, **_mine))
 model = dict(head=dict(num_classes={classes}))
+# with weights of another kind, add here what tools/convert_checkpoint.py prints for them: mean and std are theirs too
 """
 
 

@@ -91,11 +91,16 @@ def convert(src: str, dst: str, options: Options, say: Callable[[str], None] = l
     about = dict(file=Path(src).name, sha256=file_sha256(src), bytes=os.path.getsize(src), part=source.model.name)
     keys = {k: dict(dropped='beside the weights') for k in source.beside} | weights.fates(PREFIX)
     made = {PREFIX + k: v for k, v in weights.made.items()}
-    record = Record(name, KINDS[name].host, about, keys, made, options.config, weights.heads)
+    record = Record(name, KINDS[name].host, about, keys, made, options.config, weights.heads, inputs_of(KINDS[name]))
     tensors = {PREFIX + k: v for k, v in weights.tensors.items()}
     say(f'writing {dst}')
     write_converted(Path(dst), tensors, record)
     return Conversion(record, tensors, told, tuple(m.name for m in source.others))
+
+
+def inputs_of(kind: Kind) -> dict[str, Any] | None:
+    """What a record says of the inputs' normalisation."""
+    return kind.inputs and dict(mean=list(kind.inputs[0]), std=list(kind.inputs[1]), channels='RGB')
 
 
 def check_paths(src: Path, dst: Path, force: bool) -> None:

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import UserError
+from .contents import format_of
 from .files import write_safetensors
 
 FORMAT = 1
@@ -29,6 +31,8 @@ class Record:
         made: a tensor that the source has not -> what its values are.
         config: the config that it was fitted to, or None.
         heads: of the attention, where the source says how many.
+        inputs: what the weights' inputs were normalised with, where the kind implies it: ``mean`` and ``std``, of the
+            ``channels`` 'RGB', on the scale of 0 to 255.
     """
 
     kind: str
@@ -38,6 +42,7 @@ class Record:
     made: dict[str, str] = field(default_factory=dict)
     config: str | None = None
     heads: int | None = None
+    inputs: dict[str, Any] | None = None
     format: int = FORMAT
 
 
@@ -67,8 +72,22 @@ def record_of(metadata: Mapping[str, str]) -> Record | None:
         record = Record(**json.loads(metadata[KEY]))
         readable = isinstance(record.source['sha256'], str) and isinstance(record.host, str)
         readable = readable and type(record.heads) in (int, type(None))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        readable = readable and (record.inputs is None or all(map(_numbers, map(record.inputs.get, ('mean', 'std')))))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         readable = False
     if not readable or record.format != FORMAT:
         raise UserError(f'its record of the conversion cannot be read as format {FORMAT}; convert it again.')
     return record
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value)
+
+
+def recorded_inputs(file: str | Path) -> dict[str, Any] | None:
+    """:attr:`Record.inputs` of a converted file; None of any other file, and where none are recorded."""
+    if format_of(Path(file)) != 'safetensors':
+        return None
+    with safe_open(file, 'pt') as opened:
+        record = record_of(opened.metadata() or {})
+    return record and record.inputs

@@ -13,6 +13,11 @@ from .swin import fit_swin, fit_swin2d, openmmlab_names, swin_names
 from .tensors import Weights
 from .vit import dinov2_names, fit_image, fit_video, google_names, miil_names, timm_names, videomae_names
 
+# what inputs were normalised with, mean and std of R, G and B on the scale of 0 to 255: ImageNet's, the original
+# ViT's, which is from -1 to 1, and miil's, which is from 0 to 1
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+SIGNED = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+UNIT = ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
 SWIN, VIDEO, IMAGE = 'mmaction.SwinTransformer3D', 'mmaction.VisionTransformer', 'mmpretrain.VisionTransformer'
 
 
@@ -25,27 +30,35 @@ class Kind:
         host: the key of the backbone class in the place table.
         names: gives every tensor the host's name.
         fit: makes them those of one backbone of that class.
+        inputs: mean and std of what it was trained on; None where files of this naming differ in that.
     """
 
     about: str
     host: str
     names: Callable[[Weights], None]
     fit: Callable[[Weights, nn.Module], None]
+    inputs: tuple[tuple[float, ...], tuple[float, ...]] | None
 
 
 KINDS = {
-    'video_swin': Kind("a Video Swin in its authors' naming", SWIN, swin_names, fit_swin),
-    'mmaction_swin': Kind("a Video Swin in mmaction2's naming", SWIN, openmmlab_names, fit_swin),
-    'swin2d': Kind("a 2D Swin in its authors' naming, inflated for videos", SWIN, swin_names, fit_swin2d),
-    'videomae': Kind("a video ViT in VideoMAE's naming, pre-trained or fine-tuned", VIDEO, videomae_names, fit_video),
-    'mmaction_videomae': Kind("a video ViT in mmaction2's naming", VIDEO, openmmlab_names, fit_video),
-    'mae': Kind('an image ViT of MAE', IMAGE, timm_names, fit_image),
-    'mocov3': Kind('an image ViT of MoCo v3, the base encoder', IMAGE, timm_names, fit_image),
-    'dinov2': Kind("an image ViT in timm's naming with LayerScale, such as DINOv2's", IMAGE, dinov2_names, fit_image),
-    'miil': Kind("an image ViT in timm's naming without a bias in qkv, such as miil's", IMAGE, miil_names, fit_image),
-    'timm_vit': Kind("an image ViT in timm's naming, as MAE's encoder is too", IMAGE, timm_names, fit_image),
-    'mmpretrain_vit': Kind("an image ViT in mmpretrain's naming", IMAGE, openmmlab_names, fit_image),
-    'google_vit': Kind('an original image ViT of JAX', IMAGE, google_names, fit_image),
+    'video_swin': Kind("a Video Swin in its authors' naming", SWIN, swin_names, fit_swin, IMAGENET),
+    'mmaction_swin': Kind("a Video Swin in mmaction2's naming", SWIN, openmmlab_names, fit_swin, IMAGENET),
+    'swin2d': Kind("a 2D Swin in its authors' naming, inflated for videos", SWIN, swin_names, fit_swin2d, IMAGENET),
+    'videomae': Kind(
+        "a video ViT in VideoMAE's naming, pre-trained or fine-tuned", VIDEO, videomae_names, fit_video, IMAGENET
+    ),
+    'mmaction_videomae': Kind("a video ViT in mmaction2's naming", VIDEO, openmmlab_names, fit_video, IMAGENET),
+    'mae': Kind('an image ViT of MAE', IMAGE, timm_names, fit_image, IMAGENET),
+    'mocov3': Kind('an image ViT of MoCo v3, the base encoder', IMAGE, timm_names, fit_image, IMAGENET),
+    'dinov2': Kind(
+        "an image ViT in timm's naming with LayerScale, such as DINOv2's", IMAGE, dinov2_names, fit_image, IMAGENET
+    ),
+    'miil': Kind(
+        "an image ViT in timm's naming without a bias in qkv, such as miil's", IMAGE, miil_names, fit_image, UNIT
+    ),
+    'timm_vit': Kind("an image ViT in timm's naming, as MAE's encoder is too", IMAGE, timm_names, fit_image, None),
+    'mmpretrain_vit': Kind("an image ViT in mmpretrain's naming", IMAGE, openmmlab_names, fit_image, None),
+    'google_vit': Kind('an original image ViT of JAX', IMAGE, google_names, fit_image, SIGNED),
 }
 
 # how a converted file, in its host's naming, fits a backbone of other sizes

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from .conversion import Conversion
+from .converted import Record
 from .kinds import KINDS
 from .wrappings import INSERTED
 
@@ -51,10 +52,22 @@ def _lines(conversion: Conversion, dst: str, forced: bool) -> Iterator[str]:
         more = ', ...' if len(keys) > 3 else ''
         yield f'dropped     {len(keys)}, {why}: {", ".join(keys[:3])}{more}'
     yield f'source      sha256 {record.source["sha256"]}'
-    yield f'written     {dst}; in a config, or with --cfg-options model.base.file={dst}:'
+    yield f'written     {dst}; in model of a config, or with --cfg-options model.base.file={dst}:'
     yield f'    base=dict(file={dst!r}),'
     if conversion.backbone is not None:
         options = ', '.join(f'{k}={v!r}' for k, v in conversion.backbone.items())
-        yield f'    backbone=dict({options}),'
-        if record.kind != 'google_vit' and 'VisionTransformer' in record.host:
-            yield '    num_heads IS A GUESS: it is in no tensor, and every number of heads would load. Check it.'
+        yield f'    backbone=dict(_delete_=True, {options}),'
+    yield from _preprocessor(record)
+    if conversion.backbone is not None and record.kind != 'google_vit' and 'VisionTransformer' in record.host:
+        yield '    num_heads IS A GUESS: it is in no tensor, and every number of heads would load. Check it.'
+
+
+def _preprocessor(record: Record) -> Iterator[str]:
+    """Mean and std belong to the weights, and so to what a config takes over with them."""
+    if record.inputs is None:
+        yield '    mean and std of data_preprocessor ARE IN NO TENSOR, and differ between such files. Look them up.'
+        return
+    image = record.host.startswith('mmpretrain')
+    options = dict(type='ClsDataPreprocessor' if image else 'ActionDataPreprocessor')
+    options |= {k: record.inputs[k] for k in ('mean', 'std')} | ({} if image else dict(format_shape='NCTHW'))
+    yield f'    data_preprocessor=dict({", ".join(f"{k}={v!r}" for k, v in options.items())}),'
