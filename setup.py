@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent
 
 def requirements(name: str) -> list[str]:
     """The lines of a requirements file, comments left out."""
-    lines = (ROOT / 'requirements' / name).read_text().splitlines()
+    lines = (ROOT / 'requirements' / name).read_text(encoding='utf-8').splitlines()
     return [line.split('#')[0].strip() for line in lines if line.split('#')[0].strip()]
 
 
@@ -32,7 +32,7 @@ class BuildWithConfigsAndTools(build_py):
 
 setup(
     name='vpetl_mm',
-    version=re.search(r"__version__ = '(.+)'", (ROOT / 'vpetl_mm/__init__.py').read_text())[1],
+    version=re.search(r"__version__ = '(.+)'", (ROOT / 'vpetl_mm/__init__.py').read_text(encoding='utf-8'))[1],
     description='Visual parameter-efficient transfer learning on OpenMMLab',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',

@@ -1,5 +1,9 @@
 """Lets the tests of every folder import the helpers that lie here (``golden``, ``tiny``)."""
 
+import os
+
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # what is expected is what the CPU computes
+
 import pytest
 import torch
 

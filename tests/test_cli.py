@@ -135,24 +135,24 @@ def test_an_option_that_is_no_key_and_value(capsys, tool):
     ids=' '.join,
 )
 def test_help_and_errors_come_before_the_heavy_imports(argv, tmp_path):
-    """With a package in the place of ours that takes more than a minute to import."""
-    done = subprocess.run(importing_for_a_minute(tmp_path, *argv), capture_output=True, timeout=50, check=False)
+    """With a package in the place of ours that does not come to an end."""
+    done = subprocess.run(importing_for_ever(tmp_path, *argv), capture_output=True, timeout=600, check=False)
     assert done.returncode == (0 if '--help' in argv else 2)
 
 
 def test_interrupted_while_libraries_are_imported(tmp_path):
     """One line, although a library turns being interrupted into an error of its own."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit that it is ignored
-    tool = subprocess.Popen(importing_for_a_minute(tmp_path, 'train', SSV2), stdout=-1, stderr=-1, text=True)
+    tool = subprocess.Popen(importing_for_ever(tmp_path, 'train', SSV2), stdout=-1, stderr=-1, text=True)
     signal.signal(signal.SIGINT, before)
     assert tool.stdout.readline() == 'importing\n'
     tool.send_signal(signal.SIGINT)
-    assert tool.communicate(timeout=50)[1] == 'interrupted\n' and tool.returncode == 130
+    assert tool.communicate(timeout=600)[1] == 'interrupted\n' and tool.returncode == 130
 
 
-def importing_for_a_minute(folder: Path, tool: str, *argv: str) -> list[str]:
+def importing_for_ever(folder: Path, tool: str, *argv: str) -> list[str]:
     """The command line of a tool whose ``import vpetl_mm`` does not come to an end."""
-    slow = "print('importing', flush=1)\ntry: __import__('time').sleep(99)\nexcept BaseException: raise ImportError"
+    slow = "print('importing', flush=1)\ntry: __import__('time').sleep(9999)\nexcept BaseException: raise ImportError"
     (folder / 'vpetl_mm').mkdir()
     (folder / 'vpetl_mm/__init__.py').write_text(slow)
     return ['env', f'PYTHONPATH={folder}:{REPO}', sys.executable, str(REPO / f'tools/{tool}.py'), *argv]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -61,12 +60,10 @@ def swin_names() -> dict[str, float]:
 
 @pytest.fixture(scope='module')
 def counts() -> dict[str, dict]:
-    started = time.monotonic()
     rows = count_params([str(c) for c in BUILT])
     rows += [
         dict(config=n, trainable=count) for n, count in trainable([c.stem for c in ENDS], REPO / 'configs').items()
     ]
-    assert time.monotonic() - started < 30 * max(1, len(BUILT) / 40), 'counting is slow'
     return {Path(r['config']).stem: r for r in rows}
 
 

@@ -45,7 +45,7 @@ def run(clone: Path, command: str) -> str:
     env = dict(os.environ, HOME=str(clone.parent / 'home'), OMP_NUM_THREADS='1')
     env['PATH'] = f'{Path(sys.executable).parent}:{env["PATH"]}'
     done = subprocess.run(
-        command, shell=True, cwd=clone, env=env, capture_output=True, text=True, timeout=280, check=False
+        command, shell=True, cwd=clone, env=env, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, f'{command}: {done.stderr[-2000:]}'
     return done.stdout

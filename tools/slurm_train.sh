@@ -26,6 +26,11 @@ if ! command -v srun >/dev/null; then
     echo "error: there is no srun here: this is for a machine of a Slurm cluster; elsewhere see tools/dist_train.sh." >&2
     exit 2
 fi
+if ! reason=$(sinfo --noheader 2>&1 >/dev/null); then
+    echo "error: srun is here, but no cluster answers (${reason##*$'\n'}): this is for a machine of a Slurm cluster;" \
+        "elsewhere see tools/dist_train.sh." >&2
+    exit 2
+fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 read -r -a more <<<"${SRUN_ARGS:-}"
 exec srun --partition="$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" \

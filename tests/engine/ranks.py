@@ -25,7 +25,7 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def over_ranks(world: int, function: Callable[[int], Any], timeout: float = 200) -> list[Any]:
+def over_ranks(world: int, function: Callable[[int], Any], timeout: float = 600) -> list[Any]:
     """What ``function(rank)`` gives in each of ``world`` processes, which find torchrun's variables set.
 
     A rank that raises gives its traceback, as text; one that dies without a word None.
@@ -61,7 +61,7 @@ def _one(rank: int, world: int, port: int, function: Callable[[int], Any], said:
 
 
 def commands(
-    each: Sequence[tuple[Sequence[str], Mapping[str, str]]], logs: Path, timeout: float = 100
+    each: Sequence[tuple[Sequence[str], Mapping[str, str]]], logs: Path, timeout: float = 600
 ) -> list[tuple]:
     """Run commands side by side in the repository: the exit status and the output of each.
 

@@ -187,7 +187,7 @@ def test_where_all_are_broken_one_sentence_says_so(finished, again, tmp_path):
         truncate(path)
     before = sorted(tmp_path.rglob('*'))
     command = [sys.executable, 'tools/train.py', str(finished[0]), '--work-dir', str(tmp_path / 'run'), '--resume']
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 2, done.stderr
     said = done.stderr.splitlines()
     assert len(said) == 1 and 'every full state' in said[0] and 'epoch_2.pth, epoch_1.pth' in said[0]
@@ -343,7 +343,7 @@ def on_two_ranks(config: Path, *work_dirs: Path) -> list[str]:
     for process in processes:
         process.start()
     try:
-        return [text for _, text in sorted(answers.get(timeout=60) for _ in processes)]
+        return [text for _, text in sorted(answers.get(timeout=600) for _ in processes)]
     finally:
         for process in processes:
             process.join(10)

@@ -160,15 +160,20 @@ def test_real_code(tmp_path, monkeypatch):
 
 def test_a_training_run(ready, tmp_path):
     """The same adapter, up to rounding, under the same keys."""
+    # SGD: AdamW would divide rounding errors, which CPUs differ in, by the size of vanishing gradients
+    few = dict(train_cfg__max_epochs=1, train_dataloader__num_workers=0)
+    few |= dict(optim_wrapper__optimizer=dict(type='SGD', lr=0.1, _delete_=True))
     adapters = []
     for name, options in dict(plain={}, compiled=dict(compile_backbone=EAGER)).items():
-        runner = train(ready(name, train_cfg__max_epochs=1, train_dataloader__num_workers=0, **options))
+        runner = train(ready(name, **few, **options))
         assert (runner.plain_model.backbone._compiled_call_impl is not None) == (name == 'compiled')
         adapters.append(torch.load(tmp_path / name / 'adapter_epoch_1.pth', weights_only=True)['state_dict'])
     theirs, ours = adapters
     assert list(ours) == list(theirs)
+    start = build_model(ready('start', **few), init_weights=True).state_dict()
+    assert max((value - start[key]).abs().max() for key, value in theirs.items()) > 0.01, 'it learns'
     for key, value in theirs.items():
-        torch.testing.assert_close(ours[key], value, atol=1e-4, rtol=1e-3, msg=lambda m, k=key: f'{k}: {m}')
+        torch.testing.assert_close(ours[key], value, atol=1e-5, rtol=1e-4, msg=lambda m, k=key: f'{k}: {m}')
 
 
 def test_a_wrong_value_stops_a_run_before_it_begins(ready, tmp_path):

@@ -25,7 +25,7 @@ def killed(run: Callable[[], object]) -> bool:
     """Whether SIGKILL ended ``run``, which is done in a process of its own."""
     process = multiprocessing.get_context('fork').Process(target=run)
     process.start()
-    process.join(120)
+    process.join(600)
     process.kill()
     return process.exitcode == -signal.SIGKILL
 

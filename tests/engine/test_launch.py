@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,14 @@ for ((task = 0; task < tasks; task++)); do
 done
 for process in "${started[@]}"; do wait "$process" || exit 1; done
 """
+# a cluster that answers, and what Slurm 22.05 says without a configuration, in its last line
+SINFO = '#!/bin/sh\nprintf "main* up 1-00:00:00 2 idle lo[1-2]\\n"'
+NO_CLUSTER = """\
+#!/bin/sh
+echo 'sinfo: error: fetch_config: DNS SRV lookup failed
+sinfo: fatal: Could not establish a configuration source' >&2
+exit 1
+"""
 SCONTROL = """\
 #!/usr/bin/env bash
 [[ "$*" == "show hostnames lo[1-2]" ]] && printf '127.0.0.1\\n127.0.0.2\\n'
@@ -42,10 +52,10 @@ SCONTROL = """\
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch) -> Path:
-    """A folder in front of PATH with ``srun``, ``scontrol`` and this Python."""
+    """A folder in front of PATH with ``srun``, ``scontrol``, ``sinfo`` and this Python."""
     folder = tmp_path / 'bin'
     folder.mkdir()
-    for name, text in (('srun', SRUN), ('scontrol', SCONTROL)):
+    for name, text in (('srun', SRUN), ('scontrol', SCONTROL), ('sinfo', SINFO)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     monkeypatch.setenv('PATH', f'{folder}:{Path(sys.executable).parent}:{os.environ["PATH"]}')
@@ -154,12 +164,27 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, ready):
             {},
             'must be whole numbers of at least 1, got 0 and 8',
         ),
-        (['tools/slurm_train.sh', 'long', 'name', 'c.py'], {'PATH': '/usr/bin:/bin'}, 'there is no srun here'),
         (['tools/dist_train.sh', 'c.py'], {}, 'usage: '),
         (['tools/dist_train.sh', 'c.py', '1'], {'NNODES': '2', 'NODE_RANK': '0'}, 'NNODES=2 needs MASTER_ADDR'),
     ],
 )
 def test_the_scripts_refuse_what_cannot_run(cluster, command, extra, said):
-    environ = {k: v for k, v in os.environ.items() if k != 'MASTER_ADDR'} | extra
-    done = subprocess.run(command, cwd=REPO, env=environ, capture_output=True, text=True, timeout=20, check=False)
-    assert done.returncode == 2 and said in done.stderr and done.stderr.count('\n') == 1
+    assert said in refused(command, {k: v for k, v in os.environ.items() if k != 'MASTER_ADDR'} | extra)
+
+
+def test_without_slurm_or_a_cluster_it_says_which(cluster):
+    command = ['tools/slurm_train.sh', 'long', 'name', 'c.py']
+    (cluster / 'sinfo').write_text(NO_CLUSTER)
+    assert 'no cluster answers (sinfo: fatal: Could not establish a configuration source)' in refused(
+        command, os.environ
+    )
+    (cluster / 'srun').unlink()
+    (cluster / 'bash').symlink_to(shutil.which('bash'))
+    assert 'there is no srun here' in refused(command, dict(PATH=str(cluster)))
+
+
+def refused(command: list[str], environ: Mapping[str, str]) -> str:
+    """The one line that a script ends with."""
+    done = subprocess.run(command, cwd=REPO, env=environ, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 2 and done.stderr.count('\n') == 1
+    return done.stderr

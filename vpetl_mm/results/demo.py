@@ -180,7 +180,7 @@ class Demo:
         )
         table = render(rows)
         (self.work_dir / 'table.json').write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
-        (self.work_dir / 'table.md').write_text(f'{table}\n\n{note}\n')
+        (self.work_dir / 'table.md').write_text(f'{table}\n\n{note}\n', encoding='utf-8')
         drawn = [r for r in rows if r.method not in ('one_frame', *SPT_CONTROLS, *POSITIONS)]
         draw_tradeoff(drawn, self.work_dir / 'tradeoff.png')
         print(f'\n{table}\n\n{note}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
