@@ -17,7 +17,7 @@ from tiny import HOSTS
 
 from vpetl_mm import UserError, build_model
 from vpetl_mm.config import load_config
-from vpetl_mm.engine.merged import check_plain, describe, make_plain, write_merged
+from vpetl_mm.engine.merged import check_plain, describe, make_plain, plain_config, write_merged
 
 REPO = Path(__file__).parents[2]
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -87,11 +87,13 @@ def test_in_a_process_without_this_package(tmp_path):
 
 def test_what_is_said_of_it(tmp_path):
     cfg = tuned_config('vit', tmp_path, spt=False, bn=True)
+    cfg.model.data_preprocessor.update(batch_augments=dict(augments=dict(type='Mixup', alpha=0.8)), num_classes=3)
     model = tuned(cfg)
     make_plain(model)
     write_merged(model, tmp_path / 'merged.safetensors', cfg, 'adapter.pth')
     said = describe(tmp_path / 'merged.safetensors')
     assert "mmpretrain's ImageClassifier with LinearClsHead" in said and str(MEAN) in said and str(STD) in said
+    assert 'Mixup' not in str(plain_config(model, cfg)), 'which is for training'
 
 
 def test_a_head_that_no_host_library_has_is_refused():

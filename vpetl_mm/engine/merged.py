@@ -19,6 +19,8 @@ from .record import json_safe
 KEY = 'vpetl_mm_merged'
 # arguments of this project's models and heads that no host library knows
 OWN = ('petl', 'base', 'bn', 'temporal_pool')
+# what a data_preprocessor does in training alone
+MIXING = ('blending', 'batch_augments')
 
 
 def check_plain(model: nn.Module) -> None:
@@ -60,7 +62,8 @@ def plain_config(model: nn.Module, cfg: Config) -> dict[str, Any]:
         **{k: getattr(head, k) for k in ('average_clips', 'dropout_ratio') if hasattr(head, k)},
     }
     if plain.get('data_preprocessor'):
-        plain['data_preprocessor']['type'] = _library_class(model.data_preprocessor)
+        given = {k: v for k, v in plain['data_preprocessor'].items() if k not in MIXING}
+        plain['data_preprocessor'] = dict(given, type=_library_class(model.data_preprocessor))
     return dict(default_scope=cfg.get('default_scope', 'mmaction'), model=plain)
 
 
