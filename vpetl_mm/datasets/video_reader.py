@@ -57,23 +57,22 @@ class VideoReader:
         options = HEADERS_ALONE if self._headers_alone else {}
         # file: as a name may look like an address; FFmpeg then opens local files alone, playlists' included
         with av.open(f'file:{self._path}', metadata_errors='ignore', options=options) as container:
+            if self._headers_alone and len(container.streams.video) > 1:
+                return self._open(quick=False)
             stream = video_stream(container)
             self._codec = stream.codec_context
             self._codec.thread_count = 1  # the loader's workers are the parallel part
             self._packets = [packet for packet in container.demux(stream) if packet.size]
-            self.fps = float(stream.average_rate or _rate(self._packets))
+            self.fps = float(stream.average_rate or self.timed_rate)
         self._first_key = next((place for place, packet in enumerate(self._packets) if packet.is_keyframe), 0)
 
     def _find_order(self) -> list[int] | None:
         """The places of the packets in the order in which their frames are shown; None where they do not tell."""
         order = order_by_time(self._packets, self._codec.has_b_frames)
-        if order is not None:
-            order = self._without_lost(order)
-            self._count = len(order or ())
-        elif self._codec.name == 'mpeg4':
+        if order is None and self._codec.name == 'mpeg4':
             self._packets = unpacked(self._packets)
             order = order_by_kind(self._packets)
-        return order
+        return order and self._without_lost(order)
 
     def _without_lost(self, order: list[int]) -> list[int] | None:
         """The order without what a cut left at the beginning and cannot be decoded; None where more may be lost."""
@@ -87,7 +86,9 @@ class VideoReader:
             return None
         if packets[key].pts not in shown and not packets[key].is_discard:
             return None
-        return [place for place in order if place not in early or packets[place].pts in shown]
+        lost = [place for place in early if packets[place].pts not in shown]
+        self._count -= len(lost)
+        return [place for place in order if place not in lost] or None
 
     def _counted(self) -> int:
         """How many frames decoding all of it gives."""
@@ -96,6 +97,13 @@ class VideoReader:
         if not count:
             raise OSError('no frame of it can be decoded')
         return count
+
+    @property
+    def timed_rate(self) -> float:
+        """Frames per second by the times of the frames, 0 without them."""
+        times = [float(packet.pts * packet.time_base) for packet in self._packets if packet.pts is not None]
+        span = max(times, default=0) - min(times, default=0)
+        return (len(times) - 1) / span if span else 0.0
 
     def __len__(self) -> int:
         return self._count
@@ -110,7 +118,9 @@ class VideoReader:
         shown, before = 0, None
         for frame in self._decoded(0, len(self._packets)):
             rank = ranks.get(frame.pts, shown)
-            yield from repeat(before or frame, rank - shown)
+            if before is None and rank > 0:
+                raise OSError('its first frames cannot be decoded')
+            yield from repeat(before, rank - shown)
             if rank >= shown:
                 yield frame
             shown, before = max(shown, rank + 1), frame
@@ -193,17 +203,11 @@ def video_stream(container: InputContainer) -> av.VideoStream:
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise OSError('there is no video in it')
-    decoded = [stream for stream in streams if stream.codec_context]
-    if not decoded:
+    best = container.streams.best('video')
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
         raise OSError('there is no decoder for its codec')
-    return max(decoded, key=lambda stream: stream.disposition & Disposition.default)
-
-
-def _rate(packets: list[av.Packet]) -> float:
-    """Frames per second by the packets' times, 0 without them."""
-    times = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
-    lasts = max(times, default=0) - min(times, default=0)
-    return (len(times) - 1) / lasts if lasts else 0.0
+    return stream
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

@@ -98,7 +98,7 @@ def _write(source: Path, partial: Path, short_side: int, tag: str) -> None:
     with av.open(f'file:{source}', metadata_errors='ignore') as container:
         given = video_stream(container)
         rate = given.average_rate or given.guessed_rate or Fraction(25)
-        promised = promised_frames(container) or 0
+        promised = promised_frames(container, reader) or 0
     with av.open(str(partial), 'w', format='mp4', options={'movflags': '+faststart'}) as writer:
         writer.metadata['comment'] = tag
         stream = graph = None
