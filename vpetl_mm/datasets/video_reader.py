@@ -9,6 +9,7 @@ from os import PathLike
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
@@ -35,6 +36,7 @@ class VideoReader:
 
     Attributes:
         fps: frames per second, 0 where the file does not say.
+        lost: how many frames a cut left at the beginning without what they refer to.
 
     Raises:
         OSError: when there is no such file, no video in it, or no decoder for it.
@@ -42,12 +44,13 @@ class VideoReader:
     """
 
     def __init__(self, path: str | PathLike) -> None:
-        self._path = path
+        self._path, self.lost = path, 0
         self._open(quick=True)
         self._count = sum(not packet.is_discard for packet in self._packets)
         if not self._count:
             raise OSError('there are no frames in it')
         self._order = self._find_order()
+        self._count -= self.lost
         if self._order is None and not (self._packets[0].is_keyframe and distinct(self._packets)):
             self._count = self._counted()
 
@@ -81,13 +84,13 @@ class VideoReader:
             return order
         early = [place for place in order if place < key or packets[place].pts < packets[key].pts]
         try:
-            shown = {frame.pts for frame in self._decoded(0, max(early, default=key) + 1)}
+            shown = {frame.pts for frame in self._decoded(0, max(key, *early) + 1)}
         except av.FFmpegError:
             return None
         if packets[key].pts not in shown and not packets[key].is_discard:
             return None
         lost = [place for place in early if packets[place].pts not in shown]
-        self._count -= len(lost)
+        self.lost = len(lost)
         return [place for place in order if place not in lost] or None
 
     def _counted(self) -> int:
@@ -217,7 +220,8 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
         whether to transpose it, then whether to mirror it left to right, and top to bottom.
     """
     try:
-        matrix = frame.side_data.get('DISPLAYMATRIX')
+        # frame.side_data would refer back to the frame, which then lives until Python looks for such circles
+        matrix = SideDataContainer(frame).get('DISPLAYMATRIX')
     except ValueError:  # PyAV 18 does not know EXIF's; it reads turns from it, but not mirroring
         return TURNS[frame.rotation // 90 % 4]
     if matrix is None:

@@ -21,11 +21,10 @@ WHOLE = 0.9
 def promised_frames(container: InputContainer, reader: VideoReader) -> int | None:
     """How many frames the header of an open video says that it shows, or None; ``reader`` is of the same file."""
     stream = video_stream(container)
+    promised = stream.frames or round((container.duration or 0) / av.time_base * reader.timed_rate)
     if stream.frames and 'mov' in container.format.name:  # stream.frames counts what edit lists hide as well
-        return sum(not entry.is_discard for entry in stream.index_entries)
-    if stream.frames:
-        return stream.frames
-    return round((container.duration or 0) / av.time_base * reader.timed_rate) or None
+        promised = sum(not entry.is_discard for entry in stream.index_entries)
+    return promised - reader.lost if promised else None
 
 
 def _digest(path: str) -> str:
