@@ -9,6 +9,7 @@ from os import PathLike
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
@@ -35,6 +36,7 @@ class VideoReader:
 
     Attributes:
         fps: frames per second, 0 where the file does not say.
+        lost: how many frames a cut left at the beginning without what they refer to.
 
     Raises:
         OSError: when there is no such file, no video in it, or no decoder for it.
@@ -42,12 +44,13 @@ class VideoReader:
     """
 
     def __init__(self, path: str | PathLike) -> None:
-        self._path = path
+        self._path, self.lost = path, 0
         self._open(quick=True)
         self._count = sum(not packet.is_discard for packet in self._packets)
         if not self._count:
             raise OSError('there are no frames in it')
         self._order = self._find_order()
+        self._count -= self.lost
         if self._order is None and not (self._packets[0].is_keyframe and distinct(self._packets)):
             self._count = self._counted()
 
@@ -57,23 +60,22 @@ class VideoReader:
         options = HEADERS_ALONE if self._headers_alone else {}
         # file: as a name may look like an address; FFmpeg then opens local files alone, playlists' included
         with av.open(f'file:{self._path}', metadata_errors='ignore', options=options) as container:
+            if self._headers_alone and len(container.streams.video) > 1:
+                return self._open(quick=False)
             stream = video_stream(container)
             self._codec = stream.codec_context
             self._codec.thread_count = 1  # the loader's workers are the parallel part
             self._packets = [packet for packet in container.demux(stream) if packet.size]
-            self.fps = float(stream.average_rate or _rate(self._packets))
+            self.fps = float(stream.average_rate or self.timed_rate)
         self._first_key = next((place for place, packet in enumerate(self._packets) if packet.is_keyframe), 0)
 
     def _find_order(self) -> list[int] | None:
         """The places of the packets in the order in which their frames are shown; None where they do not tell."""
         order = order_by_time(self._packets, self._codec.has_b_frames)
-        if order is not None:
-            order = self._without_lost(order)
-            self._count = len(order or ())
-        elif self._codec.name == 'mpeg4':
+        if order is None and self._codec.name == 'mpeg4':
             self._packets = unpacked(self._packets)
             order = order_by_kind(self._packets)
-        return order
+        return order and self._without_lost(order)
 
     def _without_lost(self, order: list[int]) -> list[int] | None:
         """The order without what a cut left at the beginning and cannot be decoded; None where more may be lost."""
@@ -82,12 +84,14 @@ class VideoReader:
             return order
         early = [place for place in order if place < key or packets[place].pts < packets[key].pts]
         try:
-            shown = {frame.pts for frame in self._decoded(0, max(early, default=key) + 1)}
+            shown = {frame.pts for frame in self._decoded(0, max(key, *early) + 1)}
         except av.FFmpegError:
             return None
         if packets[key].pts not in shown and not packets[key].is_discard:
             return None
-        return [place for place in order if place not in early or packets[place].pts in shown]
+        lost = [place for place in early if packets[place].pts not in shown]
+        self.lost = len(lost)
+        return [place for place in order if place not in lost] or None
 
     def _counted(self) -> int:
         """How many frames decoding all of it gives."""
@@ -96,6 +100,13 @@ class VideoReader:
         if not count:
             raise OSError('no frame of it can be decoded')
         return count
+
+    @property
+    def timed_rate(self) -> float:
+        """Frames per second by the times of the frames, 0 without them."""
+        times = [float(packet.pts * packet.time_base) for packet in self._packets if packet.pts is not None]
+        span = max(times, default=0) - min(times, default=0)
+        return (len(times) - 1) / span if span else 0.0
 
     def __len__(self) -> int:
         return self._count
@@ -110,7 +121,9 @@ class VideoReader:
         shown, before = 0, None
         for frame in self._decoded(0, len(self._packets)):
             rank = ranks.get(frame.pts, shown)
-            yield from repeat(before or frame, rank - shown)
+            if before is None and rank > 0:
+                raise OSError('its first frames cannot be decoded')
+            yield from repeat(before, rank - shown)
             if rank >= shown:
                 yield frame
             shown, before = max(shown, rank + 1), frame
@@ -193,17 +206,11 @@ def video_stream(container: InputContainer) -> av.VideoStream:
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise OSError('there is no video in it')
-    decoded = [stream for stream in streams if stream.codec_context]
-    if not decoded:
+    best = container.streams.best('video')
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
         raise OSError('there is no decoder for its codec')
-    return max(decoded, key=lambda stream: stream.disposition & Disposition.default)
-
-
-def _rate(packets: list[av.Packet]) -> float:
-    """Frames per second by the packets' times, 0 without them."""
-    times = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
-    lasts = max(times, default=0) - min(times, default=0)
-    return (len(times) - 1) / lasts if lasts else 0.0
+    return stream
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
@@ -213,7 +220,8 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
         whether to transpose it, then whether to mirror it left to right, and top to bottom.
     """
     try:
-        matrix = frame.side_data.get('DISPLAYMATRIX')
+        # frame.side_data would refer back to the frame, which then lives until Python looks for such circles
+        matrix = SideDataContainer(frame).get('DISPLAYMATRIX')
     except ValueError:  # PyAV 18 does not know EXIF's; it reads turns from it, but not mirroring
         return TURNS[frame.rotation // 90 % 4]
     if matrix is None:

@@ -18,16 +18,13 @@ from .journal import Finding
 WHOLE = 0.9
 
 
-def promised_frames(container: InputContainer) -> int | None:
-    """How many frames the header of an open video says that it shows, or None."""
+def promised_frames(container: InputContainer, reader: VideoReader) -> int | None:
+    """How many frames the header of an open video says that it shows, or None; ``reader`` is of the same file."""
     stream = video_stream(container)
+    promised = stream.frames or round((container.duration or 0) / av.time_base * reader.timed_rate)
     if stream.frames and 'mov' in container.format.name:  # stream.frames counts what edit lists hide as well
-        return sum(not entry.is_discard for entry in stream.index_entries)
-    if stream.frames:
-        return stream.frames
-    if not container.duration or not stream.average_rate:
-        return None
-    return round(container.duration / av.time_base * stream.average_rate)
+        promised = sum(not entry.is_discard for entry in stream.index_entries)
+    return promised - reader.lost if promised else None
 
 
 def _packets_digest(container: InputContainer) -> str:
@@ -53,16 +50,16 @@ def inspect_video(path: str) -> Finding:
         Exception: of many kinds, when it cannot be read.
     """
     _refuse_what_is_no_file(path)
-    promised, digest = None, ''  # VideoReader decides what can be read, as in training; the digest is nearly free
-    with suppress(av.FFmpegError, IndexError), av.open(f'file:{path}', metadata_errors='ignore') as container:
-        promised = promised_frames(container)
-        digest = _packets_digest(container)
     try:
         reader = VideoReader(path)
         frames = len(reader)
         reader.frames([0, frames // 2, frames - 1])
     except av.FFmpegError as error:
         raise RuntimeError(error.strerror) from error  # its text alone repeats the whole path
+    promised, digest = None, ''  # VideoReader decides what can be read, as in training; the digest is nearly free
+    with suppress(av.FFmpegError), av.open(f'file:{path}', metadata_errors='ignore') as container:
+        promised = promised_frames(container, reader)
+        digest = _packets_digest(container)
     return Finding(frames, promised, digest)
 
 

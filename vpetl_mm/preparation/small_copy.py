@@ -12,6 +12,7 @@ import av
 from av.container import OutputContainer
 from av.filter import Graph
 from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
 
 from ..datasets.video_reader import VideoReader, orientation, video_stream
 from .inspection import WHOLE, promised_frames
@@ -98,19 +99,20 @@ def _write(source: Path, partial: Path, short_side: int, tag: str) -> None:
     with av.open(f'file:{source}', metadata_errors='ignore') as container:
         given = video_stream(container)
         rate = given.average_rate or given.guessed_rate or Fraction(25)
-        promised = promised_frames(container) or 0
+        promised = promised_frames(container, reader) or 0
     with av.open(str(partial), 'w', format='mp4', options={'movflags': '+faststart'}) as writer:
         writer.metadata['comment'] = tag
         stream = graph = None
+        convert = VideoReformatter()
         for index, frame in enumerate(_frames(reader, promised)):
             if stream is None:
-                frame.reformat(format='rgb24')  # refuses colours that no reader could convert
+                convert.reformat(frame, format='rgb24', threads=1)  # refuses colours that no reader could convert
                 shown = orientation(frame)
                 size = small_size(frame.width, frame.height, short_side)
                 stream = _add_stream(writer, rate, size[::-1] if shown[0] else size, frame)
                 graph = _turner([*compress(FILTERS, shown)], size, rate) if any(shown) else None
             # to the usual range of grey levels, as not every reader heeds the full one
-            small = frame.reformat(*size, format=PIXELS, interpolation='BICUBIC', dst_color_range='MPEG')
+            small = convert.reformat(frame, *size, PIXELS, interpolation='BICUBIC', dst_color_range='MPEG', threads=1)
             # counted, not timed: clips are sampled by index, and the times in avi files are wrong
             small.pts, small.time_base = index, 1 / rate
             if graph:
