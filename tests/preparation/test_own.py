@@ -198,6 +198,7 @@ def test_the_config_that_is_printed_builds(here, tmp_path, capsys, name, suffix)
         ('a.mp4 walking\n', "line 1: 'walking' is not among the 2 classes; did you mean 'walk'?"),
         ('a.mp4 2\n', "line 1: '2' is not among the 2 classes"),
         (b'a\xff.mp4 0\n', 'is not UTF-8 text'),
+        ('a.mp4 ' + '9' * 5000, 'is no index of a class'),
         ('a.mp4 0\nb.jpg 1\n', 'has both videos and images'),
         ('b.mp4 0\nc.mp4 0\n', 'None of the'),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -27,6 +28,9 @@ class Finding(NamedTuple):
     problem: str = ''
 
 
+KINDS = dict(frames=(int, type(None)), promised=(int, type(None)), digest=(str,), problem=(str,))
+
+
 class Journal:
     """Findings by path, good for as long as the file's size and time of change stay.
 
@@ -40,6 +44,8 @@ class Journal:
     def __init__(self, file: str | Path) -> None:
         self._known: dict[str, tuple[int, int, Finding]] = {}
         try:
+            if os.path.islink(file):  # perhaps to a file that is nobody's journal, and would be changed
+                raise OSError(errno.EMLINK, 'it is a link')
             if os.path.exists(file):
                 self._read(Path(file))
             self._stream = Path(file).open('a', encoding='utf-8')  # noqa: SIM115 closed by __exit__
@@ -60,8 +66,10 @@ class Journal:
         try:
             entry = json.loads(line)
             path, size, mtime = entry.pop('path'), entry.pop('size'), entry.pop('mtime')
-            self._known[path] = (size, mtime, Finding(**entry))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            finding = Finding(**entry)
+            if all(type(value) in KINDS[name] for name, value in finding._asdict().items()):
+                self._known[path] = (size, mtime, finding)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return  # damaged, so not known
 
     def get(self, path: str, stat: os.stat_result) -> Finding | None:
