@@ -60,7 +60,7 @@ def test_cut_anywhere_it_reads_what_is_whole_and_goes_on(tmp_path, stat):
             assert journal.get('new', stat) == Finding(1) and len(known) == lines
 
 
-TYPES = (b'"frames":"48"', b'"promised":true', b'"problem":["x"]', b'"digest":1', b'"frames":1e300')
+TYPES = (b'"frames":"48"', b'"promised":true', b'"problem":["x"]', b'"digest":1', b'"frames":1e300', b'"reader":1')
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class Finding(NamedTuple):
     problem: str = ''
 
 
+READER = 2  # raise it where files are read otherwise than before: they are then opened again
 KINDS = dict(frames=(int, type(None)), promised=(int, type(None)), digest=(str,), problem=(str,))
 
 
@@ -66,6 +67,8 @@ class Journal:
         try:
             entry = json.loads(line)
             path, size, mtime = entry.pop('path'), entry.pop('size'), entry.pop('mtime')
+            if entry.pop('reader', 1) != READER:
+                return
             finding = Finding(**entry)
             if all(type(value) in KINDS[name] for name, value in finding._asdict().items()):
                 self._known[path] = (size, mtime, finding)
@@ -79,7 +82,7 @@ class Journal:
 
     def add(self, path: str, stat: os.stat_result, finding: Finding) -> None:
         """Keep a finding; it is in the system's hands when this returns."""
-        entry: dict[str, Any] = dict(path=path, size=stat.st_size, mtime=stat.st_mtime_ns)
+        entry: dict[str, Any] = dict(path=path, size=stat.st_size, mtime=stat.st_mtime_ns, reader=READER)
         entry |= {k: v for k, v in finding._asdict().items() if v not in (None, '')}
         self._stream.write(json.dumps(entry) + '\n')
         self._stream.flush()
