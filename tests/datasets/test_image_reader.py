@@ -121,7 +121,8 @@ REFUSED = {
     'a bomb of texts': (text_bomb, 'Too much memory used in text chunks'),
     'damaged ppm': (damaged_ppm, 'invalid literal'),
     'a cut png': (cut, 'truncated'),
-    'no image': (lambda path: path.write_bytes(b'ftypheic'), 'none that Pillow reads'),
+    'no image': (lambda path: path.write_bytes(b'ftypheic'), 'it is none of AVIF, BMP'),
+    'a program': (lambda path: Image.fromarray(RGB).save(path, 'EPS'), 'it is none of AVIF, BMP'),
     'not there': (lambda path: None, 'No such file'),
 }
 

@@ -17,6 +17,7 @@ from PIL import Image
 from trees import REAL, call
 
 from vpetl_mm import UserError
+from vpetl_mm.datasets.petl_video_dataset import PETLVideoDataset
 from vpetl_mm.preparation import check as module
 from vpetl_mm.preparation.check import check
 from vpetl_mm.preparation.small_copy import make_copy
@@ -271,6 +272,14 @@ def test_what_training_reads_is_no_problem(out):
     assert check(out, 1, 16) == 0
 
 
+@pytest.mark.parametrize('label', ['--5', '9' * 5000, '1e3', '-', ''])
+def test_a_label_that_python_cannot_read_is_a_bad_line(out, label):
+    put_lists(out, **{**LISTS, 'val': [f'a/4.mp4 {label}', 'b/5.mp4 1']})
+    assert check(out, 1, 16) and report(out)['bad_line'][0]['where'] == 'val' and clean(out)['val'] == ['b/5.mp4 1']
+    with pytest.raises(UserError, match=r'val\.txt, line 1'):
+        PETLVideoDataset(str(out / 'val.txt'), [], data_prefix=dict(video=str(out / 'videos')), num_classes=2)
+
+
 def test_crashes_and_hangs_end_nothing(out, tmp_path, monkeypatch):
     original = module.INSPECT['video']
 
@@ -292,12 +301,24 @@ def test_crashes_and_hangs_end_nothing(out, tmp_path, monkeypatch):
     assert check(out, 2, 16) == 1, 'what was only slow is tried again'
 
 
+def state(out, **change):
+    about = json.loads((out / 'dataset.json').read_text())
+    (out / 'dataset.json').write_text(json.dumps(about | change))
+
+
 @pytest.mark.parametrize(
     ('damage', 'said'),
     [
         (lambda out: (out / 'dataset.json').unlink(), 'has no dataset.json; prepare it first'),
         (lambda out: (out / 'dataset.json').write_text('{'), 'truncated or no JSON'),
         (lambda out: (out / 'dataset.json').write_text('{}'), 'does not say what the data is'),
+        (lambda out: (out / 'dataset.json').write_text('[' * 100_000), 'truncated or no JSON'),
+        (lambda out: state(out, media='..'), 'does not say what the data is'),
+        (lambda out: state(out, media=['videos']), 'does not say what the data is'),
+        (lambda out: state(out, kind=['video']), 'does not say what the data is'),
+        (lambda out: state(out, counts=dict(train='4')), 'does not say what the data is'),
+        (lambda out: state(out, official=dict(train='4')), 'does not say what the data is'),
+        (lambda out: (out / 'check.jsonl').symlink_to(out / 'classes.txt'), 'cannot be used'),
         (lambda out: (out / 'train.txt').unlink(), r'train\.txt cannot be read'),
         (lambda out: (out / 'classes.txt').unlink(), r'classes\.txt cannot be read'),
         (lambda out: shutil.rmtree(out / 'videos'), 'videos, are not there'),

@@ -60,14 +60,28 @@ def test_cut_anywhere_it_reads_what_is_whole_and_goes_on(tmp_path, stat):
             assert journal.get('new', stat) == Finding(1) and len(known) == lines
 
 
+TYPES = (b'"frames":"48"', b'"promised":true', b'"problem":["x"]', b'"digest":1', b'"frames":1e300', b'"reader":1')
+
+
 @pytest.mark.parametrize(
-    'line', [b'{"path": "a"}', b'[1]', b'null', b'\xff', b'{', b'{"path":1,"size":2,"mtime":3,"x":4}']
+    'line',
+    [
+        b'[' * 100_000,
+        *(b'{"path":"a","size":7,"mtime":0,' + b + b'}' for b in TYPES),
+        b'{"path": "a"}',
+        b'[1]',
+        b'null',
+        b'\xff',
+        b'{',
+        b'{"path":1,"size":2,"mtime":3,"x":4}',
+    ],
 )
 def test_damaged_lines_are_left_out(tmp_path, stat, line):
     write(tmp_path / 'whole', stat)
     (tmp_path / 'j').write_bytes(line + b'\n' + (tmp_path / 'whole').read_bytes())
     with Journal(tmp_path / 'j') as journal:
         assert {path: journal.get(path, stat) for path in FINDINGS} == FINDINGS
+        assert len(journal._known) == len(FINDINGS)
 
 
 def test_a_folder_in_its_place_is_told(tmp_path):

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from trees import REAL, call, lines, put, ssv2
+from trees import REAL, SSV2_LABELS, call, lines, put, ssv2
 
 LABELS = REAL / 'annotations/something-something-v2-labels.json'
 
@@ -64,6 +64,9 @@ def test_the_real_labels(here, tmp_path):
         ('train', '[{"id": "a\\nb", "template": "Closing [something]"}]', 'has a line break'),
         ('labels', '{"A": "0", "B": "2"}', 'should number the classes from 0'),
         ('labels', '{"A": "zero"}', 'should give every class its index'),
+        ('labels', '{"A": Infinity}', 'should give every class its index'),
+        ('labels', json.dumps({**SSV2_LABELS, 'B\nC': 3}), 'has a line break'),
+        ('train', '[' * 100_000, 'train.json is truncated or no JSON'),
         ('validation', b'[\xff', 'validation.json is not UTF-8 text'),
     ],
 )

@@ -32,7 +32,7 @@ def listed_images(file: str | Path, folder: str | Path | None, num_classes: int)
     data = []
     for where, line in numbered:
         path, _, label = line.rpartition(' ')
-        if not path or not re.fullmatch('-?[0-9]+', label):
+        if not path or not re.fullmatch('-?[0-9]{1,9}', label):
             raise UserError(f'{where} has no label: {line!r}; a line is "path label".')
         if not 0 <= int(label) < num_classes:
             raise UserError(f'{where}: label {label} is outside the classes 0 to {num_classes - 1}.')

@@ -17,6 +17,8 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 DARK = 16  # an image whose largest value is below a 16th of white may have 12 bits in 16
 NEARLY_BLACK = 'its largest value is {high:g} of {white}: nearly black, or 12 bits in 16; convert it to 8 bits'
 BITS, PHOTOMETRIC = 258, 262  # tags of TIFF
+# No others: Pillow would have Ghostscript run what an EPS file holds, whatever its name.
+FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TGA', 'TIFF', 'WEBP')
 DECLARING = ('PPM', 'JPEG2000')  # these files say what white is, and Pillow scales by it
 
 
@@ -35,9 +37,9 @@ def decode_image(content: bytes, color_type: str = 'color') -> np.ndarray:
             that white must be another value.
     """
     try:
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise UnidentifiedImageError('its format is none that Pillow reads') from None
+        raise UnidentifiedImageError(f'it is none of {", ".join(FORMATS)}') from None
     # of colours of 16 bits Pillow keeps the high byte
     high_byte = any(';16' in str(tile.args) for tile in image.tile)
     if color_type != 'unchanged' and (image.mode == 'F' or image.mode.startswith('I')):

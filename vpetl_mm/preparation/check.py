@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UserError
+from .found import MEDIA
 from .inspection import inspect_image, inspect_video
 from .journal import Finding, Journal
 from .lists import read_json, tellable
@@ -53,17 +56,29 @@ def _parse(text: str) -> Line:
     path, _, label = text.rpartition(' ')
     path = path.strip()
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith('/') or '..' in parts or not label.isascii() or not label.lstrip('-').isdigit():
+    if not parts or path.startswith('/') or '..' in parts or not re.fullmatch('-?[0-9]{1,9}', label):
         return Line('', -1, text)
     return Line(path, int(label), text)
 
 
 def _lines(file: Path) -> list[str]:
     try:
+        if not file.is_file():
+            raise FileNotFoundError(errno.ENOENT, 'No such file')
         text = file.read_text(encoding='utf-8-sig', errors='surrogateescape')
     except OSError as error:
         raise UserError(f'{file} cannot be read ({error.strerror}); prepare the data again.') from error
     return [line.strip() for line in text.split('\n') if line.strip()]
+
+
+def _is_state(about: dict[str, Any]) -> bool:
+    """Whether this is what ``tools/prepare_data.py`` writes to ``dataset.json``, as far as it is used here."""
+    counts, official, kind = about.get('counts'), about.get('official') or {}, about.get('kind')
+    if kind not in ('video', 'image', 'array') or not isinstance(counts, dict) or not isinstance(official, dict):
+        return False
+    return about.get('media') in (MEDIA.get(kind), '.') and all(
+        type(count) is int for count in (*counts.values(), *official.values())
+    )
 
 
 def read_prepared(out: Path) -> Prepared:
@@ -75,10 +90,10 @@ def read_prepared(out: Path) -> Prepared:
     if not (out / 'dataset.json').is_file():
         raise UserError(f'{out} has no dataset.json; prepare it first: tools/prepare_data.py {out.name} --src DIR')
     about = read_json(out / 'dataset.json', dict)
-    if about.get('kind') not in (*INSPECT, 'array') or not isinstance(about.get('counts'), dict):
+    if not _is_state(about):
         raise UserError(f'{out}/dataset.json does not say what the data is; move {out} away and prepare it again.')
-    if about['kind'] != 'array' and not (out / str(about.get('media'))).is_dir():
-        raise UserError(f'The files of the data, {out / str(about.get("media"))}, are not there; prepare it again.')
+    if about['kind'] != 'array' and not (out / about['media']).is_dir():
+        raise UserError(f'The files of the data, {out / about["media"]}, are not there; prepare it again.')
     names = [name for name in LISTS if name in about['counts']]
     lists = {name: [_parse(text) for text in _lines(out / f'{name}.txt')] for name in names}
     if not any(lists.values()):
@@ -128,7 +143,7 @@ def _index_all(data: Prepared, name: str) -> dict[str, Finding | None]:
     known: dict[str, Finding | None] = {}
     for line in data.lists[name]:
         if line.path:
-            inside = line.path.isascii() and line.path.isdigit() and int(line.path) < samples
+            inside = bool(re.fullmatch('[0-9]{1,9}', line.path)) and int(line.path) < samples
             known[line.path] = Finding() if inside else outside
     return known
 

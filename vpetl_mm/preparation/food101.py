@@ -56,7 +56,8 @@ def _images(meta: Path, name: str) -> list[str]:
     if (meta / f'{name}.txt').is_file() or not (meta / f'{name}.json').is_file():
         found = [line.strip() for line in read_text(meta / f'{name}.txt').splitlines() if line.strip()]
     else:
-        found = [str(i) for images in read_json(meta / f'{name}.json', dict).values() for i in images or ()]
+        lists = read_json(meta / f'{name}.json', dict).values()
+        found = [str(i) for images in lists if isinstance(images, list) for i in images]
     wrong = [i for i in found if i.count('/') != 1 or not all(i.split('/'))]
     if wrong or not found:
         raise UserError(f'The {name} list in {meta} should have lines "class/image", and {wrong[:1] or "is empty"}.')

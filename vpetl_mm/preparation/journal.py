@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -27,6 +28,10 @@ class Finding(NamedTuple):
     problem: str = ''
 
 
+READER = 2  # raise it where files are read otherwise than before: they are then opened again
+KINDS = dict(frames=(int, type(None)), promised=(int, type(None)), digest=(str,), problem=(str,))
+
+
 class Journal:
     """Findings by path, good for as long as the file's size and time of change stay.
 
@@ -40,6 +45,8 @@ class Journal:
     def __init__(self, file: str | Path) -> None:
         self._known: dict[str, tuple[int, int, Finding]] = {}
         try:
+            if os.path.islink(file):  # perhaps to a file that is nobody's journal, and would be changed
+                raise OSError(errno.EMLINK, 'it is a link')
             if os.path.exists(file):
                 self._read(Path(file))
             self._stream = Path(file).open('a', encoding='utf-8')  # noqa: SIM115 closed by __exit__
@@ -60,8 +67,12 @@ class Journal:
         try:
             entry = json.loads(line)
             path, size, mtime = entry.pop('path'), entry.pop('size'), entry.pop('mtime')
-            self._known[path] = (size, mtime, Finding(**entry))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            if entry.pop('reader', 1) != READER:
+                return
+            finding = Finding(**entry)
+            if all(type(value) in KINDS[name] for name, value in finding._asdict().items()):
+                self._known[path] = (size, mtime, finding)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return  # damaged, so not known
 
     def get(self, path: str, stat: os.stat_result) -> Finding | None:
@@ -71,7 +82,7 @@ class Journal:
 
     def add(self, path: str, stat: os.stat_result, finding: Finding) -> None:
         """Keep a finding; it is in the system's hands when this returns."""
-        entry: dict[str, Any] = dict(path=path, size=stat.st_size, mtime=stat.st_mtime_ns)
+        entry: dict[str, Any] = dict(path=path, size=stat.st_size, mtime=stat.st_mtime_ns, reader=READER)
         entry |= {k: v for k, v in finding._asdict().items() if v not in (None, '')}
         self._stream.write(json.dumps(entry) + '\n')
         self._stream.flush()

@@ -138,9 +138,10 @@ def _labelled(rows: Rows, names: list[str] | None, src: Path) -> tuple[dict[str,
     if not numbers and not names:
         _check_names(rows)
     if numbers:
+        longest = max(said, key=lambda label: (len(label), label))
+        if len(longest) > 5:
+            raise UserError(f'{src}: the label {longest[:20]} is no index of a class, which count from 0.')
         count = len(names) if names else max(int(label) for label in said) + 1
-        if count > 100_000:
-            raise UserError(f'{src}: the label {count - 1} is no index of a class, which count from 0.')
         labels = {str(i): i for i in range(count)}
         classes = names or list(labels)
         absent = len(set(range(count)) - {int(label) for label in said})

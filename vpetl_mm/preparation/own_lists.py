@@ -88,6 +88,8 @@ def _pair(cells: list[str], where: str) -> Row:
 
 def _spaced(line: str, where: str) -> Row:
     parts = line.strip().rsplit(None, 1)
+    if len(parts) == 2 and not any(map(_is_media, parts)) and (suffix := os.path.splitext(parts[0])[1]):
+        raise UserError(f'{where}: {suffix!r} is no suffix of a video or an image that is known here.')
     if len(parts) < 2 or not _is_media(parts[0]):
         raise UserError(f'{where}, should be "path label" or "path,label", and is {line.strip()[:200]!r}.')
     return Row(*parts, where)

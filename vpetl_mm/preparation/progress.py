@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, and where there is none one line at the end of what took long."""
+"""A progress bar on a terminal, and where there is none a line now and then of what takes long."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgres
 from rich.text import Text
 
 from .lists import tellable
+
+EVERY = 60  # seconds from one line to the next, where there is no terminal
 
 
 def warn(text: str) -> None:
@@ -35,11 +37,23 @@ class TimeLeft(ProgressColumn):
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar named ``what``; the function that it gives adds to what is done, out of ``total``."""
-    start = time.monotonic()
+    start = told = time.monotonic()
+    terminal, done = sys.stderr.isatty(), 0
+
+    def advance(amount: int) -> None:
+        nonlocal told, done
+        bar.advance(task, amount)
+        done += amount
+        now = time.monotonic()
+        if not terminal and now - told > EVERY and done:
+            told = now
+            left = (now - start) * (total - done) / done / 60
+            print(f'{what}: {done / total:.0%}, about {left:,.0f} minutes left', file=sys.stderr, flush=True)
+
     columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeLeft())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not terminal) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda amount: bar.advance(task, amount)
+        yield advance
     took = time.monotonic() - start
-    if not sys.stderr.isatty() and took > 2:
+    if not terminal and took > 2:
         print(f'{what}: {took:.0f} s', file=sys.stderr)

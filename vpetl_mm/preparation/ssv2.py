@@ -44,7 +44,7 @@ def _labels(path: Path) -> dict[str, int]:
     content = read_json(path, dict)
     try:
         labels = {str(name): int(index) for name, index in content.items()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f'{path} should give every class its index ({error}).') from error
     if sorted(labels.values()) != list(range(len(labels))) or not labels:
         raise UserError(f'{path} should number the classes from 0, each once.')

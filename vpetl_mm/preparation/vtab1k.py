@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ..datasets.vtab1k import LISTS, TASKS
@@ -54,7 +55,7 @@ def read(folder: Path, task: str) -> Found:
 
 
 def _sample(row: Row, classes: int) -> Sample:
-    if not (row.label.isascii() and row.label.isdigit() and int(row.label) < classes):
+    if not (re.fullmatch('[0-9]{1,9}', row.label) and int(row.label) < classes):
         raise UserError(
             f'{row.where}: the label {tellable(repr(row.label))} is outside the classes 0 to {classes - 1}.'
         )
