@@ -257,6 +257,10 @@ def test_expect_params_is_held_to(ready, tmp_path):
         ({'model__petl__train': [], 'model__petl__deltas': None}, 'Nothing is trained'),
         ({'modle__petl__train': []}, "'modle'.*model"),
         ({'resume': 'auto'}, 'Nothing to resume'),
+        (
+            {'holdout': dict(fraction=0.25, seed=0), 'val_evaluator__dump': '/gone/p.csv'},
+            r'predictions cannot be written to /gone/p\.csv',
+        ),
         ({'optim_wrapper__optimizer__lr': 'abc'}, "lr must be a number of at least 0, got 'abc'"),
         ({'optim_wrapper__optimizer': None}, 'has no optim_wrapper.optimizer'),
         ({'optim_wrapper__clip_grad': dict(max=1)}, 'key of optim_wrapper.clip_grad.*max_norm'),

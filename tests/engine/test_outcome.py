@@ -46,6 +46,7 @@ def test_the_own_test_set_wherever_it_lies(named, options):
     ('options', 'name'),
     [
         ({LIST: '{}/short.txt'}, 'short'),
+        ({LIST: '{}/gone.txt'}, 'gone'),
         ({LIST: '{}/short/target_test.txt'}, 'target_test'),
         ({'test_dataloader.dataset.indices': 1}, 'changed'),
         ({'test_dataloader.dataset.pipeline': []}, 'changed'),

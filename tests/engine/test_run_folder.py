@@ -135,7 +135,7 @@ def test_a_requeued_job_goes_on(config, tmp_path, monkeypatch):
         )
         put(tmp_path / 'run', *names)
         cfg = prepare(config, Options(str(tmp_path / 'run'), launcher='slurm', overwrite=True))
-        return cfg.resume, cfg.load_from, cfg.overwrite
+        return cfg.resume, cfg.load_from, cfg.get('overwrite', False)
 
     anew, goes_on = (False, None, True), (True, None, False)
     assert [how('1'), how(None, 'epoch_1.pth'), how('0'), how('1')] == [anew, anew, anew, goes_on]

@@ -93,6 +93,12 @@ class PETLAccuracy(BaseMetric):
 
     def _write(self, results: list[dict], order: np.ndarray) -> None:
         path = Path(self.dump)
+        try:
+            self._write_rows(path, results, order)
+        except OSError as error:
+            raise UserError(f'The predictions cannot be written to {path} ({error.strerror}).') from error
+
+    def _write_rows(self, path: Path, results: list[dict], order: np.ndarray) -> None:
         partial = path.with_suffix('.partial')
         with open(partial, 'w', newline='', encoding='utf-8', errors='surrogateescape') as stream:
             writer = csv.writer(stream)

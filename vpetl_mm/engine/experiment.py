@@ -24,7 +24,7 @@ from .launch import start_process_group
 from .merged import check_plain, make_plain, write_merged
 from .outcome import leave_record
 from .parts import naming
-from .preflight import check_experiment
+from .preflight import check_experiment, check_writable
 from .record import json_safe
 from .run_folder import check_folder, claimed
 from .runner import PETLRunner
@@ -71,8 +71,8 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
     requeued = options.launcher == 'slurm' and os.environ.get('SLURM_RESTART_COUNT', '0') != '0'
     if requeued and any(Path(cfg.work_dir).glob('epoch_*.pth')):
         resume, overwrite = 'auto', False  # Slurm repeats the command that started the job
-    cfg.resume, cfg.resume_with, cfg.overwrite = resume is not None, options.resume_with, overwrite
-    cfg.load_from = None if resume == 'auto' else resume
+    cfg.resume, cfg.load_from = resume is not None, None if resume == 'auto' else resume
+    cfg.update({k: v for k, v in dict(resume_with=options.resume_with, overwrite=overwrite).items() if v})
     cfg.given_options = json_safe(options.cfg_options or {})  # for the checkpoint and the result to tell of
     if options.amp:
         if cfg.optim_wrapper.type != 'AutocastOptimWrapper':
@@ -121,6 +121,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     check_folder(cfg)
     cfg, undecided = with_settings(cfg)
     check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'))
+    _check_place('predictions', at(cfg, 'val_evaluator.dump'), cfg.work_dir)
     if undecided:
         raise UserError(undecided)
     with claimed(cfg) as warning:
@@ -192,6 +193,8 @@ def _check_place(what: str, file: str | None, work_dir: str) -> None:
     folder = Path(file or '.').absolute().parent
     if file and (Path(file).is_dir() or not (folder.is_dir() or folder == Path(work_dir).absolute())):
         raise UserError(f'The {what} cannot be written to {file}: it is a folder, or in none that exists.')
+    if file and folder.is_dir():
+        check_writable(f'{what} {file}', folder)
     if file and what == 'merged model' and Path(file).suffix != '.safetensors':
         raise UserError(f'The {what} is a file that ends in .safetensors, and {file} does not.')
     if file and what == 'merged model' and Path(file).exists():

@@ -138,7 +138,7 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
     content = None if checkpoint is None else check_trained(model, checkpoint)
     check_compiled(cfg)
     check_extras(cfg, content if loaders[0] == 'train_dataloader' else None)
-    _check_work_dir(Path(cfg.work_dir))
+    check_writable(f'work dir {cfg.work_dir}', Path(cfg.work_dir))
     return model
 
 
@@ -208,11 +208,10 @@ def _check_classes(cfg: Config, loader: str, dataset: Any, head: str) -> None:
             raise UserError(f'{loader}: label {label} of {where} is outside the {classes} classes of model.{head}.')
 
 
-def _check_work_dir(folder: Path) -> None:
+def check_writable(what: str, folder: Path) -> None:
+    """Raise :class:`UserError` where a folder, or the one that it would be made in, takes no files."""
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     try:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
-        raise UserError(
-            f'The work dir {folder} cannot be written: {there} takes no files ({error.strerror}).'
-        ) from error
+        raise UserError(f'The {what} cannot be written: {there} takes no files ({error.strerror}).') from error

@@ -80,7 +80,7 @@ def _score(request: Request, given: dict, file: Path) -> float:
         control=request.control,
     )
     options = dict(given, **{f'model.petl.spt.{k}': v for k, v in spt.items()})
-    cfg = prepare(request.config, Options(work_dir=str(file.parent), cfg_options=options))
+    cfg = prepare(request.config, Options(work_dir=str(file.parent), cfg_options=options, overwrite=True))
     cfg.experiment_name = f'{Path(request.config).stem}_{file.parent.name}_{time.monotonic_ns()}'
     return float(train(cfg).message_hub.get_scalar('val/acc/top1').current())
 
