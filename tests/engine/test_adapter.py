@@ -115,7 +115,7 @@ WRONG = {
     'deltas without options': (in_meta('deltas', dict(patt=3)), r'meta\.deltas'),
     'a delta made of tensors': (in_meta('deltas', dict(patt=dict(scale=torch.ones(1)))), r'meta\.deltas'),
     'a delta that holds itself often': (in_meta('deltas', dict(patt=dict(scale=NESTED))), 'nested too deeply'),
-    'an option by number': (in_meta('options', {1: 2}), r'meta\.options'),
+    'an option of tensors': (in_meta('options', dict(lr=torch.ones(1))), r'meta\.options'),
     'a seed of 33 bits': (in_meta('seed', 1 << 32), r'meta\.seed'),
     'a number for the classes': (in_meta('dataset_meta', dict(classes=3)), r'meta\.dataset_meta'),
     'a number for a class': (in_meta('dataset_meta', dict(classes=['a', 3])), r'meta\.dataset_meta'),

@@ -117,6 +117,10 @@ def without(*names: str) -> Callable[[Path], None]:
     return saved(remove)
 
 
+def info(content: dict) -> dict:
+    return content['message_hub']['runtime_info']
+
+
 BROKEN = {
     'truncated': truncate,
     'empty': empty,
@@ -140,6 +144,15 @@ BROKEN = {
     'groups of numbers': saved(lambda content: content['optimizer'].update(param_groups=[1])),
     'a group without parameters': saved(lambda content: content['optimizer']['param_groups'][-1].pop('params')),
     'schedulers by name': saved(lambda content: content.update(param_schedulers={'a': 1})),
+    'a best that is any file': saved(lambda content: info(content).update(best_ckpt='/home/a/best.txt')),
+    'one of two bests that is any file': saved(lambda content: info(content).update({'best_ckpt_acc/top1': 'a.pth'})),
+    'epochs to delete that are paths': saved(lambda content: info(content).update(keep_ckpt_ids=['1/../../a', 2])),
+    'a best score of text': saved(lambda content: info(content).update(best_score='1')),
+    'a history of text': saved(lambda content: content['message_hub']['log_scalars'].update({'train/loss': 'x'})),
+    'a config that mmengine would run': saved(lambda content: content['meta'].update(config='import os')),
+    'momenta of text': saved(lambda content: content['optimizer']['state'].update({0: 'x'})),
+    'a group of tensors': saved(lambda content: content['optimizer']['param_groups'][0].update(lr=[torch.ones(1)])),
+    'averages of numbers': saved(lambda content: content.update(ema_state_dict={'steps': 1})),
     'schedulers of numbers': saved(lambda content: content.update(param_schedulers=[1])),
 }
 

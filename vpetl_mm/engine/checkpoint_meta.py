@@ -66,9 +66,9 @@ def check_parts(path: Path, content: Mapping[str, Any], parts: Mapping[str, Any]
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is text, a number or None, or made of such in lists and dicts by name."""
+    """Whether a value is text, a number or None, or made of such in lists and dicts."""
     if isinstance(value, dict):
-        return all(_is_line(key) and is_plain(part) for key, part in value.items())
+        return all((_is_line(key) or type(key) is int) and is_plain(part) for key, part in value.items())
     if isinstance(value, (list, tuple)):
         return all(map(is_plain, value))
     return value is None or isinstance(value, (str, int, float))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from mmengine import Config
+from torch import Tensor
 
 from ..errors import UserError
 from ..weights.torch_file import check_zip
 from .adapter import read_checkpoint
-from .checkpoint_meta import check_parts
+from .checkpoint_meta import check_parts, is_plain
 
 # what zipfile raises on a damaged file; RuntimeError where damage looks like encryption or an unknown compression
 UNREADABLE = (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error)
@@ -42,7 +45,38 @@ def read_full_state(file: str | Path) -> dict[str, Any]:
         raise UserError(f'The checkpoint {path} is broken: its state_dict is empty.')
     _check_dicts(path, 'optimizer.param_groups', content['optimizer']['param_groups'], ('params',))
     _check_dicts(path, 'param_schedulers', content.get('param_schedulers', []))
+    for name, right in _details(content):
+        if not right:
+            raise UserError(f'The checkpoint {path} is broken: {name} is not what a run of this project writes.')
     return content
+
+
+def _details(content: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Each further part that a resumed run takes up, and whether it is what one writes.
+
+    mmengine deletes the files that the last three name when it has better or newer ones.
+    """
+    state, hub = content['optimizer']['state'], content['message_hub']
+    yield 'optimizer.state', all(isinstance(s, dict) and is_plain(_without_tensors(s)) for s in state.values())
+    yield 'optimizer.param_groups', is_plain(content['optimizer']['param_groups'])
+    yield 'param_schedulers', is_plain(content.get('param_schedulers'))
+    averages = content.get('ema_state_dict', {})
+    yield 'ema_state_dict', isinstance(averages, dict) and not _without_tensors(averages)
+    yield 'message_hub.resumed_keys', is_plain(hub['resumed_keys'])
+    for name, value in hub['runtime_info'].items():
+        where, line = f'message_hub.runtime_info.{name!r:.80}', isinstance(value, str) and value.isprintable()
+        if str(name).startswith('best_score'):
+            yield where, isinstance(value, (int, float))
+        elif str(name).startswith('best_ckpt'):
+            yield where, line and fnmatch(Path(value).name, 'best_*.pth')
+        elif name == 'last_ckpt':
+            yield where, line
+        elif name == 'keep_ckpt_ids':
+            yield where, isinstance(value, list) and all(type(step) is int for step in value)
+
+
+def _without_tensors(state: dict) -> dict:
+    return {key: value for key, value in state.items() if not isinstance(value, Tensor)}
 
 
 def _check_bytes(path: Path) -> None:

@@ -158,7 +158,8 @@ def reason_of(error: Exception) -> str:
     wanted = re.search(r'GLOBAL (\S+)', str(error))
     if wanted:
         return f'it holds more than tensors and plain values: {shown(wanted.group(1))}'
-    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
+    text = str(error).rpartition('WeightsUnpickler error:')[2].strip()  # what torch says before it is about torch
+    return shown((text.splitlines() or [type(error).__name__])[0])[:300].rstrip('.')
 
 
 def shown(name: object) -> str:
