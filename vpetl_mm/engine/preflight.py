@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from torch import nn
 from ..errors import UserError
 from ..models.base_weights import base_state, how_to_get
 from ..models.build import build_model
+from ..petl.delta import at_least_one
 from ..spt.tuning import check_spt
 from .adapter import check_trained
 from .compiled import check_compiled
@@ -130,7 +132,7 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
     for loader in loaders:
         if cfg.get(loader):
             with naming(cfg, loader):
-                _check_list(cfg, loader, model.head_name)
+                _check_list(cfg, loader, model)
     if loaders[0] == 'train_dataloader':
         _check_training(cfg, model)
     content = None if checkpoint is None else check_trained(model, checkpoint)
@@ -174,11 +176,36 @@ def _check_checkpointing(cfg: Config, model: nn.Module) -> None:
             raise UserError(f'activation_checkpointing names {name!r}, and the model has no such module.{hint}')
 
 
-def _check_list(cfg: Config, loader: str, head: str) -> None:
+def _check_last_batch(cfg: Config, samples: int, model: nn.Module) -> None:
+    """A BatchNorm cannot train on a single sample, such as one that is left over at an epoch's end."""
+    counted = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS').get(cfg.launcher, '')
+    share = math.ceil(samples / int(os.environ.get(counted, '1')))
+    loader, head = cfg.train_dataloader, getattr(model, model.head_name)
+    if getattr(head, 'bn', None) is None or loader.get('drop_last') or loader.get('batch_sampler'):
+        return
+    if isinstance(loader.batch_size, int) and loader.batch_size > 1 and share % loader.batch_size == 1:
+        raise UserError(
+            f'train_dataloader: batches of {loader.batch_size} leave one of {share} samples over, and the BatchNorm '
+            'of the head needs two; set train_dataloader.drop_last=True or another batch_size.'
+        )
+
+
+def _check_views(cfg: Config, loader: str) -> None:
+    """mmaction2 tests a clip's views in parts for one clip at a time."""
+    views, batch = (cfg.model.get('test_cfg') or {}).get('max_testing_views'), cfg[loader].get('batch_size', 1)
+    if views and at_least_one('model.test_cfg.max_testing_views', views) and batch != 1:
+        raise UserError(f'model.test_cfg.max_testing_views needs {loader}.batch_size=1, got {batch}.')
+
+
+def _check_list(cfg: Config, loader: str, model: nn.Module) -> None:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
         dataset = DATASETS.build(cfg.copy()[loader].dataset)
     dataset.full_init()
-    _check_classes(cfg, loader, dataset, head)
+    _check_classes(cfg, loader, dataset, model.head_name)
+    if loader == 'train_dataloader':
+        _check_last_batch(cfg, len(dataset), model)
+    else:
+        _check_views(cfg, loader)
     first = [_file_of(dataset.get_data_info(i)) for i in range(min(5, len(dataset)))]
     if all(f and not os.path.exists(f) for f in first):
         raise UserError(f'{loader}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
