@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from vpetl_mm import UserError
 from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.experiment import test as run_test
+from vpetl_mm.engine.preflight import check_experiment
 from vpetl_mm.models import window_attention
 
 
@@ -247,7 +248,7 @@ def test_expect_params_is_held_to(ready, tmp_path):
         ({'model__base__file': 'nowhere.pth'}, r'nowhere\.pth'),
         ({'load_from': 'x.pth'}, 'model.base'),
         ({'model__cls_head__num_classes': 5}, 'num_classes is 5'),
-        ({'model__backbone__drop_path': 0.1}, 'model is wrong.*drop_path'),
+        ({'model__backbone__drop_path': 0.1}, "model.backbone 'drop_path'.*Did you mean 'drop_path_rate'"),
         ({'model__backbone__type': 'SwinTransformer3d'}, 'model is wrong.*SwinTransformer3d'),
         ({'train_dataloader__dataset__type': 'PETLVideoDatset'}, 'train_dataloader is wrong.*PETLVideoDatset'),
         ({'train_dataloader__dataset__data_prefix__video': '/'}, 'do not exist'),
@@ -256,6 +257,10 @@ def test_expect_params_is_held_to(ready, tmp_path):
         ({'optim_wrapper__optimizer__lrr': 1}, 'optim_wrapper is wrong.*lrr'),
         ({'model__petl__train': [], 'model__petl__deltas': None}, 'Nothing is trained'),
         ({'modle__petl__train': []}, "'modle'.*model"),
+        (
+            {'activation_checkpointing': ['backbone.layer.0']},
+            r"names 'backbone\.layer\.0'.* Did you mean 'backbone\.layers\.0'",
+        ),
         ({'resume': 'auto'}, 'Nothing to resume'),
         (
             {'holdout': dict(fraction=0.25, seed=0), 'val_evaluator__dump': '/gone/p.csv'},
@@ -444,10 +449,14 @@ def test_what_does_not_move_is_warned_of(ready, monkeypatch, tmp_path):
     assert said in log.read_text()
 
 
-def test_a_name_that_is_no_module_cannot_be_checkpointed(ready, tmp_path):
-    with pytest.raises(UserError, match=r"names 'backbone\.layer\.0'.* Did you mean 'backbone\.layers\.0'"):
-        train(ready(activation_checkpointing=['backbone.layer.0']))
-    assert not (tmp_path / 'run').exists()
+@pytest.mark.parametrize(('batch_size', 'fits'), [(2, False), (1, True)])
+def test_views_are_tested_in_parts_for_one_clip_at_a_time(ready, tmp_path, batch_size, fits):
+    options = dict(model__test_cfg=dict(max_testing_views=2), test_dataloader__batch_size=batch_size)
+    if fits:
+        check_experiment(ready(**options), ('test_dataloader',))
+        return
+    with pytest.raises(UserError, match=r'max_testing_views needs test_dataloader\.batch_size=1, got 2'):
+        check_experiment(ready(**options), ('test_dataloader',))
 
 
 def test_environment_is_left_alone(ready):

@@ -14,6 +14,7 @@ from vpetl_mm import UserError, build_model
 from vpetl_mm.config import load_config
 from vpetl_mm.engine import experiment
 from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_mm.engine.preflight import check_experiment
 from vpetl_mm.engine.record import read_record
 
 REPO = Path(__file__).parents[2]
@@ -131,3 +132,28 @@ def test_both_libraries_in_one_process_in_any_order():
         assert (
             build_model(load_config(REPO / f'configs/{name}.py'), meta=True).plan.count()['trainable'] == counts[name]
         )
+
+
+@pytest.mark.parametrize(
+    ('samples', 'processes', 'options', 'fits'),
+    [
+        (33, None, {}, False),
+        (34, None, {}, True),
+        (33, None, dict(train_dataloader__drop_last=True), True),
+        (33, None, dict(model__head__bn=False), True),
+        (65, '2', {}, False),  # 33 for each
+        (33, '2', {}, True),
+    ],
+)
+def test_one_sample_left_over_for_a_batchnorm(run, monkeypatch, samples, processes, options, fits):
+    cfg = run(
+        'fc_svhn', train_dataloader__dataset__indices=samples, **dict(train_dataloader__drop_last=False) | options
+    )
+    if processes:
+        monkeypatch.setenv('WORLD_SIZE', processes)
+        cfg.launcher = 'pytorch'
+    if fits:
+        check_experiment(cfg, ('train_dataloader',))
+        return
+    with pytest.raises(UserError, match='batches of 32 leave one of 33 samples over'):
+        check_experiment(cfg, ('train_dataloader',))

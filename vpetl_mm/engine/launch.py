@@ -39,7 +39,7 @@ def read_launcher(launcher: str, environ: MutableMapping[str, str] = os.environ)
 
 def place(cfg: Config) -> tuple[int, int]:
     """This process's number among those of the run, from 0, and how many they are."""
-    if cfg.launcher == 'none':
+    if cfg.get('launcher', 'none') == 'none':
         return 0, 1
     read_launcher(cfg.launcher)
     return int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import tempfile
@@ -19,12 +20,14 @@ from torch import nn
 from ..errors import UserError
 from ..models.base_weights import base_state, how_to_get
 from ..models.build import build_model
+from ..petl.delta import at_least_one
 from ..spt.tuning import check_spt
 from .adapter import check_trained
 from .compiled import check_compiled
 from .entries import at, innermost
 from .extras import check_extras
 from .feature_cache import check_cache
+from .launch import place
 from .parts import check_parts, data_loader, naming
 
 NEEDED = {
@@ -132,7 +135,7 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
             if model.spt is not None:
                 model.spt.check_base(state)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
-        iterations = {key: _check_list(cfg, key, model.head_name) for key in loaders if cfg.get(key)}
+        iterations = {key: _check_list(cfg, key, model) for key in loaders if cfg.get(key)}
         training = loaders[0] == 'train_dataloader'
         check_parts(cfg, _check_training(cfg, model) if training else None, iterations)
     content = None if checkpoint is None else check_trained(model, checkpoint)
@@ -167,18 +170,41 @@ def _check_checkpointing(cfg: Config, model: nn.Module) -> None:
             raise UserError(f'activation_checkpointing names {name!r}, and the model has no such module.{hint}')
 
 
-def _check_list(cfg: Config, key: str, head: str) -> int:
+def _check_last_batch(cfg: Config, samples: int, model: nn.Module) -> None:
+    """A BatchNorm cannot train on a single sample, such as one that is left over at an epoch's end."""
+    share = math.ceil(samples / place(cfg)[1])
+    loader, head = cfg.train_dataloader, getattr(model, model.head_name)
+    if getattr(head, 'bn', None) is None or loader.get('drop_last') or loader.get('batch_sampler'):
+        return
+    if isinstance(loader.batch_size, int) and loader.batch_size > 1 and share % loader.batch_size == 1:
+        raise UserError(
+            f'train_dataloader: batches of {loader.batch_size} leave one of {share} samples over, and the BatchNorm '
+            'of the head needs two; set train_dataloader.drop_last=True or another batch_size.'
+        )
+
+
+def _check_views(cfg: Config, loader: str) -> None:
+    """mmaction2 tests a clip's views in parts for one clip at a time."""
+    views, batch = (cfg.model.get('test_cfg') or {}).get('max_testing_views'), cfg[loader].get('batch_size', 1)
+    if views and at_least_one('model.test_cfg.max_testing_views', views) and batch != 1:
+        raise UserError(f'model.test_cfg.max_testing_views needs {loader}.batch_size=1, got {batch}.')
+
+
+def _check_list(cfg: Config, key: str, model: nn.Module) -> int:
     """Look at a data set's list, and read a sample; the iterations of its loader."""
     with naming(cfg, key):
         dataset = DATASETS.build(cfg.copy()[key].dataset)
         dataset.full_init()
-        _check_classes(cfg, key, dataset, head)
+        _check_classes(cfg, key, dataset, model.head_name)
+        if key == 'train_dataloader':
+            _check_last_batch(cfg, len(dataset), model)
+        else:
+            _check_views(cfg, key)
         first = [_file_of(dataset.get_data_info(i)) for i in range(min(5, len(dataset)))]
     if all(f and not os.path.exists(f) for f in first):
         raise UserError(f'{key}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
     steps = cfg.optim_wrapper.get('accumulative_counts', 1) if key == 'train_dataloader' else 1
-    processes = 1 if cfg.get('launcher', 'none') == 'none' else int(os.environ.get('WORLD_SIZE', '1'))
-    batch = cfg[key].get('batch_size', 1) * steps * processes
+    batch = cfg[key].get('batch_size', 1) * steps * place(cfg)[1]
     if cfg[key].get('drop_last') and len(dataset) < batch:
         raise UserError(
             f'{key}: {len(dataset)} samples are fewer than a batch of {batch}, and drop_last leaves none; '

@@ -23,6 +23,7 @@ from ..spt.tuning import SPT
 from .base_weights import check_base, load_base, warn_of_inputs
 from .features import Features
 from .gelu import GELU8Bit
+from .mixing import mixing_preprocessor
 from .recompute import recomputing
 
 REFUSAL = (
@@ -106,6 +107,9 @@ class PETLModel:
         if isinstance(kwargs.get('backbone'), Mapping) and 'with_cp' not in known_options(kwargs['backbone']):
             kwargs['backbone'] = dict(kwargs['backbone'])
             with_cp = one_of('model.backbone.with_cp', kwargs['backbone'].pop('with_cp', False), (True, False))
+        classes = (kwargs.get(self.head_name) or {}).get('num_classes')
+        train_cfg = kwargs.get('train_cfg') if self.head_name == 'head' else None
+        kwargs['data_preprocessor'] = mixing_preprocessor(kwargs.get('data_preprocessor'), train_cfg, classes)
         super().__init__(*args, **kwargs)
         layout_of(self.backbone)  # an unknown backbone is refused first
         self._refuse_other_weights(named)

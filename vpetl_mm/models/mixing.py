@@ -1,0 +1,51 @@
+"""Mixup and CutMix, which the hosts' data preprocessors do: their mixed labels are over the head's classes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS
+
+from ..errors import UserError
+
+
+def mixing_preprocessor(preprocessor: Any, train_cfg: Any, classes: int | None) -> Any:
+    """A data preprocessor's config with the head's ``num_classes`` wherever it makes soft labels.
+
+    Args:
+        preprocessor: mmaction2's, with ``blending``, or mmpretrain's, with ``batch_augments``; any other stays.
+        train_cfg: of mmpretrain's ImageClassifier, another name of ``batch_augments``.
+        classes: of the head.
+
+    Returns:
+        The config, or on the meta device what it builds: a Beta distribution looks at its values.
+
+    Raises:
+        UserError: when it names another number.
+    """
+    if not isinstance(preprocessor, Mapping) and not train_cfg:
+        return preprocessor
+    preprocessor = copy.deepcopy(dict(preprocessor or {}))
+    for spec in _with_labels(preprocessor, train_cfg):
+        if spec.get('num_classes') is None:
+            spec['num_classes'] = classes
+        if spec['num_classes'] != classes:
+            raise UserError(
+                f'model.data_preprocessor mixes labels of {spec["num_classes"]} classes, and the head has {classes}; '
+                'leave num_classes out there.'
+            )
+    if preprocessor.get('blending') and torch.get_default_device().type == 'meta':
+        with torch.device('cpu'):
+            return MODELS.build(preprocessor)
+    return preprocessor
+
+
+def _with_labels(preprocessor: dict[str, Any], train_cfg: Any) -> Iterator[dict[str, Any]]:
+    if preprocessor.get('batch_augments') or preprocessor.get('to_onehot') or train_cfg:
+        yield preprocessor
+    blending = preprocessor.get('blending') or {}
+    several = blending.get('augments', [blending] if blending else [])
+    yield from [several] if isinstance(several, Mapping) else several
