@@ -37,6 +37,7 @@ WHOLE = {
     'train_cfg.val_interval': 1,
     'optim_wrapper.accumulative_counts': 1,
     'auto_scale_lr.base_batch_size': 1,
+    'expect_params': 0,
     'randomness.seed': 0,
     'env_cfg.resource_limit': 1,
     'env_cfg.mp_cfg.opencv_num_threads': 0,
