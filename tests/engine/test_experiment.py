@@ -357,6 +357,10 @@ def test_how_to_get_what_is_missing_fits_what_is_missing(ready, missing, how, mo
     assert how in line and ('ssv2 --src' in line) == ('ssv2 --src' in f'{how} --src')
 
 
+def test_a_hook_that_can_only_be_built_in_a_run_is_no_mistake(ready):
+    train(ready(custom_hooks=[dict(type='VisualizationHook')], train_cfg__max_epochs=1))
+
+
 def test_a_loss_that_is_no_number_ends_the_run(ready, tmp_path):
     with pytest.raises(UserError, match='lower learning rate'):
         train(ready(optim_wrapper__optimizer__lr=1e30, train_cfg__max_epochs=1))

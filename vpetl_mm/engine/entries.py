@@ -23,6 +23,12 @@ PLAIN = {
 DICTS = ('default_hooks', 'optim_wrapper', 'optim_wrapper.optimizer', 'visualizer', *PLAIN)
 DICTS += ('train_cfg', 'val_cfg', 'test_cfg', 'train_dataloader', 'val_dataloader', 'test_dataloader')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+SWITCHES = (
+    'auto_scale_lr.enable',
+    'env_cfg.cudnn_benchmark',
+    'randomness.deterministic',
+    'randomness.diff_rank_seed',
+)
 WHOLE = {
     **{f'{loader}.batch_size': 1 for loader in LOADERS},
     **{f'{loader}.num_workers': 0 for loader in LOADERS},
@@ -31,6 +37,7 @@ WHOLE = {
     'train_cfg.val_interval': 1,
     'optim_wrapper.accumulative_counts': 1,
     'auto_scale_lr.base_batch_size': 1,
+    'expect_params': 0,
     'randomness.seed': 0,
     'env_cfg.resource_limit': 1,
     'env_cfg.mp_cfg.opencv_num_threads': 0,
@@ -52,6 +59,9 @@ def check_entries(cfg: Config) -> None:
         value = at(cfg, key)
         if value is not None and (type(value) is not int or value < least):
             raise UserError(f'{key} must be a whole number of at least {least}, got {value!r}.')
+    for key in SWITCHES:
+        if not isinstance(at(cfg, key), (int, type(None))):
+            raise UserError(f'{key} must be True or False, got {at(cfg, key)!r}.')
     for name in ('lr', 'momentum', 'weight_decay'):
         value = at(cfg, f'optim_wrapper.optimizer.{name}')
         if value is not None and (not isinstance(value, (int, float)) or not 0 <= value < math.inf):

@@ -152,7 +152,12 @@ def _check_monitored(cfg: Config, scores: list[str]) -> None:
 
 def _check_hook(cfg: Config, what: str, hook: Any) -> None:
     plain = {k: v for k, v in hook.items() if k != 'priority'} if isinstance(hook, Mapping) else hook
-    built = _built(cfg, what, HOOKS, plain)
+    try:
+        built = _built(cfg, what, HOOKS, plain)
+    except UserError as error:
+        if isinstance(error.__cause__, RuntimeError):
+            return  # such as a VisualizationHook, which can only be built in a run
+        raise
     if isinstance(built, CheckpointHook):  # which hands on what it does not know
         for name in set(built.args) - set(_arguments(Runner.save_checkpoint)):
             raise unknown(f'key of {what}', name, _arguments(CheckpointHook))

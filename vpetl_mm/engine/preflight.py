@@ -204,10 +204,10 @@ def _check_list(cfg: Config, key: str, model: nn.Module) -> int:
     if all(f and not os.path.exists(f) for f in first):
         raise UserError(f'{key}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
     steps = cfg.optim_wrapper.get('accumulative_counts', 1) if key == 'train_dataloader' else 1
-    batch = cfg[key].get('batch_size', 1) * steps * place(cfg)[1]
-    if cfg[key].get('drop_last') and len(dataset) < batch:
+    batch, count = cfg[key].get('batch_size', 1) * steps, math.ceil(len(dataset) / place(cfg)[1])
+    if cfg[key].get('drop_last') and count < batch:
         raise UserError(
-            f'{key}: {len(dataset)} samples are fewer than a batch of {batch}, and drop_last leaves none; '
+            f'{key}: {count} samples are fewer than a batch of {batch}, and drop_last leaves none; '
             f'set {key}.batch_size lower.'
         )
     loader = data_loader(cfg, key, dataset)
