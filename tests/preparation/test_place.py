@@ -10,7 +10,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from trees import call, put, snapshot, ssv2, tar
+from trees import REPO, call, put, snapshot, ssv2, tar
 
 from vpetl_mm.preparation import place
 
@@ -180,11 +180,22 @@ def test_a_folder_to_build_in_that_another_hand_made_is_not_taken_up(here, src, 
         folder.symlink_to(tmp_path / 'home')
     else:
         recipe = dict(name='ssv2', source=str(src), split=None, short_side=None)
-        put(folder / 'recipe.json', place.to_json([1, recipe]) if what == 'built' else '[' * 100_000)
-        (folder / 'mark').touch()
+        if what == 'built':  # by a link to a file whose time can be known
+            put(folder / 'recipe.json', place.to_json([os.stat(REPO / 'setup.py').st_ctime_ns, recipe]))
+            (folder / 'mark').symlink_to(REPO / 'setup.py')
+        else:
+            put(folder / 'recipe.json', '[' * 100_000)
         (folder / 'videos').symlink_to(tmp_path / 'home')
     before = snapshot(tmp_path)
     assert call('ssv2', '--src', src) == 2 and snapshot(tmp_path) == before
+
+
+def test_a_note_that_is_a_link_is_not_written_through(here, src, tmp_path):
+    victim = put(tmp_path / 'home/thesis.txt', 'mine')
+    (here / 'data/.ssv2.partial').mkdir(parents=True)
+    for name in ('recipe.json', 'mark'):
+        (here / 'data/.ssv2.partial' / name).symlink_to(victim)
+    assert call('ssv2', '--src', src) == 0 and victim.read_text() == 'mine'
 
 
 @pytest.mark.parametrize('made', [['', '.', '..', '../thesis.txt', 'a/b', 'x\0y', 3, None, ['x']], 'deep', {'a': 1}])

@@ -138,9 +138,8 @@ def _labelled(rows: Rows, names: list[str] | None, src: Path) -> tuple[dict[str,
     if not numbers and not names:
         _check_names(rows)
     if numbers:
-        longest = max(said, key=lambda label: (len(label), label))
-        if len(longest) > 5:
-            raise UserError(f'{src}: the label {longest[:20]} is no index of a class, which count from 0.')
+        if wrong := [label for label in said if not re.fullmatch('0{0,9}[0-9]{1,5}', label)]:
+            raise UserError(f'{src}: the label {min(wrong)[:20]} is no index of a class, which count from 0.')
         count = len(names) if names else max(int(label) for label in said) + 1
         labels = {str(i): i for i in range(count)}
         classes = names or list(labels)

@@ -72,15 +72,17 @@ class Place:
     def _start(self) -> None:
         self._above = [p for p in reversed(self.building.parents) if not p.exists()]
         self.building.mkdir(parents=True, exist_ok=True)
-        if self.building.is_symlink() or not ({*os.listdir(self.building)} <= {MARK, RECIPE} or self._noted()):
-            raise UserError(f'{self.building} was not left by an earlier call on this machine; move it away.')
         self._lock = os.open(self.building, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            wrong = f'{self.building} was not left by an earlier call on this machine; move it away.'
+            if not self.building.is_symlink() and (self._noted() or {*os.listdir(self.building)} <= {MARK, RECIPE}):
+                return
         except BlockingIOError:
-            os.close(self._lock)
-            self._lock = None
-            raise UserError(f'Another prepare_data is at work on {self.out}; wait for it.') from None
+            wrong = f'Another prepare_data is at work on {self.out}; wait for it.'
+        os.close(self._lock)
+        self._lock = None
+        raise UserError(wrong)
 
     def _noted(self) -> list[Any]:
         """The recipe of the call that was interrupted here, in a list; an empty one where it was none of ours.
@@ -90,14 +92,15 @@ class Place:
         """
         with suppress(OSError, ValueError, TypeError, RecursionError):
             time, recipe = json.loads((self.building / RECIPE).read_text(encoding='utf-8'))
-            if time == (self.building / MARK).stat().st_ctime_ns:
+            if time == (self.building / MARK).lstat().st_ctime_ns:
                 return [recipe]
         return []
 
     def _use_again(self) -> None:
         """Keep what an interrupted call built where this one would build the same."""
         if self._noted() != [self.recipe]:
-            for entry in self.building.iterdir():
+            # these two last: a call that is killed here leaves a folder that is known as its own
+            for entry in sorted(self.building.iterdir(), key=lambda entry: entry.name in (MARK, RECIPE)):
                 remove(entry)
             (self.building / MARK).touch()
             note = [(self.building / MARK).stat().st_ctime_ns, self.recipe]
