@@ -242,8 +242,9 @@ def _picture(frame: av.VideoFrame, convert: VideoReformatter, like: av.VideoFram
     plane = rgb.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     picture = rows[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-    transposed, mirrored, upside_down = orientation(frame)
+    transposed, mirrored, upside_down = shown = orientation(frame)
     if transposed:
         picture = picture.swapaxes(0, 1)
-    picture = picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
-    return picture.copy() if rgb is frame else np.ascontiguousarray(picture)
+    if any(shown) or rgb is frame:
+        return picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1].copy()
+    return picture
