@@ -113,6 +113,7 @@ WRONG = {
     'a base whose sha256 is short': (in_meta('base', dict(file='a.pth', sha256='0')), r'meta\.base'),
     'a base of two lines': (in_meta('base', dict(file='a\nb', sha256='0' * 64)), r'meta\.base'),
     'deltas without options': (in_meta('deltas', dict(patt=3)), r'meta\.deltas'),
+    'an option without a name': (in_meta('deltas', dict(patt={1: 2})), r'meta\.deltas'),
     'a delta made of tensors': (in_meta('deltas', dict(patt=dict(scale=torch.ones(1)))), r'meta\.deltas'),
     'a delta that holds itself often': (in_meta('deltas', dict(patt=dict(scale=NESTED))), 'nested too deeply'),
     'an option of tensors': (in_meta('options', dict(lr=torch.ones(1))), r'meta\.options'),

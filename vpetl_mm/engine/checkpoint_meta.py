@@ -43,7 +43,7 @@ def check_meta(path: Path, meta: Mapping[str, Any]) -> None:
         ('seed', seed is None or 0 <= seed < 2**32, 'a seed of 32 bits'),
         ('frozen_sha256', _is_sha256(meta['frozen_sha256']), 'a SHA-256'),
         ('base', base is None or (_is_line(base.get('file')) and _is_sha256(base.get('sha256'))), 'file and sha256'),
-        ('deltas', is_plain(deltas) and all(isinstance(d, dict) for d in deltas.values()), 'options by name'),
+        ('deltas', is_plain(deltas) and all(map(_are_options, deltas.values())), 'options by name'),
         ('options', is_plain(meta.get('options')), 'plain values'),
         ('dataset_meta', _are_names(classes), 'with class names'),
         ('config', 'config' not in meta, 'part of a file of this project'),  # mmengine would run it
@@ -80,6 +80,10 @@ def _is_sha256(value: Any) -> bool:
 
 def _is_line(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable()
+
+
+def _are_options(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_line, value))
 
 
 def _are_names(classes: Any) -> bool:
