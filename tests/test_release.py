@@ -97,7 +97,7 @@ def test_every_place_names_the_supported_versions(version):
 def test_the_documents_name_nothing_outside_of_the_repository():
     """Links lead to what is here; no path of the machine that a page was written on."""
     for page in (*REPO.glob('*.md'), *REPO.glob('docs/*.md'), *REPO.glob('*/README.md')):
-        text = page.read_text()
+        text = page.read_text(encoding='utf-8')
         assert not re.search(r'\.\./shared|(?<![\w.~])/(?:work|root|home|tmp)/', text), page
         for target in re.findall(r'\]\(([^)#:\s]+)(?:#[^)]*)?\)', text):
             assert (page.parent / target).resolve().exists(), f'{page}: {target}'

@@ -30,7 +30,7 @@ def test_the_demo_in_miniature(folder, capsys):
         assert 0 <= row['top1'] <= 100 and row['seconds'] > 0 and len(row['top1_per_seed']) == 2
         assert row['top1'] == pytest.approx(sum(row['top1_per_seed']) / 2)
     shown = capsys.readouterr().out
-    assert (folder / 'work_dirs/demo/table.md').read_text().splitlines()[0] in shown
+    assert (folder / 'work_dirs/demo/table.md').read_text(encoding='utf-8').splitlines()[0] in shown
     assert (folder / 'work_dirs/demo/tradeoff.png').read_bytes()[:4] == b'\x89PNG'
     for method in methods:
         for seed in (0, 1):

@@ -24,7 +24,7 @@ def test_the_generated_pages_are_not_stale():
         'docs/real_transfer.md',
     }
     for path, text in pages.items():
-        assert path.read_text() == text, f'{path.name} is stale: run tools/tables.py --docs'
+        assert path.read_text(encoding='utf-8') == text, f'{path.name} is stale: run tools/tables.py --docs'
 
 
 def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):

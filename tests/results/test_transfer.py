@@ -68,4 +68,4 @@ def test_the_page_keeps_its_words_and_gets_a_new_table(tmp_path):
     page.write_text('# Title')
     with pytest.raises(UserError, match='lost the two comments'):
         transfer_page(page, [], COUNTS, CONFIGS)
-    assert BEGIN in (REPO / TRANSFER_PAGE).read_text()
+    assert BEGIN in (REPO / TRANSFER_PAGE).read_text(encoding='utf-8')
