@@ -31,7 +31,9 @@ parser.add_argument(
     metavar='CKPT',
     help="continue from CKPT, or from the run's last finished epoch",
 )
-parser.add_argument('--amp', action='store_true', help='mixed precision, bfloat16, on the CPU as well')
+parser.add_argument(
+    '--amp', action='store_true', help='mixed precision in bfloat16, also on a CPU that only emulates it'
+)
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))
