@@ -45,7 +45,9 @@ parser.add_argument(
     '(default: say what differs, and stop)',
 )
 parser.add_argument('--overwrite', action='store_true', help="first remove an older run's files from the work dir")
-parser.add_argument('--amp', action='store_true', help='mixed precision, bfloat16, on the CPU as well')
+parser.add_argument(
+    '--amp', action='store_true', help='mixed precision in bfloat16, also on a CPU that only emulates it'
+)
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

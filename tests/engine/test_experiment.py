@@ -438,7 +438,7 @@ def test_what_gets_no_gradient_ends_the_run(ready, monkeypatch, unused):
 
 
 def test_what_does_not_move_is_warned_of(ready, monkeypatch, tmp_path):
-    from vpetl_mm.engine.hooks import EpochSeedHook
+    from vpetl_mm.engine.hooks import EpochSeedHook, frozen_backbone_hook
 
     def silence(self, runner):
         runner.model.backbone.layers[1].blocks[0].attn.qkv.deltas['lora'].B['v'].weight.register_hook(
@@ -446,6 +446,7 @@ def test_what_does_not_move_is_warned_of(ready, monkeypatch, tmp_path):
         )
 
     monkeypatch.setattr(EpochSeedHook, 'before_train', silence)
+    monkeypatch.setattr(frozen_backbone_hook, 'ENOUGH', 10)
     train(ready(**LORA))
     (log,) = (tmp_path / 'run').glob('*/*.log')
     # B, and so A; they do not decay here

@@ -61,9 +61,11 @@ def take_over(leaf: nn.Module, host: nn.Module) -> nn.Module:
 
 
 def known_options(backbone: Mapping[str, Any]) -> set[str]:
-    """The options of a backbone's class, its ancestors' included; a :class:`UserError` for one that it does not know.
+    """The options that a backbone's class and its ancestors know.
 
-    VideoMAE's ViT would drop it without a word. ``with_cp`` is known to every backbone, see :class:`PETLModel`.
+    Raises:
+        UserError: when the config has another, which VideoMAE's ViT would drop without a word; ``with_cp`` may always
+            be there, as :class:`PETLModel` sees to it.
     """
     with MODELS.switch_scope_and_registry(None) as registry:
         kind = backbone.get('type')
@@ -73,8 +75,9 @@ def known_options(backbone: Mapping[str, Any]) -> set[str]:
     inits = [c.__init__ for c in cls.__mro__ if '__init__' in vars(c)]
     parameters = (p for init in inits for p in inspect.signature(init).parameters.values())
     known = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
-    for name in {*backbone} - {*known, 'type', 'with_cp'}:
-        raise unknown('option in model.backbone', name, {*known, 'with_cp'})
+    for name in backbone:
+        if name not in {*known, 'type', 'with_cp'}:
+            raise unknown('option in model.backbone', name, {*known, 'with_cp'})
     return known
 
 
@@ -215,7 +218,7 @@ class PETLModel:
         if compiled or is_transformed() or not torch.is_grad_enabled():
             return nullcontext()
         # inside a checkpointed module all is computed again anyway, without what is noted here
-        apart = [m for m in self.backbone.modules() if getattr(m, 'with_cp', False) or 'forward' in vars(m)]
+        apart = [m for m in self.backbone.modules() if vars(m).get('with_cp') or 'forward' in vars(m)]
         inside = {id(m) for parent in apart for m in parent.modules()}
         return recomputing(n for n in layout_of(self.backbone).norms(self.backbone) if id(n) not in inside)
 

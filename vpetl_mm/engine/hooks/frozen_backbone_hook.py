@@ -13,8 +13,9 @@ from ...errors import UserError
 from ..adapter import frozen_digests
 from ..preflight import check_count
 
-# optimizer steps after which what trains has moved: the first ones leave LoRA's A where it is, as B is zero
-ENOUGH = 10
+# optimizer steps after which what trains has moved: the first leave LoRA's A where it is, as B is zero, and those
+# of a warm-up may be too small for float32
+ENOUGH = 50
 
 
 class FrozenBackboneHook(Hook):
