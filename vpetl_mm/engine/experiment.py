@@ -120,8 +120,8 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     cfg, warnings = resumed(cfg)
     check_folder(cfg)
     cfg, undecided = with_settings(cfg)
-    check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'))
     _check_place('predictions', at(cfg, 'val_evaluator.dump'), cfg.work_dir)
+    check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'))
     if undecided:
         raise UserError(undecided)
     with claimed(cfg) as warning:
