@@ -104,5 +104,6 @@ def test_a_test_over_ranks_is_the_test_of_one_process(ready, tmp_path):
         for row, same in zip(one[1:], other[1:], strict=True):
             scores = [[float(v) for v in r[4].split()] for r in (row, same)]
             assert scores[0] == pytest.approx(scores[1], abs=1e-4)
-        said = [json.loads((tmp_path / f'{name}_{samples}/result.json').read_text()) for name in ('alone', 'ranks')]
+        results = [next((tmp_path / f'{name}_{samples}').glob('result_*.json')) for name in ('alone', 'ranks')]
+        said = [json.loads(result.read_text()) for result in results]
         assert said[0]['samples'] == said[1]['samples'] == samples

@@ -150,6 +150,8 @@ def test_one_sample_left_over_for_a_batchnorm(run, monkeypatch, samples, process
         'fc_svhn', train_dataloader__dataset__indices=samples, **dict(train_dataloader__drop_last=False) | options
     )
     if processes:
+        for variable in ('RANK', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
+            monkeypatch.setenv(variable, '0')
         monkeypatch.setenv('WORLD_SIZE', processes)
         cfg.launcher = 'pytorch'
     if fits:

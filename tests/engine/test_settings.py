@@ -136,11 +136,15 @@ def test_names_are_never_taken_out_of_a_file(go_on, tmp_path, monkeypatch):
 def test_nothing_that_a_state_says_is_run(go_on, tmp_path):
     code = f'open({str(tmp_path / "ran")!r}, "w")'
 
-    def change(content):
+    def mmengine_s(content):
         content['meta']['config'] = f'a = 1\n{code}\ngpu_ids = range(3)'
+
+    def change(content):
         content['meta']['cfg'] = f'{code}\n' + content['meta']['cfg'] + f'\nx = {code}'
         content['message_hub']['runtime_info']['cfg'] = code
 
+    with pytest.raises(UserError, match='meta.config .* not part of a file of this project'):
+        go_on(None, mmengine_s)
     go_on(None, change)
     assert (tmp_path / 'run/adapter_epoch_2.pth').is_file() and not (tmp_path / 'ran').exists()
     assert code not in meta_of(tmp_path / 'run/epoch_2.pth')['cfg']

@@ -129,10 +129,9 @@ def test_a_config_reads_what_is_around_too():
         assert all(torch.equal(v, state[f'backbone.{k}']) for k, v in found.items())
 
 
-def test_a_dict_that_holds_itself():
-    content = dict(state_dict=timm())
-    content['again'] = content
-    write(content)
+def test_a_model_under_two_names_is_one():
+    state = timm()
+    write(dict(state_dict=state, model=state))
     assert same('src.pth', plain(timm())) == 'state_dict'
 
 
