@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,6 +13,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..weights.torch_file import check_content
+from ..whole_files import written_whole
 
 FORMAT = 'vpetl_mm result 1'
 FILE = 'result.json'
@@ -77,9 +77,9 @@ def write_record(work_dir: str | Path, record: Record, name: str = FILE) -> Path
     record = Record(**{**asdict(record), 'options': json_safe(record.options)})
     _check(record, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(dict(format=FORMAT, **asdict(record)), indent=1) + '\n', encoding='utf-8')
-    os.replace(partial, path)
+    text = json.dumps(dict(format=FORMAT, **asdict(record)), indent=1)
+    with written_whole(path) as partial:
+        partial.write_text(f'{text}\n', encoding='utf-8')
     return path
 
 

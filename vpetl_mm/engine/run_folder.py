@@ -16,6 +16,7 @@ from typing import IO
 from mmengine import Config
 
 from ..errors import UserError
+from .accuracy import COLUMNS
 from .full_state import last_full_state
 from .launch import place
 from .record import FORMAT
@@ -27,17 +28,17 @@ RESULT = re.compile(r'result(_[\w.-]+)?\.json')
 PREDICTIONS = re.compile(r'predictions(_[\w.-]+)?\.csv')
 LOGS = re.compile(r'\d{8}_\d{6}')
 LOG_FILE = re.compile(r'\d{8}_\d{6}\.(log|json)|scalars\.json|config\.py|events\.out\.tfevents\..+')
-HEADER = 'file,label,prediction,readable,scores'
+HEADER = ','.join(COLUMNS)
 
 
 def files_of_run(work_dir: Path) -> list[Path]:
     """The checkpoints and results of a run in a folder, whatever else lies there."""
     there = sorted(work_dir.iterdir()) if work_dir.is_dir() else []
-    return [p for p in there if p.is_file() and (CHECKPOINT.fullmatch(p.name) or _is_result(p))]
+    return [p for p in there if p.is_file() and (CHECKPOINT.fullmatch(p.name) or _is_result(p, p.name))]
 
 
-def _is_result(path: Path) -> bool:
-    return bool(RESULT.fullmatch(path.name)) and FORMAT in _start(path)
+def _is_result(path: Path, name: str) -> bool:
+    return bool(RESULT.fullmatch(name)) and FORMAT in _start(path)
 
 
 def _start(path: Path) -> str:
@@ -49,7 +50,7 @@ def check_folder(cfg: Config) -> None:
     """Raise :class:`UserError` where another run is at work in the work dir, or a new one would mix with an older."""
     work_dir = Path(cfg.work_dir)
     if place(cfg)[0] == 0 and (work_dir / LOCK).is_file():
-        with open(work_dir / LOCK, 'r+', encoding='utf-8', errors='replace') as stream:
+        with _opened(work_dir / LOCK) as stream:
             _lock(stream, work_dir)
     _check_run(cfg)
 
@@ -92,7 +93,7 @@ def claimed(cfg: Config) -> Iterator[str | None]:
         return
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
-    with open(work_dir / LOCK, 'a+', encoding='utf-8', errors='replace') as stream:
+    with _opened(work_dir / LOCK) as stream:
         warning = _lock(stream, work_dir)
         stream.truncate(0)
         stream.write(f'process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}')
@@ -104,6 +105,18 @@ def claimed(cfg: Config) -> Iterator[str | None]:
             yield warning
         finally:
             stream.truncate(0)
+
+
+def _opened(lock: Path) -> IO[str]:
+    """The lock's file, created where there is none. A link, which could lead to any file, is not followed."""
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+    try:
+        return open(lock, 'a+', encoding='utf-8', errors='replace', opener=opener)
+    except OSError as error:
+        raise UserError(f'{lock} cannot be opened ({error.strerror}); remove it or set --work-dir.') from error
 
 
 def _lock(stream: IO[str], work_dir: Path) -> str | None:
@@ -132,7 +145,7 @@ def remove_run(work_dir: Path) -> None:
         elif path.is_file() and (
             CHECKPOINT.fullmatch(name)
             or name == 'last_checkpoint'
-            or _is_result(path)
+            or _is_result(path, name)
             or (PREDICTIONS.fullmatch(name) and _start(path).startswith(HEADER))
         ):
             path.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 
 from ..errors import UserError, unknown
+from ..whole_files import written_whole
 from .names import parse_name
 
 METAFILE = Path('configs', 'metafile.yml')
@@ -229,6 +229,5 @@ def write_metafile(path: str | Path, entries: Sequence[Entry]) -> None:
     """Write ``entries`` over a metafile, whole or not at all; its leading comment stays."""
     path = Path(path)
     header = re.match(r'(#.*\n)*', path.read_text(encoding='utf-8'))[0] if path.is_file() else ''
-    partial = path.with_suffix('.partial')
-    partial.write_text(render_metafile(entries, header), encoding='utf-8')
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text(render_metafile(entries, header), encoding='utf-8')
