@@ -13,8 +13,9 @@ from typing import Any
 from mmengine import Config
 from torch import Tensor
 
+from ..bounds import check_zip
 from ..errors import UserError
-from ..weights.torch_file import check_zip
+from ..weights.torch_file import allowed
 from .adapter import read_checkpoint
 from .checkpoint_meta import check_parts, is_plain
 
@@ -84,7 +85,7 @@ def _check_bytes(path: Path) -> None:
     if not path.is_file():
         raise UserError(f'The checkpoint {path} to resume from does not exist.')
     try:
-        check_zip(path)
+        check_zip(path, allowed(path))
         with zipfile.ZipFile(path) as parts:
             damaged = parts.testzip()
     except UNREADABLE as error:
@@ -131,14 +132,12 @@ def last_full_state(work_dir: str | Path) -> tuple[Path, list[str]]:
 def resumed(cfg: Config) -> tuple[Config, list[str]]:
     """The config with the full state that it continues, and why newer ones are passed over.
 
+    A file that the user named stays, whole or not: it is never exchanged for another.
+
     Raises:
-        UserError: when there is nothing whole to resume, or the file that the user named is not whole: that one is
-            never exchanged for another.
+        UserError: when the work dir has no whole full state.
     """
-    if not cfg.get('resume'):
-        return cfg, []
-    if cfg.get('load_from'):
-        read_full_state(cfg.load_from)
+    if not cfg.get('resume') or cfg.get('load_from'):
         return cfg, []
     cfg = cfg.copy()
     last, reasons = last_full_state(cfg.work_dir)

@@ -153,7 +153,6 @@ class PETLRunner(Runner):
         _same_on_every_rank(filename, meta)
         _check_optimizer(filename, checkpoint['optimizer']['param_groups'], self.optim_wrapper.optimizer)
         self._check_steps(filename, meta)
-        meta.pop('config', None)  # Runner.resume would execute it
         if self.cfg.get('resume_with') == 'new' and self._randomness_cfg.get('seed') is not None:
             meta.pop('seed', None)  # mmengine would take it instead of the config's
         for key in ('last_ckpt', 'cfg', 'experiment_name'):

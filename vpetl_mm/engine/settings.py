@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine import Config
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 from .full_state import read_full_state
 from .launch import place
 from .record import json_safe
@@ -103,8 +103,7 @@ def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def dotted(path: Path) -> str:
     """A setting's name, as ``--cfg-options`` takes it."""
-    text = '.'.join(map(str, path))
-    return text if text.isprintable() else ascii(text)
+    return tellable('.'.join(map(str, path)))
 
 
 def differing(cfg: Config, meta: Mapping[str, Any]) -> dict[Path, tuple[Any, Any]]:

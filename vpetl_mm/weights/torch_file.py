@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..bounds import check_zip
+from ..errors import UserError, tellable
 
 try:
     import resource
@@ -71,7 +72,8 @@ def read_torch(path: Path, trust_pickle: bool = False) -> Any:
         UserError: when it would take more memory than its size allows, or has tensors without values.
         Exception: whatever torch raises at a file that is broken, or holds more than is allowed.
     """
-    check_zip(path)
+    if zipfile.is_zipfile(path):  # older ones are not
+        check_zip(path, allowed(path))
     try:
         with torch.serialization.safe_globals(STAND_INS), at_most(allowed(path) + WORK):
             content = _load(path, weights_only=True)
@@ -96,15 +98,6 @@ def _load(path: Path, weights_only: bool) -> Any:
 def allowed(path: Path) -> int:
     """How many bytes the content of a file may take."""
     return TIMES * path.stat().st_size + SPARE
-
-
-def check_zip(path: Path) -> None:
-    """Raise :class:`UserError` for an archive that would unpack to far more than its size."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > allowed(path):
-            raise UserError(f'it would unpack to {unpacked:,} bytes, and the file has {path.stat().st_size:,}.')
 
 
 @contextmanager
@@ -140,14 +133,16 @@ def check_content(content: Any, size: int) -> None:
             vars(value).clear()  # a pickle can give a tensor a "shape", and a dict "items", of its own
         if isinstance(value, Tensor):
             if value.is_meta:
-                raise UserError(f'{shown(name)} has a shape and no values (it was saved from the meta device).')
+                raise UserError(f'{tellable(name)} has a shape and no values (it was saved from the meta device).')
             taken += math.prod(value.shape) * value.element_size()
             if taken > TIMES * size + SPARE:
-                raise UserError(f'its tensors up to {shown(name)} would take {taken:,} bytes, and it has {size:,}.')
+                raise UserError(
+                    f'its tensors up to {tellable(name)} would take {taken:,} bytes, and it has {size:,}.'
+                )
             continue
         parts += len(value)
         if depth > DEEPEST or parts > size:
-            raise UserError(f'its {shown(name)[:80]} is nested too deeply, or holds one part too often.')
+            raise UserError(f'its {tellable(name)[:80]} is nested too deeply, or holds one part too often.')
         named = value.items() if isinstance(value, Mapping) else enumerate(value)
         prefix = f'{name}.' if depth else ''
         todo += ((f'{prefix}{k}', part, depth + 1) for k, part in named if isinstance(part, NESTED))
@@ -157,12 +152,6 @@ def reason_of(error: Exception) -> str:
     """Why a file could not be read, in a line."""
     wanted = re.search(r'GLOBAL (\S+)', str(error))
     if wanted:
-        return f'it holds more than tensors and plain values: {shown(wanted.group(1))}'
+        return f'it holds more than tensors and plain values: {tellable(wanted.group(1))}'
     text = str(error).rpartition('WeightsUnpickler error:')[2].strip()  # what torch says before it is about torch
-    return shown((text.splitlines() or [type(error).__name__])[0])[:300].rstrip('.')
-
-
-def shown(name: object) -> str:
-    """A name out of a file, fit for a sentence."""
-    text = str(name)
-    return text if text.isprintable() else ascii(text)
+    return tellable((text.splitlines() or [type(error).__name__])[0])[:300].rstrip('.')

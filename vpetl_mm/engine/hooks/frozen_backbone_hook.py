@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -44,21 +43,21 @@ class FrozenBackboneHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Compare with ``expect_params``."""
-        check_count(runner.cfg, _model(runner))
+        check_count(runner.cfg, runner.plain_model)
 
     def before_train(self, runner: Runner) -> None:
         """Say what trains, and remember the frozen weights."""
-        count = _model(runner).plan.count()
+        count = runner.plain_model.plan.count()
         parts = ', '.join(f'{name} {n:,}' for name, n in count['by'].items())
         share = 100 * count['trainable'] / count['total']
         of = f'{count["trainable"]:,} of {count["total"]:,} parameters ({share:.2f}%)'
         runner.logger.info(f'Training {of}: {parts}')
-        self._before = frozen_digests(_model(runner))
+        self._before = frozen_digests(runner.plain_model)
         held = {id(p) for g in runner.optim_wrapper.optimizer.param_groups for p in g['params']}
-        inside = [n for n, p in _model(runner).named_parameters() if id(p) in held and not p.requires_grad]
+        inside = [n for n, p in runner.plain_model.named_parameters() if id(p) in held and not p.requires_grad]
         if inside:
             raise RuntimeError(f'frozen parameters are in the optimizer, {inside[0]} among them')
-        self._trained = {n: p for n, p in _model(runner).named_parameters() if p.requires_grad}
+        self._trained = {n: p for n, p in runner.plain_model.named_parameters() if p.requires_grad}
         self._at_start, self._steps = {n: _fingerprint(p) for n, p in self._trained.items()}, 0
         self._all_used = not runner.cfg.get('find_unused_parameters', False)
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
@@ -92,13 +91,13 @@ class FrozenBackboneHook(Hook):
         if self._checked:
             return
         self._checked = True
-        wrong = [n for n, p in _model(runner).named_parameters() if not p.requires_grad and p.grad is not None]
+        wrong = [n for n, p in runner.plain_model.named_parameters() if not p.requires_grad and p.grad is not None]
         if wrong:
             raise RuntimeError(f'frozen parameters have gradients, {wrong[0]} among them')
 
     def after_train(self, runner: Runner) -> None:
         """The frozen weights are what they were."""
-        after = frozen_digests(_model(runner))
+        after = frozen_digests(runner.plain_model)
         changed = [n for n, digest in self._before.items() if after[n] != digest]
         if changed:
             raise RuntimeError(f'{len(changed)} frozen parameters changed in training, {changed[0]} among them')
@@ -106,7 +105,3 @@ class FrozenBackboneHook(Hook):
 
 def _fingerprint(tensor: Tensor) -> int:
     return hash(tensor.detach().cpu().numpy().tobytes())
-
-
-def _model(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
