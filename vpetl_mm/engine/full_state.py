@@ -44,8 +44,6 @@ def read_full_state(file: str | Path) -> dict[str, Any]:
         check_parts(path, content[name] if name else content, parts, f'{name}.' if name else '')
     if not content['state_dict']:
         raise UserError(f'The checkpoint {path} is broken: its state_dict is empty.')
-    _check_dicts(path, 'optimizer.param_groups', content['optimizer']['param_groups'], ('params',))
-    _check_dicts(path, 'param_schedulers', content.get('param_schedulers', []))
     for name, right in _details(content):
         if not right:
             raise UserError(f'The checkpoint {path} is broken: {name} is not what a run of this project writes.')
@@ -59,8 +57,10 @@ def _details(content: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     """
     state, hub = content['optimizer']['state'], content['message_hub']
     yield 'optimizer.state', all(isinstance(s, dict) and is_plain(_without_tensors(s)) for s in state.values())
-    yield 'optimizer.param_groups', is_plain(content['optimizer']['param_groups'])
-    yield 'param_schedulers', is_plain(content.get('param_schedulers'))
+    groups, schedulers = content['optimizer']['param_groups'], content.get('param_schedulers', [])
+    held = _are_dicts(groups) and all(isinstance(group.get('params'), list) for group in groups)
+    yield 'optimizer.param_groups', held and is_plain(groups)
+    yield 'param_schedulers', _are_dicts(schedulers) and is_plain(schedulers)
     averages = content.get('ema_state_dict', {})
     yield 'ema_state_dict', isinstance(averages, dict) and not _without_tensors(averages)
     yield 'message_hub.resumed_keys', is_plain(hub['resumed_keys'])
@@ -74,6 +74,10 @@ def _details(content: dict[str, Any]) -> Iterator[tuple[str, bool]]:
             yield where, line
         elif name == 'keep_ckpt_ids':
             yield where, isinstance(value, list) and all(type(step) is int for step in value)
+
+
+def _are_dicts(entries: Any) -> bool:
+    return isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
 
 
 def _without_tensors(state: dict) -> dict:
@@ -93,14 +97,6 @@ def _check_bytes(path: Path) -> None:
         raise UserError(f'The checkpoint {path} is broken ({size}: {str(error) or type(error).__name__}).') from error
     if damaged:
         raise UserError(f'The checkpoint {path} is broken (the checksum of its part {damaged} is wrong).')
-
-
-def _check_dicts(path: Path, where: str, entries: Any, lists: tuple[str, ...] = ()) -> None:
-    """Refuse what is no list of dicts, each with a list under each of the names ``lists``."""
-    dicts = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
-    if not dicts or not all(isinstance(entry.get(name), list) for entry in entries for name in lists):
-        what = f'dicts with {" and ".join(lists)}' if lists else 'dicts'
-        raise UserError(f'The checkpoint {path} is broken: {where} is no list of {what}.')
 
 
 def last_full_state(work_dir: str | Path) -> tuple[Path, list[str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -35,11 +33,9 @@ class FrozenBackboneHook(Hook):
 
     def __init__(self) -> None:
         self._before: dict[str, str] = {}
-        self._checked = False
         self._trained: dict[str, nn.Parameter] = {}
         self._at_start: dict[str, int] = {}
         self._steps = 0
-        self._all_used = True
 
     def before_run(self, runner: Runner) -> None:
         """Compare with ``expect_params``."""
@@ -59,13 +55,17 @@ class FrozenBackboneHook(Hook):
             raise RuntimeError(f'frozen parameters are in the optimizer, {inside[0]} among them')
         self._trained = {n: p for n, p in runner.plain_model.named_parameters() if p.requires_grad}
         self._at_start, self._steps = {n: _fingerprint(p) for n, p in self._trained.items()}, 0
-        self._all_used = not runner.cfg.get('find_unused_parameters', False)
-        runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
+        runner.optim_wrapper.optimizer.register_step_pre_hook(lambda *_: self._before_step(runner))
 
-    def _before_step(self, *_: Any) -> None:
+    def _before_step(self, runner: Runner) -> None:
         self._steps += 1
-        without = [n for n, p in self._trained.items() if p.grad is None] if self._steps == 1 else []
-        if without and self._all_used:
+        if self._steps > 1:
+            return
+        wrong = [n for n, p in runner.plain_model.named_parameters() if not p.requires_grad and p.grad is not None]
+        if wrong:
+            raise RuntimeError(f'frozen parameters have gradients, {wrong[0]} among them')
+        without = [n for n, p in self._trained.items() if p.grad is None]
+        if without and not runner.cfg.get('find_unused_parameters', False):
             raise UserError(
                 f'{len(without)} of {len(self._trained)} trained tensors get no gradient, {without[0]} among them: '
                 'nothing that the loss is made of depends on them. Where a step may pass some by, set '
@@ -85,15 +85,6 @@ class FrozenBackboneHook(Hook):
                 f'{len(same)} of {len(self._trained)} trained tensors have not changed in {self._steps} steps, '
                 f'{same[0]} among them: their gradients are zero, or too small for the learning rate.'
             )
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Once, after the first step: no frozen parameter has a gradient."""
-        if self._checked:
-            return
-        self._checked = True
-        wrong = [n for n, p in runner.plain_model.named_parameters() if not p.requires_grad and p.grad is not None]
-        if wrong:
-            raise RuntimeError(f'frozen parameters have gradients, {wrong[0]} among them')
 
     def after_train(self, runner: Runner) -> None:
         """The frozen weights are what they were."""
