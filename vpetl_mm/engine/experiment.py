@@ -37,7 +37,7 @@ class Options:
 
     Args:
         work_dir: where the run's files go. Defaults to ``work_dirs/<config name>``.
-        resume: ``'auto'`` continues the run's last checkpoint, a path continues that one; None starts anew.
+        resume: ``'auto'`` continues the run's last checkpoint, a path continues that one; None starts a new run.
         resume_with: ``'old'`` or ``'new'``, the settings to take where those of the run to resume are others.
         overwrite: remove an older run's files from the work dir.
         amp: train in mixed precision (bfloat16).

@@ -51,7 +51,7 @@ def read_full_state(file: str | Path) -> dict[str, Any]:
 
 
 def _details(content: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Each further part that a resumed run takes up, and whether it is what one writes.
+    """The other parts that a resumed run uses, each with whether a run could have written it.
 
     mmengine deletes the files that the last three name when it has better or newer ones.
     """

@@ -51,7 +51,7 @@ MAY_BE_NONE += ['default_hooks.param_scheduler']
 KINDS = (
     ((int, float), (str, dict), 'a number'),
     ((bool,), (str, list, dict), 'True or False'),
-    ((str,), (bool, int, float), 'a text'),
+    ((str,), (bool, int, float), 'text'),
 )
 
 

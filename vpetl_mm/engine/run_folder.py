@@ -61,25 +61,25 @@ def _check_run(cfg: Config) -> None:
     run = [] if inside else files_of_run(work_dir)
     if run and not cfg.get('overwrite'):
         names = ', '.join(p.name for p in run[:3]) + (', ...' if run[3:] else '')
-        goes_on = '' if state else '--resume goes on with it, '
+        goes_on = '' if state else '--resume continues it, '
         raise UserError(
-            f'{work_dir} holds another run ({names}): {goes_on}--overwrite removes it and starts anew, and '
+            f'{work_dir} holds another run ({names}): {goes_on}--overwrite removes it and starts again, and '
             '--work-dir puts this run elsewhere.'
         )
     if inside and cfg.get('overwrite'):
         raise UserError(f'--overwrite would remove {state}, which --resume names: leave one of them out.')
     if inside and cfg.get('resume_with') == 'new' and (last := last_full_state(work_dir)[0]).name != Path(state).name:
         raise UserError(
-            f'{last} follows {state} and has the old settings: to go on with new ones from there, take another '
+            f'{last} follows {state} and has the old settings: to continue from there with new ones, use another '
             '--work-dir.'
         )
 
 
 @contextmanager
 def claimed(cfg: Config) -> Iterator[str | None]:
-    """Have the work dir to itself until the run ends or is killed; rank 0 alone does it.
+    """Keep other runs out of the work dir until this one ends or is killed; on rank 0 alone.
 
-    With ``cfg.overwrite`` the files of an older run go first. The lock is POSIX's: the system takes it away with the
+    With ``cfg.overwrite`` the files of an older run go first. The lock is POSIX's: the system removes it with the
     process, the loader's workers do not inherit it, and machines that share the folder through NFS see it.
 
     Yields:
@@ -129,7 +129,7 @@ def _lock(stream: IO[str], work_dir: Path) -> str | None:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             return f'{work_dir} cannot be locked ({error.strerror}): make sure that no other run writes into it.'
         raise UserError(
-            f'{work_dir} is in use by {holder or "another process"}: wait for it, or take another --work-dir.'
+            f'{work_dir} is in use by {holder or "another process"}: wait for it, or use another --work-dir.'
         ) from error
     if holder and f' on {socket.gethostname()} ' not in holder:
         return f'{work_dir} was last used by {holder}, which did not end by itself: make sure that it has ended.'

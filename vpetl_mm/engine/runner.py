@@ -124,9 +124,9 @@ class PETLRunner(Runner):
                             scheduler.step()
 
     def _take_best(self, info: dict[str, Any], folder: Path, epoch: int) -> None:
-        """Have the best checkpoint so far in this run's folder as well; without it the best is sought anew.
+        """Copy the best checkpoint so far into this run's folder; without it, the search for the best starts again.
 
-        mmengine deletes what ``info`` names as soon as there is a better one: it is a file of this folder, or none.
+        mmengine deletes what ``info`` names once there is a better one, so it must be a file of this folder, or none.
         """
         scores = {key: info.pop(key) for key in list(info) if key.startswith('best_score')}
         named = {key: Path(str(info.pop(key))).name for key in list(info) if key.startswith('best_ckpt')}
@@ -175,7 +175,7 @@ class PETLRunner(Runner):
             raise UserError(
                 f'{filename} was written after {meta["iter"]:,} iterations, and {meta["epoch"]} epochs are '
                 f'{meta["epoch"] * steps:,} here: the data, the batch or the number of processes is another. '
-                '--resume-with new goes on with them, and with the schedule that fits.'
+                '--resume-with new continues with them, and with the schedule that fits.'
             )
 
     @master_only

@@ -139,7 +139,7 @@ def _short(value: Any) -> str:
 
 
 def with_settings(cfg: Config) -> tuple[Config, str | None]:
-    """The config that a run goes on with, and why it cannot without being told; ``cfg`` itself for a new run.
+    """The config that a run continues with, and why it cannot before the user decides; ``cfg`` itself for a new run.
 
     ``cfg.resume_with`` says which settings to take where the full state records others: ``'old'``, ``'new'`` or
     neither. ``given_options`` become those of the whole run.
@@ -166,8 +166,8 @@ def with_settings(cfg: Config) -> tuple[Config, str | None]:
     return cfg, (
         f'{file} was trained with other settings than the config and the command now give (old -> new):\n'
         f'{listed(differences)}\n'
-        'Say which to go on with: --resume-with old or --resume-with new. Or start another run, with a --work-dir of '
-        'its own and without --resume.'
+        'Say which to use: --resume-with old or --resume-with new. Or start another run, without --resume and in '
+        'another --work-dir.'
     )
 
 

@@ -170,7 +170,7 @@ class Place:
         (self.building / MOVES).unlink()
 
     def _ends(self, name: Any, built: Any, outward: Any) -> tuple[Path, Path]:
-        """From where to where a move goes; between the two folders alone."""
+        """The source and target of a move, which stays within the two folders."""
         if not (is_name(name) and isinstance(built, str) and all(map(is_name, built.split('/')))):
             raise ValueError('a name leads elsewhere')
         ends = self.building / built, self.out / name

@@ -130,7 +130,7 @@ def check_content(content: Any, size: int) -> None:
     while todo:
         name, value, depth = todo.pop()
         if type(value) in WITH_ATTRIBUTES:
-            vars(value).clear()  # a pickle can give a tensor a "shape", and a dict "items", of its own
+            vars(value).clear()  # a pickle can replace a tensor's "shape" and a dict's "items"
         if isinstance(value, Tensor):
             if value.is_meta:
                 raise UserError(f'{tellable(name)} has a shape and no values (it was saved from the meta device).')
