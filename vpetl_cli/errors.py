@@ -31,3 +31,8 @@ def did_you_mean(name: object, valid: Iterable[str]) -> str:
 def tellable(text: object) -> str:
     """Text on one line, safe for any terminal: what cannot be printed, or is not UTF-8, is escaped."""
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))
+
+
+def is_line(value: object) -> bool:
+    """Whether a value is text on one line without control characters."""
+    return isinstance(value, str) and value.isprintable()

@@ -14,7 +14,7 @@ from mmengine import Config
 from torch import Tensor
 
 from ..bounds import check_zip
-from ..errors import UserError
+from ..errors import UserError, is_line
 from ..weights.torch_file import allowed
 from .adapter import read_checkpoint
 from .checkpoint_meta import check_parts, is_plain
@@ -65,13 +65,13 @@ def _details(content: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     yield 'ema_state_dict', isinstance(averages, dict) and not _without_tensors(averages)
     yield 'message_hub.resumed_keys', is_plain(hub['resumed_keys'])
     for name, value in hub['runtime_info'].items():
-        where, line = f'message_hub.runtime_info.{name!r:.80}', isinstance(value, str) and value.isprintable()
+        where = f'message_hub.runtime_info.{name!r:.80}'
         if str(name).startswith('best_score'):
             yield where, isinstance(value, (int, float))
         elif str(name).startswith('best_ckpt'):
-            yield where, line and fnmatch(Path(value).name, 'best_*.pth')
+            yield where, is_line(value) and fnmatch(Path(value).name, 'best_*.pth')
         elif name == 'last_ckpt':
-            yield where, line
+            yield where, is_line(value)
         elif name == 'keep_ckpt_ids':
             yield where, isinstance(value, list) and all(type(step) is int for step in value)
 

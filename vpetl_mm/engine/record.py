@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, is_line
 from ..weights.torch_file import check_content
 from ..whole_files import written_whole
 
@@ -128,10 +128,8 @@ def _check(record: Record, path: Path) -> None:
         why = f'params, total, epoch and samples cannot be {", ".join(map(str, counts))}'
     elif not (record.seed is None or type(record.seed) is int) or not isinstance(record.options, dict):
         why = 'seed must be a whole number or null, and options a mapping'
-    elif not all(isinstance(t, str) for t in (record.config, record.checkpoint, record.finished, record.machine)):
-        why = 'config, checkpoint, finished and machine must be text'
-    elif not all(t.isprintable() for t in (record.config, record.checkpoint, record.finished, record.machine)):
-        why = 'config, checkpoint, finished and machine must be a line each, without control characters'
+    elif not all(map(is_line, (record.config, record.checkpoint, record.finished, record.machine))):
+        why = 'config, checkpoint, finished and machine must be text, a line each, without control characters'
     elif Path(record.config).name != record.config:
         why = f'config is the name of an experiment, and {record.config!r} is a path'
     elif not record.config or not _is_time(record.finished):

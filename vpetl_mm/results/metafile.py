@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import UserError, unknown
+from ..errors import UserError, is_line, unknown
 from ..whole_files import written_whole
 from .names import parse_name
 
@@ -132,7 +132,7 @@ def _entry(raw: Any, path: str | Path) -> Entry:
     cells, where = raw.get('cells') or [], raw.get('where')
     if not isinstance(cells, list) or not all(isinstance(c, str) and re.fullmatch(r'T\d/\S+', c) for c in cells):
         raise UserError(f'{path}: cells of {name} must be a list such as [T3/full/k400/f8], got {cells!r}.')
-    if where is not None and not (isinstance(where, str) and where.isprintable()):
+    if where is not None and not is_line(where):
         raise UserError(f'{path}: where of {name} must be a line of text (machine, commit, date), got {where!r}.')
     paper, ours = (_figures(cls, raw.get(key), f'{key} of {name} in {path}') for cls, key in _FIGURES)
     if bool(cells) != (paper is not None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import resource
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,6 @@ from torch import Tensor, nn
 
 from ..bounds import check_zip
 from ..errors import UserError, tellable
-
-try:
-    import resource
-except ImportError:  # not on Windows
-    resource = None
 
 # an unpacked file, or all its tensors, may take TIMES its bytes and SPARE more (tied weights count twice, and some
 # people compress); reading it may take WORK more
@@ -108,7 +104,7 @@ def at_most(extra: int) -> Iterator[None]:
         before = resource.getrlimit(resource.RLIMIT_DATA)
         limit = min([now + extra, *(limit for limit in before if limit != resource.RLIM_INFINITY)])
         resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         before = None
     try:
         yield
