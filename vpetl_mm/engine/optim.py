@@ -78,7 +78,7 @@ class AutocastOptimWrapper(OptimWrapper):
         if not self.slow:
             logger.info('Precision: bfloat16 autocast')
         elif self.enabled:
-            logger.warning('Precision: bfloat16 autocast, as --amp asks; slow, as this CPU only emulates it')
+            logger.warning('Precision: bfloat16 autocast, as --amp asks; it is slow, as this CPU only emulates it')
         else:
             logger.info('Precision: float32, as this CPU only emulates bfloat16; --amp takes it all the same')
 
