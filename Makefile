@@ -25,7 +25,7 @@ lint: $(READY)
 
 install: $(READY)
 
-# Debian without python3-venv cannot put pip into a new environment, so the pip that is there puts it.
+# Debian without python3-venv cannot put pip into a new environment, so the existing pip installs it.
 $(READY): requirements/lock.txt requirements/runtime.txt setup.py
 	@$(or $(PYTHON),false) -c "$(SUITS)" || { echo "Python 3.11, 3.12 or 3.13 with pip is needed: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "Installing the locked versions into $(VENV) (about 6 GB, once) ..."

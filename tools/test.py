@@ -1,7 +1,6 @@
 #!/usr/bin/env python
 """Test a checkpoint."""
 
-import os
 import sys
 
 from vpetl_cli.command import Parser, run
@@ -15,13 +14,14 @@ EXAMPLES = """\
 def main(args) -> None:
     """Test, print the three accuracies, and write the predictions."""
     from vpetl_mm.engine.experiment import Options, prepare, test
+    from vpetl_mm.engine.launch import place
     from vpetl_mm.engine.merged import describe
     from vpetl_mm.engine.outcome import predictions_of
 
     cfg = prepare(args.config, Options(args.work_dir, None, False, args.launcher, args.cfg_options))
     dump = args.dump or predictions_of(cfg, args.checkpoint)
     scores = test(cfg, args.checkpoint, dump, merged=args.merge)
-    if os.environ.get('RANK', '0') != '0':
+    if place(cfg)[0]:
         return
     print(', '.join(f'{name.removeprefix("acc/")} {value:.2f}' for name, value in scores.items()))
     print(f'predictions: {dump}')

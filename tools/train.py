@@ -41,7 +41,7 @@ parser.add_argument(
 parser.add_argument(
     '--resume-with',
     choices=['old', 'new'],
-    help='where the run to resume had other settings: go on with those, or with the ones given now '
+    help='where the run to resume had other settings: continue with those, or with the ones given now '
     '(default: say what differs, and stop)',
 )
 parser.add_argument('--overwrite', action='store_true', help="first remove an older run's files from the work dir")

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, tellable
 from .shipped import find_config, spoken
 
 
@@ -116,9 +116,10 @@ def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequenc
     except UserError as error:
         if args.debug:
             traceback.print_exc()
-        signature = speaker()
+        signature = '' if getattr(args, 'launcher', 'none') == 'none' else speaker()
         if signature is not None:
-            print(f'error{signature}: {spoken(message_of(error))}', file=sys.stderr)
+            text = '\n'.join(map(tellable, spoken(message_of(error)).split('\n')))
+            print(f'error{signature}: {text}', file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

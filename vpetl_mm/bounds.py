@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
+
+from .errors import UserError
+
 TIMES, LEAST = 100, 64 << 20
 
 
@@ -12,3 +17,16 @@ def most_bytes(size: int) -> int:
     compressed size; bombs take a thousand times and more.
     """
     return max(LEAST, TIMES * size)
+
+
+def check_zip(file: Path, most: int) -> None:
+    """Refuse a zip archive that states more than ``most`` bytes for its entries; zipfile reads no more.
+
+    Raises:
+        UserError: with both sizes.
+        BadZipFile: when it is none.
+    """
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > most:
+        raise UserError(f'it would unpack to {unpacked:,} bytes, and the file has {file.stat().st_size:,}')

@@ -51,7 +51,7 @@ def stand_in_for_drn() -> None:
 
 
 def leave_multimodal_models_out() -> None:
-    """Beside transformers, and mmpretrain beside pycocotools, the hosts import models that transformers 5 breaks."""
+    """With transformers (for mmpretrain: pycocotools) installed, the hosts import models that version 5 breaks."""
     import importlib_metadata
     from mmaction.utils import dependency
 

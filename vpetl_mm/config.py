@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,20 @@ def _from_file(path: Path) -> Config:
         return Config.fromfile(path)
     except Exception as error:
         raise UserError(f'The config {path} cannot be read: {type(error).__name__}: {error}') from error
+
+
+def arguments_of(called: Any) -> dict[str, Any]:
+    """The arguments that a config's entry may give, with their defaults.
+
+    Args:
+        called: a function, or a class, whose ancestors' arguments count as far as ``**kwargs`` reach them.
+    """
+    arguments: dict[str, Any] = {}
+    classes = called.__mro__ if inspect.isclass(called) else ()
+    for function in [vars(c)['__init__'] for c in classes if '__init__' in vars(c)] or [called]:
+        parameters = inspect.signature(function).parameters.values()
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != 'self']
+        arguments = {p.name: p.default for p in named} | arguments
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return arguments

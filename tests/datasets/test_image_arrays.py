@@ -71,7 +71,7 @@ def test_wrong_content(file, change, said):
 def test_a_small_file_that_takes_much_memory(tmp_path):
     many = arrays(train_images=np.zeros((1_500_000, 4, 4, 3), np.uint8))
     np.savez_compressed(tmp_path / 'bomb.npz', **many)
-    with pytest.raises(UserError, match='more than 100 times its own size'):
+    with pytest.raises(UserError, match='it would unpack to '):
         ImageArrays(str(tmp_path / 'bomb.npz'), 'test')
 
 

@@ -72,8 +72,8 @@ def test_what_is_foreign_is_no_run_and_stays(tmp_path):
     put(tmp_path, *FOREIGN)
     check_folder(about(tmp_path))
     put(tmp_path, *OWN)
-    put(tmp_path, 'predictions_short_0f3b21.csv', text=f'{run_folder.HEADER}\n')
-    put(tmp_path, 'result_short_0f3b21.json', text=f'{{"format": "{FORMAT}"}}')
+    put(tmp_path, 'predictions_short_0f3b21.csv', 'predictions.csv.partial', text=f'{run_folder.HEADER}\n')
+    put(tmp_path, 'result_short_0f3b21.json', 'result.json.partial', text=f'{{"format": "{FORMAT}"}}')
     (tmp_path / 'epoch_9.pth').symlink_to(tmp_path / 'notes.txt')
     remove_run(tmp_path)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*') if not p.is_dir()) == sorted(FOREIGN)
@@ -118,6 +118,16 @@ def test_what_another_machine_left_is_told(tmp_path):
     put(tmp_path, run_folder.LOCK, text='process 7 on node\n17 since 2026-01-02')
     with claimed(about(tmp_path)) as warning:
         assert 'last used by process 7 on node17 since' in warning
+
+
+def test_a_lock_that_is_a_link_leads_to_no_other_file(tmp_path):
+    put(tmp_path, 'mine.txt', text='mine')
+    put(tmp_path / 'run', 'notes.txt')
+    (tmp_path / 'run' / run_folder.LOCK).symlink_to(tmp_path / 'mine.txt')
+    for look in (check_folder, lambda cfg: claimed(cfg).__enter__()):
+        with pytest.raises(UserError, match=r'\.lock cannot be opened'):
+            look(about(tmp_path / 'run'))
+    assert (tmp_path / 'mine.txt').read_text() == 'mine'
 
 
 def test_a_run_that_came_in_between_is_found_and_an_older_one_goes(tmp_path):

@@ -114,12 +114,12 @@ def killed(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize('step', ['save_file', 'os.replace'])
+@pytest.mark.parametrize('step', ['weights.files.save_file', 'whole_files.os.replace'])
 def test_killed_it_leaves_what_was_there(monkeypatch, step):
     """While the new file is written, and when it is whole and not yet in its place."""
     write(timm())
     Path('dst.safetensors').write_bytes(b'what was there')
-    monkeypatch.setattr(f'vpetl_mm.weights.files.{step}', killed)
+    monkeypatch.setattr(f'vpetl_mm.{step}', killed)
     argv = 'src.pth', 'dst.safetensors', Options(force=True)
     child = multiprocessing.get_context('fork').Process(target=convert, args=argv)
     child.start()

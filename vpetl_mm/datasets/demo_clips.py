@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import numpy as np
 from rich.progress import Progress
 
 from vpetl_mm.errors import UserError, unknown
+from vpetl_mm.whole_files import written_whole
 
 FORMAT = 1  # Raise it when the same settings give other clips: what was made before is then made again.
 FRAMES = 8
@@ -242,6 +242,5 @@ def make_demo_clips(
                 pass
     _write_lists(root, counts)
     # Last and in one step: where this file is, everything before it is.
-    unfinished = root / f'{STATE_FILE}.tmp'
-    unfinished.write_text(json.dumps(state, indent=2) + '\n')
-    os.replace(unfinished, root / STATE_FILE)
+    with written_whole(root / STATE_FILE) as partial_file:
+        partial_file.write_text(json.dumps(state, indent=2) + '\n')

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
-from ..bounds import most_bytes
+from ..bounds import check_zip, most_bytes
 from ..errors import UserError, unknown
 from .holdout import Holdout
 
@@ -48,9 +47,7 @@ class ImageArrays(Holdout, BaseDataset):
         if not Path(self.ann_file).is_file():
             raise UserError(f'The array file {self.ann_file} does not exist.')
         try:
-            with zipfile.ZipFile(self.ann_file) as packed:
-                if sum(entry.file_size for entry in packed.infolist()) > most_bytes(os.path.getsize(self.ann_file)):
-                    raise ValueError('it takes more than 100 times its own size unpacked')
+            check_zip(Path(self.ann_file), most_bytes(os.path.getsize(self.ann_file)))
             with np.load(self.ann_file, allow_pickle=False) as file:
                 return [file[name] for name in (f'{self.split}_images', f'{self.split}_labels', 'classes')]
         except Exception as error:  # zipfile, zlib and NumPy each have their own errors for a damaged file

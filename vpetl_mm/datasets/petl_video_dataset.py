@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,17 +9,18 @@ import av
 import decord
 from mmaction.datasets import VideoDataset
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 from .holdout import Holdout
+from .list_file import read_list
 
 # what the readers and the transforms behind them raise on a broken file; a wrong config raises other things
 UNREADABLE = (av.FFmpegError, decord.DECORDError, OSError, EOFError, RuntimeError, IndexError, ZeroDivisionError)
 
 
 def _told(path: str, error: Exception) -> str:
-    """A path and why it cannot be read, fit for any log file."""
+    """A path and why it cannot be read, on one line."""
     reason = (str(error).strip().splitlines() or [''])[-1][:120]
-    return f'{path} ({type(error).__name__}: {reason})'.encode('utf-8', 'backslashreplace').decode()
+    return tellable(f'{path} ({type(error).__name__}: {reason})')
 
 
 class PETLVideoDataset(Holdout, VideoDataset):
@@ -41,23 +41,9 @@ class PETLVideoDataset(Holdout, VideoDataset):
 
     def load_data_list(self) -> list[dict]:
         """The annotated videos, ``dict(filename=..., label=...)`` each."""
-        if not Path(self.ann_file).is_file():
-            raise UserError(f'The annotation file {self.ann_file} does not exist.')
-        lines = Path(self.ann_file).read_text(encoding='utf-8-sig', errors='surrogateescape').splitlines()
-        data = [self._parse(n, line) for n, line in enumerate(lines, 1) if line.strip()]
-        if not data:
-            raise UserError(f'The annotation file {self.ann_file} is empty.')
-        return data
-
-    def _parse(self, number: int, line: str) -> dict:
-        filename, _, label = line.strip().rpartition(self.delimiter)
-        where = f'{self.ann_file}, line {number}'
-        if not filename or not re.fullmatch('-?[0-9]{1,9}', label):
-            raise UserError(f'{where} has no label: {line.strip()!r}; a line is "path{self.delimiter}label".')
-        if int(label) < 0 or (self.num_classes is not None and int(label) >= self.num_classes):
-            last = 'n' if self.num_classes is None else self.num_classes - 1
-            raise UserError(f'{where}: label {label} is outside the classes 0 to {last} (num_classes).')
-        return dict(filename=str(Path(self.data_prefix['video'] or '', filename.strip())), label=int(label))
+        folder = self.data_prefix['video'] or ''
+        listed = read_list(self.ann_file, self.num_classes, self.delimiter)
+        return [dict(filename=str(Path(folder, path)), label=label) for path, label in listed]
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """The class of a sample, for mmengine's ClassBalancedDataset."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mmpretrain.datasets import BaseDataset
 
 from ..errors import UserError, unknown
-from .image_list import listed_images
+from .list_file import read_list
 
 SPLITS = ('train', 'test')
 LISTS = dict(train='train800', val='val200', test='test')
@@ -107,5 +107,8 @@ class VTAB1k(BaseDataset):
             file = Path(self.data_root, f'{name}.txt')
             if not file.is_file():
                 raise UserError(f'{file} does not exist; tools/prepare_data.py vtab1k --src DIR makes it.')
-            data += listed_images(file, self.data_root, self.num_classes)
+            data += [
+                dict(img_path=str(Path(self.data_root, path)), gt_label=label)
+                for path, label in read_list(file, self.num_classes)
+            ]
         return data

@@ -13,6 +13,9 @@ from mmengine.dist import all_gather_object, broadcast_object_list, is_main_proc
 from mmengine.evaluator import BaseMetric
 
 from ..errors import UserError
+from ..whole_files import written_whole
+
+COLUMNS = ('file', 'label', 'prediction', 'readable', 'scores')  # of the predictions
 
 
 class PETLAccuracy(BaseMetric):
@@ -92,19 +95,16 @@ class PETLAccuracy(BaseMetric):
         return {k: float(v) for k, v in metrics.items()}
 
     def _write(self, results: list[dict], order: np.ndarray) -> None:
-        path = Path(self.dump)
+        path, rows = Path(self.dump), [COLUMNS]
+        for result, ranked in zip(results, order, strict=True):
+            scores = ' '.join(f'{s:.6g}' for s in result['scores'])
+            prediction = int(ranked[0]) if result['readable'] else ''
+            rows.append((result['file'], result['label'], prediction, int(result['readable']), scores))
         try:
-            self._write_rows(path, results, order)
+            with (
+                written_whole(path) as partial,
+                open(partial, 'w', newline='', encoding='utf-8', errors='surrogateescape') as stream,
+            ):
+                csv.writer(stream).writerows(rows)
         except OSError as error:
             raise UserError(f'The predictions cannot be written to {path} ({error.strerror}).') from error
-
-    def _write_rows(self, path: Path, results: list[dict], order: np.ndarray) -> None:
-        partial = path.with_suffix('.partial')
-        with open(partial, 'w', newline='', encoding='utf-8', errors='surrogateescape') as stream:
-            writer = csv.writer(stream)
-            writer.writerow(['file', 'label', 'prediction', 'readable', 'scores'])
-            for result, ranked in zip(results, order, strict=True):
-                scores = ' '.join(f'{s:.6g}' for s in result['scores'])
-                prediction = int(ranked[0]) if result['readable'] else ''
-                writer.writerow([result['file'], result['label'], prediction, int(result['readable']), scores])
-        partial.replace(path)

@@ -12,7 +12,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, is_line
 from ..models.base_weights import file_sha256
 from ..models.petl_model import REFUSAL
 from ..petl import Delta
@@ -162,7 +162,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         raise UserError(f'{path} is no checkpoint of this project: it does not say which base it was trained on.')
     check_meta(path, content['meta'])
     for key, value in content['state_dict'].items():
-        if not isinstance(key, str) or not key.isprintable() or not isinstance(value, Tensor):
+        if not is_line(key) or not isinstance(value, Tensor):
             raise UserError(f'The checkpoint {path} is broken: {key!r:.80} in its state_dict is no named tensor.')
     scalars = content['message_hub'].get('log_scalars') if isinstance(content.get('message_hub'), dict) else None
     if isinstance(scalars, dict):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, is_line
 
 NONE = type(None)
 NEEDED = {'frozen_sha256': str, 'deltas': dict, 'base': (dict, NONE)}
@@ -42,7 +42,7 @@ def check_meta(path: Path, meta: Mapping[str, Any]) -> None:
         ('adapter_format', meta.get('adapter_format', 1) == 1, 'the format 1'),
         ('seed', seed is None or 0 <= seed < 2**32, 'a seed of 32 bits'),
         ('frozen_sha256', _is_sha256(meta['frozen_sha256']), 'a SHA-256'),
-        ('base', base is None or (_is_line(base.get('file')) and _is_sha256(base.get('sha256'))), 'file and sha256'),
+        ('base', base is None or (is_line(base.get('file')) and _is_sha256(base.get('sha256'))), 'file and sha256'),
         ('deltas', is_plain(deltas) and all(map(_are_options, deltas.values())), 'options by name'),
         ('options', is_plain(meta.get('options')), 'plain values'),
         ('dataset_meta', _are_names(classes), 'with class names'),
@@ -68,7 +68,7 @@ def check_parts(path: Path, content: Mapping[str, Any], parts: Mapping[str, Any]
 def is_plain(value: Any) -> bool:
     """Whether a value is text, a number or None, or made of such in lists and dicts."""
     if isinstance(value, dict):
-        return all((_is_line(key) or type(key) is int) and is_plain(part) for key, part in value.items())
+        return all((is_line(key) or type(key) is int) and is_plain(part) for key, part in value.items())
     if isinstance(value, (list, tuple)):
         return all(map(is_plain, value))
     return value is None or isinstance(value, (str, int, float))
@@ -78,12 +78,8 @@ def _is_sha256(value: Any) -> bool:
     return isinstance(value, str) and bool(SHA256.fullmatch(value))
 
 
-def _is_line(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable()
-
-
 def _are_options(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_line, value))
+    return isinstance(value, dict) and all(map(is_line, value))
 
 
 def _are_names(classes: Any) -> bool:

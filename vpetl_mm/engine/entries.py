@@ -1,4 +1,4 @@
-"""The entries of a config that are no part of their own: dicts where dicts must be, and numbers in their range."""
+"""Config entries that no class checks: dicts where dicts must be, and numbers in range."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WHOLE = {
 
 
 def check_entries(cfg: Config) -> None:
-    """Raise :class:`UserError` for the first entry that is of another type than it must be, or out of its range."""
+    """Raise :class:`UserError` for the first entry of the wrong type or out of range."""
     for key in (*DICTS, *(f'{loader}.dataset' for loader in LOADERS)):
         value = at(cfg, key)
         if not isinstance(value, Mapping) and (value is not None or _is_missed(cfg, key)):
@@ -74,7 +74,7 @@ def check_entries(cfg: Config) -> None:
 
 
 def _is_missed(cfg: Config, key: str) -> bool:
-    """Whether what is None at ``key`` may not be."""
+    """Whether ``key``, which is None, must not be."""
     if key.endswith('.dataset'):
         return bool(at(cfg, key.removesuffix('.dataset')))
     return key in cfg and key in ('env_cfg', 'randomness')

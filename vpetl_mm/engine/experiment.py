@@ -37,7 +37,7 @@ class Options:
 
     Args:
         work_dir: where the run's files go. Defaults to ``work_dirs/<config name>``.
-        resume: ``'auto'`` continues the run's last checkpoint, a path continues that one; None starts anew.
+        resume: ``'auto'`` continues the run's last checkpoint, a path continues that one; None starts a new run.
         resume_with: ``'old'`` or ``'new'``, the settings to take where those of the run to resume are others.
         overwrite: remove an older run's files from the work dir.
         amp: train in mixed precision (bfloat16).
@@ -120,7 +120,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
     cfg, warnings = resumed(cfg)
     check_folder(cfg)
     cfg, undecided = with_settings(cfg)
-    _check_place('predictions', at(cfg, 'val_evaluator.dump'), cfg.work_dir)
+    _check_place('predictions', at(cfg, 'val_evaluator.dump'), cfg)
     check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'))
     if undecided:
         raise UserError(undecided)
@@ -164,8 +164,12 @@ def test(
     """
     if not Path(checkpoint).is_file():
         raise UserError(f'The checkpoint {checkpoint} does not exist.')
-    for what, file in (('predictions', dump), ('merged model', merged)):
-        _check_place(what, file, cfg.work_dir)
+    _check_place('predictions', dump, cfg)
+    _check_place('merged model', merged, cfg)
+    if merged and Path(merged).suffix != '.safetensors':
+        raise UserError(f'The merged model is a file that ends in .safetensors, and {merged} does not.')
+    if merged and Path(merged).exists():
+        raise UserError(f'The merged model cannot be written to {merged}, which exists: give a new name.')
     model = check_experiment(cfg, ('test_dataloader',), checkpoint)
     if merged:
         check_plain(model)
@@ -189,16 +193,13 @@ def test(
     return scores
 
 
-def _check_place(what: str, file: str | None, work_dir: str) -> None:
-    folder = Path(file or '.').absolute().parent
-    if file and (Path(file).is_dir() or not (folder.is_dir() or folder == Path(work_dir).absolute())):
+def _check_place(what: str, file: str | None, cfg: Config) -> None:
+    if file is None:
+        return
+    folder = Path(file).absolute().parent
+    if Path(file).is_dir() or not (folder.is_dir() or folder == Path(cfg.work_dir).absolute()):
         raise UserError(f'The {what} cannot be written to {file}: it is a folder, or in none that exists.')
-    if file and folder.is_dir():
-        check_writable(f'{what} {file}', folder)
-    if file and what == 'merged model' and Path(file).suffix != '.safetensors':
-        raise UserError(f'The {what} is a file that ends in .safetensors, and {file} does not.')
-    if file and what == 'merged model' and Path(file).exists():
-        raise UserError(f'The {what} cannot be written to {file}, which exists: give a new name.')
+    check_writable(f'{what} {file}', folder)
 
 
 def _without_test(cfg: Config) -> Config:
@@ -219,8 +220,9 @@ def _in_whole_steps(cfg: Config) -> Config:
 def _only_test(cfg: Config) -> Config:
     cfg = cfg.copy()
     cfg.load_from, cfg.resume = None, False
-    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
-        cfg[key] = None
-    for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+    for key in (
+        *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'),
+        *('val_dataloader', 'val_cfg', 'val_evaluator'),
+    ):
         cfg[key] = None
     return cfg

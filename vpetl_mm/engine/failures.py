@@ -1,4 +1,4 @@
-"""What happens to a run from outside, in a sentence: a worker that is killed, a disk that is full."""
+"""What can end a run from outside, said in a sentence: a killed worker, a full disk."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 @contextmanager
 def told_plainly(resumes: bool) -> Iterator[None]:
-    """Raise :class:`UserError` in the place of what torch and the system say.
+    """Raise :class:`UserError` instead of what torch and the system raise.
 
     Args:
-        resumes: whether ``--resume`` goes on with the run.
+        resumes: whether ``--resume`` can continue the run.
     """
-    again = ', and go on with --resume' if resumes else ''
+    again = ', and continue with --resume' if resumes else ''
     try:
         with _threads_told():
             yield
@@ -45,7 +45,7 @@ def told_plainly(resumes: bool) -> Iterator[None]:
 
 @contextmanager
 def _threads_told() -> Iterator[None]:
-    """Raise at the end what full disks did to threads, such as TensorBoard's, instead of their tracebacks."""
+    """Raise the errors of full disks in threads, such as TensorBoard's, at the end, instead of their tracebacks."""
     before, failed = threading.excepthook, []
 
     def keep(args: threading.ExceptHookArgs) -> None:
@@ -64,7 +64,7 @@ def _threads_told() -> Iterator[None]:
 
 
 def raise_if_full(handler: logging.Handler) -> None:
-    """Let a log file that cannot be written end the run; logging would print a traceback for each line."""
+    """End the run when its log file cannot be written; logging would print a traceback for each line."""
     report = handler.handleError
 
     def tell(record: logging.LogRecord) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 from mmengine import Config
 from torch import Tensor
 
-from ..errors import UserError
-from ..weights.torch_file import check_zip
+from ..bounds import check_zip
+from ..errors import UserError, is_line
+from ..weights.torch_file import allowed
 from .adapter import read_checkpoint
 from .checkpoint_meta import check_parts, is_plain
 
@@ -43,8 +44,6 @@ def read_full_state(file: str | Path) -> dict[str, Any]:
         check_parts(path, content[name] if name else content, parts, f'{name}.' if name else '')
     if not content['state_dict']:
         raise UserError(f'The checkpoint {path} is broken: its state_dict is empty.')
-    _check_dicts(path, 'optimizer.param_groups', content['optimizer']['param_groups'], ('params',))
-    _check_dicts(path, 'param_schedulers', content.get('param_schedulers', []))
     for name, right in _details(content):
         if not right:
             raise UserError(f'The checkpoint {path} is broken: {name} is not what a run of this project writes.')
@@ -52,27 +51,33 @@ def read_full_state(file: str | Path) -> dict[str, Any]:
 
 
 def _details(content: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Each further part that a resumed run takes up, and whether it is what one writes.
+    """The other parts that a resumed run uses, each with whether a run could have written it.
 
     mmengine deletes the files that the last three name when it has better or newer ones.
     """
     state, hub = content['optimizer']['state'], content['message_hub']
     yield 'optimizer.state', all(isinstance(s, dict) and is_plain(_without_tensors(s)) for s in state.values())
-    yield 'optimizer.param_groups', is_plain(content['optimizer']['param_groups'])
-    yield 'param_schedulers', is_plain(content.get('param_schedulers'))
+    groups, schedulers = content['optimizer']['param_groups'], content.get('param_schedulers', [])
+    held = _are_dicts(groups) and all(isinstance(group.get('params'), list) for group in groups)
+    yield 'optimizer.param_groups', held and is_plain(groups)
+    yield 'param_schedulers', _are_dicts(schedulers) and is_plain(schedulers)
     averages = content.get('ema_state_dict', {})
     yield 'ema_state_dict', isinstance(averages, dict) and not _without_tensors(averages)
     yield 'message_hub.resumed_keys', is_plain(hub['resumed_keys'])
     for name, value in hub['runtime_info'].items():
-        where, line = f'message_hub.runtime_info.{name!r:.80}', isinstance(value, str) and value.isprintable()
+        where = f'message_hub.runtime_info.{name!r:.80}'
         if str(name).startswith('best_score'):
             yield where, isinstance(value, (int, float))
         elif str(name).startswith('best_ckpt'):
-            yield where, line and fnmatch(Path(value).name, 'best_*.pth')
+            yield where, is_line(value) and fnmatch(Path(value).name, 'best_*.pth')
         elif name == 'last_ckpt':
-            yield where, line
+            yield where, is_line(value)
         elif name == 'keep_ckpt_ids':
             yield where, isinstance(value, list) and all(type(step) is int for step in value)
+
+
+def _are_dicts(entries: Any) -> bool:
+    return isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
 
 
 def _without_tensors(state: dict) -> dict:
@@ -84,7 +89,7 @@ def _check_bytes(path: Path) -> None:
     if not path.is_file():
         raise UserError(f'The checkpoint {path} to resume from does not exist.')
     try:
-        check_zip(path)
+        check_zip(path, allowed(path))
         with zipfile.ZipFile(path) as parts:
             damaged = parts.testzip()
     except UNREADABLE as error:
@@ -92,14 +97,6 @@ def _check_bytes(path: Path) -> None:
         raise UserError(f'The checkpoint {path} is broken ({size}: {str(error) or type(error).__name__}).') from error
     if damaged:
         raise UserError(f'The checkpoint {path} is broken (the checksum of its part {damaged} is wrong).')
-
-
-def _check_dicts(path: Path, where: str, entries: Any, lists: tuple[str, ...] = ()) -> None:
-    """Refuse what is no list of dicts, each with a list under each of the names ``lists``."""
-    dicts = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
-    if not dicts or not all(isinstance(entry.get(name), list) for entry in entries for name in lists):
-        what = f'dicts with {" and ".join(lists)}' if lists else 'dicts'
-        raise UserError(f'The checkpoint {path} is broken: {where} is no list of {what}.')
 
 
 def last_full_state(work_dir: str | Path) -> tuple[Path, list[str]]:
@@ -131,14 +128,12 @@ def last_full_state(work_dir: str | Path) -> tuple[Path, list[str]]:
 def resumed(cfg: Config) -> tuple[Config, list[str]]:
     """The config with the full state that it continues, and why newer ones are passed over.
 
+    A file that the user named stays, whole or not: it is never exchanged for another.
+
     Raises:
-        UserError: when there is nothing whole to resume, or the file that the user named is not whole: that one is
-            never exchanged for another.
+        UserError: when the work dir has no whole full state.
     """
-    if not cfg.get('resume'):
-        return cfg, []
-    if cfg.get('load_from'):
-        read_full_state(cfg.load_from)
+    if not cfg.get('resume') or cfg.get('load_from'):
         return cfg, []
     cfg = cfg.copy()
     last, reasons = last_full_state(cfg.work_dir)

@@ -29,7 +29,7 @@ def predictions_of(cfg: Config, checkpoint: str | Path) -> str:
     Raises:
         UserError: when the checkpoint cannot be read.
     """
-    return str(Path(cfg.work_dir, f'predictions{suffix(cfg, read_checkpoint(checkpoint).get("meta", {}))}.csv'))
+    return str(Path(cfg.work_dir, f'predictions{suffix(cfg, read_checkpoint(checkpoint)["meta"])}.csv'))
 
 
 def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import logging
 import re
@@ -34,7 +33,8 @@ from mmengine.runner import Runner, get_priority
 from mmengine.runner.utils import calc_dynamic_intervals
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import UserError, unknown
+from ..config import arguments_of
+from ..errors import UserError, did_you_mean, unknown
 from .accuracy import PETLAccuracy
 from .entries import at
 from .extras import with_own_types
@@ -51,7 +51,7 @@ MAY_BE_NONE += ['default_hooks.param_scheduler']
 KINDS = (
     ((int, float), (str, dict), 'a number'),
     ((bool,), (str, list, dict), 'True or False'),
-    ((str,), (bool, int, float), 'a text'),
+    ((str,), (bool, int, float), 'text'),
 )
 
 
@@ -78,8 +78,7 @@ def _near(name: str, kind: str) -> str:
     """A hint at the name in the registries of that kind that is nearest."""
     roots = [r for r in vars(root).values() if isinstance(r, Registry) and r.name == kind]
     names = {n for r in roots for part in (r, *r.children.values()) for n in part.module_dict}
-    near = difflib.get_close_matches(name, names, n=1)
-    return f'; did you mean {near[0]!r}?' if near else '.'
+    return f'.{did_you_mean(name, names)}'
 
 
 def data_loader(cfg: Config, key: str, dataset: Dataset) -> DataLoader:
@@ -159,8 +158,8 @@ def _check_hook(cfg: Config, what: str, hook: Any) -> None:
             return  # such as a VisualizationHook, which can only be built in a run
         raise
     if isinstance(built, CheckpointHook):  # which hands on what it does not know
-        for name in set(built.args) - set(_arguments(Runner.save_checkpoint)):
-            raise unknown(f'key of {what}', name, _arguments(CheckpointHook))
+        for name in set(built.args) - set(arguments_of(Runner.save_checkpoint)):
+            raise unknown(f'key of {what}', name, arguments_of(CheckpointHook))
     with naming(cfg, f'{what}.priority'):
         get_priority(hook.get('priority', built.priority))
 
@@ -246,25 +245,12 @@ def _nearest(what: str, called: Any) -> Iterator[None]:
         classes = called.__mro__ if inspect.isclass(called) else ()
         if wrong is None or wrong[1] not in (None, *(c.__name__ for c in classes)):
             raise
-        raise unknown(f'key of {what}', wrong[2], _arguments(called)) from error
+        raise unknown(f'key of {what}', wrong[2], arguments_of(called)) from error
 
 
 def _check_types(what: str, called: Any, entry: Mapping[str, Any]) -> None:
     """Numbers, switches and texts, by the defaults that they replace."""
-    for name, default in _arguments(called).items():
+    for name, default in arguments_of(called).items():
         for kind, wrong, said in KINDS:
             if type(default) in kind and isinstance(entry.get(name), wrong):
                 raise UserError(f'{what}.{name} must be {said}, got {entry[name]!r}.')
-
-
-def _arguments(called: Any) -> dict[str, Any]:
-    """The arguments and defaults of a function, or of a class and of those that it hands the rest on to."""
-    arguments: dict[str, Any] = {}
-    classes = called.__mro__ if inspect.isclass(called) else ()
-    for function in [vars(c)['__init__'] for c in classes if '__init__' in vars(c)] or [called]:
-        parameters = inspect.signature(function).parameters.values()
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != 'self']
-        arguments = {p.name: p.default for p in named} | arguments
-        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-            break
-    return arguments

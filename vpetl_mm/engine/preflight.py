@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -17,7 +16,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, OPTIMIZERS, DefaultScope
 from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..models.base_weights import base_state, how_to_get
 from ..models.build import build_model
 from ..petl.delta import at_least_one
@@ -146,8 +145,6 @@ def check_experiment(cfg: Config, loaders: tuple[str, ...], checkpoint: str | Pa
 
 
 def _check_training(cfg: Config, model: nn.Module) -> OptimWrapper:
-    if cfg.train_dataloader.batch_size < 2 and getattr(getattr(model, model.head_name), 'bn', None) is not None:
-        raise UserError("The head's BatchNorm needs train_dataloader.batch_size of 2 or more (or head.bn=False).")
     _check_checkpointing(cfg, model)
     if cfg.get('cache_features'):
         check_cache(cfg, model)
@@ -165,21 +162,21 @@ def _check_checkpointing(cfg: Config, model: nn.Module) -> None:
     modules = dict(model.named_modules())
     for name in [named] if isinstance(named, str) else named:
         if name not in modules:
-            near = difflib.get_close_matches(str(name), modules, n=1)
-            hint = f' Did you mean {near[0]!r}?' if near else ''
+            hint = did_you_mean(name, modules)
             raise UserError(f'activation_checkpointing names {name!r}, and the model has no such module.{hint}')
 
 
-def _check_last_batch(cfg: Config, samples: int, model: nn.Module) -> None:
-    """A BatchNorm cannot train on a single sample, such as one that is left over at an epoch's end."""
-    share = math.ceil(samples / place(cfg)[1])
-    loader, head = cfg.train_dataloader, getattr(model, model.head_name)
-    if getattr(head, 'bn', None) is None or loader.get('drop_last') or loader.get('batch_sampler'):
+def _check_batches(cfg: Config, samples: int, model: nn.Module) -> None:
+    """A BatchNorm cannot train on a single sample, such as one that is left over at the end of an epoch."""
+    loader = cfg.train_dataloader
+    if getattr(getattr(model, model.head_name), 'bn', None) is None:
         return
-    if isinstance(loader.batch_size, int) and loader.batch_size > 1 and share % loader.batch_size == 1:
+    if loader.batch_size < 2:
+        raise UserError("The head's BatchNorm needs train_dataloader.batch_size of 2 or more (or head.bn=False).")
+    if samples % loader.batch_size == 1 and not loader.get('drop_last') and not loader.get('batch_sampler'):
         raise UserError(
-            f'train_dataloader: batches of {loader.batch_size} leave one of {share} samples over, and the BatchNorm '
-            'of the head needs two; set train_dataloader.drop_last=True or another batch_size.'
+            f'train_dataloader: batches of {loader.batch_size} leave one of {samples} samples over, and the '
+            'BatchNorm of the head needs two; set train_dataloader.drop_last=True or another batch_size.'
         )
 
 
@@ -196,15 +193,16 @@ def _check_list(cfg: Config, key: str, model: nn.Module) -> int:
         dataset = DATASETS.build(cfg.copy()[key].dataset)
         dataset.full_init()
         _check_classes(cfg, key, dataset, model.head_name)
+        count = math.ceil(len(dataset) / place(cfg)[1])  # of this process
         if key == 'train_dataloader':
-            _check_last_batch(cfg, len(dataset), model)
+            _check_batches(cfg, count, model)
         else:
             _check_views(cfg, key)
         first = [_file_of(dataset.get_data_info(i)) for i in range(min(5, len(dataset)))]
     if all(f and not os.path.exists(f) for f in first):
         raise UserError(f'{key}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
     steps = cfg.optim_wrapper.get('accumulative_counts', 1) if key == 'train_dataloader' else 1
-    batch, count = cfg[key].get('batch_size', 1) * steps, math.ceil(len(dataset) / place(cfg)[1])
+    batch = cfg[key].get('batch_size', 1) * steps
     if cfg[key].get('drop_last') and count < batch:
         raise UserError(
             f'{key}: {count} samples are fewer than a batch of {batch}, and drop_last leaves none; '

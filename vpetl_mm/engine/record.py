@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -12,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, is_line
 from ..weights.torch_file import check_content
+from ..whole_files import written_whole
 
 FORMAT = 'vpetl_mm result 1'
 FILE = 'result.json'
@@ -77,9 +77,9 @@ def write_record(work_dir: str | Path, record: Record, name: str = FILE) -> Path
     record = Record(**{**asdict(record), 'options': json_safe(record.options)})
     _check(record, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(dict(format=FORMAT, **asdict(record)), indent=1) + '\n', encoding='utf-8')
-    os.replace(partial, path)
+    text = json.dumps(dict(format=FORMAT, **asdict(record)), indent=1)
+    with written_whole(path) as partial:
+        partial.write_text(f'{text}\n', encoding='utf-8')
     return path
 
 
@@ -128,10 +128,8 @@ def _check(record: Record, path: Path) -> None:
         why = f'params, total, epoch and samples cannot be {", ".join(map(str, counts))}'
     elif not (record.seed is None or type(record.seed) is int) or not isinstance(record.options, dict):
         why = 'seed must be a whole number or null, and options a mapping'
-    elif not all(isinstance(t, str) for t in (record.config, record.checkpoint, record.finished, record.machine)):
-        why = 'config, checkpoint, finished and machine must be text'
-    elif not all(t.isprintable() for t in (record.config, record.checkpoint, record.finished, record.machine)):
-        why = 'config, checkpoint, finished and machine must be a line each, without control characters'
+    elif not all(map(is_line, (record.config, record.checkpoint, record.finished, record.machine))):
+        why = 'config, checkpoint, finished and machine must be text, a line each, without control characters'
     elif Path(record.config).name != record.config:
         why = f'config is the name of an experiment, and {record.config!r} is a path'
     elif not record.config or not _is_time(record.finished):

@@ -16,6 +16,7 @@ from typing import IO
 from mmengine import Config
 
 from ..errors import UserError
+from .accuracy import COLUMNS
 from .full_state import last_full_state
 from .launch import place
 from .record import FORMAT
@@ -27,17 +28,17 @@ RESULT = re.compile(r'result(_[\w.-]+)?\.json')
 PREDICTIONS = re.compile(r'predictions(_[\w.-]+)?\.csv')
 LOGS = re.compile(r'\d{8}_\d{6}')
 LOG_FILE = re.compile(r'\d{8}_\d{6}\.(log|json)|scalars\.json|config\.py|events\.out\.tfevents\..+')
-HEADER = 'file,label,prediction,readable,scores'
+HEADER = ','.join(COLUMNS)
 
 
 def files_of_run(work_dir: Path) -> list[Path]:
     """The checkpoints and results of a run in a folder, whatever else lies there."""
     there = sorted(work_dir.iterdir()) if work_dir.is_dir() else []
-    return [p for p in there if p.is_file() and (CHECKPOINT.fullmatch(p.name) or _is_result(p))]
+    return [p for p in there if p.is_file() and (CHECKPOINT.fullmatch(p.name) or _is_result(p, p.name))]
 
 
-def _is_result(path: Path) -> bool:
-    return bool(RESULT.fullmatch(path.name)) and FORMAT in _start(path)
+def _is_result(path: Path, name: str) -> bool:
+    return bool(RESULT.fullmatch(name)) and FORMAT in _start(path)
 
 
 def _start(path: Path) -> str:
@@ -49,7 +50,7 @@ def check_folder(cfg: Config) -> None:
     """Raise :class:`UserError` where another run is at work in the work dir, or a new one would mix with an older."""
     work_dir = Path(cfg.work_dir)
     if place(cfg)[0] == 0 and (work_dir / LOCK).is_file():
-        with open(work_dir / LOCK, 'r+', encoding='utf-8', errors='replace') as stream:
+        with _opened(work_dir / LOCK) as stream:
             _lock(stream, work_dir)
     _check_run(cfg)
 
@@ -60,25 +61,25 @@ def _check_run(cfg: Config) -> None:
     run = [] if inside else files_of_run(work_dir)
     if run and not cfg.get('overwrite'):
         names = ', '.join(p.name for p in run[:3]) + (', ...' if run[3:] else '')
-        goes_on = '' if state else '--resume goes on with it, '
+        goes_on = '' if state else '--resume continues it, '
         raise UserError(
-            f'{work_dir} holds another run ({names}): {goes_on}--overwrite removes it and starts anew, and '
+            f'{work_dir} holds another run ({names}): {goes_on}--overwrite removes it and starts again, and '
             '--work-dir puts this run elsewhere.'
         )
     if inside and cfg.get('overwrite'):
         raise UserError(f'--overwrite would remove {state}, which --resume names: leave one of them out.')
     if inside and cfg.get('resume_with') == 'new' and (last := last_full_state(work_dir)[0]).name != Path(state).name:
         raise UserError(
-            f'{last} follows {state} and has the old settings: to go on with new ones from there, take another '
+            f'{last} follows {state} and has the old settings: to continue from there with new ones, use another '
             '--work-dir.'
         )
 
 
 @contextmanager
 def claimed(cfg: Config) -> Iterator[str | None]:
-    """Have the work dir to itself until the run ends or is killed; rank 0 alone does it.
+    """Keep other runs out of the work dir until this one ends or is killed; on rank 0 alone.
 
-    With ``cfg.overwrite`` the files of an older run go first. The lock is POSIX's: the system takes it away with the
+    With ``cfg.overwrite`` the files of an older run go first. The lock is POSIX's: the system removes it with the
     process, the loader's workers do not inherit it, and machines that share the folder through NFS see it.
 
     Yields:
@@ -92,7 +93,7 @@ def claimed(cfg: Config) -> Iterator[str | None]:
         return
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
-    with open(work_dir / LOCK, 'a+', encoding='utf-8', errors='replace') as stream:
+    with _opened(work_dir / LOCK) as stream:
         warning = _lock(stream, work_dir)
         stream.truncate(0)
         stream.write(f'process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}')
@@ -106,6 +107,18 @@ def claimed(cfg: Config) -> Iterator[str | None]:
             stream.truncate(0)
 
 
+def _opened(lock: Path) -> IO[str]:
+    """The lock's file, created where there is none. A link, which could lead to any file, is not followed."""
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+    try:
+        return open(lock, 'a+', encoding='utf-8', errors='replace', opener=opener)
+    except OSError as error:
+        raise UserError(f'{lock} cannot be opened ({error.strerror}); remove it or set --work-dir.') from error
+
+
 def _lock(stream: IO[str], work_dir: Path) -> str | None:
     """Lock the open file; a warning where that proves less than it should."""
     stream.seek(0)
@@ -116,7 +129,7 @@ def _lock(stream: IO[str], work_dir: Path) -> str | None:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             return f'{work_dir} cannot be locked ({error.strerror}): make sure that no other run writes into it.'
         raise UserError(
-            f'{work_dir} is in use by {holder or "another process"}: wait for it, or take another --work-dir.'
+            f'{work_dir} is in use by {holder or "another process"}: wait for it, or use another --work-dir.'
         ) from error
     if holder and f' on {socket.gethostname()} ' not in holder:
         return f'{work_dir} was last used by {holder}, which did not end by itself: make sure that it has ended.'
@@ -132,7 +145,7 @@ def remove_run(work_dir: Path) -> None:
         elif path.is_file() and (
             CHECKPOINT.fullmatch(name)
             or name == 'last_checkpoint'
-            or _is_result(path)
+            or _is_result(path, name)
             or (PREDICTIONS.fullmatch(name) and _start(path).startswith(HEADER))
         ):
             path.unlink()

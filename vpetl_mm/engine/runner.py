@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from ..errors import UserError
 from ..models.build import init_model
+from ..whole_files import written_whole
 from .adapter import load_trained
 from .compiled import compile_backbone
 from .console import quiet
@@ -102,9 +103,8 @@ class PETLRunner(Runner):
         if new:
             self._go_to(self.epoch, settings)
         if self.rank == 0:  # a kill may have come between the checkpoint and this file of mmengine's
-            partial = Path(self.work_dir, 'last_checkpoint.partial')
-            partial.write_text(filename)
-            os.replace(partial, partial.with_suffix(''))
+            with written_whole(Path(self.work_dir, 'last_checkpoint')) as partial:
+                partial.write_text(filename)
 
     def _go_to(self, epoch: int, settings: list[dict[str, Any]]) -> None:
         """Put iteration, schedulers and optimizer where a run of this config stands after ``epoch`` epochs."""
@@ -124,9 +124,9 @@ class PETLRunner(Runner):
                             scheduler.step()
 
     def _take_best(self, info: dict[str, Any], folder: Path, epoch: int) -> None:
-        """Have the best checkpoint so far in this run's folder as well; without it the best is sought anew.
+        """Copy the best checkpoint so far into this run's folder; without it, the search for the best starts again.
 
-        mmengine deletes what ``info`` names as soon as there is a better one: it is a file of this folder, or none.
+        mmengine deletes what ``info`` names once there is a better one, so it must be a file of this folder, or none.
         """
         scores = {key: info.pop(key) for key in list(info) if key.startswith('best_score')}
         named = {key: Path(str(info.pop(key))).name for key in list(info) if key.startswith('best_ckpt')}
@@ -137,9 +137,8 @@ class PETLRunner(Runner):
             there = bool(known) and (own.is_file() or best.is_file())
             barrier()  # every rank has looked before one copies
             if there and self.rank == 0 and not own.is_file():
-                partial = own.with_name(f'{own.name}.partial')
-                shutil.copyfile(best, partial)
-                os.replace(partial, own)
+                with written_whole(own) as partial:
+                    shutil.copyfile(best, partial)
             if there:
                 info.update({key: str(own), score: scores[score]})
 
@@ -154,7 +153,6 @@ class PETLRunner(Runner):
         _same_on_every_rank(filename, meta)
         _check_optimizer(filename, checkpoint['optimizer']['param_groups'], self.optim_wrapper.optimizer)
         self._check_steps(filename, meta)
-        meta.pop('config', None)  # Runner.resume would execute it
         if self.cfg.get('resume_with') == 'new' and self._randomness_cfg.get('seed') is not None:
             meta.pop('seed', None)  # mmengine would take it instead of the config's
         for key in ('last_ckpt', 'cfg', 'experiment_name'):
@@ -177,7 +175,7 @@ class PETLRunner(Runner):
             raise UserError(
                 f'{filename} was written after {meta["iter"]:,} iterations, and {meta["epoch"]} epochs are '
                 f'{meta["epoch"] * steps:,} here: the data, the batch or the number of processes is another. '
-                '--resume-with new goes on with them, and with the schedule that fits.'
+                '--resume-with new continues with them, and with the schedule that fits.'
             )
 
     @master_only
@@ -189,16 +187,15 @@ class PETLRunner(Runner):
         Raises:
             UserError: when it cannot be written, such as to a full disk; what was there before is whole.
         """
-        partial, final = Path(out_dir, f'{filename}.partial'), Path(out_dir, filename)
+        final = Path(out_dir, filename)
+        # a copy: CheckpointHook saves the best and then the full state with one and the same
+        meta = dict(meta or {}, processes=self.world_size)
         try:
-            # a copy: CheckpointHook saves the best and then the full state with one and the same
-            meta = dict(meta or {}, processes=self.world_size)
-            super().save_checkpoint(out_dir, partial.name, *args, meta=meta, **kwargs)
-            _flush(partial)
-            os.replace(partial, final)
+            with written_whole(final) as partial:
+                super().save_checkpoint(out_dir, partial.name, *args, meta=meta, **kwargs)
+                _flush(partial)
             _flush(final.parent)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise UserError(f'The checkpoint {final} cannot be written ({error}).') from error
 
     def prepare_test(self, checkpoint: str | Path) -> dict:

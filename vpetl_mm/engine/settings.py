@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine import Config
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 from .full_state import read_full_state
 from .launch import place
 from .record import json_safe
@@ -103,8 +103,7 @@ def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def dotted(path: Path) -> str:
     """A setting's name, as ``--cfg-options`` takes it."""
-    text = '.'.join(map(str, path))
-    return text if text.isprintable() else ascii(text)
+    return tellable('.'.join(map(str, path)))
 
 
 def differing(cfg: Config, meta: Mapping[str, Any]) -> dict[Path, tuple[Any, Any]]:
@@ -140,7 +139,7 @@ def _short(value: Any) -> str:
 
 
 def with_settings(cfg: Config) -> tuple[Config, str | None]:
-    """The config that a run goes on with, and why it cannot without being told; ``cfg`` itself for a new run.
+    """The config that a run continues with, and why it cannot before the user decides; ``cfg`` itself for a new run.
 
     ``cfg.resume_with`` says which settings to take where the full state records others: ``'old'``, ``'new'`` or
     neither. ``given_options`` become those of the whole run.
@@ -167,8 +166,8 @@ def with_settings(cfg: Config) -> tuple[Config, str | None]:
     return cfg, (
         f'{file} was trained with other settings than the config and the command now give (old -> new):\n'
         f'{listed(differences)}\n'
-        'Say which to go on with: --resume-with old or --resume-with new. Or start another run, with a --work-dir of '
-        'its own and without --resume.'
+        'Say which to use: --resume-with old or --resume-with new. Or start another run, without --resume and in '
+        'another --work-dir.'
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +15,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ..config import arguments_of
 from ..errors import UserError, unknown
 from ..petl import Delta, Layout, Plan, check_petl, is_transformed, layout_of
 from ..petl.delta import one_of
@@ -61,20 +61,18 @@ def take_over(leaf: nn.Module, host: nn.Module) -> nn.Module:
 
 
 def known_options(backbone: Mapping[str, Any]) -> set[str]:
-    """The options that a backbone's class and its ancestors know.
+    """The options that a backbone's class takes.
 
     Raises:
-        UserError: when the config has another, which VideoMAE's ViT would drop without a word; ``with_cp`` may always
-            be there, as :class:`PETLModel` sees to it.
+        UserError: when the config has another, which VideoMAE's ViT would drop without a word. ``with_cp`` is always
+            allowed: :class:`PETLModel` handles it where the class does not.
     """
     with MODELS.switch_scope_and_registry(None) as registry:
         kind = backbone.get('type')
         cls = registry.get(kind) if isinstance(kind, str) else kind
     if cls is None:  # building it will say so
         return {*backbone}
-    inits = [c.__init__ for c in cls.__mro__ if '__init__' in vars(c)]
-    parameters = (p for init in inits for p in inspect.signature(init).parameters.values())
-    known = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
+    known = {*arguments_of(cls)}
     for name in backbone:
         if name not in {*known, 'type', 'with_cp'}:
             raise unknown('option in model.backbone', name, {*known, 'with_cp'})

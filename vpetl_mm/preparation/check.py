@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, tellable
+from ..whole_files import written_whole
 from .found import MEDIA
 from .inspection import inspect_image, inspect_video
 from .journal import Finding, Journal
-from .lists import read_json, tellable
+from .lists import read_json
 from .problems import KINDS, Judge, Line, Lists, Problem, of_counts, of_parts
 from .progress import progress
 from .workers import Failed, each
@@ -172,14 +173,11 @@ def _judge(data: Prepared, workers: int, min_frames: int) -> tuple[list[Problem]
 
 
 def _replace(file: Path, text: str) -> None:
-    partial_file = file.with_name(f'.{file.name}.{os.getpid()}')
     try:
-        partial_file.write_text(text, encoding='utf-8', errors='surrogateescape')
-        os.replace(partial_file, file)
+        with written_whole(file) as partial_file:
+            partial_file.write_text(text, encoding='utf-8', errors='surrogateescape')
     except OSError as error:
         raise UserError(f'{file} cannot be written ({error.strerror}).') from error
-    finally:
-        partial_file.unlink(missing_ok=True)
 
 
 def _report(data: Prepared, problems: Iterable[Problem], clean: dict[str, list[str]], min_frames: int) -> dict:

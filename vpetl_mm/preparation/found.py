@@ -99,7 +99,7 @@ def walk(folder: Path, skipped: list[Path] | None = None) -> Iterator[tuple[Path
     """Every folder from ``folder`` down with the sorted names of its folders and files.
 
     Linked folders are followed. Hidden files and folders are skipped, and so is a folder that has been read already
-    or that holds ``folder``: a link that leads back does not go round for ever.
+    or that holds ``folder``, so that a link that leads back does not loop forever.
 
     Args:
         folder: where to start.

@@ -8,10 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 from .archives import is_archive
 from .found import KINDS, Found, Request, walk
-from .lists import Sample, index_of, read_names, tellable
+from .lists import Sample, index_of, read_names
 from .own_lists import Row, read_rows
 from .place import Place
 from .progress import warn
@@ -99,7 +99,7 @@ def _class_rows(folder: Path, root: Path, left_out: list[Path]) -> list[Row]:
                 else:
                     left_out.append(below / file)
         if len(rows) == count:
-            warn(f'{tellable(folder / name)} has no videos or images, and is no class.')
+            warn(f'{folder / name} has no videos or images, and is no class.')
     return rows
 
 
@@ -110,7 +110,7 @@ def _tell_left_out(paths: list[Path], src: Path) -> None:
         what = 'folders' if path.is_dir() else path.suffix.lower() or 'files without a suffix'
         groups['hidden' if path.name.startswith('.') else what].append(path.relative_to(src))
     told = sorted(groups.items(), key=lambda group: -len(group[1]))
-    text = ', '.join(f'{len(found)} {what} (such as {tellable(found[0])})' for what, found in told[:9])
+    text = ', '.join(f'{len(found)} {what} (such as {found[0]})' for what, found in told[:9])
     if paths:
         rest = f', and {len(told) - 9} more kinds' if len(told) > 9 else ''
         warn(

@@ -78,7 +78,7 @@ class _Unpickler(pickle.Unpickler):
         if name not in self.parts:
             raise pickle.UnpicklingError(f'it asks for {name}, which is no part of an array')
 
-        def part(*values: Any) -> Any:  # another each time, as a pickle may set attributes of what it gets
+        def part(*values: Any) -> Any:  # a new one each time, as a pickle may set its attributes
             return self.parts[name](*values)
 
         return part

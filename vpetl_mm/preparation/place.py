@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .lists import read_json
 
 STATE = 'dataset.json'
 RECIPE, MOVES, MARK = 'recipe.json', 'moves.json', 'mark'
@@ -24,9 +25,9 @@ def to_json(content: Any) -> str:
 
 def read_state(out: Path) -> dict[str, Any]:
     """The ``dataset.json`` of an earlier call, or an empty dict."""
-    with suppress(OSError, ValueError, RecursionError):
-        state = json.loads((out / STATE).read_text(encoding='utf-8'))
-        if isinstance(state, dict) and isinstance(state.get('made'), list):
+    with suppress(OSError, UserError):
+        state = read_json(out / STATE, dict)
+        if isinstance(state.get('made'), list):
             return state
     return {}
 
@@ -90,8 +91,8 @@ class Place:
         A folder like this may have come with somebody's data, and what is in it is moved, linked and believed. So the
         note holds the time when the mark beside it was last changed, which nobody can set.
         """
-        with suppress(OSError, ValueError, TypeError, RecursionError):
-            time, recipe = json.loads((self.building / RECIPE).read_text(encoding='utf-8'))
+        with suppress(OSError, ValueError):  # a UserError is one
+            time, recipe = read_json(self.building / RECIPE, list)
             if time == (self.building / MARK).lstat().st_ctime_ns:
                 return [recipe]
         return []
@@ -169,7 +170,7 @@ class Place:
         (self.building / MOVES).unlink()
 
     def _ends(self, name: Any, built: Any, outward: Any) -> tuple[Path, Path]:
-        """From where to where a move goes; between the two folders alone."""
+        """The source and target of a move, which stays within the two folders."""
         if not (is_name(name) and isinstance(built, str) and all(map(is_name, built.split('/')))):
             raise ValueError('a name leads elsewhere')
         ends = self.building / built, self.out / name
@@ -178,9 +179,8 @@ class Place:
     def _undo(self) -> None:
         """Take back the moves of an exchange that was not finished, also by a call that was killed."""
         try:
-            moves = json.loads((self.building / MOVES).read_text(encoding='utf-8'))
-            ends = [self._ends(*move) for move in moves]
-        except (ValueError, TypeError, RecursionError) as error:
+            ends = [self._ends(*move) for move in read_json(self.building / MOVES, list)]
+        except (ValueError, TypeError) as error:
             raise UserError(f'{self.building / MOVES} is damaged; move {self.building} away.') from error
         for start, end in reversed(ends):
             if os.path.lexists(end) and not os.path.lexists(start):

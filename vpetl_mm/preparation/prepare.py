@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 from . import own, vtab1k
 from .found import MEDIA, Found, Request
-from .lists import Lists, Sample, check_apart, check_path, tellable, without_repeats, write_list
+from .lists import Lists, Sample, check_apart, check_path, without_repeats, write_list
 from .manifest import sizes, write_manifest
 from .place import STATE, Place, opened, to_json
 from .progress import warn
@@ -71,7 +71,7 @@ def _build(found: Found, place: Place, request: Request) -> dict[str, Any]:
     """Write everything beside its place and put it there; the state that ``dataset.json`` tells."""
     media = {} if found.root is None or found.media else {MEDIA[found.kind]: found.root}
     place.check({**media, **found.others, **dict.fromkeys((*_files(found), STATE), place.building)})
-    files, missing = _look(found, request)
+    files, missing = _look(found)
     if request.short_side:
         files = _reencode(found, files, place, request)
         media = {MEDIA[found.kind]: found.root}
@@ -123,7 +123,7 @@ def _checked(found: Found, request: Request) -> Found:
     return found
 
 
-def _look(found: Found, request: Request) -> tuple[dict[str, int], list[str]]:
+def _look(found: Found) -> tuple[dict[str, int], list[str]]:
     """The size of each file, and the listed ones that are missing."""
     if found.root is None:
         files = {}

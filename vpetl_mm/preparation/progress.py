@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, and where there is none a line now and then of what takes long."""
+"""A progress bar on a terminal; elsewhere a line now and then for what takes long."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from .lists import tellable
+from ..errors import tellable
 
 EVERY = 60  # seconds from one line to the next, where there is no terminal
 
 
 def warn(text: str) -> None:
-    """Tell the user something that does not end the command."""
+    """Print a warning."""
     print(f'warning: {tellable(text)}', file=sys.stderr)
 
 
 class TimeLeft(ProgressColumn):
-    """The time that is left, or that it took."""
+    """The time left or, at the end, taken."""
 
     def render(self, task: Task) -> Text:
         """Such as ``0:05:04 left``, ``in 0:07:12``, or nothing before a first step is done."""

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from ..datasets.vtab1k import LISTS, TASKS
-from ..errors import UserError
+from ..errors import UserError, tellable
 from .found import Found
-from .lists import Lists, Sample, tellable
+from .lists import Lists, Sample
 from .own_lists import Row, read_rows
 from .progress import warn
 
@@ -33,7 +33,7 @@ def tasks(src: Path) -> list[str]:
             f'clevr_count, each with {lists} and {MEDIA_FOLDER}/.'
         )
     if missing:
-        warn(f'{len(missing)} of the {len(TASKS)} tasks are missing from {tellable(src)}: {", ".join(missing)}.')
+        warn(f'{len(missing)} of the {len(TASKS)} tasks are missing from {src}: {", ".join(missing)}.')
     return there
 
 

@@ -20,6 +20,7 @@ from ..engine.experiment import Options, prepare, test, train
 from ..engine.hooks.progress_hook import ProgressHook
 from ..preparation.progress import TimeLeft
 from ..spt.find import Request, find, prepared
+from ..whole_files import written_whole
 from .tradeoff import draw_tradeoff
 
 CLIPS = dict(source_train=4000, source_test=400, target_train=800, target_val=400, target_test=800)
@@ -150,9 +151,8 @@ class Demo:
     def _pretrain(self) -> Row:
         counts, top1, seconds, weights = self._run('source', 0)
         self._full = counts['trainable']  # the plain model, of which the shares are taken
-        partial = self.data / 'source_backbone.partial'
-        shutil.copyfile(weights, partial)
-        partial.replace(self.data / 'source_backbone.pth')
+        with written_whole(self.data / 'source_backbone.pth') as partial:
+            shutil.copyfile(weights, partial)
         row = Row('source', counts['trainable'], 1.0, top1, seconds, [top1])
         self._say(row)
         return row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -12,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import UserError, unknown
+from ..errors import UserError, is_line, unknown
+from ..whole_files import written_whole
 from .names import parse_name
 
 METAFILE = Path('configs', 'metafile.yml')
@@ -132,7 +132,7 @@ def _entry(raw: Any, path: str | Path) -> Entry:
     cells, where = raw.get('cells') or [], raw.get('where')
     if not isinstance(cells, list) or not all(isinstance(c, str) and re.fullmatch(r'T\d/\S+', c) for c in cells):
         raise UserError(f'{path}: cells of {name} must be a list such as [T3/full/k400/f8], got {cells!r}.')
-    if where is not None and not (isinstance(where, str) and where.isprintable()):
+    if where is not None and not is_line(where):
         raise UserError(f'{path}: where of {name} must be a line of text (machine, commit, date), got {where!r}.')
     paper, ours = (_figures(cls, raw.get(key), f'{key} of {name} in {path}') for cls, key in _FIGURES)
     if bool(cells) != (paper is not None):
@@ -229,6 +229,5 @@ def write_metafile(path: str | Path, entries: Sequence[Entry]) -> None:
     """Write ``entries`` over a metafile, whole or not at all; its leading comment stays."""
     path = Path(path)
     header = re.match(r'(#.*\n)*', path.read_text(encoding='utf-8'))[0] if path.is_file() else ''
-    partial = path.with_suffix('.partial')
-    partial.write_text(render_metafile(entries, header), encoding='utf-8')
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text(render_metafile(entries, header), encoding='utf-8')

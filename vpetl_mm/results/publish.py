@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from ..datasets.vtab1k import TASKS, TOKENS
 from ..engine.record import Record, find_records
+from ..whole_files import written_whole
 from .layouts import DATASETS, LAYOUTS, METHODS, PRETRAIN
 from .metafile import METAFILE, Entry, load_metafile, write_metafile
 from .names import Name, parse_name
@@ -166,6 +166,5 @@ def documents(
 def write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'partial_{path.name}')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding='utf-8')

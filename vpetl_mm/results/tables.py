@@ -10,7 +10,7 @@ from statistics import mean, stdev
 
 from ..config import load_config
 from ..engine.record import Record, find_records, is_as_printed
-from ..errors import UserError
+from ..errors import UserError, is_line
 from .count import trainable
 from .demo import Row
 from .demo import cells as demo_cells
@@ -215,7 +215,7 @@ def demo_table(work_dirs: Path = Path('work_dirs')) -> Table:
         rows = [Row(**row) for row in json.loads(file.read_text(encoding='utf-8'))]
         if not rows or not all(0 <= top1 <= 100 for row in rows for top1 in (row.top1, *row.top1_per_seed)):
             raise ValueError('it has no rows, or an accuracy outside 0 to 100')
-        if not all(isinstance(row.method, str) and row.method.isprintable() for row in rows):
+        if not all(is_line(row.method) for row in rows):
             raise ValueError('a method is no line of text')
         head, *cells = demo_cells(rows)
         return Table('The demo', [*head, 'remark'], [[*c, ''] for c in cells], 1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import UserError, unknown
+from ..petl.delta import at_least_one
 from .units import Unit
 
 STRUCTURED = ('LoRA', 'AdaptMLP')
@@ -44,8 +45,7 @@ class Settings:
         for what, value, valid in (('structured', self.structured, STRUCTURED), ('rule', self.rule, RULES)):
             if value not in valid:
                 raise unknown(what, value, valid)
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise UserError(f'rank must be a whole number of at least 1, got {self.rank!r}.')
+        at_least_one('rank', self.rank)
         for name, value in (('alpha', self.alpha), ('beta', self.beta)):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value < 1:

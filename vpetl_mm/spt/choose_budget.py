@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, replace
@@ -17,6 +16,7 @@ from ..engine.experiment import Options, prepare, train
 from ..engine.record import json_safe
 from ..errors import UserError
 from ..weights.source import file_sha256
+from ..whole_files import written_whole
 from .allocation import write_allocation
 from .find import SHORT, Request, allocate, measured, prepared
 
@@ -62,7 +62,8 @@ def choose_budget(cfg: Config, request: Request) -> Request:
         if scores[budget] is None:
             write_allocation(file, allocations[budget])
             scores[budget] = _score(replace(request, budgets=(budget,)), given, file)
-            _write(file.with_name(RECORD), dict(of=asked[budget], top1=scores[budget]))
+            with written_whole(file.with_name(RECORD)) as partial:
+                partial.write_text(json.dumps(dict(of=asked[budget], top1=scores[budget])) + '\n', encoding='utf-8')
             for state in file.parent.glob('epoch_*.pth'):  # a backbone each, and never resumed
                 state.unlink()
         print(f'budget {budget:>9,}: top-1 {scores[budget]:.2f} on held-out training data')
@@ -104,9 +105,3 @@ def _recorded(file: Path, of: dict) -> float | None:
         return float(record['top1']) if record['of'] == of and file.is_file() else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-def _write(file: Path, record: dict) -> None:
-    partial = file.with_suffix('.partial')
-    partial.write_text(json.dumps(record) + '\n', encoding='utf-8')
-    os.replace(partial, file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import UserError
+from ..whole_files import written_whole
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -24,18 +24,14 @@ def write_safetensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     Raises:
         UserError: when the disk does not take it.
     """
-    partial = file.with_name(f'{file.name}.partial')
     # its own memory each: a slice or a transposed view cannot be stored
     whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        mode = partial.stat().st_mode  # safetensors makes files that nobody else may read
-        save_file(whole, partial, dict(metadata))
-        partial.chmod(mode)
-        os.replace(partial, file)
+        with written_whole(file) as partial:
+            partial.touch()
+            mode = partial.stat().st_mode  # safetensors makes files that nobody else may read
+            save_file(whole, partial, dict(metadata))
+            partial.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise UserError(f'{file} cannot be written: {error}') from error
-    finally:
-        if partial.is_file():
-            partial.unlink()

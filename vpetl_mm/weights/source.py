@@ -13,10 +13,11 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from ..errors import UserError
+from ..bounds import check_zip
+from ..errors import UserError, tellable
 from .contents import format_of, is_a_folder
 from .tensors import StateDict
-from .torch_file import check_content, check_zip, read_torch
+from .torch_file import allowed, check_content, read_torch
 from .wrappings import Model, chosen, models_in, tensors_in
 
 # where checkpoints keep their weights, for what is no backbone: most libraries; timm and MAE; DeepSpeed
@@ -81,7 +82,7 @@ def read_source(file: str | Path, trust_pickle: bool = False, part: str | None =
             source = _unwrapped(read_torch(path, trust_pickle), part)
         check_content(source.state, path.stat().st_size)
     except UserError as error:
-        raise UserError(f'{path}: {error}') from error
+        raise UserError(f'{path}: {str(error).rstrip(".")}.') from error
     except Exception as error:
         raise UserError(_refusal(path, form, error)) from error
     if not source.state:
@@ -96,7 +97,7 @@ def _safetensors(path: Path) -> Source:
 
 
 def _npz(path: Path) -> Source:
-    check_zip(path)
+    check_zip(path, allowed(path))
     with np.load(path, allow_pickle=False) as arrays:
         content = {name: arrays[name] for name in arrays.files}
     numbers = {k: v for k, v in content.items() if v.dtype.kind in 'fiu'}
@@ -150,9 +151,9 @@ def _refusal(path: Path, form: str, error: Exception) -> str:
     wanted = re.search(r'GLOBAL (\S+)', str(error))
     if wanted:
         return (
-            f'{path} cannot be read safely as weights: it holds more than tensors, {wanted.group(1)}, and reading '
-            f'that may run code; if you trust where it is from: tools/convert_checkpoint.py {path} DST.safetensors '
-            '--trust-pickle'
+            f'{path} cannot be read safely as weights: it holds more than tensors, {tellable(wanted[1])}, and '
+            'reading that may run code; if you trust where it is from: '
+            f'tools/convert_checkpoint.py {path} DST.safetensors --trust-pickle'
         )
     if isinstance(error, ModuleNotFoundError):
         return f'{path} needs a package that is not installed: {error.name}.'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import resource
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
@@ -15,12 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
-
-try:
-    import resource
-except ImportError:  # not on Windows
-    resource = None
+from ..bounds import check_zip
+from ..errors import UserError, tellable
 
 # an unpacked file, or all its tensors, may take TIMES its bytes and SPARE more (tied weights count twice, and some
 # people compress); reading it may take WORK more
@@ -71,7 +68,8 @@ def read_torch(path: Path, trust_pickle: bool = False) -> Any:
         UserError: when it would take more memory than its size allows, or has tensors without values.
         Exception: whatever torch raises at a file that is broken, or holds more than is allowed.
     """
-    check_zip(path)
+    if zipfile.is_zipfile(path):  # older ones are not
+        check_zip(path, allowed(path))
     try:
         with torch.serialization.safe_globals(STAND_INS), at_most(allowed(path) + WORK):
             content = _load(path, weights_only=True)
@@ -98,15 +96,6 @@ def allowed(path: Path) -> int:
     return TIMES * path.stat().st_size + SPARE
 
 
-def check_zip(path: Path) -> None:
-    """Raise :class:`UserError` for an archive that would unpack to far more than its size."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > allowed(path):
-            raise UserError(f'it would unpack to {unpacked:,} bytes, and the file has {path.stat().st_size:,}.')
-
-
 @contextmanager
 def at_most(extra: int) -> Iterator[None]:
     """Within, this process gets at most ``extra`` bytes of memory more than it has; where Linux can tell."""
@@ -115,7 +104,7 @@ def at_most(extra: int) -> Iterator[None]:
         before = resource.getrlimit(resource.RLIMIT_DATA)
         limit = min([now + extra, *(limit for limit in before if limit != resource.RLIM_INFINITY)])
         resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         before = None
     try:
         yield
@@ -137,17 +126,19 @@ def check_content(content: Any, size: int) -> None:
     while todo:
         name, value, depth = todo.pop()
         if type(value) in WITH_ATTRIBUTES:
-            vars(value).clear()  # a pickle can give a tensor a "shape", and a dict "items", of its own
+            vars(value).clear()  # a pickle can replace a tensor's "shape" and a dict's "items"
         if isinstance(value, Tensor):
             if value.is_meta:
-                raise UserError(f'{shown(name)} has a shape and no values (it was saved from the meta device).')
+                raise UserError(f'{tellable(name)} has a shape and no values (it was saved from the meta device).')
             taken += math.prod(value.shape) * value.element_size()
             if taken > TIMES * size + SPARE:
-                raise UserError(f'its tensors up to {shown(name)} would take {taken:,} bytes, and it has {size:,}.')
+                raise UserError(
+                    f'its tensors up to {tellable(name)} would take {taken:,} bytes, and it has {size:,}.'
+                )
             continue
         parts += len(value)
         if depth > DEEPEST or parts > size:
-            raise UserError(f'its {shown(name)[:80]} is nested too deeply, or holds one part too often.')
+            raise UserError(f'its {tellable(name)[:80]} is nested too deeply, or holds one part too often.')
         named = value.items() if isinstance(value, Mapping) else enumerate(value)
         prefix = f'{name}.' if depth else ''
         todo += ((f'{prefix}{k}', part, depth + 1) for k, part in named if isinstance(part, NESTED))
@@ -157,12 +148,6 @@ def reason_of(error: Exception) -> str:
     """Why a file could not be read, in a line."""
     wanted = re.search(r'GLOBAL (\S+)', str(error))
     if wanted:
-        return f'it holds more than tensors and plain values: {shown(wanted.group(1))}'
+        return f'it holds more than tensors and plain values: {tellable(wanted.group(1))}'
     text = str(error).rpartition('WeightsUnpickler error:')[2].strip()  # what torch says before it is about torch
-    return shown((text.splitlines() or [type(error).__name__])[0])[:300].rstrip('.')
-
-
-def shown(name: object) -> str:
-    """A name out of a file, fit for a sentence."""
-    text = str(name)
-    return text if text.isprintable() else ascii(text)
+    return tellable((text.splitlines() or [type(error).__name__])[0])[:300].rstrip('.')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..adapter import FORMAT, adapter_state, trained_meta
@@ -21,7 +20,7 @@ class AdapterHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note the settings and the base, and strip a checkpoint that is not for resuming."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.plain_model
         options = json_safe(runner.cfg.get('given_options', {}))
         # a dict of its own: mmengine writes several checkpoints with one
         checkpoint['meta'] = plain(dict(checkpoint['meta'], **trained_meta(model), options=options))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine import hooks as mmengine_hooks
-from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
@@ -53,8 +52,7 @@ class EMAHook(mmengine_hooks.EMAHook):
 
     def before_run(self, runner: Runner) -> None:
         """Copy what is trained."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self.src_model = trained_part(model)
+        self.src_model = trained_part(runner.plain_model)
         self.ema_model = MODELS.build(self.ema_cfg, default_args=dict(model=self.src_model))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ...errors import UserError
@@ -38,7 +37,7 @@ class FiniteLossHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse to keep what is not finite."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.plain_model
         trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         wrong = [n for n, t in [*trained, *model.named_buffers()] if not torch.isfinite(t).all()]
         if wrong:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -36,37 +33,39 @@ class FrozenBackboneHook(Hook):
 
     def __init__(self) -> None:
         self._before: dict[str, str] = {}
-        self._checked = False
         self._trained: dict[str, nn.Parameter] = {}
         self._at_start: dict[str, int] = {}
         self._steps = 0
-        self._all_used = True
 
     def before_run(self, runner: Runner) -> None:
         """Compare with ``expect_params``."""
-        check_count(runner.cfg, _model(runner))
+        check_count(runner.cfg, runner.plain_model)
 
     def before_train(self, runner: Runner) -> None:
         """Say what trains, and remember the frozen weights."""
-        count = _model(runner).plan.count()
+        count = runner.plain_model.plan.count()
         parts = ', '.join(f'{name} {n:,}' for name, n in count['by'].items())
         share = 100 * count['trainable'] / count['total']
         of = f'{count["trainable"]:,} of {count["total"]:,} parameters ({share:.2f}%)'
         runner.logger.info(f'Training {of}: {parts}')
-        self._before = frozen_digests(_model(runner))
+        self._before = frozen_digests(runner.plain_model)
         held = {id(p) for g in runner.optim_wrapper.optimizer.param_groups for p in g['params']}
-        inside = [n for n, p in _model(runner).named_parameters() if id(p) in held and not p.requires_grad]
+        inside = [n for n, p in runner.plain_model.named_parameters() if id(p) in held and not p.requires_grad]
         if inside:
             raise RuntimeError(f'frozen parameters are in the optimizer, {inside[0]} among them')
-        self._trained = {n: p for n, p in _model(runner).named_parameters() if p.requires_grad}
+        self._trained = {n: p for n, p in runner.plain_model.named_parameters() if p.requires_grad}
         self._at_start, self._steps = {n: _fingerprint(p) for n, p in self._trained.items()}, 0
-        self._all_used = not runner.cfg.get('find_unused_parameters', False)
-        runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
+        runner.optim_wrapper.optimizer.register_step_pre_hook(lambda *_: self._before_step(runner))
 
-    def _before_step(self, *_: Any) -> None:
+    def _before_step(self, runner: Runner) -> None:
         self._steps += 1
-        without = [n for n, p in self._trained.items() if p.grad is None] if self._steps == 1 else []
-        if without and self._all_used:
+        if self._steps > 1:
+            return
+        wrong = [n for n, p in runner.plain_model.named_parameters() if not p.requires_grad and p.grad is not None]
+        if wrong:
+            raise RuntimeError(f'frozen parameters have gradients, {wrong[0]} among them')
+        without = [n for n, p in self._trained.items() if p.grad is None]
+        if without and not runner.cfg.get('find_unused_parameters', False):
             raise UserError(
                 f'{len(without)} of {len(self._trained)} trained tensors get no gradient, {without[0]} among them: '
                 'nothing that the loss is made of depends on them. Where a step may pass some by, set '
@@ -87,18 +86,9 @@ class FrozenBackboneHook(Hook):
                 f'{same[0]} among them: their gradients are zero, or too small for the learning rate.'
             )
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Once, after the first step: no frozen parameter has a gradient."""
-        if self._checked:
-            return
-        self._checked = True
-        wrong = [n for n, p in _model(runner).named_parameters() if not p.requires_grad and p.grad is not None]
-        if wrong:
-            raise RuntimeError(f'frozen parameters have gradients, {wrong[0]} among them')
-
     def after_train(self, runner: Runner) -> None:
         """The frozen weights are what they were."""
-        after = frozen_digests(_model(runner))
+        after = frozen_digests(runner.plain_model)
         changed = [n for n, digest in self._before.items() if after[n] != digest]
         if changed:
             raise RuntimeError(f'{len(changed)} frozen parameters changed in training, {changed[0]} among them')
@@ -106,7 +96,3 @@ class FrozenBackboneHook(Hook):
 
 def _fingerprint(tensor: Tensor) -> int:
     return hash(tensor.detach().cpu().numpy().tobytes())
-
-
-def _model(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
