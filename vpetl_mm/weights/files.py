@@ -29,6 +29,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # perhaps a link
         partial.touch()
         mode = partial.stat().st_mode  # safetensors makes files that nobody else may read
         save_file(whole, partial, dict(metadata))
