@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, tellable
 from .shipped import find_config, spoken
 
 
@@ -118,7 +118,8 @@ def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequenc
             traceback.print_exc()
         signature = speaker()
         if signature is not None:
-            print(f'error{signature}: {spoken(message_of(error))}', file=sys.stderr)
+            lines = map(tellable, spoken(message_of(error)).split('\n'))  # names in it may be out of any file
+            print(f'error{signature}:', '\n'.join(lines), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
     """Something the user can mend: its text says what is wrong, where, and what to do."""
+
+
+def tellable(text: object) -> str:
+    """A name fit for any terminal: what is not UTF-8 and control characters are escaped."""
+    text = str(text).encode('utf-8', 'backslashreplace').decode()
+    return re.sub(r'[\x00-\x1f\x7f-\x9f]', lambda found: f'\\x{ord(found[0]):02x}', text)
 
 
 def unknown(what: str, name: object, valid: Iterable[str]) -> UserError:

@@ -1,5 +1,5 @@
 """The one exception that a command turns into a sentence and exit status 2; defined where a command starts."""
 
-from vpetl_cli.errors import UserError, unknown
+from vpetl_cli.errors import UserError, tellable, unknown
 
-__all__ = ['UserError', 'unknown']
+__all__ = ['UserError', 'tellable', 'unknown']

@@ -10,7 +10,7 @@ import av
 import decord
 from mmaction.datasets import VideoDataset
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 from .holdout import Holdout
 
 # what the readers and the transforms behind them raise on a broken file; a wrong config raises other things
@@ -18,9 +18,9 @@ UNREADABLE = (av.FFmpegError, decord.DECORDError, OSError, EOFError, RuntimeErro
 
 
 def _told(path: str, error: Exception) -> str:
-    """A path and why it cannot be read, fit for any log file."""
+    """A path and why it cannot be read, fit for any log file and terminal."""
     reason = (str(error).strip().splitlines() or [''])[-1][:120]
-    return f'{path} ({type(error).__name__}: {reason})'.encode('utf-8', 'backslashreplace').decode()
+    return tellable(f'{path} ({type(error).__name__}: {reason})')
 
 
 class PETLVideoDataset(Holdout, VideoDataset):

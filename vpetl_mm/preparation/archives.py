@@ -19,8 +19,8 @@ from typing import IO, Any, NamedTuple
 import rarfile
 
 from ..bounds import TIMES, most_bytes
-from ..errors import UserError
-from .lists import check_path, tellable
+from ..errors import UserError, tellable
+from .lists import check_path
 from .progress import progress
 from .tar_reader import CHUNK, bounded_tar
 

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 from .found import MEDIA
 from .inspection import inspect_image, inspect_video
 from .journal import Finding, Journal
-from .lists import read_json, tellable
+from .lists import read_json
 from .problems import KINDS, Judge, Line, Lists, Problem, of_counts, of_parts
 from .progress import progress
 from .workers import Failed, each

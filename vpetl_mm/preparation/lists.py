@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 
 
 class Sample(NamedTuple):
@@ -22,12 +21,6 @@ class Sample(NamedTuple):
 
 
 Lists = dict[str, list[Sample]]
-
-
-def tellable(text: object) -> str:
-    """A name fit for any terminal: what is not UTF-8 and control characters are escaped."""
-    text = str(text).encode('utf-8', 'backslashreplace').decode()
-    return re.sub(r'[\x00-\x1f\x7f-\x9f]', lambda found: f'\\x{ord(found[0]):02x}', text)
 
 
 def read_text(path: Path) -> str:

@@ -8,10 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 from .archives import is_archive
 from .found import KINDS, Found, Request, walk
-from .lists import Sample, index_of, read_names, tellable
+from .lists import Sample, index_of, read_names
 from .own_lists import Row, read_rows
 from .place import Place
 from .progress import warn

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 from . import own, vtab1k
 from .found import MEDIA, Found, Request
-from .lists import Lists, Sample, check_apart, check_path, tellable, without_repeats, write_list
+from .lists import Lists, Sample, check_apart, check_path, without_repeats, write_list
 from .manifest import sizes, write_manifest
 from .place import STATE, Place, opened, to_json
 from .progress import warn

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from .lists import tellable
+from ..errors import tellable
 
 EVERY = 60  # seconds from one line to the next, where there is no terminal
 

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 from rich.filesize import decimal
 
-from ..errors import UserError
+from ..errors import UserError, tellable
 from .decode_speed import decode_speed
-from .lists import tellable
 from .progress import progress
 from .small_copy import is_finished, make_copy, tag_of
 from .workers import Failed, each

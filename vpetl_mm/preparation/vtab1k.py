@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from ..datasets.vtab1k import LISTS, TASKS
-from ..errors import UserError
+from ..errors import UserError, tellable
 from .found import Found
-from .lists import Lists, Sample, tellable
+from .lists import Lists, Sample
 from .own_lists import Row, read_rows
 from .progress import warn
 

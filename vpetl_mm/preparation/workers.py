@@ -14,7 +14,7 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, TypeVar
 
-from .lists import tellable
+from ..errors import tellable
 
 Job = TypeVar('Job')
 
