@@ -115,6 +115,15 @@ def test_debug_shows_the_traceback(capsys):
     assert 'Traceback' in capsys.readouterr().err
 
 
+def test_what_a_file_holds_says_nothing_to_the_terminal(capsys, tmp_path):
+    names = ('config', 'seed', 'top5', 'mean_class', 'params', 'total', 'checkpoint', 'epoch', 'samples')
+    content = dict.fromkeys((*names, 'options', 'finished', 'machine'), 0)
+    (tmp_path / 'result.json').write_text(json.dumps(dict(content, format='vpetl_mm result 1', top1='\x1b[2J\a')))
+    assert call('tables', 'table3', '--work-dirs', tmp_path) == 2
+    said = capsys.readouterr().err
+    assert r'not \x1b[2J\x07, 0, 0.' in said and said.rstrip('\n').isprintable()
+
+
 @pytest.mark.parametrize('tool', ['train', 'benchmark'])
 def test_an_option_that_is_no_key_and_value(capsys, tool):
     with pytest.raises(SystemExit) as stopped:

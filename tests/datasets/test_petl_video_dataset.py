@@ -6,7 +6,7 @@ import pytest
 from mmengine.dataset import ClassBalancedDataset
 
 from vpetl_mm import UserError
-from vpetl_mm.datasets.petl_video_dataset import PETLVideoDataset
+from vpetl_mm.datasets.petl_video_dataset import PETLVideoDataset, _told
 
 
 def dataset(tmp_path, text: str, **options) -> PETLVideoDataset:
@@ -74,3 +74,7 @@ def test_a_holdout_of_everything_is_refused(tmp_path):
         dataset(tmp_path, 'a.mp4 0\n', holdout=1.0)
     with pytest.raises(UserError, match='leaves nothing'):
         dataset(tmp_path, 'a.mp4 0\n', holdout=0.9)
+
+
+def test_a_file_is_told_of_in_a_printable_line():
+    assert _told('a\x1b[2J\udcff.mp4', OSError('b\x07')) == r'a\x1b[2J\udcff.mp4 (OSError: b\x07)'

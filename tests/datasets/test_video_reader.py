@@ -209,6 +209,38 @@ def test_a_playlist_opens_no_connection(tmp_path, name):
             server.accept()
 
 
+def over_and_over(path: Path) -> Path:
+    """A video each of whose 50 frames is said to be half of the file, beginning at the same byte."""
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('mjpeg', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, 'yuvj420p'
+        for _ in range(50):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format='rgb24')))
+        container.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    per_chunk, sizes = content.index(b'stsc') + 16, content.index(b'stsz') - 4
+    struct.pack_into('>I', content, per_chunk, 1)
+    first = struct.unpack_from('>I', content, content.index(b'stco') + 12)[0]
+    tables = struct.pack('>I4sIII', 20, b'stsz', 0, len(content) // 2, 50)
+    tables += struct.pack('>I4sII51I', 220, b'stco', 0, 51, *[first] * 51)
+    content[sizes : sizes + len(tables)] = tables
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize('name', ['list.mp4', 'list.avi', 'itself.mp4', 'overlapping.mp4', 'large.mp4'])
+def test_a_small_file_opens_no_other_and_takes_no_memory(tmp_path, monkeypatch, name):
+    write(tmp_path / 'large.mp4', 'libx264')
+    (tmp_path / 'list.mp4').write_text('ffconcat version 1.0\nfile large.mp4\n')
+    (tmp_path / 'list.avi').write_text('ffconcat version 1.0\nfile large.mp4\n')
+    (tmp_path / 'itself.mp4').write_text('ffconcat version 1.0\nfile itself.mp4\n')
+    over_and_over(tmp_path / 'overlapping.mp4')
+    monkeypatch.setattr(video_reader, 'MOST_PIXELS', 1000)
+    with pytest.raises(UNREADABLE, match='twice its size' if name == 'overlapping.mp4' else 'Invalid'):
+        VideoReader(tmp_path / name).frames([0])
+
+
 def test_frames_have_one_size_where_the_video_changes_its_own(tmp_path):
     """Two H.264 streams, one after the other, as a bare stream may hold them."""
     for name, codec_size in (('a', (96, 32)), ('b', (64, 64))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
@@ -18,13 +19,15 @@ import pytest
 import torch
 from kill_campaign import differences
 from mmengine import Config
+from mmengine.optim import CosineAnnealingLR
 from small_experiment import REPO, write_config
 
 from vpetl_mm import UserError
 from vpetl_mm.engine import experiment
 from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_mm.engine.full_state import check_optimizer, check_schedulers
 from vpetl_mm.engine.outcome import predictions_of
-from vpetl_mm.engine.runner import PETLRunner, _check_optimizer
+from vpetl_mm.engine.runner import PETLRunner
 
 QUICK = {'train_dataloader.num_workers': 0}
 
@@ -121,6 +124,8 @@ def info(content: dict) -> dict:
     return content['message_hub']['runtime_info']
 
 
+SCREEN = {'train/\x1b[2J': dict(log=[1.0], count=[1], max_length=1)}
+ENDLESS = {'train/loss': dict(log=[1.0], count=[10**400], max_length=1)}
 BROKEN = {
     'truncated': truncate,
     'empty': empty,
@@ -149,6 +154,9 @@ BROKEN = {
     'epochs to delete that are paths': saved(lambda content: info(content).update(keep_ckpt_ids=['1/../../a', 2])),
     'a best score of text': saved(lambda content: info(content).update(best_score='1')),
     'a history of text': saved(lambda content: content['message_hub']['log_scalars'].update({'train/loss': 'x'})),
+    'a scalar that clears the screen': saved(lambda content: content['message_hub']['log_scalars'].update(SCREEN)),
+    'a history of endless numbers': saved(lambda content: content['message_hub']['log_scalars'].update(ENDLESS)),
+    'a value by number': saved(lambda content: info(content).update({5: 1})),
     'a config that mmengine would run': saved(lambda content: content['meta'].update(config='import os')),
     'momenta of text': saved(lambda content: content['optimizer']['state'].update({0: 'x'})),
     'a group of tensors': saved(lambda content: content['optimizer']['param_groups'][0].update(lr=[torch.ones(1)])),
@@ -223,11 +231,46 @@ def test_another_config_or_base_is_an_error_and_no_reason_to_fall_back(again, tm
 
 def test_every_group_of_the_optimizer_has_to_be_whole():
     optimizer = torch.optim.AdamW([dict(params=[torch.nn.Parameter(torch.zeros(1))]) for _ in range(2)])
-    groups = optimizer.state_dict()['param_groups']
-    _check_optimizer('a.pth', groups, optimizer)
-    del groups[1]['eps']
+    state = optimizer.state_dict()
+    check_optimizer('a.pth', state, optimizer)
+    del state['param_groups'][1]['eps']
     with pytest.raises(UserError, match=r'a\.pth is for another config: its optimizer is no AdamW'):
-        _check_optimizer('a.pth', groups, optimizer)
+        check_optimizer('a.pth', state, optimizer)
+
+
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda state: state['state'][0].update(exp_avg=torch.ones(4)),
+        lambda state: state['state'][0].pop('exp_avg_sq'),
+        lambda state: state['state'][0].update(exp_avg=5),
+        lambda state: state['state'][0].update(step=torch.tensor(-1.0)),
+        lambda state: state['param_groups'][0].update(lr='x'),
+        lambda state: state['param_groups'][0].update(betas=[0.9]),
+        lambda state: state['param_groups'][0].update(params=[[]]),
+    ],
+)
+def test_an_optimizer_goes_on_with_what_it_keeps_itself_and_nothing_else(spoil):
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    weight.grad = torch.ones(2, 3)
+    optimizer = torch.optim.AdamW([weight])
+    optimizer.step()
+    before, state = weight.clone(), optimizer.state_dict()
+    check_optimizer('a.pth', state, optimizer)
+    assert torch.equal(weight, before) and optimizer.state[weight]['step'] == 1
+    state = copy.deepcopy(state)
+    spoil(state)
+    with pytest.raises(UserError, match=r'a\.pth is broken: AdamW cannot go on'):
+        check_optimizer('a.pth', state, optimizer)
+
+
+@pytest.mark.parametrize('wrong', [dict(step=1), dict(optimizer='x'), dict(begin='x'), dict(last_step=[])])
+def test_a_schedule_takes_its_own_attributes_alone(wrong):
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])
+    schedule = CosineAnnealingLR(optimizer, T_max=3)
+    check_schedulers('a.pth', [schedule.state_dict()], [schedule])
+    with pytest.raises(UserError, match=rf"a\.pth is for another config: '{next(iter(wrong))}' in its param_sched"):
+        check_schedulers('a.pth', [schedule.state_dict() | wrong], [schedule])
 
 
 def test_a_resumed_run_leaves_another_runs_best_alone(again, tmp_path):

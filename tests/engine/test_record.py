@@ -55,6 +55,7 @@ def test_records_are_found_by_what_they_say(tmp_path):
         (dict(top5=-1), 'between 0 and 100'),
         (dict(mean_class=float('nan')), 'between 0 and 100'),
         (dict(top1='53'), 'between 0 and 100'),
+        (dict(top1=10**400), 'between 0 and 100'),
         (dict(top1=90.0), 'below top-1'),
         (dict(params=10**9), 'params'),
         (dict(params=True), 'params'),

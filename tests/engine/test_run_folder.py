@@ -15,7 +15,7 @@ from vpetl_mm import UserError
 from vpetl_mm.engine import run_folder
 from vpetl_mm.engine.experiment import Options, prepare
 from vpetl_mm.engine.record import FORMAT
-from vpetl_mm.engine.run_folder import check_folder, claimed, remove_run
+from vpetl_mm.engine.run_folder import check_folder, check_links, claimed, remove_run
 from vpetl_mm.engine.runner import PETLRunner
 
 
@@ -78,6 +78,27 @@ def test_what_is_foreign_is_no_run_and_stays(tmp_path):
     remove_run(tmp_path)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*') if not p.is_dir()) == sorted(FOREIGN)
     assert not (tmp_path / '20260102_000000').exists()
+
+
+@pytest.mark.parametrize('name', ['.lock', 'last_checkpoint', 'own.py', 'epoch_1.pth.partial', 'result.partial'])
+def test_nothing_is_written_through_a_link(tmp_path, name):
+    put(tmp_path, 'own.py', 'run/notes.txt', text='mine = 1')
+    cfg = Config(dict(work_dir=str(tmp_path / 'run'), launcher='none', load_from=None), filename=tmp_path / 'own.py')
+    (tmp_path / 'run/elsewhere').symlink_to('../own.py')
+    check_folder(cfg)
+    (tmp_path / 'run' / name).symlink_to('../own.py')
+    for check in (check_folder, check_links):
+        with pytest.raises(UserError, match=f'{name} is a link'):
+            check(cfg)
+    assert (tmp_path / 'own.py').read_text() == 'mine = 1'
+
+
+def test_an_older_runs_logs_are_not_looked_for_behind_a_link(tmp_path):
+    put(tmp_path, 'project/config.py', 'run/epoch_1.pth', 'run/20260101_000000/20260101_000000.log')
+    (tmp_path / 'run/20260101_000000/vis_data').symlink_to(tmp_path / 'project')
+    remove_run(tmp_path / 'run')
+    assert (tmp_path / 'project/config.py').exists()
+    assert [p.name for p in tmp_path.glob('run/**/*')] == ['20260101_000000', 'vis_data']
 
 
 def claim_in_a_child(folder: Path) -> int:

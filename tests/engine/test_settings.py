@@ -143,7 +143,7 @@ def test_nothing_that_a_state_says_is_run(go_on, tmp_path):
         content['meta']['cfg'] = f'{code}\n' + content['meta']['cfg'] + f'\nx = {code}'
         content['message_hub']['runtime_info']['cfg'] = code
 
-    with pytest.raises(UserError, match='meta.config .* not part of a file of this project'):
+    with pytest.raises(UserError, match=r'meta\.config .* not part of a file of this project'):
         go_on(None, mmengine_s)
     go_on(None, change)
     assert (tmp_path / 'run/adapter_epoch_2.pth').is_file() and not (tmp_path / 'ran').exists()

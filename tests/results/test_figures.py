@@ -115,11 +115,12 @@ def test_without_such_a_run_one_sentence_says_how_to_get_one(tmp_path, monkeypat
         '{"acc/top1": 50.0}',
         '{"acc/top1": 900, "step": 1}',
         '{"acc/top1": NaN, "step": 1}',
+        '\udcff',
     ],
 )
 def test_a_corrupt_log_is_named(tmp_path, line):
     log(tmp_path / 'w/x', '20260101_000000', {1: 15.0}, 'swin_bapat_ssv2_b128_f16')
     scalars = next((tmp_path / 'w').rglob('scalars.json'))
-    scalars.write_text(f'{line}\n' + scalars.read_text())
+    scalars.write_text(f'{line}\n' + scalars.read_text(), errors='surrogateescape')
     with pytest.raises(UserError, match=r'scalars\.json is corrupt in line 1'):
         figure4(tmp_path / 'w', tmp_path / 'out')

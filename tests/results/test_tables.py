@@ -217,6 +217,7 @@ def test_the_demos_table(elsewhere, capsys):
     assert call('tables', 'demo', '--format', 'csv') == 0
     assert 'fc,520,0.2%,52.0,20' in capsys.readouterr().out
     wrongs = [dict(row, top1=7000)], [dict(row, method='fc\n# a heading')], [dict(row, method=['fc'])]
+    wrongs += ([dict(row, seconds=10**400)],)
     for wrong in ('[]', '{}', *map(json.dumps, wrongs), '[' * 100_000 + ']' * 100_000):
         (elsewhere / 'work_dirs/demo/table.json').write_text(wrong)
         assert call('tables', 'demo') == 2

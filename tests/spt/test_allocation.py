@@ -284,6 +284,9 @@ def test_indices_that_we_cannot_have_written(allocation, tmp_path):
     beyond, negative, twice = index.clone(), index.clone(), index.clone()
     beyond[-1], negative[0], twice[0] = size, -1, index[1]
     wrong = [beyond, negative, twice, index.flip(0), index.long(), index.float(), index[:-1], index[None], index[:0]]
+    endless = [asdict(r) | dict(shape=[10**400]) for r in allocation.rows]
+    with pytest.raises(UserError, match='is corrupt'):
+        read_allocation(rewritten(allocation, tmp_path / 'a.safetensors', dict(rows=endless)))
     for tensor in wrong:
         file = rewritten(allocation, tmp_path / 'a.safetensors', sparse={name: tensor.contiguous()})
         with pytest.raises(UserError, match=r'is corrupt \(the indices of') as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+import os
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from os import PathLike
 
@@ -18,6 +19,12 @@ from .frame_order import distinct, order_by_kind, order_by_time, unpacked
 # The headers of these say all that is needed; FFmpeg otherwise decodes a few frames to learn the rest.
 COMPLETE_HEADERS = ('.m4v', '.mkv', '.mov', '.mp4', '.webm')
 HEADERS_ALONE = {'probesize': '32', 'analyzeduration': '0', 'skip_frame': 'all'}
+# Containers that hold all of a video; others, such as playlists, name further files, which FFmpeg would open
+FORMATS = (
+    'amv,asf,av1,avi,cavsvideo,dirac,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,live_flv,m4v,matroska,mjpeg,mov,mpeg,'
+    'mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,swf,vc1,vc1test,vvc,wtv,yuv4mpegpipe'
+)
+MOST_PIXELS = 1 << 26  # of a frame, twice those of 8K; kilobytes can hold frames of 400 MB
 # Codecs whose frames that no other frame refers to FFmpeg can leave out without a trace in the rest
 SKIPPING = ('h264', 'mpeg4')
 # orientation() by the quarters that FFmpeg says a picture is to be turned by, against the clock
@@ -58,16 +65,26 @@ class VideoReader:
         """Read the packets; ``quick`` is to learn no more than it takes to decode a few of them."""
         self._headers_alone = quick and str(self._path).lower().endswith(COMPLETE_HEADERS)
         options = HEADERS_ALONE if self._headers_alone else {}
-        # file: as a name may look like an address; FFmpeg then opens local files alone, playlists' included
-        with av.open(f'file:{self._path}', metadata_errors='ignore', options=options) as container:
+        with open_video(self._path, options) as container:
             if self._headers_alone and len(container.streams.video) > 1:
                 return self._open(quick=False)
             stream = video_stream(container)
             self._codec = stream.codec_context
             self._codec.thread_count = 1  # the loader's workers are the parallel part
-            self._packets = [packet for packet in container.demux(stream) if packet.size]
+            self._codec.options = {'max_pixels': str(MOST_PIXELS)}
+            self._packets = self._read(container, stream)
             self.fps = float(stream.average_rate or self.timed_rate)
         self._first_key = next((place for place, packet in enumerate(self._packets) if packet.is_keyframe), 0)
+
+    def _read(self, container: InputContainer, stream: av.VideoStream) -> list[av.Packet]:
+        packets, left = [], 2 * os.path.getsize(self._path) + (1 << 20)
+        for packet in container.demux(stream):
+            left -= packet.size
+            if left < 0:  # an index may name the same bytes again and again
+                raise OSError('its frames would take more than twice its size')
+            if packet.size:
+                packets.append(packet)
+        return packets
 
     def _find_order(self) -> list[int] | None:
         """The places of the packets in the order in which their frames are shown; None where they do not tell."""
@@ -195,6 +212,17 @@ class VideoReader:
                 if place >= self._first_key:  # a player goes over what a cut left before
                     raise
         yield from self._codec.decode(None)
+
+
+def open_video(path: str | PathLike, options: Mapping[str, str] | None = None) -> InputContainer:
+    """A local file, opened by FFmpeg with ``options``; no other file is opened, whatever this one names.
+
+    Raises:
+        av.FFmpegError: when it cannot be read or is no video.
+    """
+    # file: as a name may look like an address
+    options = {'format_whitelist': FORMATS, **(options or {})}
+    return av.open(f'file:{path}', metadata_errors='ignore', options=options)
 
 
 def video_stream(container: InputContainer) -> av.VideoStream:

@@ -26,7 +26,7 @@ from .outcome import leave_record
 from .parts import naming
 from .preflight import check_experiment, check_writable
 from .record import json_safe
-from .run_folder import check_folder, claimed
+from .run_folder import check_folder, check_links, claimed
 from .runner import PETLRunner
 from .settings import with_settings
 
@@ -164,6 +164,7 @@ def test(
     """
     if not Path(checkpoint).is_file():
         raise UserError(f'The checkpoint {checkpoint} does not exist.')
+    check_links(cfg)
     _check_place('predictions', dump, cfg)
     _check_place('merged model', merged, cfg)
     if merged and Path(merged).suffix != '.safetensors':

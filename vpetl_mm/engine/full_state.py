@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine import Config
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..bounds import check_zip
 from ..errors import UserError, is_line
@@ -64,6 +67,8 @@ def _details(content: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     averages = content.get('ema_state_dict', {})
     yield 'ema_state_dict', isinstance(averages, dict) and not _without_tensors(averages)
     yield 'message_hub.resumed_keys', is_plain(hub['resumed_keys'])
+    for part in ('log_scalars', 'runtime_info'):  # the logs print these names
+        yield f'message_hub.{part}', all(isinstance(name, str) and name.isprintable() for name in hub[part])
     for name, value in hub['runtime_info'].items():
         where = f'message_hub.runtime_info.{name!r:.80}'
         if str(name).startswith('best_score'):
@@ -139,3 +144,43 @@ def resumed(cfg: Config) -> tuple[Config, list[str]]:
     last, reasons = last_full_state(cfg.work_dir)
     cfg.load_from = str(last)
     return cfg, reasons
+
+
+def check_optimizer(filename: str, state: dict[str, Any], optimizer: Optimizer) -> None:
+    """Raise :class:`UserError` where such an optimizer cannot go on with a full state's; a copy of it tries."""
+    ours, groups = optimizer.param_groups, state['param_groups']
+    pairs = list(zip(ours, groups, strict=False))
+    lacking = any(set(our) - set(group) - {'initial_lr'} for our, group in pairs)
+    if lacking or len(groups) != len(ours) or any(len(our['params']) != len(group['params']) for our, group in pairs):
+        raise UserError(
+            f'{filename} is for another config: its optimizer is no {type(optimizer).__name__} of the same '
+            'parameters; optim_wrapper must be what it was.'
+        )
+    trial = copy.deepcopy(optimizer)
+    try:
+        trial.load_state_dict(copy.deepcopy(state))
+        for parameter in (p for group in trial.param_groups for p in group['params']):
+            parameter.grad = torch.zeros_like(parameter)
+        trial.step()
+    except Exception as error:
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+        raise UserError(
+            f'{filename} is broken: {type(optimizer).__name__} cannot go on with its optimizer ({reason}).'
+        ) from error
+
+
+def check_schedulers(filename: str, states: list[dict[str, Any]], schedulers: Iterable[Any]) -> None:
+    """Raise :class:`UserError` for what is no state of such schedulers: it becomes their attributes."""
+    for scheduler, state in zip(schedulers, states, strict=False):
+        ours = scheduler.state_dict()
+        wrong = next((k for k, v in state.items() if k not in ours or not _alike(v, ours[k])), None)
+        if wrong is not None:
+            raise UserError(
+                f'{filename} is for another config: {wrong!r:.80} in its param_schedulers is no attribute of '
+                f'{type(scheduler).__name__}, or is of another type there.'
+            )
+
+
+def _alike(theirs: Any, ours: Any) -> bool:
+    """Whether two values are both lists, both text, or both numbers or None."""
+    return any(isinstance(theirs, kind) and isinstance(ours, kind) for kind in ((int, float, type(None)), list, str))

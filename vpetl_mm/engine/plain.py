@@ -32,7 +32,11 @@ def history_of(path: Path, name: str, value: Any) -> HistoryBuffer:
     """
     lists = [value.get('log'), value.get('count')] if isinstance(value, dict) else [None]
     length = value.get('max_length') if isinstance(value, dict) else None
-    whole = all(isinstance(part, list) and all(type(v) in (int, float) for v in part) for part in lists)
-    if not whole or len(lists[0]) != len(lists[1]) or type(length) is not int or length < 1:
+    whole = all(isinstance(part, list) and all(map(_is_number, part)) for part in lists)
+    if not whole or len(lists[0]) != len(lists[1]) or not isinstance(length, int) or not 0 < length < 2**63:
         raise UserError(f'The checkpoint {path} is broken: message_hub.log_scalars.{name!r:.80} is no history.')
     return HistoryBuffer(*lists, length)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)  # as numpy holds them

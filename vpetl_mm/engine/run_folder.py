@@ -46,9 +46,18 @@ def _start(path: Path) -> str:
         return stream.read(200)
 
 
+def check_links(cfg: Config) -> None:
+    """Raise :class:`UserError` where a run or a test would write through a link, into what may be any file."""
+    written = (LOCK, 'last_checkpoint', Path(cfg.filename or '').name)
+    for path in Path(cfg.work_dir).glob('*'):
+        if path.is_symlink() and (path.name in written or path.suffix == '.partial'):
+            raise UserError(f'{path} is a link, and would be written through: remove it, or take another --work-dir.')
+
+
 def check_folder(cfg: Config) -> None:
     """Raise :class:`UserError` where another run is at work in the work dir, or a new one would mix with an older."""
     work_dir = Path(cfg.work_dir)
+    check_links(cfg)
     if place(cfg)[0] == 0 and (work_dir / LOCK).is_file():
         with _opened(work_dir / LOCK) as stream:
             _lock(stream, work_dir)
@@ -153,6 +162,8 @@ def remove_run(work_dir: Path) -> None:
 
 def _remove_logs(folder: Path) -> None:
     for part in (folder / 'vis_data', folder):
+        if part.is_symlink():  # to files that may be anybody's
+            continue
         for path in list(part.glob('*')):
             if LOG_FILE.fullmatch(path.name) and not path.is_dir():
                 path.unlink()

@@ -17,7 +17,6 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
-from torch.optim import Optimizer
 
 from ..errors import UserError
 from ..models.build import init_model
@@ -25,6 +24,7 @@ from ..whole_files import written_whole
 from .adapter import load_trained
 from .compiled import compile_backbone
 from .console import quiet
+from .full_state import check_optimizer, check_schedulers
 from .run_folder import BEST
 from .schedules import fitted
 
@@ -151,7 +151,8 @@ class PETLRunner(Runner):
         checkpoint = load_trained(self.plain_model, filename)
         meta, info = checkpoint['meta'], checkpoint['message_hub']['runtime_info']
         _same_on_every_rank(filename, meta)
-        _check_optimizer(filename, checkpoint['optimizer']['param_groups'], self.optim_wrapper.optimizer)
+        check_optimizer(filename, checkpoint['optimizer'], self.optim_wrapper.optimizer)
+        check_schedulers(filename, checkpoint.get('param_schedulers') or [], self.param_schedulers or [])
         self._check_steps(filename, meta)
         if self.cfg.get('resume_with') == 'new' and self._randomness_cfg.get('seed') is not None:
             meta.pop('seed', None)  # mmengine would take it instead of the config's
@@ -162,7 +163,7 @@ class PETLRunner(Runner):
             info.pop('keep_ckpt_ids', None)  # CheckpointHook deletes these
         self._take_best(info, Path(filename).parent, meta['epoch'])
         hub = checkpoint['message_hub']
-        hub['resumed_keys'] = {k: v for k, v in hub['resumed_keys'].items() if k in info or k in hub['log_scalars']}
+        hub['resumed_keys'] = dict.fromkeys([*info, *hub['log_scalars']], True)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         self._has_loaded = True
         self.logger.info(f'Resuming after epoch {meta["epoch"]} from {filename}')
@@ -227,16 +228,4 @@ def _same_on_every_rank(filename: str, meta: dict[str, Any]) -> None:
         raise UserError(
             f'The ranks would resume from different checkpoints: rank 0 from {found[0]}, rank {other} from '
             f'{found[other]}; the work dir must be the same folder for all of them.'
-        )
-
-
-def _check_optimizer(filename: str, groups: list[dict[str, Any]], optimizer: Optimizer) -> None:
-    """Raise :class:`UserError` where a full state's ``param_groups`` are not those of such an optimizer."""
-    ours = optimizer.param_groups
-    pairs = list(zip(ours, groups, strict=False))
-    lacking = any(set(our) - set(group) - {'initial_lr'} for our, group in pairs)
-    if lacking or len(groups) != len(ours) or any(len(our['params']) != len(group['params']) for our, group in pairs):
-        raise UserError(
-            f'{filename} is for another config: its optimizer is no {type(optimizer).__name__} of the same '
-            'parameters; optim_wrapper must be what it was.'
         )

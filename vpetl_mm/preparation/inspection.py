@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 
 from ..datasets.image_reader import decode_image
-from ..datasets.video_reader import VideoReader, video_stream
+from ..datasets.video_reader import VideoReader, open_video, video_stream
 from .journal import Finding
 
 # A file with fewer of the frames that its header promises was cut short. Containers that state a length
@@ -57,7 +57,7 @@ def inspect_video(path: str) -> Finding:
     except av.FFmpegError as error:
         raise RuntimeError(error.strerror) from error  # its text alone repeats the whole path
     promised, digest = None, ''  # VideoReader decides what can be read, as in training; the digest is nearly free
-    with suppress(av.FFmpegError), av.open(f'file:{path}', metadata_errors='ignore') as container:
+    with suppress(av.FFmpegError), open_video(path) as container:
         promised = promised_frames(container, reader)
         digest = _packets_digest(container)
     return Finding(frames, promised, digest)

@@ -14,7 +14,7 @@ from av.filter import Graph
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
-from ..datasets.video_reader import VideoReader, orientation, video_stream
+from ..datasets.video_reader import VideoReader, open_video, orientation, video_stream
 from .inspection import WHOLE, promised_frames
 
 # Key frames every 8 frames and no B-frames, so that a clip from anywhere decodes few frames that it does not
@@ -45,7 +45,7 @@ def tag_of(source: Path, short_side: int) -> str:
 def is_finished(copy: Path, tag: str) -> bool:
     """Whether a whole copy with this tag is there."""
     try:
-        with av.open(str(copy)) as container:
+        with open_video(copy) as container:
             stream = container.streams.video[0]
             packets = sum(p.size > 0 and not p.is_corrupt for p in container.demux(stream))
             return container.metadata.get('comment') == tag and packets == stream.frames
@@ -96,7 +96,7 @@ def _turner(filters: Sequence[tuple[str, ...]], size: tuple[int, int], rate: Fra
 
 def _write(source: Path, partial: Path, short_side: int, tag: str) -> None:
     reader = VideoReader(source)
-    with av.open(f'file:{source}', metadata_errors='ignore') as container:
+    with open_video(source) as container:
         given = video_stream(container)
         rate = given.average_rate or given.guessed_rate or Fraction(25)
         promised = promised_frames(container, reader) or 0

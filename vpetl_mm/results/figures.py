@@ -206,7 +206,7 @@ def read_curves(work_dirs: Path) -> list[Curve]:
 
 def _validations(log: Path) -> dict[int, float]:
     points = {}
-    lines = log.read_text(encoding='utf-8').splitlines()
+    lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
     for k, line in enumerate(lines, 1):
         try:
             scalars = json.loads(line)

@@ -219,5 +219,5 @@ def demo_table(work_dirs: Path = Path('work_dirs')) -> Table:
             raise ValueError('a method is no line of text')
         head, *cells = demo_cells(rows)
         return Table('The demo', [*head, 'remark'], [[*c, ''] for c in cells], 1)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f'The result {file} is corrupt ({error}); run "make demo" again.') from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 
+from ..datasets.video_reader import open_video
 from ..errors import UserError
 from ..preparation.found import VIDEO_SUFFIXES, walk
 
@@ -42,8 +43,7 @@ def _listed(folder: Path, line: str) -> Path:
 
 def kind_of(video: Path) -> str:
     """How a video is stored, such as ``'h264 with B-frames, .mp4'``."""
-    file = f'file:{video}'  # as VideoReader opens it: a name may look like an address
-    with suppress(av.FFmpegError, OSError, IndexError), av.open(file, metadata_errors='ignore') as container:
+    with suppress(av.FFmpegError, OSError, IndexError), open_video(video) as container:
         codec = container.streams.video[0].codec_context
         return f'{codec.name}{" with B-frames" if codec.has_b_frames else ""}, {video.suffix.lower()}'
     return f'unreadable, {video.suffix.lower()}'

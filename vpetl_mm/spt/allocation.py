@@ -152,7 +152,7 @@ def read_allocation(file: str | Path) -> Allocation:
         rows = tuple(Row(**row) for row in about.pop('rows'))
         allocation = Allocation(rows=rows, sparse=sparse, **about)
         _check(allocation)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise UserError(
             f'The SPT file {path} is corrupt ({error}); make it again with tools/sensitivity.py.'
         ) from error
