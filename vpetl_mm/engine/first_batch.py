@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine import Config
@@ -29,16 +30,19 @@ def check_batch(cfg: Config, key: str, loader: DataLoader, sample: Any, model: n
     Raises:
         UserError: when one of these steps cannot be done, or the shape is wrong.
     """
+    inputs = sample.get('inputs') if isinstance(sample, Mapping) else None
+    if isinstance(inputs, Tensor):
+        _check_shape(f'{key}.dataset.pipeline', tuple(inputs.shape), model.head_name, key == 'train_dataloader')
     with naming(cfg, f'{key}.collate_fn'):
         batch = loader.collate_fn([sample])
     with naming(cfg, f'model.data_preprocessor, or {key}.collate_fn,'):
         # on the meta device it has no values; here its shapes matter alone
-        inputs = copy.deepcopy(model.data_preprocessor).to_empty(device='cpu')(batch)['inputs']
-    if not isinstance(inputs, Tensor):
-        return
-    dimensions, colours, wanted = WANTED[model.head_name]
-    pipeline, shape = f'{key}.dataset.pipeline', tuple(inputs.shape[1:])
+        copy.deepcopy(model.data_preprocessor).to_empty(device='cpu')(batch)
+
+
+def _check_shape(pipeline: str, shape: tuple[int, ...], head: str, training: bool) -> None:
+    dimensions, colours, wanted = WANTED[head]
     if len(shape) != dimensions or shape[colours] != 3:
         raise UserError(f'{pipeline} gives inputs of the shape {shape}, and the model takes {wanted}.')
-    if key == 'train_dataloader' and colours == 1 and shape[0] != 1:
+    if training and colours == 1 and shape[0] != 1:
         raise UserError(f'{pipeline} gives {shape[0]} clips of each video, and training takes one: set num_clips=1.')
