@@ -125,11 +125,15 @@ def test_what_a_file_holds_says_nothing_to_the_terminal(capsys, tmp_path):
 
 
 @pytest.mark.parametrize('tool', ['train', 'benchmark'])
-def test_an_option_that_is_no_key_and_value(capsys, tool):
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [('nonsense', 'KEY=VALUE'), ('custom_hooks=[dict(type="EMAHook",priority=1)]', 'KEY.NAME=VALUE')],
+)
+def test_an_option_that_is_no_key_and_value(capsys, tool, given, said):
     with pytest.raises(SystemExit) as stopped:
-        call(tool, SSV2, '--cfg-options', 'nonsense')
+        call(tool, SSV2, '--cfg-options', given)
     assert stopped.value.code == 2
-    assert 'KEY=VALUE' in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ class Parser(argparse.ArgumentParser):
                 DictAction([], name)(self, args, pairs)
             except (ValueError, AssertionError) as error:
                 self.error(f'options of the config are KEY=VALUE ({error})')
+            except RecursionError:  # mmengine's answer to brackets behind a name, such as dict(a=1, b=2)
+                self.error('options of the config take numbers, words and lists; a dict is given as KEY.NAME=VALUE')
 
 
 def _pair(text: str) -> str:

@@ -9,6 +9,7 @@ from small_experiment import write_config
 
 from vpetl_mm.engine.experiment import Options, prepare
 from vpetl_mm.engine.outcome import suffix
+from vpetl_mm.engine.record import Record, write_record
 
 LIST = 'test_dataloader.dataset.ann_file'
 
@@ -61,3 +62,13 @@ def test_another_has_a_name_of_its_own(named, options, name):
 def test_what_the_run_was_given_is_its_own(named):
     options = {LIST: '/data/mine.txt', 'test_dataloader.dataset.indices': 5}
     assert named(options, options) == '' and named(options, {LIST: '/data/mine.txt'}) != ''
+
+
+def test_the_result_of_another_config_in_the_folder_stays(clips, tmp_path):
+    cfg = prepare(write_config(clips, tmp_path / 'small.py'), Options(str(tmp_path / 'run')))
+    numbers = dict(top1=1.0, top5=2.0, mean_class=1.0, params=1, total=2, epoch=1, samples=9)
+    for config, name in (('small', ''), ('other', '_small')):
+        write_record(
+            cfg.work_dir, Record(config=config, seed=0, checkpoint='a.pth', finished='2026-01-01', **numbers)
+        )
+        assert suffix(cfg, {}) == name

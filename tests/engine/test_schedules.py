@@ -10,7 +10,7 @@ import torch
 from mmengine import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
-from vpetl_mm.engine.schedules import fitted
+from vpetl_mm.engine.schedules import fitted, unfinished
 
 SCHEDULES = Path(__file__).parents[2] / 'configs/_base_/schedules'
 
@@ -75,3 +75,13 @@ def in_iterations(kind: str, **options) -> dict:
 )
 def test_fractions_of_epochs_are_met(schedulers, expected):
     assert rates(fitted(schedulers, 3, 2), 3, 2) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(('epochs', 'warned'), [(1, True), (2, True), (3, False)])
+def test_a_run_that_ends_within_its_warm_up_is_warned_of(epochs, warned):
+    schedulers = [
+        in_iterations('LinearLR', start_factor=0.01, end=2.5),
+        in_iterations('CosineAnnealingLR', begin=2.5),
+    ]
+    assert [f'the run {epochs}:' in text for text in unfinished(schedulers, epochs)] == [True] * warned
+    assert unfinished(schedulers[1], epochs) == unfinished(None, epochs) == []

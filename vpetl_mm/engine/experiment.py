@@ -28,6 +28,7 @@ from .preflight import check_experiment, check_writable
 from .record import json_safe
 from .run_folder import check_folder, check_links, claimed
 from .runner import PETLRunner
+from .schedules import unfinished
 from .settings import with_settings
 
 
@@ -129,6 +130,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
         _leave_cores_to(cfg.train_dataloader.num_workers)
         with naming(cfg, 'what the run is built from'):
             runner = PETLRunner.from_cfg(with_own_types(_in_whole_steps(_without_test(cfg))))
+        warnings += unfinished(cfg.get('param_scheduler'), cfg.train_cfg.max_epochs)
         for reason in [*warnings, *filter(None, [warning])]:
             runner.logger.warning(reason)
         for hook in hooks:

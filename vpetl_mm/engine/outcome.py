@@ -15,12 +15,14 @@ import torch
 from mmengine import Config
 
 from ..config import load_config
+from ..errors import UserError
 from ..spt.choice import Settings
 from .adapter import read_checkpoint
-from .record import NEUTRAL, Record, dotted_items, json_safe, write_record
+from .record import FILE, NEUTRAL, Record, dotted_items, json_safe, read_record, write_record
 from .runner import PETLRunner
 
 LIST = 'test_dataloader.dataset.ann_file'
+NOT_IN_NAMES = r'[^\w-]'
 
 
 def predictions_of(cfg: Config, checkpoint: str | Path) -> str:
@@ -35,6 +37,8 @@ def predictions_of(cfg: Config, checkpoint: str | Path) -> str:
 def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
     """What a test's files have in their names: nothing for the config's own test set, a name for another.
 
+    Where the folder holds the result of another config, that one stays, and this config's name comes first.
+
     Args:
         cfg: the experiment, prepared.
         meta: of the checkpoint, whose run may have been given its test list on the command line.
@@ -44,10 +48,20 @@ def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
     changed = {k: v for k, v in other.items() if not any(re.fullmatch(p, k) for p in NEUTRAL)}
     if LIST in other and not _is_own_list(cfg):
         changed[LIST] = other[LIST]
+    other_config = cfg.filename and _config_in(cfg.work_dir) not in (None, Path(cfg.filename).stem)
+    prefix = f'_{re.sub(NOT_IN_NAMES, "", Path(cfg.filename).stem)}' if other_config else ''
     if not changed:
-        return ''
-    name = re.sub(r'[^\w-]', '', Path(str(changed.get(LIST, 'changed'))).stem)[:40]
-    return f'_{name}_{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6]}'
+        return prefix
+    name = re.sub(NOT_IN_NAMES, '', Path(str(changed.get(LIST, 'changed'))).stem)[:40]
+    return f'{prefix}_{name}_{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6]}'
+
+
+def _config_in(work_dir: str) -> str | None:
+    """The config whose result is in a folder; None where there is none that can be read."""
+    try:
+        return read_record(Path(work_dir, FILE)).config
+    except UserError:
+        return None
 
 
 def _is_own_list(cfg: Config) -> bool:

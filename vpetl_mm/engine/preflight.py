@@ -26,6 +26,7 @@ from .compiled import check_compiled
 from .entries import at, innermost
 from .extras import check_extras
 from .feature_cache import check_cache
+from .first_batch import check_batch
 from .launch import place
 from .parts import check_parts, data_loader, naming
 
@@ -211,7 +212,8 @@ def _check_list(cfg: Config, key: str, model: nn.Module) -> int:
     loader = data_loader(cfg, key, dataset)
     cv2.setNumThreads(0)  # as in the run: threads of OpenCV would not outlive the fork of a worker
     with naming(cfg, f'{key}.dataset.pipeline'):
-        dataset[0]
+        sample = dataset[0]
+    check_batch(cfg, key, loader, sample, model)
     return len(loader)
 
 

@@ -55,3 +55,15 @@ def _in_whole_iterations(cfg: Mapping[str, Any], begin: int, end: int, length: i
         elif cfg.get(key) is not None:
             cfg[key] = max(1, round(cfg[key] * length))
     return cfg
+
+
+def unfinished(schedulers: Any, max_epochs: int) -> list[str]:
+    """A sentence for a warm-up that the run ends before, so that the learning rate is never reached."""
+    listed = [schedulers] if isinstance(schedulers, Mapping) else schedulers or ()
+    ends = [s.get('end', 0) for s in listed if s.get('by_epoch', True) and 'Linear' in str(s['type'])]
+    return [
+        f'The warm-up lasts {end:g} epochs and the run {max_epochs}: it ends below its learning rate; shorten '
+        "param_scheduler's."
+        for end in ends
+        if end > max_epochs
+    ]

@@ -9,7 +9,8 @@ from mmengine.model import normal_init
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
-from ..petl.delta import at_least_one, one_of
+from ..petl.delta import one_of
+from .video_head import check_head
 
 
 class BatchNormed:
@@ -83,7 +84,7 @@ class PETLTokenHead(BatchNormed, TimeSformerHead):
     def __init__(
         self, num_classes: int, in_channels: int, bn: bool = True, average_clips: str | None = 'score', **kwargs: Any
     ) -> None:
-        at_least_one('num_classes', num_classes)
+        check_head(num_classes, average_clips, **kwargs)
         super().__init__(num_classes, in_channels, average_clips=average_clips, **kwargs)
         self._add_bn(bn, in_channels)
 

@@ -7,7 +7,14 @@ from typing import Any
 from mmaction.models.heads import I3DHead
 from torch import Tensor
 
-from ..petl.delta import at_least_one, one_of
+from ..petl.delta import at_least_one, number, one_of
+
+
+def check_head(num_classes: Any, average_clips: Any, label_smooth_eps: Any = 0.0, **_: Any) -> None:
+    """Raise :class:`UserError` for options that mmaction2's heads would stumble over in the first step or test."""
+    at_least_one('num_classes', num_classes)
+    one_of('average_clips', average_clips, ('score', 'prob', None))
+    number('label_smooth_eps', label_smooth_eps, 0, 1)
 
 
 class PETLVideoHead(I3DHead):
@@ -32,7 +39,7 @@ class PETLVideoHead(I3DHead):
         dropout_ratio: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        at_least_one('num_classes', num_classes)
+        check_head(num_classes, average_clips, **kwargs)
         super().__init__(num_classes, in_channels, average_clips=average_clips, dropout_ratio=dropout_ratio, **kwargs)
         self.temporal_pool = one_of('temporal_pool', temporal_pool, ('mean', 'overlap'))
 
