@@ -116,11 +116,20 @@ def test_debug_shows_the_traceback(capsys):
 
 
 @pytest.mark.parametrize('tool', ['train', 'benchmark'])
-def test_an_option_that_is_no_key_and_value(capsys, tool):
+@pytest.mark.parametrize(
+    ('option', 'said'),
+    [
+        ('nonsense', 'KEY=VALUE'),
+        ("a.b=dict(type='Mixup', alpha=0.8)", 'key by key, such as a.b.type=NAME'),
+        ("a.b={'type': 'Mixup', 'alpha': 0.8}", 'key by key, such as a.b.type=NAME'),
+        ('a.b=f(1, 2)', 'KEY=VALUE'),
+    ],
+)
+def test_an_option_that_is_no_key_and_value(capsys, tool, option, said):
     with pytest.raises(SystemExit) as stopped:
-        call(tool, SSV2, '--cfg-options', 'nonsense')
+        call(tool, SSV2, '--cfg-options', option)
     assert stopped.value.code == 2
-    assert 'KEY=VALUE' in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

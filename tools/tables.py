@@ -114,7 +114,7 @@ parser.add_argument('--gpus', type=int, default=1, help='GPUs a run: 1, 2, 4 or 
 parser.add_argument('--seeds', type=int, default=1, help='seeds of each experiment, from 0 (default: 1)')
 parser.add_argument('--dry-run', action='store_true', help='with --run: print the commands and what they would take')
 parser.add_argument('--collect', action='store_true', help='write the results of runs into configs/metafile.yml')
-parser.add_argument('--docs', action='store_true', help='write configs/README.md and docs/reproduction.md anew')
+parser.add_argument('--docs', action='store_true', help='write configs/README.md and docs/reproduction.md again')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

@@ -62,7 +62,7 @@ def _check_run(cfg: Config) -> None:
         names = ', '.join(p.name for p in run[:3]) + (', ...' if run[3:] else '')
         goes_on = '' if state else '--resume goes on with it, '
         raise UserError(
-            f'{work_dir} holds another run ({names}): {goes_on}--overwrite removes it and starts anew, and '
+            f'{work_dir} holds another run ({names}): {goes_on}--overwrite removes it and starts again, and '
             '--work-dir puts this run elsewhere.'
         )
     if inside and cfg.get('overwrite'):
