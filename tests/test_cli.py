@@ -57,6 +57,14 @@ def test_all_missing_inputs_come_in_one_message(capsys):
         assert part in error
 
 
+@pytest.mark.parametrize(
+    ('given', 'said'), [('a.pth', 'a checkpoint, and a config comes first'), ('configs', 'configs is a folder')]
+)
+def test_what_is_no_config_is_called_what_it_is(capsys, given, said):
+    Path('a.pth').touch()
+    assert said in refused(capsys, 'test', given, SSV2)
+
+
 def test_a_config_that_does_not_exist_names_the_nearest(capsys):
     assert SSV2 in refused(capsys, 'train', 'configs/swin_bapat_ssv2_b12.py')
     assert SSV2 in refused(capsys, 'count_params', 'configs/swin_bapat_ssv2_b12.py')

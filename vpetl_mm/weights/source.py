@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import nn
 
 from ..errors import UserError
-from .contents import format_of, is_a_folder
+from .contents import format_of, must_be_file
 from .tensors import StateDict
 from .torch_file import check_content, check_zip, read_torch
 from .wrappings import Model, chosen, models_in, tensors_in
@@ -68,8 +68,7 @@ def read_source(file: str | Path, trust_pickle: bool = False, part: str | None =
         UserError: when the file is missing, broken, holds no weights, or needs more than is allowed.
     """
     path = Path(file)
-    if not path.is_file():
-        raise UserError(is_a_folder(path) if path.is_dir() else f'{path} does not exist.')
+    must_be_file(path)
     form = 'torch'
     try:
         form = format_of(path)
