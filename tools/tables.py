@@ -79,6 +79,7 @@ def write(args, work_dirs: Path) -> None:
 
 def show(args, work_dirs: Path, figures: list[str]) -> None:
     """Print or write tables, and draw figures."""
+    from vpetl_mm.engine.preflight import check_writable
     from vpetl_mm.results import publish
     from vpetl_mm.results.figures import figure1, figure1c, figure4
     from vpetl_mm.results.metafile import METAFILE, load_metafile
@@ -86,14 +87,17 @@ def show(args, work_dirs: Path, figures: list[str]) -> None:
     from vpetl_mm.results.tables import Tables, demo_table
 
     wanted = args.show or PRINTED
+    if args.out and not figures and Path(args.out).is_dir():
+        raise UserError(f'--out for tables is a file, and {args.out} is a folder.')
+    if args.out:
+        folder = Path(args.out)
+        check_writable(f'--out {args.out}', folder if figures and not folder.is_file() else folder.parent)
     source = None
     if {*wanted} - {'demo', 'figure4'}:
         source = Tables(load_metafile(configs() / METAFILE.name), work_dirs, configs(), progress=True)
     shown = [demo_table(work_dirs) if n == 'demo' else source.table(n) for n in wanted if n not in FIGURES]
     text = render(shown, args.format) if shown else ''
     if text and args.out:
-        if Path(args.out).is_dir():
-            raise UserError(f'--out for tables is a file, and {args.out} is a folder.')
         publish.write(Path(args.out), text + '\n')
     elif text:
         print(text)
