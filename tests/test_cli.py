@@ -57,6 +57,14 @@ def test_all_missing_inputs_come_in_one_message(capsys):
         assert part in error
 
 
+@pytest.mark.parametrize(
+    ('given', 'said'), [('a.pth', 'a checkpoint, and a config comes first'), ('configs', 'configs is a folder')]
+)
+def test_what_is_no_config_is_called_what_it_is(capsys, given, said):
+    Path('a.pth').touch()
+    assert said in refused(capsys, 'test', given, SSV2)
+
+
 def test_a_config_that_does_not_exist_names_the_nearest(capsys):
     assert SSV2 in refused(capsys, 'train', 'configs/swin_bapat_ssv2_b12.py')
     assert SSV2 in refused(capsys, 'count_params', 'configs/swin_bapat_ssv2_b12.py')
@@ -126,12 +134,18 @@ def test_what_a_file_holds_says_nothing_to_the_terminal(capsys, tmp_path):
 
 @pytest.mark.parametrize('tool', ['train', 'benchmark'])
 @pytest.mark.parametrize(
-    ('given', 'said'),
-    [('nonsense', 'KEY=VALUE'), ('custom_hooks=[dict(type="EMAHook",priority=1)]', 'KEY.NAME=VALUE')],
+    ('option', 'said'),
+    [
+        ('nonsense', 'KEY=VALUE'),
+        ("a.b=dict(type='Mixup', alpha=0.8)", 'key by key, such as a.b.type=NAME'),
+        ("a.b={'type': 'Mixup', 'alpha': 0.8}", 'key by key, such as a.b.type=NAME'),
+        ('a.b=f(1, 2)', 'KEY.NAME=VALUE'),
+        ('custom_hooks=[dict(type="EMAHook",priority=1)]', 'KEY.NAME=VALUE'),
+    ],
 )
-def test_an_option_that_is_no_key_and_value(capsys, tool, given, said):
+def test_an_option_that_is_no_key_and_value(capsys, tool, option, said):
     with pytest.raises(SystemExit) as stopped:
-        call(tool, SSV2, '--cfg-options', given)
+        call(tool, SSV2, '--cfg-options', option)
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import vpetl_mm
+from vpetl_cli import shipped
 
 REPO = Path(__file__).parents[1]
 NOT_SOURCE = ('.*', '__pycache__', 'build', 'dist', 'work_dirs', 'data', '*.egg-info')
@@ -73,11 +74,20 @@ def test_the_command_finds_configs_by_name_and_speaks_of_itself(installed, tmp_p
     assert status == 2 and 'swin_bapat_ssv2_b128' in said
     status, said = vpetl(installed, tmp_path, 'test', '--help')
     assert status == 0 and 'usage: vpetl test ' in said and 'tools/' not in said
+    for name in ('dist_train', 'slurm_train'):
+        status, said = vpetl(installed, tmp_path, name, '--help')
+        assert status == 0 and f' vpetl {name} ' in said and 'tools/' not in said
     status, said = vpetl(installed, tmp_path, 'tables', '--docs')
     assert status == 2 and 'in a clone' in said
     status, said = vpetl(installed, tmp_path, 'count_params', 'demo_fc', 'configs/swin_fc_ssv2.py', '--json')
     assert status == 0 and [row['trainable'] for row in json.loads(said[said.index('[') :])] == [520, 178_350]
     assert not [*tmp_path.iterdir()]
+
+
+def test_messages_name_the_commands_of_a_wheel(monkeypatch):
+    assert shipped.spoken('run "make demo"; tools/test.py') == 'run "make demo"; tools/test.py'
+    monkeypatch.setattr(shipped, 'INSTALLED', True)
+    assert shipped.spoken('run "make demo"; tools/test.py') == 'run "vpetl demo"; vpetl test'
 
 
 def test_what_is_cited_is_what_readme_links():

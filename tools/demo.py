@@ -25,7 +25,7 @@ def main(args) -> None:
 METHODS = {p.stem.removeprefix('demo_') for p in configs().glob('demo_*.py')} - {'source'}
 parser = Parser('The main job on data made here: every method, its parameters and its accuracy.', EXAMPLES)
 parser.add_argument('--seeds', type=int, default=1, help='seeds of each method (default: 1)')
-parser.add_argument('--methods', nargs='+', choices=METHODS, metavar='METHOD', help='some of them')
+parser.add_argument('--methods', nargs='+', choices=sorted(METHODS), metavar='METHOD', help='some of them')
 parser.add_argument('--all', action='store_true', help='prefix, prompts and single positions too: Tables 1 and 3')
 
 if __name__ == '__main__':

@@ -4,9 +4,12 @@
 # workers), SRUN_ARGS (further options of srun, such as "--time=1-0"; "--gres=none" where there are no GPUs),
 # MASTER_PORT (one of the job's own).
 set -euo pipefail
+me=tools/slurm_train.sh train=tools/train.py dist=tools/dist_train.sh
+[[ ${BASH_SOURCE[0]} == */.mim/tools/* ]] && me='vpetl slurm_train' train='vpetl train' dist='vpetl dist_train'
+usage="usage: [GPUS_PER_NODE=8] [CPUS_PER_TASK=8] [SRUN_ARGS=...] $me PARTITION JOB CONFIG [GPUS] [options of $train]"
+[[ ${1:-} == -h || ${1:-} == --help ]] && echo "$usage" && exit
 if [ $# -lt 3 ]; then
-    echo "usage: [GPUS_PER_NODE=8] [CPUS_PER_TASK=8] [SRUN_ARGS=...] tools/slurm_train.sh PARTITION JOB CONFIG [GPUS]" \
-        "[options of tools/train.py]" >&2
+    echo "$usage" >&2
     exit 2
 fi
 partition=$1 job=$2 config=$3
@@ -23,12 +26,12 @@ if ! [[ $gpus =~ ^[1-9][0-9]*$ && $per_node =~ ^[1-9][0-9]*$ ]]; then
 fi
 per_node=$((gpus < per_node ? gpus : per_node))
 if ! command -v srun >/dev/null; then
-    echo "error: there is no srun here: this is for a machine of a Slurm cluster; elsewhere see tools/dist_train.sh." >&2
+    echo "error: there is no srun here: this is for a machine of a Slurm cluster; elsewhere see $dist." >&2
     exit 2
 fi
 if ! reason=$(sinfo --noheader 2>&1 >/dev/null); then
     echo "error: srun is here, but no cluster answers (${reason##*$'\n'}): this is for a machine of a Slurm cluster;" \
-        "elsewhere see tools/dist_train.sh." >&2
+        "elsewhere see $dist." >&2
     exit 2
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

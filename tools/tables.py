@@ -79,6 +79,7 @@ def write(args, work_dirs: Path) -> None:
 
 def show(args, work_dirs: Path, figures: list[str]) -> None:
     """Print or write tables, and draw figures."""
+    from vpetl_mm.engine.preflight import check_writable
     from vpetl_mm.results import publish
     from vpetl_mm.results.figures import figure1, figure1c, figure4
     from vpetl_mm.results.metafile import METAFILE, load_metafile
@@ -86,14 +87,17 @@ def show(args, work_dirs: Path, figures: list[str]) -> None:
     from vpetl_mm.results.tables import Tables, demo_table
 
     wanted = args.show or PRINTED
+    if args.out and not figures and Path(args.out).is_dir():
+        raise UserError(f'--out for tables is a file, and {args.out} is a folder.')
+    if args.out:
+        folder = Path(args.out)
+        check_writable(f'--out {args.out}', folder if figures and not folder.is_file() else folder.parent)
     source = None
     if {*wanted} - {'demo', 'figure4'}:
         source = Tables(load_metafile(configs() / METAFILE.name), work_dirs, configs(), progress=True)
     shown = [demo_table(work_dirs) if n == 'demo' else source.table(n) for n in wanted if n not in FIGURES]
     text = render(shown, args.format) if shown else ''
     if text and args.out:
-        if Path(args.out).is_dir():
-            raise UserError(f'--out for tables is a file, and {args.out} is a folder.')
         publish.write(Path(args.out), text + '\n')
     elif text:
         print(text)
@@ -114,7 +118,7 @@ parser.add_argument('--gpus', type=int, default=1, help='GPUs a run: 1, 2, 4 or 
 parser.add_argument('--seeds', type=int, default=1, help='seeds of each experiment, from 0 (default: 1)')
 parser.add_argument('--dry-run', action='store_true', help='with --run: print the commands and what they would take')
 parser.add_argument('--collect', action='store_true', help='write the results of runs into configs/metafile.yml')
-parser.add_argument('--docs', action='store_true', help='write configs/README.md and docs/reproduction.md anew')
+parser.add_argument('--docs', action='store_true', help='write configs/README.md and docs/reproduction.md again')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Train an experiment."""
 
+import shlex
 import sys
 
 from vpetl_cli.command import Parser, run
@@ -26,7 +27,7 @@ def main(args) -> None:
     runner = train(prepare(args.config, options))
     adapter = f'{runner.work_dir}/adapter_epoch_{runner.epoch}.pth'
     if runner.rank == 0:
-        print(spoken(f'Test it with: tools/test.py {args.config} {adapter}'))
+        print(spoken(f'Test it with: tools/test.py {shlex.join([args.config, adapter])}'))
 
 
 parser = Parser('Train an experiment; everything about it stands in its config.', EXAMPLES)

@@ -63,6 +63,9 @@ class Parser(argparse.ArgumentParser):
 def _pair(text: str) -> str:
     if '=' not in text.lstrip('='):
         raise argparse.ArgumentTypeError(f'options of the config are KEY=VALUE, got {text!r}')
+    key, value = text.split('=', 1)
+    if value.startswith(('{', 'dict(')):
+        raise argparse.ArgumentTypeError(f'a dict is given key by key, such as {key}.type=NAME, got {text!r}')
     return text
 
 

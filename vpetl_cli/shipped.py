@@ -32,7 +32,11 @@ def find_config(given: str | Path) -> Path:
     """
     path, named = Path(given), Path(f'{str(given).removesuffix(".py")}.py')
     if path.is_file():
+        if path.suffix in ('.pth', '.safetensors'):
+            raise UserError(f'{path} is a checkpoint, and a config comes first.')
         return path
+    if path.is_dir():
+        raise UserError(f'{path} is a folder; give one config.')
     shipped = configs() / (named.relative_to('configs') if named.parts[0] == 'configs' else named)
     if shipped.is_file():
         return shipped
@@ -44,4 +48,6 @@ def find_config(given: str | Path) -> Path:
 
 def spoken(text: str) -> str:
     """``text`` with its commands as they are typed here: ``vpetl train`` for ``tools/train.py`` once installed."""
-    return re.sub(r'\btools/(\w+)\.(?:py|sh)', r'vpetl \1', text) if INSTALLED else text
+    if not INSTALLED:
+        return text
+    return re.sub(r'\btools/(\w+)\.(?:py|sh)', r'vpetl \1', text).replace('"make demo"', '"vpetl demo"')

@@ -18,7 +18,7 @@ from mmpretrain.apis import get_model
 from torch import nn
 
 from vpetl_mm import UserError, build_model
-from vpetl_mm.engine.adapter import FORMAT, adapter_state, load_trained, trained_meta
+from vpetl_mm.engine.adapter import FORMAT, adapter_state, load_trained, read_checkpoint, trained_meta
 from vpetl_mm.engine.checkpoint_meta import NEEDED, OPTIONAL
 
 DELTAS = dict(patt=dict(type='PATT', at='qkv', d_bottle=4))
@@ -145,6 +145,30 @@ def test_a_part_that_is_wrong_is_named_and_nothing_is_loaded(model, good, tmp_pa
         load_trained(model, tmp_path / 'a.pth')
     assert '\n' not in str(error.value) and len(str(error.value)) < 500
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'said'),
+    [
+        (
+            'a.pth',
+            b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n',
+            r'a\.pth is no checkpoint: .*git lfs pull',
+        ),
+        ('a.pth', b'', 'it is empty'),
+        ('test.txt', b'a.mp4 0\n', 'it is text, not weights'),
+        ('a.pth', b'\x02' + bytes(7) + b'{}', 'a file of safetensors, not of torch'),
+        ('run', None, r'run is a folder; it holds .*adapter_epoch_1\.pth: name a file'),
+        ('none.pth', None, r'The checkpoint .*none\.pth does not exist'),
+    ],
+)
+def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, name, content, said):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/adapter_epoch_1.pth').touch()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        read_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])

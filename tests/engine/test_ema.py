@@ -126,6 +126,6 @@ def test_averages_are_neither_lost_nor_invented_by_resuming(ready, tmp_path, cli
     train(ready('without', train_cfg__max_epochs=1))
     train(ready('without', resume='auto', resume_with='new', **holdout(clips) | averaging(momentum=0.1)))
     log = ''.join(p.read_text() for p in (tmp_path / 'without').glob('*/*.log'))
-    assert 'no averages; EMAHook begins them anew' in log
+    assert 'no averages; EMAHook starts them again' in log
     file = content(tmp_path / 'without/epoch_2.pth')
     assert file['ema_state_dict']['steps'] == 5  # 18 clips are left, in batches of 4

@@ -165,10 +165,13 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, ready):
             'must be whole numbers of at least 1, got 0 and 8',
         ),
         (['tools/dist_train.sh', 'c.py'], {}, 'usage: '),
+        (['tools/dist_train.sh', 'c.py', 'two'], {}, 'GPUS must be a whole number of at least 1, got two'),
+        (['tools/dist_train.sh', 'c.py', '2'], {'OMP_NUM_THREADS': '1'}, 'error: The config c.py does not exist'),
         (['tools/dist_train.sh', 'c.py', '1'], {'NNODES': '2', 'NODE_RANK': '0'}, 'NNODES=2 needs MASTER_ADDR'),
     ],
 )
 def test_the_scripts_refuse_what_cannot_run(cluster, command, extra, said):
+    extra = extra | dict(PORT=str(free_port()))
     assert said in refused(command, {k: v for k, v in os.environ.items() if k != 'MASTER_ADDR'} | extra)
 
 

@@ -234,6 +234,8 @@ def test_the_demos_table(elsewhere, capsys):
         (['--dry-run'], '--run TABLE'),
         (['--run', 'table2'], 'table1'),
         (['table1', '--out', 'configs'], 'is a folder'),
+        (['table1', '--out', '/proc/gone/table1.txt'], 'cannot be written'),
+        (['figure1', '--out', '/proc/gone'], 'cannot be written'),
         (['table1', 'figure1', '--out', 'x'], '--out'),
         (['--run', 'table1', '--gpus', '3'], '--gpus 3'),
         (['--run', 'table1', '--seeds', '0'], '--seeds'),

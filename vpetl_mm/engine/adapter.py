@@ -17,6 +17,7 @@ from ..models.base_weights import file_sha256
 from ..models.petl_model import REFUSAL
 from ..petl import Delta
 from ..petl.delta import defaults_of
+from ..weights.contents import format_of, must_be_file
 from ..weights.torch_file import read_torch, reason_of
 from .checkpoint_meta import check_meta
 from .plain import history_of
@@ -150,8 +151,13 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         UserError: when it is missing, broken, or none of this project, naming the part that is wrong.
     """
     path = Path(file)
-    if not path.is_file():
-        raise UserError(f'The checkpoint {path} does not exist.')
+    must_be_file(path, 'The checkpoint ')
+    try:
+        form = format_of(path)
+    except UserError as error:
+        raise UserError(f'{path} is no checkpoint: {error}') from error
+    if form != 'torch':
+        raise UserError(f'{path} is no checkpoint of this project: it is a file of {form}, not of torch.')
     try:
         content = read_torch(path)
     except Exception as error:

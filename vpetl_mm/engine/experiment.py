@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 
 from ..config import load_config
 from ..errors import UserError
+from ..weights.contents import must_be_file
 from .entries import at, check_entries, innermost
 from .extras import with_own_types
 from .failures import told_plainly
@@ -164,8 +165,7 @@ def test(
         UserError: when an input is missing, the checkpoint belongs to another config or base, or ``merged`` is asked
             for a model that cannot become a plain one.
     """
-    if not Path(checkpoint).is_file():
-        raise UserError(f'The checkpoint {checkpoint} does not exist.')
+    must_be_file(Path(checkpoint), 'The checkpoint ')
     check_links(cfg)
     _check_place('predictions', dump, cfg)
     _check_place('merged model', merged, cfg)

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from ..bounds import check_zip
 from ..errors import UserError, is_line
+from ..weights.contents import must_be_file
 from ..weights.torch_file import allowed
 from .adapter import read_checkpoint
 from .checkpoint_meta import check_parts, is_plain
@@ -91,8 +92,7 @@ def _without_tensors(state: dict) -> dict:
 
 def _check_bytes(path: Path) -> None:
     """Compare each part of the file with its checksum, which torch.load does not do."""
-    if not path.is_file():
-        raise UserError(f'The checkpoint {path} to resume from does not exist.')
+    must_be_file(path, 'The checkpoint to resume from, ')
     try:
         check_zip(path, allowed(path))
         with zipfile.ZipFile(path) as parts:

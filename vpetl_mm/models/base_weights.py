@@ -184,7 +184,9 @@ def _mismatch(file: str, state: StateDict, wanted: StateDict, first: str) -> str
         what = 'is not in this backbone'
     else:
         what = f'is {tuple(state[first].shape)} in the file and {tuple(wanted[first].shape)} in this backbone'
+    few = 2 * matched < len(wanted)
+    hint = ' A file as it was published is first converted: tools/convert_checkpoint.py.' if few else ''
     return (
-        f'{file} is of another architecture: {matched} of {len(wanted)} keys matched; the first that did not, '
-        f'{first}, {what}.'
+        f'{file} is of another architecture or naming: {matched} of {len(wanted)} keys matched; the first that did '
+        f'not, {first}, {what}.{hint}'
     )

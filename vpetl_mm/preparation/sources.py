@@ -35,7 +35,7 @@ def check_name(name: str) -> None:
             f'{", ".join(NAMES)}.'
         )
     if not re.fullmatch(r'[A-Za-z0-9][\w.-]*', name, re.ASCII) or name == 'check':
-        raise UserError(f'{name!r} is no name for a data set; letters, digits, "_", "-" and "." are.')
+        raise UserError(f'{name!r} is no name for a data set; a-z, A-Z, 0-9, "_", "-" and "." may be in one.')
 
 
 def check_request(request: Request) -> None:

@@ -60,6 +60,14 @@ def _format_of_zip(path: Path) -> str:
     raise UserError(f'it is a zip archive of other files ({", ".join(map(repr, names[:3]))}): unpack it.')
 
 
+def must_be_file(path: Path, what: str = '') -> None:
+    """Raise :class:`UserError` where ``path`` is a folder or does not exist; ``what`` stands in front of it."""
+    if path.is_dir():
+        raise UserError(is_a_folder(path))
+    if not path.is_file():
+        raise UserError(f'{what}{path} does not exist.')
+
+
 def is_a_folder(path: Path) -> str:
     """A sentence about a folder that was given instead of a file, with the files of weights that are in it."""
     inside = [str(p) for p in sorted(path.iterdir()) if p.suffix in SUFFIXES and p.is_file()]

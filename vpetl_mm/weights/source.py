@@ -15,7 +15,7 @@ from torch import nn
 
 from ..bounds import check_zip
 from ..errors import UserError, tellable
-from .contents import format_of, is_a_folder
+from .contents import format_of, must_be_file
 from .tensors import StateDict
 from .torch_file import allowed, check_content, read_torch
 from .wrappings import Model, chosen, models_in, tensors_in
@@ -69,8 +69,7 @@ def read_source(file: str | Path, trust_pickle: bool = False, part: str | None =
         UserError: when the file is missing, broken, holds no weights, or needs more than is allowed.
     """
     path = Path(file)
-    if not path.is_file():
-        raise UserError(is_a_folder(path) if path.is_dir() else f'{path} does not exist.')
+    must_be_file(path)
     form = 'torch'
     try:
         form = format_of(path)

@@ -83,7 +83,7 @@ class EMAHook(mmengine_hooks.EMAHook):
             UserError: when the averages are not of what this config trains.
         """
         if 'ema_state_dict' not in checkpoint:
-            runner.logger.warning('The checkpoint to resume from has no averages; EMAHook begins them anew.')
+            runner.logger.warning('The checkpoint to resume from has no averages; EMAHook starts them again.')
             return
         try:
             self._swap_ema_state_dict(checkpoint)
