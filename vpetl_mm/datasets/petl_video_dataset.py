@@ -52,7 +52,7 @@ class PETLVideoDataset(Holdout, VideoDataset):
     def _parse(self, number: int, line: str) -> dict:
         filename, _, label = line.strip().rpartition(self.delimiter)
         where = f'{self.ann_file}, line {number}'
-        if not filename or not re.fullmatch('-?[0-9]{1,9}', label):
+        if not filename or '\0' in filename or not re.fullmatch('-?[0-9]{1,9}', label):
             raise UserError(f'{where} has no label: {line.strip()!r}; a line is "path{self.delimiter}label".')
         if int(label) < 0 or (self.num_classes is not None and int(label) >= self.num_classes):
             last = 'n' if self.num_classes is None else self.num_classes - 1
