@@ -31,6 +31,7 @@ def test_paths_may_hold_spaces_and_other_alphabets(tmp_path):
         ('\n \n', 'is empty'),
         ('a.mp4 0\nb.mp4\n', 'line 2 has no label'),
         ('a.mp4 walk\n', 'line 1 has no label'),
+        ('a.mp4\0 0\n', 'line 1 has no label'),
         ('a.mp4 0\nb.mp4 4\n', 'line 2: label 4 is outside the classes 0 to 3'),
         ('a.mp4 -1\n', 'line 1: label -1 is outside'),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 
 import pytest
@@ -43,6 +44,7 @@ def test_records_are_found_by_what_they_say(tmp_path):
     write_record(tmp_path / 'another_name/deep', RECORD)
     write_record(tmp_path / 'swin_bapat_ssv2_b128/seed_0', replace(RECORD, config='swin_fc_ssv2'))
     write_record(tmp_path / 'swin_bapat_ssv2_b128/seed_0', RECORD, 'result_short_0f3b21.json')  # of another list
+    os.mkfifo(tmp_path / 'another_name/result.json')  # reading it would never end
     found = find_records(tmp_path)
     assert sorted(r.config for r in found.values()) == ['swin_bapat_ssv2_b128', 'swin_fc_ssv2']
     assert find_records(tmp_path / 'nowhere') == {}

@@ -125,6 +125,7 @@ def test_every_kind_of_bad_file(out, capfd):
         (['a/0.mp4 0', 'b/2.mp4 1', 'a/1.mp4 -1'], LISTS['test'], 'bad_label', 'a/1.mp4', ['a/0.mp4 0', 'b/2.mp4 1']),
         (['a/0.mp4 0', 'b/2.mp4 1', 'a/1.mp4'], LISTS['test'], 'bad_line', 'a/1.mp4', ['a/0.mp4 0', 'b/2.mp4 1']),
         (['a/0.mp4 0', 'b/2.mp4 1', '../x 1'], LISTS['test'], 'bad_line', '../x 1', ['a/0.mp4 0', 'b/2.mp4 1']),
+        (['a/0.mp4 0', 'b/2.mp4 1', 'x\0 1'], LISTS['test'], 'bad_line', r'x\x00 1', ['a/0.mp4 0', 'b/2.mp4 1']),
         (['a/0.mp4 0', 'b/2.mp4 1', '/x 1'], LISTS['test'], 'bad_line', '/x 1', ['a/0.mp4 0', 'b/2.mp4 1']),
     ],
 )

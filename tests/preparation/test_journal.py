@@ -61,6 +61,7 @@ def test_cut_anywhere_it_reads_what_is_whole_and_goes_on(tmp_path, stat):
 
 
 TYPES = (b'"frames":"48"', b'"promised":true', b'"problem":["x"]', b'"digest":1', b'"frames":1e300', b'"reader":1')
+TYPES += (b'"reader":2,"promised":1' + b'0' * 400,)
 
 
 @pytest.mark.parametrize(

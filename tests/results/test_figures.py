@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,8 @@ def test_a_run_that_was_resumed_is_one_curve_and_the_later_log_counts(tmp_path):
     log(tmp_path / 'a/seed_0', '20260101_000000', {1: 10.0, 2: 20.0, 3: 30.0})
     log(tmp_path / 'a/seed_0', '20260102_000000', {3: 31.0, 4: 40.0})
     log(tmp_path / 'b', '20260101_000000', {}, 'swin_full_ssv2')
+    (tmp_path / 'b/vis_data').mkdir()
+    os.mkfifo(tmp_path / 'b/vis_data/scalars.json')  # reading it would never end
     (curve,) = read_curves(tmp_path)
     assert curve.config == 'swin_fc_ssv2' and curve.points == ((1, 10.0), (2, 20.0), (3, 31.0), (4, 40.0))
 

@@ -64,7 +64,7 @@ def test_as_a_command(name, suffix):
 def test_the_summary_says_what_was_left_out(capsys):
     for key, value in REFERENCES['mocov3']().state.items():
         assert key.startswith('module.') and value.numel()
-    write(dict(state_dict=REFERENCES['mocov3']().state, optimizer={}, epoch=300), 'vit.pth.tar')
+    write({'state_dict': REFERENCES['mocov3']().state, 'optimizer': {}, 'epoch': 300, '\x1b[2J': 1}, 'vit.pth.tar')
     assert call('vit.pth.tar', 'dst.safetensors') == 0
     out = capsys.readouterr().out
     for part in (
@@ -72,7 +72,7 @@ def test_the_summary_says_what_was_left_out(capsys):
         'momentum encoder',
         "pre-training's predictor",
         'head',
-        'beside the weights: optimizer, epoch',
+        r'beside the weights: optimizer, epoch, \x1b[2J',
     ):
         assert part in out
 

@@ -26,7 +26,7 @@ def read_list(file: str | Path, num_classes: int | None, delimiter: str = ' ') -
     for number, line in enumerate(map(str.strip, lines), 1):
         path, _, label = line.rpartition(delimiter)
         where = f'{file}, line {number}'
-        if line and (not path or not re.fullmatch('-?[0-9]{1,9}', label)):
+        if line and (not path or '\0' in path or not re.fullmatch('-?[0-9]{1,9}', label)):
             raise UserError(f'{where} has no label: {line!r}; a line is "path{delimiter}label".')
         if line and (int(label) < 0 or (num_classes is not None and int(label) >= num_classes)):
             last = 'n' if num_classes is None else num_classes - 1

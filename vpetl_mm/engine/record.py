@@ -157,7 +157,8 @@ def find_records(work_dirs: str | Path) -> dict[Path, Record]:
     Raises:
         UserError: for a file that :func:`read_record` refuses.
     """
-    return {path: read_record(path) for path in sorted(Path(work_dirs).rglob(FILE))}
+    # a pipe, or a link to /dev/zero, would be read without end
+    return {path: read_record(path) for path in sorted(Path(work_dirs).rglob(FILE)) if path.is_file()}
 
 
 def changed_options(options: Mapping[str, Any]) -> list[str]:

@@ -57,7 +57,7 @@ def _parse(text: str) -> Line:
     path, _, label = text.rpartition(' ')
     path = path.strip()
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith('/') or '..' in parts or not re.fullmatch('-?[0-9]{1,9}', label):
+    if not parts or path.startswith('/') or '..' in parts or '\0' in path or not re.fullmatch('-?[0-9]{1,9}', label):
         return Line('', -1, text)
     return Line(path, int(label), text)
 

@@ -70,7 +70,8 @@ class Journal:
             if entry.pop('reader', 1) != READER:
                 return
             finding = Finding(**entry)
-            if all(type(value) in KINDS[name] for name, value in finding._asdict().items()):
+            counts = finding.frames or 0, finding.promised or 0
+            if all(type(v) in KINDS[k] for k, v in finding._asdict().items()) and max(counts) < 2**31:
                 self._known[path] = (size, mtime, finding)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return  # damaged, so not known

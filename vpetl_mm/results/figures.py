@@ -193,7 +193,8 @@ def read_curves(work_dirs: Path) -> list[Curve]:
     """
     runs: dict[Path, dict[int, float]] = {}
     for log in sorted(Path(work_dirs).rglob('vis_data/scalars.json')):
-        if BUDGETS in log.parts:  # trained to compare budgets, on a part of the list
+        # trained to compare budgets, on a part of the list; or without an end, as a pipe
+        if BUDGETS in log.parts or not log.is_file():
             continue
         runs.setdefault(log.parents[2], {}).update(_validations(log))
     curves = []

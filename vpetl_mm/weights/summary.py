@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from ..errors import tellable
 from .conversion import Conversion
 from .converted import Record
 from .kinds import KINDS
@@ -19,7 +20,7 @@ def summary(conversion: Conversion, dst: str, forced: bool) -> str:
         dst: where.
         forced: whether the kind was given by ``--kind``.
     """
-    return '\n'.join(_lines(conversion, dst, forced))
+    return '\n'.join(map(tellable, _lines(conversion, dst, forced)))
 
 
 def _lines(conversion: Conversion, dst: str, forced: bool) -> Iterator[str]:
