@@ -111,6 +111,18 @@ def test_new_settings_are_asked_for_and_then_hold_as_if_they_always_had(
     assert 'optim_wrapper.optimizer.lr' not in meta['options'], 'the first epoch had another'
 
 
+def test_what_came_later_is_never_said_of_the_whole_run(go_on, tmp_path):
+    """Resumed once more, with the options of the second command, that the state has had since epoch 1."""
+    lr = 'optim_wrapper.optimizer.lr'
+
+    def later(content):
+        content['meta']['options'] = {f'after_epoch_1.{lr}': LR}
+
+    go_on(change=later, optim_wrapper__optimizer__lr=LR)
+    options = meta_of(tmp_path / 'run/epoch_2.pth')['options']
+    assert f'after_epoch_1.{lr}' in options and lr not in options
+
+
 def test_old_settings_are_taken(go_on, tmp_path):
     seen = go_on('old', optim_wrapper__optimizer__lr=1e-6, train_cfg__max_epochs=4, train_dataloader__batch_size=2)
     assert seen.lrs == pytest.approx([LR * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(6, 12)])

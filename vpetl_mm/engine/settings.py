@@ -211,10 +211,11 @@ def _put(cfg: Config, path: Path, value: Any) -> None:
 def _options(cfg: Config, meta: Mapping[str, Any], differences: Mapping[Path, tuple[Any, Any]]) -> dict[str, Any]:
     """The ``--cfg-options`` that are true of the whole run; what is new from now on has the epoch in its name."""
     changed = {dotted(path): new for path, (_, new) in differences.items()}
-    given = cfg.get('given_options', {})
-    kept = {k: v for k, v in given.items() if not any(c == k or c.startswith(f'{k}.') for c in changed)}
-    recorded = meta.get('options')
-    options = {**kept, **(recorded if isinstance(recorded, dict) else {})}
+    given, recorded = cfg.get('given_options', {}), meta.get('options')
+    recorded = recorded if isinstance(recorded, dict) else {}
+    late = [*changed, *(re.sub(r'^after_epoch_\d+\.', '', k) for k in recorded if k.startswith('after_epoch_'))]
+    kept = {k: v for k, v in given.items() if not any(c == k or c.startswith(f'{k}.') for c in late)}
+    options = {**kept, **recorded}
     if cfg.get('resume_with') == 'new':
         options |= {
             f'after_epoch_{meta["epoch"]}.{k}': None if v is UNSET else json_safe(v) for k, v in changed.items()
