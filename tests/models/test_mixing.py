@@ -66,10 +66,10 @@ def test_another_number_of_classes_is_refused(name):
         build_model(mixing(name, 'mixup', num_classes=4))
 
 
-@pytest.mark.parametrize('alpha', [-1.0, 0.0])
+@pytest.mark.parametrize('alpha', [-1.0, 0.0, 'abc'])
 def test_a_wrong_distribution_is_said_before_a_run(alpha):
     config = mixing('swin3d', 'mixup', alpha=alpha)
-    with pytest.raises(UserError, match='model is wrong'):
+    with pytest.raises(UserError, match=r'blending\.alpha must be a number above 0'):
         build_model(config, meta=True)
 
 

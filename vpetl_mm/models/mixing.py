@@ -24,12 +24,15 @@ def mixing_preprocessor(preprocessor: Any, train_cfg: Any, classes: int | None) 
         The config, or on the meta device what it builds: a Beta distribution looks at its values.
 
     Raises:
-        UserError: when it names another number.
+        UserError: when it names another number, or an ``alpha`` that is none of a Beta distribution.
     """
     if not isinstance(preprocessor, Mapping) and not train_cfg:
         return preprocessor
     preprocessor = copy.deepcopy(dict(preprocessor or {}))
     for spec in _with_labels(preprocessor, train_cfg):
+        alpha = spec.get('alpha', 1.0)
+        if not isinstance(alpha, (int, float)) or not alpha > 0:  # torch.compile turns off that Beta looks at it
+            raise UserError(f'model.data_preprocessor.blending.alpha must be a number above 0, got {alpha!r}.')
         if spec.get('num_classes') is None:
             spec['num_classes'] = classes
         if spec['num_classes'] != classes:
