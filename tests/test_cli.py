@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import pkgutil
 import runpy
@@ -13,18 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from vpetl_cli.command import run
+from tools import call, refused
 
 REPO = Path(__file__).parents[1]
 SSV2 = 'configs/swin_bapat_ssv2_b128.py'
-
-
-def call(tool: str, *argv: str) -> int:
-    """Run a tool in this process; its exit status."""
-    spec = importlib.util.spec_from_file_location(tool, REPO / 'tools' / f'{tool}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return run(module.main, module.parser, [str(a) for a in argv])
 
 
 @pytest.fixture(autouse=True)
@@ -33,15 +24,6 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / 'configs').symlink_to(REPO / 'configs')
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def refused(capsys, tool, *argv) -> str:
-    before = set(Path().rglob('*'))
-    assert call(tool, *argv) == 2
-    assert set(Path().rglob('*')) == before, 'something was written'
-    error = capsys.readouterr().err
-    assert error.startswith('error: ') and 'Traceback' not in error
-    return error
 
 
 def test_all_missing_inputs_come_in_one_message(capsys):

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from vpetl_mm.config import load_config
-from vpetl_mm.results import publish
-from vpetl_mm.results.count import count_params, trainable
-from vpetl_mm.results.metafile import load_metafile
+from vpetl_mm.measure.count import count_params, trainable
+from vpetl_mm.paper import publish
+from vpetl_mm.paper.metafile import load_metafile
 
 REPO = Path(__file__).parents[1]
 CONFIGS = sorted((REPO / 'configs').glob('*.py'))

@@ -10,7 +10,7 @@ import pytest
 
 from vpetl_mm.config import load_config
 from vpetl_mm.errors import UserError
-from vpetl_mm.results.names import parse_name
+from vpetl_mm.paper.names import parse_name
 
 REPO = Path(__file__).parents[1]
 CONFIGS = sorted((REPO / 'configs').glob('*.py'))

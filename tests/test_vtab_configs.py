@@ -10,8 +10,8 @@ from mmengine.optim import build_optim_wrapper
 
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
+from vpetl_mm.measure.count import trainable
 from vpetl_mm.petl import host_of
-from vpetl_mm.results.count import trainable
 from vpetl_mm.spt.allocation import Allocation, Row, write_allocation
 from vpetl_mm.spt.choice import Settings
 from vpetl_mm.spt.units import units_of

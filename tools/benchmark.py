@@ -16,8 +16,8 @@ EXAMPLES = """\
 def main(args) -> None:
     """Measure and print."""
     from vpetl_mm.config import load_config
-    from vpetl_mm.results.benchmark import benchmark
-    from vpetl_mm.results.benchmark_table import render
+    from vpetl_mm.measure.benchmark import benchmark
+    from vpetl_mm.measure.benchmark_table import render
 
     cfg = load_config(args.config, args.cfg_options)
     variant = load_config(args.config, {**(args.cfg_options or {}), **args.variant}) if args.variant else None

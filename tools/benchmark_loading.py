@@ -14,7 +14,7 @@ EXAMPLES = """\
 def main(args) -> None:
     """Measure and print."""
     from vpetl_mm.config import load_config
-    from vpetl_mm.results.loading import loading_speed, render
+    from vpetl_mm.measure.loading import loading_speed, render
 
     print(render(loading_speed(load_config(args.config), Path(args.videos), args.rounds)))
 

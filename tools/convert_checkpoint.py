@@ -21,8 +21,8 @@ def main(args) -> None:
     """Convert, and say what became of it."""
     from rich.console import Console
 
-    from vpetl_mm.weights.conversion import Options, convert
-    from vpetl_mm.weights.summary import summary
+    from vpetl_mm.commands.conversion import Options, convert
+    from vpetl_mm.commands.conversion_summary import summary
 
     if args.trust_pickle:
         print(f'warning: --trust-pickle: {args.src} may run any code that it holds.', file=sys.stderr)

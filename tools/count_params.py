@@ -13,7 +13,7 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Count and print."""
-    from vpetl_mm.results.count import count_params, render
+    from vpetl_mm.measure.count import count_params, render
 
     rows = count_params(args.configs, progress=not args.json)
     print(json.dumps(rows, indent=1) if args.json else render(rows))

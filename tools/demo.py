@@ -16,7 +16,7 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Run the demo."""
-    from vpetl_mm.results.demo import ALL, Demo
+    from vpetl_mm.commands.demo import ALL, Demo
 
     chosen = dict(methods=ALL if args.all else args.methods) if args.all or args.methods else {}
     Demo(configs(), Path('data/demo'), Path('work_dirs/demo'), args.seeds, **chosen).run()

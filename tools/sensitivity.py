@@ -26,10 +26,10 @@ def main(args) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from vpetl_mm.commands.allocate import Request, find, prepared
+    from vpetl_mm.commands.allocation_figure import check_plot, plot
+    from vpetl_mm.commands.choose_budget import choose_budget
     from vpetl_mm.spt.budget import parse_budget
-    from vpetl_mm.spt.choose_budget import choose_budget
-    from vpetl_mm.spt.figure import check_plot, plot
-    from vpetl_mm.spt.find import Request, find, prepared
     from vpetl_mm.spt.summary import summary
 
     if args.plot:

@@ -49,9 +49,9 @@ def main(args) -> None:
 
 def run_missing(args, work_dirs: Path) -> None:
     """Train and test what the tables of --run lack, or say how."""
-    from vpetl_mm.results import campaign
-    from vpetl_mm.results.metafile import METAFILE, load_metafile
-    from vpetl_mm.results.tables import Tables, trainable
+    from vpetl_mm.commands import campaign
+    from vpetl_mm.paper.metafile import METAFILE, load_metafile
+    from vpetl_mm.paper.tables import Tables, trainable
 
     tables = Tables(load_metafile(configs() / METAFILE.name), work_dirs, configs())
     names = dict.fromkeys(n for t in args.run for n in tables.names(t))
@@ -65,8 +65,8 @@ def run_missing(args, work_dirs: Path) -> None:
 
 def write(args, work_dirs: Path) -> None:
     """Write results into the repository's metafile, and its generated pages."""
-    from vpetl_mm.results import publish
-    from vpetl_mm.results.metafile import METAFILE
+    from vpetl_mm.paper import publish
+    from vpetl_mm.paper.metafile import METAFILE
 
     if args.collect:
         filled, out = publish.collect(METAFILE, work_dirs)
@@ -80,11 +80,11 @@ def write(args, work_dirs: Path) -> None:
 def show(args, work_dirs: Path, figures: list[str]) -> None:
     """Print or write tables, and draw figures."""
     from vpetl_mm.engine.preflight import check_writable
-    from vpetl_mm.results import publish
-    from vpetl_mm.results.figures import figure1, figure1c, figure4
-    from vpetl_mm.results.metafile import METAFILE, load_metafile
-    from vpetl_mm.results.render import render
-    from vpetl_mm.results.tables import Tables, demo_table
+    from vpetl_mm.paper import publish
+    from vpetl_mm.paper.figures import figure1, figure1c, figure4
+    from vpetl_mm.paper.metafile import METAFILE, load_metafile
+    from vpetl_mm.paper.table_format import render
+    from vpetl_mm.paper.tables import Tables, demo_table
 
     wanted = args.show or PRINTED
     if args.out and not figures and Path(args.out).is_dir():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from vpetl_mm.commands.conversion import Options as Conversion
+from vpetl_mm.commands.conversion import convert
 from vpetl_mm.engine import experiment
 from vpetl_mm.engine.experiment import Options, prepare, train
-from vpetl_mm.weights.conversion import Options as Conversion
-from vpetl_mm.weights.conversion import convert
 
 
 def test_train_and_test_say_it_in_one_line(clips, config, tmp_path, capsys):

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from small_experiment import write_config
 
 from vpetl_mm import UserError, build_model
+from vpetl_mm.commands.allocate import Request, find, prepared
 from vpetl_mm.engine import experiment
 from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.record import is_as_printed, read_record
-from vpetl_mm.spt.find import Request, find, prepared
 
 
 def config_of(root: Path, file: Path) -> Path:

@@ -115,7 +115,7 @@ def test_second_derivatives():
 
 def kept(run: Callable[[], Tensor]) -> int:
     """Bytes of the storages that a graph holds, counted from outside: what dies with it."""
-    from vpetl_mm.results.live_bytes import LiveBytes
+    from vpetl_mm.measure.live_bytes import LiveBytes
 
     run()  # masks, biases and orders are made once for all
     live = LiveBytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import stat
@@ -11,7 +10,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from vpetl_cli.command import run
+import tools
 
 REPO = Path(__file__).parents[2]
 REAL = REPO.parent / 'shared/data'
@@ -19,10 +18,7 @@ REAL = REPO.parent / 'shared/data'
 
 def call(*argv: object) -> int:
     """Run tools/prepare_data.py in this process; its exit status."""
-    spec = importlib.util.spec_from_file_location('prepare_data', REPO / 'tools/prepare_data.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return run(module.main, module.parser, [str(a) for a in argv])
+    return tools.call('prepare_data', *argv)
 
 
 def snapshot(*folders: Path) -> dict[str, object]:

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from command import call, refused, timm, write
-from references import REFERENCES
-from test_references import model_config
+from convert_command import call, refused, timm, write
+from references import REFERENCES, model_config
 
 from vpetl_mm import UserError, build_model
-from vpetl_mm.weights.conversion import Options, convert
+from vpetl_mm.commands.conversion import Options, convert
 
 
 @pytest.fixture(autouse=True)

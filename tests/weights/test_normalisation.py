@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from command import call, timm, write
-from references import REFERENCES, of_timm
+from convert_command import call, timm, write
+from references import REFERENCES, model_config, of_timm
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_references import model_config
 
 from vpetl_mm import UserError, build_model
+from vpetl_mm.commands.conversion import Options, convert
 from vpetl_mm.config import load_config
-from vpetl_mm.models import base_weights
 from vpetl_mm.preparation.summary import own_config
-from vpetl_mm.weights.conversion import Options, convert
 from vpetl_mm.weights.converted import recorded_inputs
 from vpetl_mm.weights.kinds import KINDS
 
@@ -50,7 +49,7 @@ def elsewhere(tmp_path, monkeypatch):
 def said(monkeypatch) -> list[str]:
     """What is logged about base weights."""
     lines: list[str] = []
-    monkeypatch.setattr(base_weights, 'print_log', lambda text, *_: lines.append(text))
+    monkeypatch.setattr('vpetl_mm.weights.base.print_log', lambda text, *_: lines.append(text))
     return lines
 
 
@@ -97,7 +96,7 @@ def test_own_images_on_another_base(capsys, said):
     )
 
 
-CONFIGS = base_weights.Path(base_weights.__file__).parents[2] / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 WIDTH = 'num_classes=3, in_channels=16'
 OLD = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])
 

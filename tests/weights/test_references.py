@@ -7,66 +7,16 @@ timm's were written by tests/weights/make_timm_references.py. The errors by kind
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from references import REFERENCES, Reference, adaptformer
+from references import REFERENCES, Reference, adaptformer, converted, features, model_config
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from vpetl_mm import build_model
-from vpetl_mm.weights.conversion import Conversion, Options, convert
 from vpetl_mm.weights.kinds import KINDS
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.npz')
-
-
-def stored(reference: Reference, path: Path) -> Path:
-    """The reference's file, in the format that ``path`` names."""
-    if path.suffix == '.safetensors':
-        save_file({k: v.contiguous().clone() for k, v in reference.state.items()}, path)
-    elif path.suffix == '.npz':
-        np.savez(path, **{k: v.numpy() for k, v in reference.state.items()})
-    else:
-        torch.save(dict(model=reference.state, epoch=3) if path.suffix == '.pth' else reference.state, path)
-    return path
-
-
-def model_config(backbone: dict[str, Any], reference: Reference, base: dict[str, Any]) -> dict[str, Any]:
-    """A config with ``backbone``, as the conversion printed it, and with what no tensor says."""
-    backbone = {**backbone, **reference.options}
-    if 'embed_dims' in backbone:
-        backbone['num_heads'] = reference.heads
-    elif reference.heads:
-        backbone['arch'] = dict(backbone['arch'], num_heads=reference.heads)
-    head = dict(num_classes=3, in_channels=reference.features.shape[1])
-    image = KINDS[reference.kind].host.startswith('mmpretrain')
-    head['type'] = 'PETLImageHead' if image else 'PETLVideoHead' if reference.features.ndim > 2 else 'PETLTokenHead'
-    model = dict(
-        {'head' if image else 'cls_head': head},
-        type='PETLImageClassifier' if image else 'PETLRecognizer3D',
-        backbone=backbone,
-        petl=dict(deltas={}, train=['head']),
-        base=base,
-    )
-    return dict(default_scope='mmpretrain' if image else 'mmaction', model=model)
-
-
-def features(config: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
-    """What the built backbone gives."""
-    model = build_model(config, init_weights=True).eval()
-    with torch.no_grad():
-        y = model.backbone(x)
-    return y[-1] if isinstance(y, tuple) else y
-
-
-def converted(reference: Reference, folder: Path, suffix: str = '.pth', **options: Any) -> tuple[Conversion, Path]:
-    """The reference's file, converted."""
-    src, dst = stored(reference, folder / f'src{suffix}'), folder / 'dst.safetensors'
-    return convert(str(src), str(dst), Options(**options)), dst
 
 
 @pytest.mark.parametrize(('name', 'suffix'), zip(REFERENCES, SUFFIXES * 4, strict=False))

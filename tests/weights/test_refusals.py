@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from command import call, refused, snapshot, timm, write
-from references import REFERENCES, mmaction_swin, of_timm, video_swin
+from convert_command import call, refused, timm, write
+from references import REFERENCES, mmaction_swin, model_config, of_timm, video_swin
 from safetensors.torch import load_file, save_file
-from test_references import model_config
 
-from vpetl_mm.weights.conversion import Options, convert
+from vpetl_mm.commands.conversion import Options, convert
 from vpetl_mm.weights.kinds import KINDS
 
 

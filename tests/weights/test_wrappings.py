@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import call, refused, timm, write
+from convert_command import call, refused, timm, write
 from references import REFERENCES, prefixed
 from safetensors.torch import load_file, save_file
 
 from vpetl_mm import UserError
-from vpetl_mm.models.base_weights import base_state
+from vpetl_mm.commands.conversion import Options, convert
 from vpetl_mm.models.build import on_meta
-from vpetl_mm.weights.conversion import Options, convert
+from vpetl_mm.weights.base import base_state
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ import numpy as np
 from rich.progress import Progress
 
 from vpetl_mm.errors import UserError, unknown
-from vpetl_mm.whole_files import written_whole
+from vpetl_mm.files import written_whole
 
 FORMAT = 1  # Raise it when the same settings give other clips: what was made before is then made again.
 FRAMES = 8

@@ -13,7 +13,7 @@ from mmengine.dist import all_gather_object, broadcast_object_list, is_main_proc
 from mmengine.evaluator import BaseMetric
 
 from ..errors import UserError
-from ..whole_files import written_whole
+from ..files import written_whole
 
 COLUMNS = ('file', 'label', 'prediction', 'readable', 'scores')  # of the predictions
 

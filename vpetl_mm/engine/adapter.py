@@ -13,7 +13,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError, is_line
-from ..models.base_weights import file_sha256
+from ..files import file_sha256
 from ..models.petl_model import REFUSAL
 from ..petl import Delta
 from ..petl.delta import defaults_of

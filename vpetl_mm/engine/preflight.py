@@ -17,10 +17,10 @@ from mmengine.registry import DATASETS, OPTIMIZERS, DefaultScope
 from torch import nn
 
 from ..errors import UserError, did_you_mean
-from ..models.base_weights import base_state, how_to_get
 from ..models.build import build_model
 from ..petl.delta import at_least_one
 from ..spt.tuning import check_spt
+from ..weights.base import base_state, how_to_get
 from .adapter import check_trained
 from .compiled import check_compiled
 from .entries import at, innermost

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, is_line
+from ..files import written_whole
 from ..weights.torch_file import check_content
-from ..whole_files import written_whole
 
 FORMAT = 'vpetl_mm result 1'
 FILE = 'result.json'

@@ -19,8 +19,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..errors import UserError
+from ..files import written_whole
 from ..models.build import init_model
-from ..whole_files import written_whole
 from .adapter import load_trained
 from .compiled import compile_backbone
 from .console import quiet

@@ -20,7 +20,7 @@ from ..errors import UserError, unknown
 from ..petl import Delta, Layout, Plan, check_petl, is_transformed, layout_of
 from ..petl.delta import one_of
 from ..spt.tuning import SPT
-from .base_weights import check_base, load_base, warn_of_inputs
+from ..weights.base import check_base, load_base, warn_of_inputs
 from .features import Features
 from .gelu import GELU8Bit
 from .mixing import mixing_preprocessor

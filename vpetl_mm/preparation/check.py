@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import UserError, tellable
-from ..whole_files import written_whole
+from ..files import written_whole
 from .found import MEDIA
 from .inspection import inspect_image, inspect_video
 from .journal import Finding, Journal

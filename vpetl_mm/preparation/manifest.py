@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from ..models.base_weights import file_sha256
+from ..files import file_sha256
 from .progress import progress
 
 

@@ -6,6 +6,7 @@ import re
 
 from ..errors import UserError
 
+BUDGETS = 'budgets'  # the folder of what is trained to compare
 FACTORS = {'': 1, 'k': 1_000, 'm': 1_000_000}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,12 +41,6 @@ class Source:
     metadata: dict[str, str] = field(default_factory=dict)
     model: Model = field(default_factory=Model)
     others: tuple[Model, ...] = ()
-
-
-def file_sha256(file: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(file, 'rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').hexdigest()
 
 
 def read_weights(file: str | Path) -> StateDict:

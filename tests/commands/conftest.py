@@ -1,0 +1,3 @@
+"""The fixtures of a small task and the weights of a small ViT."""
+
+from small_vtab import base, config, task  # noqa: F401

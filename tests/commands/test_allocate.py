@@ -1,0 +1,207 @@
+"""From a config and a budget to a file: what is read, what is found, and that it is found again."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from small_vtab import COUNTS, write_config
+
+from vpetl_mm import build_model
+from vpetl_mm.commands.allocate import Request, allocate, find, measured, plain, prepared
+from vpetl_mm.config import load_config
+from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_mm.engine.preflight import check_experiment
+from vpetl_mm.spt.allocation import read_allocation, tensors_sha256
+
+OPENED: list[str] | None = None
+
+
+def _note(event: str, args: tuple) -> None:
+    if OPENED is not None and event == 'open' and isinstance(args[0], (str, Path)):
+        OPENED.append(str(args[0]))
+
+
+sys.addaudithook(_note)  # it cannot be taken off again
+
+
+@contextmanager
+def spied() -> Iterator[list[str]]:
+    """The paths of all files that are opened meanwhile."""
+    global OPENED  # noqa: PLW0603
+    OPENED = opened = []
+    try:
+        yield opened
+    finally:
+        OPENED = None
+
+
+def run(config: Path, *budgets: int, **options):
+    request = Request(str(config), budgets or (500,), **options)
+    return find(*prepared(request))
+
+
+@pytest.mark.parametrize(('fraction', 'lists'), [(0.0, ('train800', 'val200')), (0.2, ('train800',))])
+def test_only_training_data_is_read(config, task, fraction, lists):
+    with spied() as opened:
+        run(config, cfg_options={'holdout.fraction': fraction})
+    inside = {str(Path(p).relative_to(task)) for p in opened if Path(p).is_relative_to(task)}
+    images = {f'images/{name}/{i}.png' for name in lists for i in range(COUNTS[name])}
+    assert inside == images | {f'{name}.txt' for name in lists}
+
+
+def test_what_is_held_out_of_a_common_list_is_not_read(config, task, tmp_path):
+    """As of data sets whose held-out part is drawn."""
+    data = tmp_path / 'data'
+    shutil.copytree(task / 'images/train800', data / 'images')
+    (data / 'train.txt').write_text(''.join(f'{i}.png {i % 4}\n' for i in range(24)))
+    named = dict(_delete_=True, type='PETLImageList', ann_file='train.txt', classes=list('abcd'))
+    named |= dict(data_root=str(data), data_prefix='images', serialize_data=False)
+    pipeline = [dict(type='LoadImageFromFile', imdecode_backend='pillow'), dict(type='PackInputs')]
+    with config.open('a') as file:
+        file.write(f'_d = dict({named!r}, pipeline={pipeline!r})\n')
+        file.write("train_dataloader['dataset'] = _d\nval_dataloader = dict(dataset=dict(_d, held_out=True))\n")
+    cfg = prepare(str(config), Options(cfg_options={'holdout.fraction': 0.25}))
+    assert cfg.train_dataloader.dataset.holdout == cfg.val_dataloader.dataset.holdout == 0.25
+    with spied() as opened:
+        run(config, cfg_options={'holdout.fraction': 0.25})
+    read = {Path(p).name for p in opened if Path(p).is_relative_to(data / 'images')}
+    assert len(read) == 18
+    with spied() as opened:
+        run(config, force=True)
+    assert len({p for p in opened if Path(p).is_relative_to(data / 'images')}) == 24
+
+
+def test_sensitivities_equal_a_plain_computation_from_the_images(config, task, base):
+    """One batch of all, so that their order is nothing to it."""
+    allocation, result = run(config, batches=3, batch_size=32)
+    assert (result.sensitivity.batches, result.sensitivity.samples) == (1, 32)
+    rows = [
+        line.split() for name in ('train800', 'val200') for line in (task / f'{name}.txt').read_text().splitlines()
+    ]
+    pictures = np.stack([np.asarray(Image.open(task / path)) for path, _ in rows]).astype(np.float64)
+    pictures = pictures[..., ::-1]  # as mmcv loads them; the small config does not turn them round
+    pictures = (pictures - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    model = build_model(plain(load_config(config)), init_weights=True).double().eval()
+    logits = model(torch.from_numpy(pictures).permute(0, 3, 1, 2), mode='tensor')
+    loss = F.cross_entropy(logits, torch.tensor([int(label) for _, label in rows]))
+    loss.backward()
+    assert allocation.made['loss'] == pytest.approx(loss.item(), rel=1e-5)
+    for row in allocation.rows:
+        param, _, slot = row.name.partition('[')
+        grad = model.backbone.get_parameter(param).grad
+        part = grad.chunk(3)['qkv'.index(slot[0])] if slot else grad
+        if not row.name.endswith('bias[k]'):
+            assert row.sensitivity == pytest.approx((part**2).sum().item(), rel=1e-4), row.name
+
+
+def test_the_file_says_where_it_is_from(config, base):
+    allocation, result = run(config, batches=2, batch_size=8, alpha=4.0, cfg_options={'randomness.seed': 3})
+    read = read_allocation(config.with_name('spt.safetensors'))
+    assert read.digest == allocation.digest and read.rows == allocation.rows and read.made == allocation.made
+    assert read.base == dict(file=str(base), sha256=tensors_sha256(torch.load(base, weights_only=True)))
+    assert (read.budget, read.structured, read.rank, read.control) == (500, 'LoRA', 2, None)
+    assert 350 < read.params <= 500 and read.host == 'mmpretrain.VisionTransformer'
+    wanted = dict(
+        config=str(config), options={'randomness.seed': 3}, seed=3, batches=2, samples=16, alpha=4.0, beta=5.0
+    )
+    assert {k: read.made[k] for k in wanted} == wanted and read.made['rule'] == 'within'
+    assert result.peak_bytes > 0 and result.seconds > 0
+
+
+def test_the_same_file_twice_and_another_of_another_seed(config):
+    contents = []
+    for seed in (0, 0, 1, None, None):
+        torch.manual_seed(len(contents))  # to which it must be nothing
+        run(config, batches=2, batch_size=8, force=True, cfg_options={'randomness.seed': seed})
+        contents.append(config.with_name('spt.safetensors').read_bytes())
+    assert contents[0] == contents[1] != contents[2] and contents[3] == contents[4]
+
+
+def test_other_pretrained_weights_are_refused_by_the_file(config, task, tmp_path):
+    from small_vtab import write_base
+
+    run(config)
+    other = write_base(task, tmp_path / 'other.pth', seed=8)
+    cfg = prepare(str(config), Options())
+    check_experiment(cfg, ('train_dataloader',))
+    cfg.model.base.file = str(other)
+    with pytest.raises(ValueError, match=r'spt\.safetensors was measured on the weights of .*base\.pth'):
+        check_experiment(cfg, ('train_dataloader',))
+    cfg.model.base = None
+    with pytest.raises(ValueError, match='was measured on the weights of'):
+        build_model(cfg, init_weights=True)
+
+
+def test_the_weights_may_move_or_be_stored_in_another_way(config, base, tmp_path):
+    run(config)
+    state = torch.load(base, weights_only=True)
+    torch.save({k: state[k].double() for k in reversed(state)}, tmp_path / 'moved.pth')
+    cfg = prepare(str(config), Options(cfg_options={'model.base.file': str(tmp_path / 'moved.pth')}))
+    check_experiment(cfg, ('train_dataloader',))
+
+
+@pytest.mark.parametrize('structured', ['lora', 'adapter'])
+def test_a_run_trains_what_was_found(config, structured, tmp_path):
+    kind = {'lora': 'LoRA', 'adapter': 'AdaptMLP'}[structured]
+    options = {'model.petl.spt.structured': kind, 'train_cfg.max_epochs': 1}
+    allocation, _ = run(config, cfg_options=options)
+    assert allocation.structured == kind
+    runner = train(prepare(str(config), Options(str(tmp_path / 'run'), cfg_options=options)))
+    count = runner.plain_model.plan.count()
+    assert count['trainable'] - count['by']['head'] == allocation.params
+    state = torch.load(tmp_path / 'run/adapter_epoch_1.pth', weights_only=True)['state_dict']
+    values = [v for k, v in state.items() if k.endswith('_value')]
+    assert values and any(v.any() for v in values)
+
+
+def test_the_config_is_left_as_it_was(config):
+    cfg, request = prepared(Request(str(config), (500,), batch_size=5))
+    before = repr(cfg.to_dict())
+    plain(cfg)
+    result = measured(cfg, request)
+    assert repr(cfg.to_dict()) == before and cfg.model.petl.spt.file == 'spt.safetensors'
+    assert not any(hasattr(m, 'deltas') for m in result.model.modules())
+
+
+def test_one_measurement_serves_several_budgets(config):
+    cfg, request = prepared(Request(str(config), (500,)))
+    result = measured(cfg, request)
+    params = [allocate(result, budget, cfg, request).params for budget in (100, 500, 2000)]
+    assert params == sorted(params) and params[0] <= 100 < params[1] <= 500 < params[2] <= 2000
+
+
+@pytest.mark.parametrize('control', ['random', 'shuffled'])
+def test_a_control_is_measured_and_then_forgotten(config, control):
+    real, _ = run(config)
+    allocation, _ = run(config, control=control, out='control.safetensors')
+    assert allocation.control == control and allocation.digest != real.digest
+    if control == 'shuffled':
+        by_shape: dict = {}
+        for a, b in zip(real.rows, allocation.rows, strict=True):
+            pair = by_shape.setdefault(tuple(a.shape), ([], []))
+            pair[0].append(round(a.sensitivity, 9))
+            pair[1].append(round(b.sensitivity, 9))
+        assert all(sorted(a) == pytest.approx(sorted(b)) for a, b in by_shape.values())
+
+
+def test_a_plain_experiment_can_be_asked_about_as_well(config, task, base, tmp_path):
+    """One without petl.spt; its file goes to its work dir."""
+    other = write_config(task, tmp_path / 'fc.py', 'fc', base=base)
+    allocation, _ = run(other)
+    assert read_allocation('work_dirs/fc/spt.safetensors').digest == allocation.digest
+    assert (allocation.structured, allocation.rank) == ('LoRA', 8)
+
+
+def test_a_random_backbone_is_said(task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    allocation, _ = run(write_config(task, tmp_path / 'fc.py', 'fc'))
+    assert allocation.base is None

@@ -1,0 +1,63 @@
+"""A campaign's runs of SPT: what is to be tuned is found first, and once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tools
+from vpetl_mm.commands.campaign import NEW, RESUME, TEST, carry_out, dry_run, plan
+from vpetl_mm.errors import UserError
+from vpetl_mm.measure.count import trainable
+
+REPO = Path(__file__).parents[2]
+CONFIGS = REPO / 'configs'
+SPT, LORA = 'vit_sptlora_vtabkitti_in21k', 'vit_lora_vtabkitti_r8_in21k'
+SPT_FILE = 'model.petl.spt.file'
+
+
+def test_a_run_of_spt_begins_with_its_sensitivity(tmp_path):
+    (run,) = plan([SPT], CONFIGS, tmp_path)
+    file = tmp_path / SPT / 'seed_0' / 'spt.safetensors'
+    first, train, test = run.commands
+    assert run.state == NEW and first[1:] == (
+        *(str(REPO / 'tools/sensitivity.py'), str(CONFIGS / f'{SPT}.py'), '--out', str(file)),
+        *('--cfg-options', 'randomness.seed=0'),
+    )
+    assert all(f'{SPT_FILE}={file}' in c and 'randomness.seed=0' in c for c in (train, test))
+    args = tools.tool('sensitivity').parser.parse_args(list(first[2:]))
+    assert (args.out, args.cfg_options, args.budget) == (str(file), ['randomness.seed=0'], None)
+    (other,) = plan([LORA], CONFIGS, tmp_path)
+    assert len(other.commands) == 2 and SPT_FILE not in str(other.commands)
+
+
+def test_a_sensitivity_that_is_there_is_kept(tmp_path):
+    folder = tmp_path / SPT / 'seed_1'
+    folder.mkdir(parents=True)
+    (folder / 'spt.safetensors').write_text('')
+    (folder / 'epoch_3.pth').write_text('')
+    first, second = plan([SPT], CONFIGS, tmp_path, seeds=2)
+    assert len(first.commands) == 3 and second.state == RESUME and len(second.commands) == 2
+    (folder / 'adapter_epoch_100.pth').write_text('')
+    assert plan([SPT], CONFIGS, tmp_path, seeds=2)[1].state == TEST
+
+
+def test_a_failing_sensitivity_is_told_and_nothing_is_trained(tmp_path):
+    calls = []
+
+    def fake(command) -> int:
+        calls.append(command)
+        return 2
+
+    with pytest.raises(UserError, match=r'sensitivity\.py ended with status 2'):
+        carry_out(plan([SPT], CONFIGS, tmp_path), lambda _: None, fake)
+    assert len(calls) == 1
+
+
+def test_a_dry_run_says_that_sensitivity_comes_first(tmp_path):
+    runs = plan([SPT, 'vit_fc_vtabkitti_mae'], CONFIGS, tmp_path)
+    lines = dry_run(runs, lambda names: trainable(names, CONFIGS)).splitlines()
+    assert lines[0] == f'{SPT}, seed 0: train and test; what it trains, and its memory, needs the sensitivity first'
+    assert lines[1].startswith('  python tools/sensitivity.py ') and lines[2].startswith('  python tools/train.py ')
+    assert lines[4].startswith('vit_fc_vtabkitti_mae, seed 0: train and test; trains 3,076; estimate ')

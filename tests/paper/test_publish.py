@@ -1,0 +1,70 @@
+"""What is generated is what stands in the repository; results come into the metafile whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from records import readme_counts, record
+
+from vpetl_mm.engine.record import write_record
+from vpetl_mm.paper.metafile import load_metafile
+from vpetl_mm.paper.names import parse_name
+from vpetl_mm.paper.publish import collect, describe, documents, reproduction_page
+from vpetl_mm.paper.tables import counts_as_printed
+
+REPO = Path(__file__).parents[2]
+
+
+def test_the_generated_pages_are_not_stale():
+    pages = documents(REPO, readme_counts())
+    assert {p.relative_to(REPO).as_posix() for p in pages} == {
+        'configs/README.md',
+        'docs/reproduction.md',
+        'docs/real_transfer.md',
+    }
+    for path, text in pages.items():
+        assert path.read_text(encoding='utf-8') == text, f'{path.name} is stale: run tools/tables.py --docs'
+
+
+def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
+    configs = tmp_path / 'configs'
+    shutil.copytree(REPO / 'configs', configs)
+    metafile = configs / 'metafile.yml'
+    before = load_metafile(metafile)
+    work_dirs = tmp_path / 'work_dirs'
+    assert collect(metafile, work_dirs) == ([], 0) and load_metafile(metafile) == before
+    for seed, top1 in enumerate((50.0, 52.0)):
+        write_record(work_dirs / f'{seed}', record('swin_fc_ssv2', seed, top1))
+    write_record(work_dirs / 'mine', record('mine'))
+    write_record(work_dirs / 'changed', record('swin_full_ssv2', options={'model.petl.train': []}))
+    assert collect(metafile, work_dirs) == (['swin_fc_ssv2'], 2)
+    after = load_metafile(metafile)
+    changed = [e for e, b in zip(after, before, strict=True) if e != b]
+    assert [e.name for e in changed] == ['swin_fc_ssv2']
+    ours = changed[0].ours
+    assert (ours.top1, ours.seeds, ours.spread) == (51.0, 2, 1.41)
+    assert changed[0].where.startswith('here, collected at commit ') and changed[0].where.endswith('2026-01-02')
+    assert metafile.read_text().startswith((REPO / 'configs/metafile.yml').read_text().partition('remarks:')[0])
+    shown = documents(tmp_path, readme_counts())[tmp_path / 'docs/reproduction.md']
+    assert '51.00 ± 1.41' in shown and f'- swin_fc_ssv2: {changed[0].where}' in shown
+    changed[0].where = '<script>alert(1)</script> | [a](http://b) `c`'
+    shown = reproduction_page(after, readme_counts())
+    assert r'- swin_fc_ssv2: &lt;script&gt;alert(1)&lt;/script&gt; \| \[a\](http://b) \`c\`' in shown
+
+
+def test_a_strangers_record_names_no_file_that_is_run(tmp_path):
+    """Also one that was not read from a file, where its name would have been refused."""
+    (tmp_path / 'stranger.py').write_text(f"open({str(tmp_path / 'was_run')!r}, 'w').close()")
+    shutil.copytree(REPO / 'configs/_base_', tmp_path / 'configs/_base_')
+    assert counts_as_printed(record('../stranger'), tmp_path / 'configs')
+    assert not (tmp_path / 'was_run').exists()
+
+
+def test_an_experiment_in_a_line():
+    name = parse_name('swin_bapatqk_hmdb51_b128_s05_f16_k600_fc')
+    assert describe(name) == (
+        'BAPAT, on q, k, d_bottle 128, s 0.5, Video Swin-B from K600, HMDB51, 16 frames, FC trained'
+    )
+    assert 'rank 16' in describe(parse_name('swin_lora_ssv2_r16'))
+    assert describe(parse_name('demo_one_frame')) == 'the demo: one frame'

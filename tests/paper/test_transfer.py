@@ -1,0 +1,71 @@
+"""The table of the real transfer and the page that holds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vpetl_mm.commands.campaign import batch_options
+from vpetl_mm.config import load_config
+from vpetl_mm.errors import UserError
+from vpetl_mm.paper.metafile import Entry, Ours
+from vpetl_mm.paper.tables import Tables
+from vpetl_mm.paper.transfer import BEGIN, END, EXPERIMENTS, TRANSFER_PAGE, transfer_page, transfer_table
+
+REPO = Path(__file__).parents[2]
+CONFIGS = REPO / 'configs'
+COUNTS = {name: 1000 // (n + 1) for n, name in enumerate(EXPERIMENTS)}
+
+
+def test_every_experiment_has_a_config_and_the_methods_of_the_comparison_are_there():
+    assert all((CONFIGS / f'{name}.py').is_file() for name in EXPERIMENTS)
+    methods = [name.split('_')[1] for name in EXPERIMENTS]
+    spt = [f'{m}{c}' for m in ('sptlora', 'sptadapter') for c in ('', 'shuffled', 'random')]
+    assert methods == ['full', 'fc', 'lora', 'adaptformer', 'bapat', 'bapatzero', *spt, 'bapat']
+    assert EXPERIMENTS[-1].endswith('_random') and all(n.endswith('_dinov2') for n in EXPERIMENTS[:-1])
+
+
+def test_the_same_budget_of_steps_for_each():
+    budgets = set()
+    for name in EXPERIMENTS:
+        cfg = load_config(CONFIGS / f'{name}.py')
+        loader = cfg.train_dataloader
+        assert cfg.optim_wrapper.type == 'AutocastOptimWrapper' and batch_options(cfg, 1) == []
+        budgets.add((cfg.train_cfg.max_epochs, loader.batch_size, str(loader.dataset), str(cfg.param_scheduler)))
+    assert len(budgets) == 1
+
+
+def test_rows_show_what_was_run_and_what_was_not():
+    ours = {
+        EXPERIMENTS[1]: Ours(31.25, 60.5, 31.0, 500, 3, 0.75),
+        EXPERIMENTS[2]: Ours(54.2, 85.9, 54.0, 333, 1, 0.0),
+    }
+    rows = transfer_table(ours, COUNTS, CONFIGS).rows
+    assert [r[0] for r in rows][:3] == ['full', 'fc', 'lora']
+    assert rows[0][5:8] == ['not run', '-', '-']
+    assert rows[1][2:4] == ['500', '50.0%'] and rows[1][5:8] == ['31.25 ± 0.75', '60.50', '3']
+    assert rows[2][5:8] == ['54.20', '85.90', '1']
+    for row, name in zip(rows, EXPERIMENTS, strict=True):
+        assert float(row[4]) == load_config(CONFIGS / f'{name}.py').optim_wrapper.optimizer.lr
+
+
+def test_a_result_of_another_parameter_count_is_left_out():
+    entry = Entry(EXPERIMENTS[1], ours=Ours(31.25, 60.5, 31.0, 499, 3, 0.75))
+    tables = Tables([entry], None, CONFIGS, counts=COUNTS)
+    assert tables.names('transfer') == list(EXPERIMENTS)
+    assert tables.table('transfer').rows[1][5] == 'not run'
+
+
+def test_the_page_keeps_its_words_and_gets_a_new_table(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(f'# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n')
+    entry = Entry(EXPERIMENTS[1], ours=Ours(31.25, 60.5, 31.0, 500, 3, 0.75))
+    text = transfer_page(page, [entry], COUNTS, CONFIGS)
+    assert text.startswith('# Title\n\nbefore\n') and text.endswith('\n\nafter\n') and 'old' not in text
+    page.write_text(text)
+    assert '31.25 ± 0.75' in text and transfer_page(page, [entry], COUNTS, CONFIGS) == text
+    page.write_text('# Title')
+    with pytest.raises(UserError, match='lost the two comments'):
+        transfer_page(page, [], COUNTS, CONFIGS)
+    assert BEGIN in (REPO / TRANSFER_PAGE).read_text(encoding='utf-8')

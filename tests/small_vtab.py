@@ -1,0 +1,86 @@
+"""One small task of VTAB-1k on disk, and configs that learn it with a small ViT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tools
+from vpetl_mm import build_model
+from vpetl_mm.config import load_config
+
+REPO = Path(__file__).parents[1]
+TOOL = REPO / 'tools/sensitivity.py'
+COUNTS = dict(train800=24, val200=8, test=6)
+CONFIG = """\
+_base_ = '{repo}/configs/vit_{method}_vtabkitti_mae.py'
+_arch = dict(_delete_=True, embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=64)
+_load = dict(type='LoadImageFromFile', imdecode_backend='pillow')
+_data = dict(data_root='{root}', pipeline=[_load, dict(type='PackInputs')], serialize_data=False)
+_loader = dict(num_workers=0, dataset=_data)
+model = dict(base={base}, backbone=dict(arch=_arch, img_size=16, patch_size=8), head=dict(in_channels=16))
+train_dataloader = dict(batch_size=8, **_loader)
+val_dataloader = _loader
+test_dataloader = _loader
+param_scheduler = [dict(type='ConstantLR', factor=1.0)]
+optim_wrapper = dict(type='OptimWrapper')
+train_cfg = dict(max_epochs=2)
+"""
+
+
+def make_task(root: Path) -> Path:
+    """Images of 16 x 16 whose mean colour says their class, with the three lists."""
+    rng = np.random.default_rng(0)
+    for name, count in COUNTS.items():
+        (root / 'images' / name).mkdir(parents=True)
+        rows = [f'images/{name}/{i}.png {i % 4}' for i in range(count)]
+        for row in rows:
+            path, _, label = row.partition(' ')
+            picture = rng.integers(0, 128, (16, 16, 3)) + np.array([int(label) & 1, int(label) >> 1, 0]) * 127
+            Image.fromarray(picture.astype(np.uint8)).save(root / path)
+        (root / f'{name}.txt').write_text('\n'.join(rows) + '\n')
+    return root
+
+
+def write_config(root: Path, file: Path, method: str = 'sptlora', base: Any = None, extra: str = '') -> Path:
+    """A config of the small task; ``extra`` is appended."""
+    text = CONFIG.format(repo=REPO, method=method, root=root, base=f'dict(file={str(base)!r})' if base else None)
+    file.write_text(text + extra)
+    return file
+
+
+def write_base(root: Path, file: Path, seed: int = 7) -> Path:
+    """Weights for the small ViT."""
+    cfg = load_config(write_config(root, file.with_suffix('.py'), 'fc'), {'randomness.seed': seed})
+    torch.save(build_model(cfg, init_weights=True).backbone.state_dict(), file)
+    return file
+
+
+def call(*argv: object) -> int:
+    """Run tools/sensitivity.py in this process; its exit status."""
+    return tools.call('sensitivity', *argv)
+
+
+@pytest.fixture(scope='session')
+def task(tmp_path_factory) -> Path:
+    """24 training, 8 validation and 6 test images."""
+    return make_task(tmp_path_factory.mktemp('kitti'))
+
+
+@pytest.fixture(scope='session')
+def base(task, tmp_path_factory) -> Path:
+    """The weights of a small ViT."""
+    return write_base(task, tmp_path_factory.mktemp('base') / 'base.pth')
+
+
+@pytest.fixture
+def config(task, base, tmp_path, monkeypatch) -> Path:
+    """SPT-LoRA on the task, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    extra = "model['petl'] = dict(spt=dict(file='spt.safetensors', rank=2, budget=None))\n"
+    return write_config(task, tmp_path / 'small.py', base=base, extra=extra)

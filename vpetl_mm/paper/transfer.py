@@ -1,0 +1,75 @@
+"""The transfer of a real pre-trained ViT-S/14 to real images: its table, and the page that holds it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..config import load_config
+from ..errors import UserError
+from .metafile import Entry, Ours
+from .names import parse_name
+from .table_format import Table, render
+
+TRANSFER_PAGE = Path('docs', 'real_transfer.md')
+METHODS = (
+    *('full', 'fc', 'lora_r16', 'adaptformer_b64', 'bapat_b32', 'bapatzero_b32'),
+    *('sptlora', 'sptlorashuffled', 'sptlorarandom', 'sptadapter', 'sptadaptershuffled', 'sptadapterrandom'),
+)
+BEGIN, END = '<!-- tools/tables.py --docs writes the table below -->', '<!-- and ends here -->'
+
+
+def _experiment(method: str, pretrain: str) -> str:
+    name, _, size = method.partition('_')
+    return '_'.join(filter(None, ['vits14', name, 'cifar100n50', size, pretrain]))
+
+
+EXPERIMENTS = (*(_experiment(m, 'dinov2') for m in METHODS), _experiment('bapat_b32', 'random'))
+
+
+def transfer_table(ours: Mapping[str, Ours], counts: Mapping[str, int], configs: Path = Path('configs')) -> Table:
+    """The table, with "not run" where there is no result.
+
+    Args:
+        ours: results by experiment.
+        counts: trainable parameters by experiment.
+        configs: the folder of the configs.
+    """
+    rows = []
+    for name in EXPERIMENTS:
+        result, said = ours.get(name), parse_name(name)
+        lr = load_config(configs / f'{name}.py').optim_wrapper.optimizer.lr
+        shown = ['not run', '-', '-'] if result is None else _figures(result)
+        count = counts.get(name, result and result.params)  # SPT's is known from a run
+        full = counts[EXPERIMENTS[0]]
+        trained = ['by budget', '-'] if count is None else [f'{count:,}', f'{100 * count / full:.1f}%']
+        rows.append([said.method, said.pretrain, *trained, f'{lr:g}', *shown, ''])
+    head = ['method', 'backbone', 'trainable', 'share', 'lr', 'top-1', 'top-5', 'seeds', 'remark']
+    notes = ['Top-1 and top-5 in percent on the 2,000 test images, last epoch; ±: standard deviation over seeds.']
+    return Table('ViT-S/14 on CIFAR-100, 50 training images a class', head, rows, 2, notes)
+
+
+def _figures(result: Ours) -> list[str]:
+    spread = f' ± {result.spread:.2f}' if result.seeds > 1 else ''
+    return [f'{result.top1:.2f}{spread}', f'{result.top5:.2f}', str(result.seeds)]
+
+
+def transfer_page(page: Path, entries: Sequence[Entry], counts: Mapping[str, int], configs: Path) -> str:
+    """The page's text with its table made anew from the metafile.
+
+    Args:
+        page: the file, which has the two comments; a title alone where there is none.
+        entries: the metafile's.
+        counts: trainable parameters by experiment.
+        configs: the folder of the configs.
+
+    Raises:
+        UserError: when the comments are gone.
+    """
+    text = page.read_text(encoding='utf-8') if page.is_file() else f'# A real transfer\n\n{BEGIN}{END}\n'
+    if BEGIN not in text or END not in text:
+        raise UserError(f'{page} has lost the two comments that its table stands between: {BEGIN} {END}.')
+    table = transfer_table({e.name: e.ours for e in entries if e.ours}, counts, configs)
+    body = render([table], 'md').partition('\n\n')[2]
+    return re.sub(f'{re.escape(BEGIN)}.*{re.escape(END)}', lambda _: f'{BEGIN}\n\n{body}\n\n{END}', text, flags=re.S)
