@@ -15,6 +15,7 @@ from convert_command import call, refused, timm, write
 from references import REFERENCES, mmaction_swin, model_config, of_timm, video_swin
 from safetensors.torch import load_file, save_file
 
+from tools import snapshot
 from vpetl_mm.commands.conversion import Options, convert
 from vpetl_mm.weights.kinds import KINDS
 
