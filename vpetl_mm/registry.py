@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -43,15 +45,13 @@ from .engine.runner import PETLRunner
 from .engine.wandb_backend import WandbVisBackend
 from .engine.whole_steps import WholeStepsBatchSampler
 from .models.image_classifier import PETLImageClassifier
-from .models.mlp import FastHidden, FastMlp
 from .models.recognizer import PETLRecognizer3D
-from .models.swin_stage import WindowedBlock, WindowedStage
 from .models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention
 from .models.token_head import PETLImageHead, PETLTokenHead
 from .models.video_head import PETLVideoHead
 from .models.videomae_block import PETLVideoMAEBlock
 from .models.window_attention import FastWindowAttention3D, FastWindowMSA
-from .petl import DELTAS, FastLinear
+from .petl import DELTAS
 
 REGISTERED = {
     MODELS: (
@@ -59,7 +59,7 @@ REGISTERED = {
         *(PETLRecognizer3D, PETLImageClassifier),
         *(PETLVideoHead, PETLTokenHead, PETLImageHead),
         *(FastWindowAttention3D, FastWindowMSA, PETLMultiheadAttention, PETLVideoMAEAttention),
-        *(PETLVideoMAEBlock, WindowedBlock, WindowedStage, FastMlp, FastHidden, FastLinear),
+        PETLVideoMAEBlock,
     ),
     HOOKS: (
         *(AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook),
@@ -86,6 +86,8 @@ def register() -> None:
             registry.register_module(module=module)
     for registry, module in REPLACED.items():
         registry.register_module(module=module, force=True)
+    if importlib.util.find_spec(f'{__package__}.fast'):  # which can be left out
+        FUNCTIONS.register_module(module=importlib.import_module(f'{__package__}.fast').speed_up)
 
 
 register()

@@ -9,23 +9,7 @@ from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor
 
 from ..petl import extra_tokens
-
-PLAIN_UP_TO = 1024  # tokens
-
-
-def scaled_dot_product(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float, scale: float | None, bias: Tensor | None = None
-) -> Tensor:
-    """softmax(q k^T * scale + bias) v, all of (B, heads, N, d / heads), by the faster of two ways.
-
-    torch's fused kernel for bfloat16 on the CPU takes 2 to 4 times as long as plain products at 197 and 65 tokens,
-    as long at 1568, where it saves memory (docs/performance.md).
-    """
-    if q.device.type == 'cpu' and q.dtype == torch.bfloat16 and k.shape[-2] <= PLAIN_UP_TO:
-        weights = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
-        weights = weights if bias is None else weights + bias
-        return F.dropout(weights.softmax(-1), dropout).to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+from ..petl.extra_tokens import joined
 
 
 class TokenAttention:
@@ -36,6 +20,7 @@ class TokenAttention:
     """
 
     serves_deltas = True
+    dot_product = staticmethod(F.scaled_dot_product_attention)
 
     def project(self, x: Tensor) -> Tensor:
         """The whole qkv projection, (..., d) to (..., 3 d)."""
@@ -52,14 +37,10 @@ class TokenAttention:
         Returns:
             What the tokens gathered and their values, (B, N, d) each.
         """
-        q, k, v = self.project(x).chunk(3, dim=-1)
-        own = v
-        extras = extra_tokens(self, x, self.project)
-        if extras:
-            k = torch.cat([*(e.k.expand(len(x), -1, -1) for e in extras), k], dim=1)
-            v = torch.cat([*(e.v.expand(len(x), -1, -1) for e in extras), v], dim=1)
+        q, k, own = self.project(x).chunk(3, dim=-1)
+        k, v = joined(k, own, extra_tokens(self, x, self.project))
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
-        y = scaled_dot_product(q, k, v, dropout if self.training else 0.0, scale)
+        y = self.dot_product(q, k, v, dropout_p=dropout if self.training else 0.0, scale=scale)
         return y.transpose(1, 2).flatten(2), own
 
 

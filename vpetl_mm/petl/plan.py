@@ -14,7 +14,7 @@ from .delta import Delta, defaults_of, one_of
 from .host import attach, attach_branch, detach, reattach
 from .layout import layout_of
 
-PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu')
+PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu', 'fast')
 
 
 class Tuning(Protocol):
@@ -113,7 +113,7 @@ class Plan:
                 {f'{self.backbone}.{site.name}.deltas.{name}.{n}': name for n in dict(delta.named_parameters())}
             )
         self._check_served(name, place, delta)
-        if delta.stream == 'residual' and self.layout.branch:
+        if delta.reads == 'stream' and self.layout.branch:
             for block in self.layout.blocks(self._backbone):
                 attach_branch(block, self.layout.branch, 'mlp')
 
@@ -130,7 +130,7 @@ class Plan:
         if not served and any('qkv' in name for name in owners) and 'qkv' in self.layout.passed_by:
             raise UserError(
                 "petl.spt: the host's own attention (petl.attention=None) would pass by what it tunes on qkv; leave "
-                f'petl.attention at its default, {self.layout.attention}.'
+                'petl.attention at its default.'
             )
         self._settings['spt'] = spt.settings()
         self.owners.update(owners)
@@ -149,10 +149,10 @@ class Plan:
             )
         attentions = [site.host for site in self.layout.sites(self._backbone, 'attn')]
         served = all(getattr(attention, 'serves_deltas', False) for attention in attentions)
-        if (delta.stream == 'keys' or place in self.layout.passed_by) and not served:
+        if (delta.joins_attention or place in self.layout.passed_by) and not served:
             raise UserError(
                 f"petl.deltas.{name}: the host's own attention (petl.attention=None) would pass it by; leave "
-                f'petl.attention at its default, {self.layout.attention}.'
+                'petl.attention at its default.'
             )
 
     def freeze(self) -> None:
@@ -210,5 +210,6 @@ def check_petl(petl: Any) -> dict[str, Any]:
     for name, spec in deltas.items():
         if spec is not None and not isinstance(spec, Mapping):
             raise UserError(f'petl.deltas.{name} must be a dict(type=...) or None, got {spec!r}.')
-    one_of('petl.gelu', petl.get('gelu', 'exact'), ('exact', '8bit'))
-    return dict(petl, deltas=deltas)
+    gelu = one_of('petl.gelu', petl.get('gelu', 'exact'), ('exact', '8bit'))
+    fast = one_of('petl.fast', petl.get('fast', True), (True, False))
+    return dict(petl, deltas=deltas, gelu=gelu, fast=fast)

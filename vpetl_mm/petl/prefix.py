@@ -33,7 +33,8 @@ class Prefix(Delta):
     """
 
     places = ('attn',)
-    stream = 'keys'
+    reads = None
+    joins_attention = True
 
     def __init__(self, dim: int, *, num_tokens: int = 16, d_middle: int = 128) -> None:
         super().__init__()

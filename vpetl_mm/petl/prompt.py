@@ -41,6 +41,7 @@ class Prompt(Delta):
     """
 
     places = ('attn', 'block')
+    reads = None
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Prompt(Delta):
     ) -> None:
         super().__init__()
         self.num_tokens = at_least_one('num_tokens', num_tokens)
-        self.stream = 'keys' if deep else 'host'
+        self.joins_attention = deep
         self.__dict__['norm'] = norm  # not a child: its weights are the backbone's
         self.inserts, self.strips = inserts, strips
         if inserts:
@@ -93,10 +94,10 @@ class Prompt(Delta):
 
     def before(self, x: Tensor) -> Tensor:
         """(B, N, d) to (B, N + n, d) at the first block of a shallow prompt."""
-        if self.stream == 'keys' or not self.inserts:
+        if self.joins_attention or not self.inserts:
             return x
         return torch.cat([x, self.tokens.expand(x.shape[0], -1, -1)], dim=1)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def after(self, y: Tensor) -> Tensor:
         """(B, N + n, d) to (B, N, d) at the last block of a shallow prompt."""
-        return y[:, : -self.num_tokens] if self.strips else y
+        return y if self.joins_attention or not self.strips else y[:, : -self.num_tokens]

@@ -1,4 +1,4 @@
-"""The last step of a bottleneck, added to its host's output in one matrix product."""
+"""A delta's addition, written into its host's output in one matrix product."""
 
 from __future__ import annotations
 
@@ -8,44 +8,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .transforms import is_transformed
+from ..petl import Addition, Delta, addition
+from .watch import is_transformed, is_watched
 
 
-def add_up(
-    y: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None, scale: float | Tensor, start: int = 0
-) -> Tensor:
-    """y + s (h W^T + b) on the columns from ``start`` on, written into the memory of ``y``.
+def add_in_place(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
+    """:func:`vpetl_mm.petl.host.add`, in the memory of ``y`` where nobody else can see it.
 
-    As a linear layer, a scaling and slots put together it would pass four times over something as large as ``y``.
-
-    Args:
-        y: the host's output, (..., d_out); it is overwritten, so that nobody else may need it.
-        h: the bottleneck, (..., r), of the same leading shape.
-        weight: W, (n, r), n at most d_out - start.
-        bias: b, (n,), or None.
-        scale: the strength s, a number or a trained scalar.
-        start: the first column that is added to.
-
-    Returns:
-        (..., d_out).
+    A linear layer, a scaling and slots put together would pass four times over something as large as ``y``. The plain
+    way is taken where a hook sees what modules inside ``host`` return, under torch.compile and torch.func, and where
+    the delta has read ``y``, which its gradient may need.
     """
+    additions = delta(x)
+    if delta.reads == 'output' or is_transformed() or any(map(is_watched, host.modules())):
+        return addition.add(y, additions)
+    for part in additions if isinstance(additions, (list, tuple)) else [additions]:
+        one_each = isinstance(part, Addition) and part.h.shape[:-1] == y.shape[:-1] and y.is_contiguous()
+        y = _written(y, part) if one_each else addition.add(y, part)
+    return y
+
+
+def _written(y: Tensor, part: Addition) -> Tensor:
+    weight, bias, scale = part.weight, part.bias, part.scale
     if isinstance(scale, Tensor):  # it is trained, and autograd sees to it here
         weight, bias, scale = weight * scale, None if bias is None else bias * scale, 1.0
-    h, weight, bias = h.to(y.dtype), weight.to(y.dtype), None if bias is None else bias.to(y.dtype)
-    if is_transformed() or not y.is_contiguous():
-        return y + F.pad(F.linear(h, weight, bias) * scale, (start, y.shape[-1] - start - len(weight)))
-    return _AddProduct.apply(y, h, weight, bias, scale, start)
-
-
-def add_up_to_slots(y: Tensor, h: Tensor, up: nn.Linear, scale: float | Tensor, slots: str) -> Tensor:
-    """:func:`add_up` on chosen slots of a fused qkv: ``up`` gives (..., len(slots) * d), ``y`` is (..., 3 d)."""
-    width = len(up.weight) // len(slots)
-    if slots in 'qkv':  # side by side
-        return add_up(y, h, up.weight, up.bias, scale, 'qkv'.index(slots) * width)
-    biases = [None] * len(slots) if up.bias is None else up.bias.chunk(len(slots))
-    for slot, weight, bias in zip(slots, up.weight.chunk(len(slots)), biases, strict=True):
-        y = add_up(y, h, weight, bias, scale, 'qkv'.index(slot) * width)
-    return y
+    h, weight, bias = part.h.to(y.dtype), weight.to(y.dtype), None if bias is None else bias.to(y.dtype)
+    return _AddProduct.apply(y, h, weight, bias, scale, part.start)
 
 
 class _AddProduct(torch.autograd.Function):

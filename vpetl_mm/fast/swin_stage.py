@@ -11,9 +11,9 @@ import torch
 from mmaction.models.backbones.swin import BasicLayer, SwinTransformerBlock3D, compute_mask, get_window_size
 from torch import Tensor, nn
 
-from ..petl import is_transformed, is_watched
 from .recompute import is_noted
 from .stochastic_depth import add_branch
+from .watch import is_transformed, is_watched
 
 Triple = tuple[int, int, int]
 

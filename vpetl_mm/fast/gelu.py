@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..petl import is_transformed
+from .watch import is_transformed
 
 # GELU's derivative lies between -0.12905 and 1.12905, at -sqrt 2 and sqrt 2
 LOW, HIGH = -0.1291, 1.1291
@@ -21,8 +21,6 @@ class GELU8Bit(nn.GELU):
 
     The output is exact. The derivative is at most half a level, 0.0025, beside the exact one.
     """
-
-    in_inference = nn.GELU  # what :func:`~vpetl_mm.petl.activated` may take it for
 
     def forward(self, x: Tensor) -> Tensor:
         """GELU of any tensor."""

@@ -1,14 +1,19 @@
-"""What costs little to make is made again in the backward pass, in place of being kept for it."""
+"""What costs little is computed again in the backward pass instead of being kept for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ..petl import layout_of
+from ..petl.host import exchanged
+from .watch import is_transformed
 
 _active: ContextVar[dict[str, _Made] | None] = ContextVar('made', default=None)
 
@@ -73,6 +78,22 @@ def recomputing(norms: Iterable[nn.Module]) -> Iterator[None]:
         stack.callback(known.clear)  # the hook, which autograd keeps, would hold the graph that holds it
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, unpack))
         yield
+
+
+@cache
+def recomputing_class(plain: type[nn.Module]) -> type[nn.Module]:
+    """The subclass of a backbone's class whose forward pass in training is :func:`recomputing`."""
+    return exchanged(plain.__name__, (recomputing_class, plain), forward=_forward)
+
+
+def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    if is_transformed() or not torch.is_grad_enabled():
+        return self.plain.forward(self, *args, **kwargs)
+    # inside a checkpointed module everything is computed again anyway, without what is noted here
+    apart = [m for m in self.modules() if m is not self and (vars(m).get('with_cp') or 'forward' in vars(m))]
+    inside = {id(m) for parent in apart for m in parent.modules()}
+    with recomputing(n for n in layout_of(self).norms(self) if id(n) not in inside):
+        return self.plain.forward(self, *args, **kwargs)
 
 
 def is_noted(module: nn.Module) -> bool:
