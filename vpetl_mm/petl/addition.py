@@ -32,9 +32,8 @@ class Addition:
         return F.linear(self.h, self.weight, self.bias) * self.scale
 
 
-Additions = (
-    Addition | Tensor | Sequence[Addition]
-)  # a tensor has the shape of the output, or one that broadcasts to it
+# a tensor has the shape of the host's output, or one that broadcasts to it
+Additions = Addition | Tensor | Sequence[Addition]
 
 
 def for_slots(h: Tensor, up: nn.Linear, scale: float | Tensor, slots: str, host_slots: str = 'qkv') -> list[Addition]:

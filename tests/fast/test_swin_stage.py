@@ -11,9 +11,9 @@ import pytest
 import tiny
 import torch
 from torch import Tensor, nn
+from vpetl_mm.models.swin_stage import WindowedBlock, WindowedStage, window_order
 
 from vpetl_mm import build_model
-from vpetl_mm.models.swin_stage import WindowedBlock, WindowedStage, window_order
 
 PATT = dict(type='PATT', d_bottle=2)
 BAPAT = dict(patt=PATT, adapter=dict(type='AdaptMLP', d_bottle=2, scale=0.5))

@@ -13,8 +13,8 @@ import torch
 from gradients import around, equal, gradients
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
 from vpetl_mm.models.recompute import note, recomputing
+
 from vpetl_mm.petl import layout_of
 
 BAPAT = dict(patt=dict(type='PATT', d_bottle=2), adapter=dict(type='AdaptMLP', d_bottle=2, scale=0.5))

@@ -14,9 +14,9 @@ import tiny
 import torch
 from gradients import around, equal, gradients
 from torch import Tensor, nn
+from vpetl_mm.models.recompute import note, recomputing
 
 from vpetl_mm import build_model
-from vpetl_mm.models.recompute import note, recomputing
 from vpetl_mm.petl import layout_of
 
 BAPAT = dict(patt=dict(type='PATT', d_bottle=2), adapter=dict(type='AdaptMLP', d_bottle=2, scale=0.5))

@@ -8,9 +8,9 @@ import pytest
 import tiny
 import torch
 from torch import Tensor, nn
+from vpetl_mm.models.gelu import GELU8Bit
 
 from vpetl_mm import UserError, build_model
-from vpetl_mm.models.gelu import GELU8Bit
 from vpetl_mm.petl import merge
 
 STEP = 0.0025  # what docs/configs.md states

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from vpetl_mm.petl.update import add_up, add_up_to_slots
 
 from vpetl_mm.petl import PATT, AdaptMLP, LoRA
 from vpetl_mm.petl.host import attach
-from vpetl_mm.petl.update import add_up, add_up_to_slots
 
 D, R = 6, 3
 SLOTS = ['q', 'k', 'v', 'qk', 'kv', 'qv', 'qkv']

@@ -7,9 +7,9 @@ import tiny
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
+from vpetl_mm.models.stochastic_depth import add_branch
 
 from vpetl_mm import build_model
-from vpetl_mm.models.stochastic_depth import add_branch
 
 BAPAT = dict(patt=dict(type='PATT', d_bottle=2), adapter=dict(type='AdaptMLP', d_bottle=2, scale=0.5))
 
