@@ -11,7 +11,15 @@ from .errors import UserError
 __version__ = '0.1.0'
 __all__ = ['UserError', 'build_model']
 
-if all(find_spec(name) for name in ('mmengine', 'mmcv', 'mmaction', 'mmpretrain')):
+
+def _is_installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except (ImportError, ValueError):  # where something hides it
+        return False
+
+
+if all(map(_is_installed, ('mmengine', 'mmcv', 'mmaction', 'mmpretrain'))):
     from . import compat
 
     compat.apply()

@@ -97,8 +97,7 @@ def pair(name: str, deltas: dict, train: list[str], **options):
 def step(model, x):
     model.zero_grad()
     torch.manual_seed(0)
-    with model.recomputing():
-        y = model.backbone(x)
+    y = model.backbone(x)
     y = y[-1] if isinstance(y, tuple) else y
     (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
     return dict(y=y.detach(), **{n: p.grad for n, p in model.named_parameters() if p.grad is not None})

@@ -60,7 +60,7 @@ def recomputing(norms: Iterable[nn.Module]) -> Iterator[None]:
 
     def pack(tensor: Tensor) -> Any:
         for made, version, make in known.values():
-            if made.untyped_storage()._cdata == tensor.untyped_storage()._cdata and tensor._version == version:
+            if made.untyped_storage() is tensor.untyped_storage() and tensor._version == version:
                 return _Again(make, tensor.size(), tensor.stride(), tensor.storage_offset())
         return tensor.detach(), tensor._version  # not itself: it would hold the graph that holds it
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import UserError
 from .addition import add
@@ -51,13 +51,11 @@ def _merge(delta: Delta, host: nn.Module, biases: list[tuple[nn.Parameter, int]]
         identity = torch.eye(host.in_features, dtype=host.weight.dtype, device=host.weight.device)
         host.weight += add(torch.zeros_like(host.weight.t()), delta.eval()(identity)).t()
         return
-    bias: Tensor | None = host.weight.new_zeros(len(host.weight)) if biases else None
-    for parameter, start in biases:
-        bias[start : start + len(parameter)] = parameter
-    weight, bias = delta.update(host.weight, bias)
+    weight, bias = delta.update(host.weight, host.bias)
     host.weight.copy_(weight)
-    for parameter, start in biases:
-        parameter.copy_(bias[start : start + len(parameter)])
+    for parameter, start in biases if bias is not None else ():
+        part = bias[start : start + len(parameter)]
+        parameter.copy_(part if host.bias is not None else parameter + part)
 
 
 def check_mergeable(model: nn.Module) -> None:
