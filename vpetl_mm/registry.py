@@ -1,4 +1,4 @@
-"""Registers everything of ours in mmengine's root registries, so that every host library's scope finds it."""
+"""Register everything of ours in mmengine's root registries, where every host library's scope finds it."""
 
 from __future__ import annotations
 

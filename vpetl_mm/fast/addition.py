@@ -1,4 +1,4 @@
-"""A delta's addition, written into its host's output in one matrix product."""
+"""Additions written into the host's output in one matrix product."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .watch import is_transformed, is_watched
 def add_in_place(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
     """:func:`vpetl_mm.petl.host.add`, in the memory of ``y`` where nobody else can see it.
 
-    A linear layer, a scaling and slots put together would pass four times over something as large as ``y``. The plain
-    way is taken where a hook sees what modules inside ``host`` return, under torch.compile and torch.func, and where
+    A linear layer, a scaling and a sum would pass four times over something as large as ``y``. The plain way is taken
+    where a hook sees what modules inside ``host`` return, under torch.compile and torch.func, and where
     the delta has read ``y``, which its gradient may need.
     """
     additions = delta(x)
@@ -64,11 +64,11 @@ class _AddProduct(torch.autograd.Function):
 
 
 def _columns(y: Tensor, start: int, weight: Tensor) -> Tensor:
-    """The columns of ``y`` that ``weight`` adds to, as a matrix that shares its memory."""
+    """Return the columns of ``y`` that ``weight`` adds to, as a matrix that shares its memory."""
     return y.view(-1, y.shape[-1])[:, start : start + len(weight)]
 
 
 def _rows(h: Tensor, bias: Tensor | None) -> Tensor:
-    """``h`` as a matrix, with the bias's column of ones."""
+    """Return ``h`` as a matrix, with the bias's column of ones."""
     rows = h.reshape(-1, h.shape[-1])
     return rows if bias is None else F.pad(rows, (0, 1), value=1.0)

@@ -1,4 +1,4 @@
-"""GELU that keeps its derivative in 8 bits in place of its input."""
+"""GELU that keeps its derivative in 8 bits instead of its input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GELU8Bit(nn.GELU):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """GELU of any tensor."""
+        """Return GELU(x) of any tensor."""
         if not (x.requires_grad and torch.is_grad_enabled()) or is_transformed():
             return super().forward(x)
         return _GELU.apply(x.contiguous(), self.approximate)
@@ -55,7 +55,7 @@ class _GELU(torch.autograd.Function):
 
 
 def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same pieces of tensors of one layout; whole ones on a GPU, where a launch costs more than memory."""
+    """Yield the same pieces of tensors of one layout; whole ones on a GPU, where a launch costs more than memory."""
     flat = [t.view(-1) for t in tensors]
     size = CHUNK if flat[0].device.type == 'cpu' else max(flat[0].numel(), 1)
     return zip(*(t.split(size) for t in flat), strict=True)

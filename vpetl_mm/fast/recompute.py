@@ -1,4 +1,4 @@
-"""What costs little is computed again in the backward pass instead of being kept for it."""
+"""Cheap tensors are computed again in the backward pass instead of being kept for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _active: ContextVar[dict[str, _Made] | None] = ContextVar('made', default=None)
 
 
 class _Made(NamedTuple):
-    """A tensor as it was when it was noted, and how to make it."""
+    """A tensor as it was when it was noted, and the function that computes it."""
 
     tensor: Tensor
     version: int
@@ -27,7 +27,7 @@ class _Made(NamedTuple):
 
 
 class _Again(NamedTuple):
-    """Stands for a saved tensor: how to make it, and which part of it was saved."""
+    """Stands for a saved tensor: the function that computes it, and the part of it that was saved."""
 
     make: Callable[[], Tensor]
     size: torch.Size
@@ -36,7 +36,7 @@ class _Again(NamedTuple):
 
 
 def note(kind: str, made: Tensor, make: Callable[[], Tensor]) -> Tensor:
-    """``made``, which the backward pass may have from ``make`` again; outside :func:`recomputing` nothing happens.
+    """Return ``made``, for the backward pass to compute again; outside :func:`recomputing` nothing is noted.
 
     Args:
         kind: what it is; the last one of a kind is known, and is held until the next one.
@@ -51,10 +51,10 @@ def note(kind: str, made: Tensor, make: Callable[[], Tensor]) -> Tensor:
 
 @contextmanager
 def recomputing(norms: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, autograd keeps neither the outputs of ``norms`` nor what is noted, but how to make them.
+    """Let autograd keep neither the outputs of ``norms`` nor what is noted, but functions that compute them.
 
-    A norm's output is made exactly from its input, which autograd keeps anyway. Under autocast it is cast once, here,
-    in place of in every layer that reads it.
+    A norm's output follows exactly from its input, which autograd keeps anyway. Under autocast it is cast once, here,
+    instead of in every layer that reads it.
     """
     known: dict[str, _Made] = {}
 
@@ -82,7 +82,7 @@ def recomputing(norms: Iterable[nn.Module]) -> Iterator[None]:
 
 @cache
 def recomputing_class(plain: type[nn.Module]) -> type[nn.Module]:
-    """The subclass of a backbone's class whose forward pass in training is :func:`recomputing`."""
+    """Return the subclass of a backbone's class whose forward pass in training is :func:`recomputing`."""
     return exchanged(plain.__name__, (recomputing_class, plain), forward=_forward)
 
 
@@ -97,12 +97,12 @@ def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 def is_noted(module: nn.Module) -> bool:
-    """Whether all that watches ``module`` is :func:`recomputing`."""
+    """Tell whether :func:`recomputing` alone watches ``module``."""
     return [*module._forward_hooks.values()] == [_note_norm] and not module._backward_hooks
 
 
 def _unchanged(tensor: Tensor, version: int) -> Tensor:
-    """``tensor``; PyTorch itself does not look where there are hooks."""
+    """Return ``tensor`` if nobody has written to it; PyTorch does not check that where there are hooks."""
     if tensor._version != version:
         raise RuntimeError(
             f'A tensor of shape {tuple(tensor.shape)}, needed for gradients, was modified in place after the forward '

@@ -1,4 +1,4 @@
-"""The one door: classes of a built model are exchanged for faster ones."""
+"""The one entry: exchange classes of a built model for faster ones."""
 
 from __future__ import annotations
 

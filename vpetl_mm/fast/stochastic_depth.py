@@ -1,4 +1,4 @@
-"""Drop-path that drops the work as well."""
+"""Drop-path that does not compute what it drops."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], drop_path: nn.Module) -> Tensor:
-    """x + drop_path(branch(x)), the branch of a dropped sample left uncomputed.
+    """Return x + drop_path(branch(x)), computing the branch of kept samples alone.
 
-    A sample's branch is dropped as a whole (stochastic depth, Huang et al. 2016); multiplied by zero it would cost as
+    Drop-path drops a sample's whole branch (stochastic depth, Huang et al. 2016); multiplied by zero it would cost as
     much as a kept one. The result is the same, gradients included: parameters of a branch that all samples drop have
     gradients of zero, not none.
 

@@ -1,4 +1,4 @@
-"""Video Swin's stage and block on tokens that lie in the order of their windows."""
+"""Video Swin's stage and block on tokens in the order of their windows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Triple = tuple[int, int, int]
 
 @lru_cache
 def window_order(size: Triple, window: Triple, shift: Triple | None) -> np.ndarray:
-    """The tokens of a shifted (T, H, W) volume, window by window, (T H W,); without a shift in the volume's order."""
+    """Return the tokens of a shifted (T, H, W) volume by window, (T H W,); without a shift in the volume's order."""
     index = np.arange(math.prod(size))
     if shift is None:
         return index
@@ -30,7 +30,7 @@ def window_order(size: Triple, window: Triple, shift: Triple | None) -> np.ndarr
 
 
 class _Reorder(torch.autograd.Function):
-    """(B, L, C) to the same tokens in another order; its gradient goes the way back in one copy."""
+    """Tokens, (B, L, C), in another order; the gradient is reordered in one copy as well."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
@@ -44,15 +44,15 @@ class _Reorder(torch.autograd.Function):
 
 
 class WindowedStage(BasicLayer):
-    """mmaction2's stage, whose blocks pass tokens on in the order of their windows.
+    """mmaction2's stage, with tokens in the order of their windows from block to block.
 
-    From block to block tokens are copied once, in place of shifted, cut into windows, put together and shifted back.
-    Sizes that windows do not divide, activation checkpointing, torch.compile and torch.func take the host's own way;
-    so do dropout, whose random numbers then fall on the same tokens, and hooks, which then see the host's shapes.
+    From block to block tokens are copied once, instead of shifted, cut into windows, put together and shifted back.
+    The host's own way is taken for sizes that windows do not divide, activation checkpointing, torch.compile and
+    torch.func, and with dropout and hooks, which then see the host's order and shapes.
     """
 
     def forward(self, x: Tensor, do_downsample: bool = True) -> Tensor:
-        """A stage, (B, C, T, H, W) to (B, T', H', W', C')."""
+        """Run a stage, (B, C, T, H, W) to (B, T', H', W', C')."""
         size = tuple(x.shape[2:])
         window, shift = get_window_size(size, self.window_size, self.shift_size)
         divided = all(n % w == 0 for n, w in zip(size, window, strict=True))
@@ -63,7 +63,7 @@ class WindowedStage(BasicLayer):
         return self.downsample(x) if self.downsample is not None and do_downsample else x
 
     def _blocks(self, x: Tensor, size: Triple, window: Triple, shift: Triple) -> Tensor:
-        """All blocks, (B, T, H, W, C) to the same shape."""
+        """Run all blocks, (B, T, H, W, C) to the same shape."""
         natural, windowed = x.shape, (len(x), -1, math.prod(window), x.shape[-1])
         mask = compute_mask(*size, window, shift, x.device) if any(shift) else None
         x, order = x.flatten(1, 3), None
@@ -75,7 +75,7 @@ class WindowedStage(BasicLayer):
         return self._reorder(x, size, window, order, None).view(natural)
 
     def _reorder(self, x: Tensor, size: Triple, window: Triple, old: Triple | None, new: Triple | None) -> Tensor:
-        """From the order of the windows of one shift to that of another."""
+        """Reorder tokens from the windows of one shift to those of another."""
         key = (size, window, old, new, x.device)
         if key not in self._orders:
             order = window_order(size, window, old).argsort()[window_order(size, window, new)]
@@ -99,10 +99,10 @@ def _is_seen(blocks: nn.Module) -> bool:
 
 
 class WindowedBlock(SwinTransformerBlock3D):
-    """mmaction2's block, which takes tokens in the order of their windows as well."""
+    """mmaction2's block, which also takes tokens in the order of their windows."""
 
     def forward(self, x: Tensor, mask_matrix: Tensor | None) -> Tensor:
-        """A block.
+        """Run a block.
 
         Args:
             x: (B, T, H, W, C), or (B, nW, N, C), windows of N tokens.

@@ -1,4 +1,4 @@
-"""Whether more than plain autograd looks at operations, or at what modules pass on."""
+"""Tests for transforms and hooks, which see more of a model than its output."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from torch.nn.modules.module import _has_any_global_hook  # what nn.Module itsel
 
 
 def is_transformed() -> bool:
-    """Whether torch.compile, tracing, torch.func or forward-mode derivatives are at work.
+    """Tell whether torch.compile, tracing, torch.func or forward-mode derivatives are at work.
 
-    None of them knows an autograd function of ours, an operation without autograd, or what a module keeps: whoever
-    has such a fast path takes the plain one then.
+    They know neither our autograd functions nor what a module keeps: fast classes take the plain path then.
     """
     return (
         torch.compiler.is_compiling()
@@ -23,6 +22,6 @@ def is_transformed() -> bool:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether a hook sees what ``module`` takes, gives or gets as a gradient, or its forward was exchanged."""
+    """Tell whether a hook sees the input, output or gradient of ``module``, or its forward was exchanged."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or _has_any_global_hook() or 'forward' in vars(module)

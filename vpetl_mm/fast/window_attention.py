@@ -71,7 +71,7 @@ class CachedWindowAttention:
 
     @property
     def kept_bytes(self) -> int:
-        """The memory of what is kept."""
+        """Bytes of what is kept."""
         return 0 if self._kept is None else self._kept[3].nbytes
 
     def __getstate__(self) -> dict[str, Any]:

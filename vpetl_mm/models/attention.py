@@ -1,4 +1,4 @@
-"""Attention, and blocks, of ours that take the place of a host's own, with the same weights."""
+"""Our attention and blocks instead of a host's own, with the same weights."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ BLOCKS = {'mmaction.VisionTransformer': PETLVideoMAEBlock}
 
 
 def exchange_attention(backbone: nn.Module, petl: dict[str, Any]) -> None:
-    """Put our attention and blocks in the place of the host's own, with the same weights.
+    """Exchange the host's attention and blocks for ours, with the same weights.
 
     Args:
         backbone: without deltas.
-        petl: its ``attention``, ``dict(type=...)`` of a registered class, is the default's unless it is there; None
-            keeps the host's own attention.
+        petl: may have ``attention``, ``dict(type=...)`` of a registered class; None keeps the host's own attention.
 
     Raises:
         UserError: for an attention that does not exist, or that is for another backbone.
@@ -66,7 +65,7 @@ def _attention_type(config: Any) -> type[nn.Module]:
 
 
 def take_over(leaf: nn.Module, host: nn.Module) -> nn.Module:
-    """Return ``leaf`` with the very modules, parameters and buffers of ``host``, whose place it takes."""
+    """Return ``leaf`` with the modules, parameters and buffers of ``host`` itself."""
     for kind in ('_parameters', '_buffers', '_modules'):
         getattr(leaf, kind).update(getattr(host, kind))
     return leaf.train(host.training)

@@ -18,7 +18,7 @@ from ..errors import UserError
 
 
 class _LinspaceOnCPU(TorchFunctionMode):
-    """The hosts call .item() on torch.linspace while they are built, which the meta device cannot."""
+    """Compute torch.linspace on the CPU: the hosts call .item() on it while they are built, even on meta."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})

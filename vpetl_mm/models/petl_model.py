@@ -1,4 +1,4 @@
-"""What both PETL models share: pre-trained base, attention, deltas, freezing."""
+"""The parts that both PETL models share: pre-trained base, attention, deltas, freezing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REFUSAL = (
 
 
 def delta_type(name: str | type) -> type[Delta]:
-    """The registered delta class called ``name``; a :class:`UserError` lists what there is."""
+    """Return the registered delta class called ``name``; raise :class:`UserError` listing all where there is none."""
     found = MODELS.get(name) if isinstance(name, str) else name
     if not (isinstance(found, type) and issubclass(found, Delta)):
         there = [n for n, m in MODELS.module_dict.items() if isinstance(m, type) and issubclass(m, Delta)]
@@ -37,7 +37,7 @@ def delta_type(name: str | type) -> type[Delta]:
 
 
 def known_options(backbone: Mapping[str, Any]) -> set[str]:
-    """The options that a backbone's class takes.
+    """Return the options that a backbone's class takes.
 
     Raises:
         UserError: when the config has another, which VideoMAE's ViT would drop without a word. ``with_cp`` is always
@@ -56,7 +56,7 @@ def known_options(backbone: Mapping[str, Any]) -> set[str]:
 
 
 def _checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The block's forward, computed again in the backward pass."""
+    """Run the block's forward, to be computed again in the backward pass."""
     return checkpoint(type(block).forward, block, *args, use_reentrant=False, **kwargs)
 
 
@@ -77,7 +77,7 @@ class PETLModel:
     def __init__(self, *args: Any, petl: dict[str, Any], base: dict[str, Any] | None, **kwargs: Any) -> None:
         petl = check_petl(petl)
         self._base = check_base(base)
-        # VideoMAE's ViT drops its argument without a word, so that the config itself is looked at
+        # VideoMAE's ViT silently drops its argument, so look at the config itself
         given = [kwargs, kwargs.get('backbone')]
         named = [g.get('pretrained') for g in given if isinstance(g, Mapping)]
         with_cp = False
@@ -102,11 +102,11 @@ class PETLModel:
 
     @property
     def base(self) -> dict[str, Any] | None:
-        """The pre-trained backbone's ``file``, ``url``, ``sha256`` and ``convert``, or None."""
+        """``file``, ``url``, ``sha256`` and ``convert`` of the pre-trained backbone, or None."""
         return self._base
 
     def _refuse_other_weights(self, named: list[Any]) -> None:
-        """The backbone's weights have one source, ``base``; two would be one too many to trust."""
+        """Refuse a second source of the backbone's weights beside ``base``."""
         inits = [getattr(m, 'init_cfg', None) or [] for m in (self, self.backbone)]
         flat = [c for init in inits for c in ([init] if isinstance(init, dict) else init)]
         if any(named) or any(c.get('type') == 'Pretrained' for c in flat):
@@ -117,11 +117,11 @@ class PETLModel:
             self.backbone.pretrained2d = False
 
     def _check_width(self) -> None:
-        """The head must take what the backbone's last norm gives."""
+        """Check that the head takes the width of the backbone's last norm."""
         norms = [m for m in self.backbone.modules() if isinstance(m, nn.LayerNorm)]
         given, wanted = norms[-1].normalized_shape[-1], getattr(getattr(self, self.head_name), 'in_channels', None)
         if wanted is not None and wanted != given:
-            raise UserError(f'model.{self.head_name}.in_channels is {wanted}, and the backbone gives {given}.')
+            raise UserError(f'model.{self.head_name}.in_channels is {wanted}, and the backbone has {given}.')
 
     def _speed_up(self, fast: bool, gelu: str) -> None:
         """Exchange classes for faster ones with the same numbers; without vpetl_mm.fast everything stays plain."""
@@ -132,14 +132,14 @@ class PETLModel:
             raise UserError(f'petl.gelu={gelu!r} needs vpetl_mm.fast, which is not installed.')
 
     def has_backbone(self, state: Mapping[str, Any], prefix: str = '') -> bool:
-        """Whether ``state`` holds every parameter of the plain backbone, under names that begin with ``prefix``."""
+        """Tell whether ``state`` holds every parameter of the plain backbone, its names after ``prefix``."""
         names = (n for n, _ in self.backbone.named_parameters() if '.deltas.' not in n)
         return all(f'{prefix}backbone.{name}' in state for name in names)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, *args: Any
     ) -> None:
-        """torch's and mmengine's loading come here; both would leave what a file has not as it is, even random.
+        """Refuse a file without a backbone, which torch and mmengine would load without a word.
 
         Raises:
             UserError: where the base is not loaded and the file has no backbone.
@@ -150,13 +150,13 @@ class PETLModel:
         super()._load_from_state_dict(state_dict, prefix, metadata, *args)
 
     def extract_feat(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The host's features of images or clips; cached ones are passed on to the head."""
+        """Return the host's features of images or clips; cached ones pass through."""
         if isinstance(inputs, Features):
             return self.as_extracted(inputs.values)
         return super().extract_feat(inputs, *args, **kwargs)
 
     def init_weights(self) -> None:
-        """Initialise the plain model by its hosts' own rules, load the base, then draw each delta anew."""
+        """Initialise the plain model by the hosts' own rules, load the base, then draw each delta again."""
         with self.plan.detached():
             super().init_weights()
             state = None

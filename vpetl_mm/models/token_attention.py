@@ -23,7 +23,7 @@ class TokenAttention:
     dot_product = staticmethod(F.scaled_dot_product_attention)
 
     def project(self, x: Tensor) -> Tensor:
-        """The whole qkv projection, (..., d) to (..., 3 d)."""
+        """Return the whole qkv projection, (..., d) to (..., 3 d)."""
         return self.qkv(x)
 
     def attend(self, x: Tensor, scale: float | None, dropout: float) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ class TokenAttention:
             dropout: on the attention weights.
 
         Returns:
-            What the tokens gathered and their values, (B, N, d) each.
+            The attended values and the tokens' own values, (B, N, d) each.
         """
         q, k, own = self.project(x).chunk(3, dim=-1)
         k, v = joined(k, own, extra_tokens(self, x, self.project))
@@ -49,7 +49,7 @@ class PETLMultiheadAttention(TokenAttention, MultiheadAttention):
 
     @classmethod
     def like(cls, attention: MultiheadAttention) -> dict:
-        """The config that builds an equal of ``attention``, whose modules are then put in."""
+        """Return the config that builds an equal of ``attention``, whose modules are then put in."""
         return dict(
             embed_dims=attention.embed_dims,
             num_heads=attention.num_heads,
@@ -73,7 +73,7 @@ class PETLVideoMAEAttention(TokenAttention, Attention):
 
     @classmethod
     def like(cls, attention: Attention) -> dict:
-        """The config that builds an equal of ``attention``, whose modules and biases are then put in."""
+        """Return the config that builds an equal of ``attention``, whose modules and biases are then put in."""
         return dict(
             embed_dims=attention.embed_dims,
             num_heads=attention.num_heads,
@@ -82,7 +82,7 @@ class PETLVideoMAEAttention(TokenAttention, Attention):
         )
 
     def project(self, x: Tensor) -> Tensor:
-        """The projection and its biases, of q and v alone."""
+        """Return the projection with its biases, which only q and v have."""
         y = self.qkv(x)
         if not hasattr(self, 'q_bias'):
             return y

@@ -1,4 +1,4 @@
-"""The deltas and how they are hosted: torch only, no OpenMMLab import."""
+"""Deltas and their hosts. Needs torch alone."""
 
 from .adapt_mlp import AdaptMLP
 from .addition import Addition

@@ -1,4 +1,4 @@
-"""What a delta adds to the output of its host."""
+"""Additions: terms of a host's output that come from deltas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every delta is: a small trained module beside a frozen host."""
+"""Delta: a small trained module on a frozen host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .extra_tokens import ExtraTokens
 
 @dataclass(frozen=True)
 class Site:
-    """One host module that a delta can sit on.
+    """A host module that a delta can sit on.
 
     Args:
         name: the module's path below the backbone, such as ``layers.0.blocks.0.attn.qkv``.
@@ -71,7 +71,7 @@ class Delta(nn.Module, ABC):
 
     @classmethod
     def place_of(cls, options: Mapping[str, Any]) -> str:
-        """The place of a delta whose config has no ``at``."""
+        """Return the place of a delta whose config has no ``at``."""
         return cls.places[0]
 
     @classmethod
@@ -103,7 +103,7 @@ class Delta(nn.Module, ABC):
 
     @abstractmethod
     def reset_parameters(self) -> None:
-        """Draw the delta's initial values anew; every subclass says how."""
+        """Draw the delta's initial values again."""
 
     def before(self, x: Tensor) -> Tensor:
         """Return the host's input; ``x`` unless a delta changes it."""
@@ -155,7 +155,7 @@ class LinearDelta(Delta):
 
 
 def defaults_of(cls: type[Delta]) -> dict[str, Any]:
-    """The options of a delta that have a default, with it."""
+    """Return the options that have a default, with their defaults."""
     parameters = inspect.signature(cls.__init__).parameters.values()
     options = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty)
     return {p.name: p.default for p in options}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ExtraTokens:
-    """What one delta adds.
+    """Keys and values of one delta.
 
     Args:
         k: keys of shape (n, d), the same everywhere, or (B, n, d), one set for each window.
@@ -26,7 +26,7 @@ class ExtraTokens:
 
 
 def extra_tokens(attention: nn.Module, x: Tensor, project: Callable[[Tensor], Tensor]) -> list[ExtraTokens]:
-    """What the deltas on ``attention`` and on its ``qkv`` add.
+    """Return what the deltas on ``attention`` and on its ``qkv`` add.
 
     Args:
         attention: the attention module.

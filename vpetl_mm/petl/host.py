@@ -1,4 +1,4 @@
-"""How a delta sits on a module of someone else's model without changing its weights or its keys.
+"""Hosts: modules of other people's models that carry deltas, with their weights and keys unchanged.
 
 The host is given, in place, a cached subclass of its own class whose forward asks the deltas, which live in
 ``host.deltas``. Weights stay the host's, so a plain checkpoint still fits; deltas stack; deepcopy, pickle and
@@ -61,7 +61,7 @@ def _blank(recipe: Any) -> nn.Module:
 
 
 def exchange_plain(module: nn.Module, cls: type[nn.Module]) -> None:
-    """Put ``cls`` in the place of the class that ``module`` had before it was a host, which it derives from."""
+    """Exchange the class that ``module`` had before it became a host for ``cls``, a subclass of it."""
     recipe = _recipe(type(module))
 
     def within(recipe: Any) -> Any:
@@ -71,7 +71,7 @@ def exchange_plain(module: nn.Module, cls: type[nn.Module]) -> None:
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
-    """The class that ``module`` had before it was a host."""
+    """Return the class that ``module`` had before it became a host."""
     recipe = _recipe(type(module))
     while not isinstance(recipe, type):
         recipe = recipe[1]
@@ -80,7 +80,7 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
 
 @cache
 def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
-    """The subclass of ``plain`` that asks ``self.deltas``."""
+    """Return the subclass of ``plain`` that asks ``self.deltas``."""
     takes_identity = 'identity' in inspect.signature(plain.forward).parameters  # such as mmcv's FFN
     forward = _forward_with_identity if takes_identity else _forward
     return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), forward=forward, adder=staticmethod(add))
@@ -148,7 +148,7 @@ def add(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
 
 @cache
 def branch_class(plain: type[nn.Module], method: str, host: str) -> type[nn.Module]:
-    """The subclass of a block whose residual branch adds the deltas of ``host`` that read the residual stream.
+    """Return the subclass of a block whose branch adds those deltas of ``host`` that read the residual stream.
 
     Args:
         plain: the block's class.

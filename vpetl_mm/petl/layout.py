@@ -1,4 +1,4 @@
-"""Where things are in each backbone: one entry a model, never a copied backbone."""
+"""The place table: one entry per backbone class says where its parts are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .delta import Delta, Site
 
 @dataclass(frozen=True)
 class Layout:
-    """The place table's entry of one backbone class. Patterns are regular expressions of whole names.
+    """Places of one backbone class. Patterns are regular expressions that match whole names.
 
     Args:
         places: place name -> pattern of module paths, for deltas.
@@ -40,7 +40,7 @@ class Layout:
     slot_biases: tuple[str, ...] = ()
 
     def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
-        """The hosts at ``place``, in the backbone's order; none where the table has no such place."""
+        """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place."""
         pattern = self.places.get(place)
         for name, module in list(backbone.named_modules()):
             if pattern and re.fullmatch(pattern, name):
@@ -51,7 +51,7 @@ class Layout:
                 yield Site(name, module, place, first.in_features, last.out_features, slots, norm)
 
     def biases(self, backbone: nn.Module, host: str) -> list[tuple[str, int]]:
-        """The parameters that make up the bias of a linear layer's or norm's output, and where each begins in it.
+        """Return the parameters that make up the bias of a layer's output, each with its start in it.
 
         Args:
             backbone: holds the layer.
@@ -68,11 +68,11 @@ class Layout:
         return [(f'{owner}.{n}', start) for n, start in named if getattr(attention, n, None) is not None]
 
     def norms(self, backbone: nn.Module) -> Iterator[nn.Module]:
-        """The norms inside the blocks, in order."""
+        """Yield the norms inside the blocks, in order."""
         yield from (m for n, m in backbone.named_modules() if re.fullmatch(self.block_norms, n))
 
     def blocks(self, backbone: nn.Module) -> Iterator[nn.Module]:
-        """The backbone's blocks, in order."""
+        """Yield the backbone's blocks, in order."""
         yield from (m for n, m in backbone.named_modules() if re.fullmatch(self.block, n))
 
 
@@ -178,7 +178,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def host_of(backbone: nn.Module) -> str:
-    """The place table's key for ``backbone``, such as ``'mmaction.SwinTransformer3D'``, by class or ancestor.
+    """Return the place table's key of a backbone, such as ``'mmaction.SwinTransformer3D'``, by its ancestors too.
 
     Raises:
         UserError: when the table has none.
@@ -191,5 +191,5 @@ def host_of(backbone: nn.Module) -> str:
 
 
 def layout_of(backbone: nn.Module) -> Layout:
-    """The place table's entry for ``backbone``; a :class:`UserError` when it has none."""
+    """Return the place table's entry for ``backbone``; raise :class:`UserError` when it has none."""
     return LAYOUTS[host_of(backbone)]
