@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -86,8 +84,13 @@ def register() -> None:
             registry.register_module(module=module)
     for registry, module in REPLACED.items():
         registry.register_module(module=module, force=True)
-    if importlib.util.find_spec(f'{__package__}.fast'):  # which can be left out
-        FUNCTIONS.register_module(module=importlib.import_module(f'{__package__}.fast').speed_up)
+    try:
+        from .fast import speed_up
+    except ImportError as error:  # the folder can be left out
+        if error.name not in (None, f'{__package__}.fast'):
+            raise
+    else:
+        FUNCTIONS.register_module(module=speed_up)
 
 
 register()
