@@ -29,20 +29,22 @@ VARIED = ('bapat', 'patt', 'sptlora', 'sptadapter')
 HOW_TO = """\
 # Reproduction
 
-The paper's tables beside our results, "not run" where we have none. Counts are exact, from the built models.
+Every table of the paper with our results beside the paper's; "not run" where there is none yet. The figures printed
+are the paper's; the counts are exact, made by building each model.
 
 ```
-tools/tables.py                                # all tables; --format md or csv, --out FILE
-tools/tables.py --run table3 --dry-run         # the commands, parameters and memory of what is missing
+tools/tables.py                                # all of it in the terminal; --format md or csv, --out FILE
+tools/tables.py --run table3 --dry-run         # the commands, trainable parameters and memory of what is missing
 tools/tables.py --run table3 --gpus 4          # trains and tests what is missing, resumes what was cut off
 tools/tables.py --run table3 --seeds 3         # mean and spread
-tools/tables.py --collect --docs               # results into configs/metafile.yml and this page
+tools/tables.py --collect --docs               # results into configs/metafile.yml, and this page again
 tools/tables.py figure1 figure4 --out figures  # PNG and PDF
 ```
 
-A run is one config and one seed, in `work_dirs/<config>/seed_<s>`; its `result.json` says what was tested. It counts
-if it is of the last epoch and its `--cfg-options` changed only seed, paths, workers, batch and accumulation. On fewer
-than 4 GPUs, gradients accumulate to the recipe's total batch. Nothing is chosen on test data.
+A run is one config and one seed, in `work_dirs/<config>/seed_<s>`; its `result.json` says what was tested. A result
+whose `--cfg-options` changed more than seed, paths, workers, batch and accumulation, or that is not of the last
+epoch, is left out of the tables. On fewer than 4 GPUs gradients are accumulated, so that the total batch is the
+recipe's. Nothing is chosen on test data.
 """
 
 
