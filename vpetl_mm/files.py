@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError, tellable
+
 
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
@@ -36,6 +38,16 @@ def from_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError('it is nested too deeply') from error
+
+
+@contextmanager
+def os_errors_explained() -> Iterator[None]:
+    """Turn an error of the file system into a :class:`UserError` that names the file."""
+    try:
+        yield
+    except OSError as error:
+        where = f'{tellable(error.filename)}: ' if error.filename else ''
+        raise UserError(f'{where}{error.strerror or error}.') from error
 
 
 def file_sha256(file: str | Path) -> str:

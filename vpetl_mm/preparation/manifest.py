@@ -1,4 +1,4 @@
-"""The manifest: path, size and, on demand, SHA-256 of every file of a data set."""
+"""Writes the manifest: path, size and, if wanted, SHA-256 of every file of a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .progress import progress
 
 
 def sizes(root: Path, paths: Iterable[str]) -> dict[str, int]:
-    """The size in bytes of each of ``paths`` below ``root`` that is a file, in the given order."""
+    """Return the size in bytes of each of ``paths`` below ``root`` that is a file, in the given order."""
     paths = list(paths)
     found: dict[str, int] = {}
     with progress('Looking for the files', len(paths)) as advance:
@@ -31,14 +31,14 @@ def sizes(root: Path, paths: Iterable[str]) -> dict[str, int]:
 def write_manifest(
     path: Path, files: dict[str, int], locate: Callable[[str], Path], sha256: bool, workers: int
 ) -> None:
-    """Write ``path,size,sha256`` lines under a header; the sum stays empty unless it is wanted.
+    """Write ``path,size,sha256`` lines below a header; the sum stays empty unless it is wanted.
 
     Args:
         path: the CSV file.
-        files: name to size in bytes.
-        locate: from a name to where the file is.
+        files: size in bytes by name.
+        locate: returns the path of a name.
         sha256: compute the sums, which reads every file.
-        workers: threads that do.
+        workers: threads that compute them.
     """
     with open(path, 'w', encoding='utf-8', newline='') as stream:
         rows = csv.writer(stream, lineterminator='\n')
