@@ -45,6 +45,8 @@ def os_errors_explained() -> Iterator[None]:
     """Turn an error of the file system into a :class:`UserError` that names the file."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         where = f'{tellable(error.filename)}: ' if error.filename else ''
         raise UserError(f'{where}{error.strerror or error}.') from error

@@ -12,7 +12,7 @@ import av
 import decord
 import numpy as np
 import pytest
-from numbered import number_of, write
+from numbered import number_of, silence, write
 
 import vpetl_mm  # noqa: F401  before mmaction, which the data set imports
 from vpetl_mm.datasets import video_reader
@@ -156,9 +156,7 @@ def test_sound_alone_is_unreadable(tmp_path):
     with av.open(str(tmp_path / 'a.mp4'), 'w') as container:
         stream = container.add_stream('aac', rate=16000)
         for _ in range(5):
-            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
-            sound.sample_rate = 16000
-            container.mux(stream.encode(sound))
+            container.mux(stream.encode(silence(16000, 'mono')))
         container.mux(stream.encode())
     with pytest.raises(UNREADABLE, match='no video'):
         VideoReader(tmp_path / 'a.mp4')

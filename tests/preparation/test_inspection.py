@@ -8,10 +8,9 @@ from itertools import accumulate
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 from av.stream import Disposition
-from numbered import cut, frame, number_of, shown, write
+from numbered import cut, frame, number_of, shown, silence, write
 
 from vpetl_mm.datasets.video_reader import VideoReader
 from vpetl_mm.preparation.inspection import WHOLE, inspect_video
@@ -85,7 +84,7 @@ def agree(path: Path, expected: list[int], folder: Path) -> None:
         assert [number_of(f) for f in VideoReader(path).frames(indices)] == [expected[i] for i in indices]
     found = inspect_video(str(path))
     assert found.frames == count and of_file(found, 1) is None
-    make_copy(path, folder / 'copy.mp4', folder, 64, '')
+    make_copy(path, folder / 'copy.mp4', 64, '')
     assert shown(folder / 'copy.mp4') == expected
 
 
@@ -121,7 +120,7 @@ def test_frames_that_cannot_be_decoded_at_the_beginning_are_told(tmp_path):
     with pytest.raises(OSError, match='its first frames cannot be decoded'):
         inspect_video(str(path))
     with pytest.raises(OSError, match='its first frames cannot be decoded'):
-        make_copy(path, tmp_path / 'copy.mp4', tmp_path, 64, '')
+        make_copy(path, tmp_path / 'copy.mp4', 64, '')
 
 
 def test_a_sound_file_with_a_cover_is_no_video(tmp_path):
@@ -129,9 +128,7 @@ def test_a_sound_file_with_a_cover_is_no_video(tmp_path):
         sound, cover = made.add_stream('aac', rate=16000), made.add_stream('mjpeg', rate=25)
         cover.height, cover.width, cover.pix_fmt, cover.disposition = 32, 96, 'yuvj420p', Disposition.attached_pic
         made.mux(cover.encode(av.VideoFrame.from_ndarray(frame(1), format='rgb24')))
-        quiet = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
-        quiet.sample_rate = 16000
-        made.mux([*sound.encode(quiet), *sound.encode(), *cover.encode()])
+        made.mux([*sound.encode(silence(16000, 'mono')), *sound.encode(), *cover.encode()])
     for read in (VideoReader, inspect_video):
         with pytest.raises(OSError, match='no video'):
             read(str(tmp_path / 'a.mp4'))

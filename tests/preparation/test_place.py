@@ -24,7 +24,7 @@ def src(tmp_path):
 def test_what_another_hand_made_is_never_replaced(refused, here, src, name):
     put(here / 'data/ssv2' / name, 'mine')
     first = name.split('/')[0]
-    assert f'{first} is there and was not made by this command' in refused('ssv2', '--src', src)
+    assert f'{first} exists and was not made by this command' in refused('ssv2', '--src', src)
 
 
 def test_a_folder_on_another_disk_may_be_linked_to(here, src, tmp_path):

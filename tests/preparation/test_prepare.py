@@ -109,7 +109,7 @@ def test_what_cannot_be_copied_is_not_trained_on_and_counts_in_testing(here, tmp
         (['hmbd51'], "did you mean 'hmdb51'?"),
         (['SSv2'], "did you mean 'ssv2'?"),
         (['check', 'foodl01'], "did you mean 'food101'?"),
-        (['../mine'], 'is no name for a data set'),
+        (['../mine'], 'is not a name for a data set'),
         (['check'], 'Give one NAME'),
         (['mine', 'yours'], 'Give one NAME'),
         (['mine'], '--src'),

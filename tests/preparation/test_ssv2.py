@@ -51,7 +51,7 @@ def test_the_real_labels(here, tmp_path):
 @pytest.mark.parametrize(
     ('file', 'content', 'said'),
     [
-        ('train', '[{"id": "1", "template": "Opening [some', 'train.json is truncated or no JSON'),
+        ('train', '[{"id": "1", "template": "Opening [some', 'train.json is truncated or not JSON'),
         ('train', '{}', 'train.json should hold a JSON list'),
         ('train', '[{"id": "1"}]', 'entry 1, should have an id and a template'),
         ('train', '[]', 'train.json is empty'),
@@ -66,7 +66,7 @@ def test_the_real_labels(here, tmp_path):
         ('labels', '{"A": "zero"}', 'should give every class its index'),
         ('labels', '{"A": Infinity}', 'should give every class its index'),
         ('labels', json.dumps({**SSV2_LABELS, 'B\nC': 3}), 'has a line break'),
-        ('train', '[' * 100_000, 'train.json is truncated or no JSON'),
+        ('train', '[' * 100_000, 'train.json is truncated or not JSON'),
         ('validation', b'[\xff', 'validation.json is not UTF-8 text'),
     ],
 )

@@ -150,23 +150,13 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
-def clip_path(split: str, index: int) -> str:
-    """Return the path of a clip below the root, as its list names it."""
-    return f'clips/{split}/{index:05d}.mp4'
-
-
-def clip_label(index: int) -> int:
-    """Return the class of a split's clip: the eight take turns, so their counts differ by one at most."""
-    return index % 8
-
-
-def _make_clip(root: Path, seed: int, job: tuple[str, int]) -> None:
-    split, index = job
+def _make_clip(root: Path, seed: int, job: tuple[str, int, Sample]) -> None:
+    split, index, sample = job
     # Each clip has a generator of its own, so that neither the workers nor the other counts change it.
     rng = np.random.default_rng([seed, list(POOL_SHARES).index(split), index])
-    centres = trajectory(split.split('_')[0], clip_label(index), rng)
+    centres = trajectory(split.split('_')[0], sample.label, rng)
     frames = draw_clip(digit_images()[rng.choice(digit_pools(seed)[split])], centres, rng)
-    write_clip(root / clip_path(split, index), frames)
+    write_clip(root / sample.path, frames)
 
 
 def _clear(root: Path) -> None:
@@ -175,13 +165,6 @@ def _clear(root: Path) -> None:
     for split in POOL_SHARES:
         (root / f'{split}.txt').unlink(missing_ok=True)
         shutil.rmtree(root / 'clips' / split, ignore_errors=True)
-
-
-def _write_lists(root: Path, counts: dict[str, int]) -> None:
-    for split, count in counts.items():
-        write_list(root / f'{split}.txt', [Sample(clip_path(split, i), clip_label(i)) for i in range(count)])
-    for domain, names in DOMAINS.items():
-        (root / f'{domain}_classes.txt').write_text('\n'.join(names) + '\n')
 
 
 def _check(counts: dict[str, int]) -> None:
@@ -216,7 +199,9 @@ def make_demo_clips(
     _clear(root)
     for split in counts:
         (root / 'clips' / split).mkdir(parents=True)
-    jobs = [(split, index) for split, count in counts.items() for index in range(count)]
+    # the classes take turns, so their counts differ by one at most
+    lists = {s: [Sample(f'clips/{s}/{i:05d}.mp4', i % 8) for i in range(count)] for s, count in counts.items()}
+    jobs = [(split, index, sample) for split, samples in lists.items() for index, sample in enumerate(samples)]
     digit_pools(seed)  # once, for every worker to inherit
     # Processes, as threads gain nothing here; forked, as fresh ones would first import torch and mmaction2; without
     # an answer to Ctrl-C, which is the parent's.
@@ -229,7 +214,10 @@ def make_demo_clips(
                 pass
     finally:
         pool.shutdown(cancel_futures=True)
-    _write_lists(root, counts)
+    for split, samples in lists.items():
+        write_list(root / f'{split}.txt', samples)
+    for domain, names in DOMAINS.items():
+        (root / f'{domain}_classes.txt').write_text('\n'.join(names) + '\n')
     # Last and in one step: where this file exists, everything else does.
     with written_whole(root / STATE_FILE) as partial_file:
         partial_file.write_text(json.dumps(state, indent=2) + '\n')

@@ -10,13 +10,15 @@ from pathlib import Path
 from ..errors import UserError
 from .lists import Lists
 
-VIDEO_SUFFIXES = frozenset(
-    '.3g2 .3gp .asf .avi .divx .dv .f4v .flv .m2t .m2ts .m2v .m4v .mjpeg .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mts '
-    '.mxf .ogm .ogv .qt .rm .rmvb .tod .ts .vob .webm .wmv'.split()
-)
-IMAGE_SUFFIXES = frozenset(
-    '.avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp'.split()
-)
+VIDEO_SUFFIXES = frozenset({
+    '.3g2', '.3gp', '.asf', '.avi', '.divx', '.dv', '.f4v', '.flv', '.m2t', '.m2ts', '.m2v', '.m4v', '.mjpeg',
+    '.mkv', '.mod', '.mov', '.mp4', '.mpe', '.mpeg', '.mpg', '.mts', '.mxf', '.ogm', '.ogv', '.qt', '.rm', '.rmvb',
+    '.tod', '.ts', '.vob', '.webm', '.wmv',
+})  # fmt: skip
+IMAGE_SUFFIXES = frozenset({
+    '.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm',
+    '.tga', '.tif', '.tiff', '.webp',
+})  # fmt: skip
 KINDS = {'video': VIDEO_SUFFIXES, 'image': IMAGE_SUFFIXES}
 MEDIA = {'video': 'videos', 'image': 'images'}  # the folder below --out
 PARTS = ('trainval', 'train', 'val', 'test')

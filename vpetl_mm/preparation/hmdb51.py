@@ -114,12 +114,7 @@ def _unpack_classes(archives: list[Path], place: Place) -> Path:
     for archive in archives:
         check_archive(archive)
     target = place.new('unpacked')
+    earlier = place.earlier and place.earlier / 'videos'
     for archive in archives:
-        name = archive.stem
-        unpack(
-            archive,
-            target,
-            lambda entry, name=name: str(PurePosixPath(name, PurePosixPath(entry).name)),
-            place.earlier and place.earlier / 'videos',
-        )
+        unpack(archive, target, lambda entry, name=archive.stem: f'{name}/{PurePosixPath(entry).name}', earlier)
     return target

@@ -61,15 +61,14 @@ def show(args: PrepareArgs, state: dict[str, Any]) -> None:
     table.add_column('classes', justify='right')
     for name, count in state['counts'].items():
         table.add_row(name, f'{count:,}', f'{state["classes_in"][name]:,} of {state["classes"]:,}')
-    Console().print(table)
-    _say(_how_to_check(args))
+    _print(table, args)
     if args.name in CONFIGS:
         _say(f'Train: tools/train.py {CONFIGS[args.name]}')
         return
-    path = f'configs/mine/{args.name}.py'
     if state['kind'] == 'video':
         _say(f'A first try without pre-trained weights: the lines below, with _base_ = {SMALL_VIDEO!r}')
-    _say(f'Train: tools/train.py {path}, with these lines in it:\n\n{own_config(state, str(args.out))}')
+    lines = own_config(state, str(args.out))
+    _say(f'Train: tools/train.py configs/mine/{args.name}.py, with these lines in it:\n\n{lines}')
 
 
 def show_tasks(args: PrepareArgs, states: dict[str, dict[str, Any]]) -> None:
@@ -81,16 +80,16 @@ def show_tasks(args: PrepareArgs, states: dict[str, dict[str, Any]]) -> None:
     for task, state in states.items():
         counts = (*(state['counts'][name] for name in names), state['classes'], state['missing'])
         table.add_row(task, *(f'{count:,}' for count in counts))
-    Console().print(table)
-    _say(_how_to_check(args))
+    _print(table, args)
     _say(f'Train: tools/train.py configs/vit_lora_{token(next(iter(states)))}_r8_in21k.py')
+
+
+def _print(table: Table, args: PrepareArgs) -> None:
+    Console().print(table)
+    where = '' if str(args.out) == f'data/{args.name}' else f' --out {args.out}'
+    _say(f'Open every file once, before training does: tools/prepare_data.py check {args.name}{where}')
 
 
 def _say(text: str) -> None:
     """Print a command that works from this folder, which may have no ``configs/`` of its own."""
     print(spoken(text if configs() == Path('configs') else text.replace("'../", f"'{configs()}/")))
-
-
-def _how_to_check(args: PrepareArgs) -> str:
-    where = '' if str(args.out) == f'data/{args.name}' else f' --out {args.out}'
-    return f'Open every file once, before the first epoch does: tools/prepare_data.py check {args.name}{where}'

@@ -106,9 +106,7 @@ def _tell_left_out(paths: list[Path], src: Path) -> None:
     text = ', '.join(f'{len(found)} {what} (such as {found[0]})' for what, found in told[:9])
     if paths:
         rest = f', and {len(told) - 9} more kinds' if len(told) > 9 else ''
-        warn(
-            f'{len(paths)} entries of {src} are not videos or images of a class and are left out: {text}{rest}.'
-        )
+        warn(f'{len(paths)} entries of {src} are not videos or images of a class and are left out: {text}{rest}.')
 
 
 def _kind(files: Files, src: Path) -> str:

@@ -200,7 +200,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def opened(out: Path, recipe: dict[str, Any]) -> Iterator[Place]:
-    """Yield a :class:`Place`, which keeps what was built after an interruption, but not after a :class:`UserError`."""
+    """Yield a :class:`Place`; what was built stays after an interruption, but not after a :class:`UserError`."""
     place = Place(out, recipe)
     keep = False
     try:

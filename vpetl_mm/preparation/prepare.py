@@ -84,7 +84,8 @@ def _build(found: Found, place: Place, args: PrepareArgs) -> dict[str, Any]:
     state = _state(found, lists, rule, len(missing), place, args)
     state['made'] = [n for n in (*items, STATE) if n in place.made or not (place.out / n).exists()]
     place.new(STATE).write_text(to_json(state), encoding='utf-8')
-    changed = any(_differ(place.out / f'{n}.txt', place.new(f'{n}.txt')) for n in found.files.values())
+    pairs = [(place.out / f'{file}.txt', place.new(f'{file}.txt')) for file in found.files.values()]
+    changed = any(not old.is_file() or old.read_bytes() != new.read_bytes() for old, new in pairs)
     stale = ('check.json', *(f'{file}_clean.txt' for file in found.files.values())) if changed else ()
     place.install({**items, STATE: place.new(STATE)}, stale)
     return state
@@ -93,10 +94,6 @@ def _build(found: Found, place: Place, args: PrepareArgs) -> dict[str, Any]:
 def _files(found: Found) -> tuple[str, ...]:
     lists = (f'{file}.txt' for file in found.files.values())
     return (*lists, 'classes.txt', 'manifest.csv', 'missing.txt', 'unreadable.txt')
-
-
-def _differ(one: Path, other: Path) -> bool:
-    return not one.is_file() or one.read_bytes() != other.read_bytes()
 
 
 def _checked(found: Found, args: PrepareArgs) -> Found:
@@ -166,7 +163,7 @@ def _reencode(found: Found, files: dict[str, int], place: Place, args: PrepareAr
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Link the same files below ``target``, if the file system has hard links."""
+    """Link the same files below ``target``, if the file system has hard links; links to folders are left out."""
     for folder, _, names in os.walk(source):
         below = target / os.path.relpath(folder, source)
         below.mkdir(parents=True, exist_ok=True)

@@ -24,13 +24,12 @@ def warn(text: str) -> None:
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar named ``what``; the function that this yields adds to the part of ``total`` that is done."""
     start = told = time.monotonic()
-    terminal, done = sys.stderr.isatty(), 0
+    terminal = sys.stderr.isatty()
 
     def advance(amount: int) -> None:
-        nonlocal told, done
+        nonlocal told
         bar.advance(task, amount)
-        done += amount
-        now = time.monotonic()
+        now, done = time.monotonic(), bar.tasks[0].completed
         if not terminal and now - told > EVERY and done:
             told = now
             left = (now - start) * (total - done) / done / 60

@@ -13,11 +13,7 @@ from .found import Found, PrepareArgs
 from .place import Place
 
 SOURCES: dict[str, Callable[[Path, Place, PrepareArgs], Found]] = {
-    'ssv2': ssv2.read,
-    'hmdb51': hmdb51.read,
-    'cifar100': cifar100.read,
-    'svhn': svhn.read,
-    'food101': food101.read,
+    module.__name__.rpartition('.')[2]: module.read for module in (ssv2, hmdb51, cifar100, svhn, food101)
 }
 NAMES = (*SOURCES, vtab1k.NAME)
 
