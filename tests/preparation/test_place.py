@@ -90,13 +90,13 @@ def files(folder):
     return {path: held for path, held in snapshot(folder).items() if held is not None}
 
 
-@pytest.mark.parametrize(('again', 'moves'), [(False, 0), (False, 5), (True, 0), (True, 1), (True, 7), (True, 12)])
+@pytest.mark.parametrize(('again', 'moves'), [(False, 1), (False, 6), (True, 1), (True, 2), (True, 8), (True, 13)])
 def test_a_kill_while_files_change_place_is_mended_by_the_next_call(here, src, again, moves):
     if again:
         assert call('ssv2', '--src', src) == 0
     before = files(here)
     child = os.fork()
-    if not child:
+    if not child:  # the first replacement is that of the list of moves
         replace, left = os.replace, iter(range(moves))
         os.replace = lambda start, end: replace(start, end) if next(left, None) is not None else os._exit(9)
         call('ssv2', '--src', src, '--seed', 5)

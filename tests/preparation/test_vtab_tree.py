@@ -99,7 +99,7 @@ def test_wrong_sources(refused, tmp_path):
     src = small(tmp_path / 'src')
     assert 'has none of the 19 tasks' in refused('vtab1k', '--src', src / 'clevr_count')
     assert 'does not exist' in refused('vtab1k', '--src', tmp_path / 'nowhere')
-    assert 'should be the folder' in refused('vtab1k', '--src', put(tmp_path / 'file'))
+    assert 'should be a folder' in refused('vtab1k', '--src', put(tmp_path / 'file'))
     assert '--reencode is for videos' in refused('vtab1k', '--src', src, '--reencode')
     assert '--classes is for data of your own' in refused('vtab1k', '--src', src, '--classes', src)
     assert "did you mean 'vtab1k'" in refused('vtab-1k', '--src', src)
