@@ -123,12 +123,20 @@ def test_frames_that_cannot_be_decoded_at_the_beginning_are_told(tmp_path):
         make_copy(path, tmp_path / 'copy.mp4', 64, '')
 
 
-def test_a_sound_file_with_a_cover_is_no_video(tmp_path):
+@pytest.mark.parametrize('cover', [False, True])
+def test_sound_is_no_video_with_a_cover_or_without(tmp_path, cover):
     with av.open(str(tmp_path / 'a.mp4'), 'w') as made:
-        sound, cover = made.add_stream('aac', rate=16000), made.add_stream('mjpeg', rate=25)
-        cover.height, cover.width, cover.pix_fmt, cover.disposition = 32, 96, 'yuvj420p', Disposition.attached_pic
-        made.mux(cover.encode(av.VideoFrame.from_ndarray(frame(1), format='rgb24')))
-        made.mux([*sound.encode(silence(16000, 'mono')), *sound.encode(), *cover.encode()])
+        streams = [made.add_stream('aac', rate=16000), *([made.add_stream('mjpeg', rate=25)] if cover else [])]
+        for stream in streams[1:]:
+            stream.height, stream.width, stream.pix_fmt, stream.disposition = (
+                32,
+                96,
+                'yuvj420p',
+                Disposition.attached_pic,
+            )
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(frame(1), format='rgb24')))
+        made.mux(streams[0].encode(silence(16000, 'mono')))
+        made.mux([packet for stream in streams for packet in stream.encode()])
     for read in (VideoReader, inspect_video):
         with pytest.raises(OSError, match='no video'):
             read(str(tmp_path / 'a.mp4'))

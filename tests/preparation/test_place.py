@@ -144,14 +144,8 @@ def moves(folder, victim):
     """A list of moves for each way to say that ``victim`` goes into ``folder``."""
     away = os.path.relpath(victim, folder)
     outside = os.path.relpath(victim, folder.parent / 'ssv2')
-    paths = [[str(folder / 'loot'), str(victim)]]
-    return [
-        paths,
-        [[str(victim), 'loot', True]],
-        [[outside, 'loot', True]],
-        [['loot', away, False]],
-        [['..', 'x', True]],
-    ]
+    steps = [str(victim), 'loot', True], [outside, 'loot', True], ['loot', away, False], ['..', 'x', True]
+    return [[[str(folder / 'loot'), str(victim)]], *([step] for step in steps)]
 
 
 @pytest.mark.parametrize('way', range(5))

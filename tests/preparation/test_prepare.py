@@ -149,13 +149,6 @@ def test_an_interruption_says_that_the_call_can_be_repeated(here, src, capsys, m
     assert not (here / 'data/ssv2').exists()
 
 
-def test_help_teaches(capsys):
-    with pytest.raises(SystemExit) as left:
-        call('--help')
-    shown = capsys.readouterr().out
-    assert left.value.code == 0 and 'examples:' in shown and 'a folder per class' in shown and 'check NAME' in shown
-
-
 def test_own_names_may_be_anything_else():
     for name in ('ucf101', 'my-clips_2', 'k400', 'hmdb51_mine'):
         sources.check_name(name)

@@ -96,14 +96,6 @@ def test_a_real_clip_that_ends_early_is_refused(tmp_path):
     assert not list(tmp_path.glob('*.mp4'))
 
 
-def test_a_turned_video_is_turned(tmp_path):
-    write_video(tmp_path / 'x.mp4', matrix=[0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30])  # as telephones do
-    make_copy(tmp_path / 'x.mp4', tmp_path / 'copy.mp4', 40, '')
-    before, after = (decord.VideoReader(str(tmp_path / f), num_threads=1)[5].asnumpy() for f in ('x.mp4', 'copy.mp4'))
-    assert before.shape == (96, 64, 3) and after.shape == (60, 40, 3)
-    assert np.abs(cv2.resize(before, (40, 60)).astype(float) - after).mean() < 8
-
-
 @pytest.mark.parametrize(
     ('size', 'short', 'wanted'),
     [

@@ -60,7 +60,7 @@ def test_the_real_labels(here, tmp_path):
             '[{"id": "1", "template": "Opening [some] thing"}]',
             "'Opening some thing' is not among the 3 classes",
         ),
-        ('train', '[{"id": "../1", "template": "Closing [something]"}]', 'lies outside of the folder'),
+        ('train', '[{"id": "../1", "template": "Closing [something]"}]', 'is outside the folder'),
         ('train', '[{"id": "a\\nb", "template": "Closing [something]"}]', 'has a line break'),
         ('labels', '{"A": "0", "B": "2"}', 'should number the classes from 0'),
         ('labels', '{"A": "zero"}', 'should give every class its index'),

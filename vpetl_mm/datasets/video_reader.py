@@ -158,7 +158,7 @@ class VideoReader:
         """
         wanted = sorted({int(index) for index in indices})
         if not 0 <= wanted[0] <= wanted[-1] < len(self):
-            raise IndexError(f'there are no frames {wanted[0]} to {wanted[-1]} among {len(self)}')
+            raise IndexError(f'frames {wanted[0]} to {wanted[-1]} are out of range: the video has {len(self)}')
         found = self._by_order(wanted)
         if found is None:
             every = enumerate(islice(self, wanted[-1] + 1))

@@ -181,16 +181,6 @@ def _placed(entries: list[Entry], place: Callable[[str], str | None]) -> dict[st
     return wanted
 
 
-def check_archive(archive: Path) -> None:
-    """Check every entry of an archive without writing anything.
-
-    Raises:
-        UserError: as :func:`unpack`.
-    """
-    with _opened(archive):
-        pass
-
-
 def unpack(archive: Path, target: Path, place: Callable[[str], str | None], earlier: Path | None = None) -> list[str]:
     """Unpack the wanted files of an archive, except those that an earlier call has finished.
 

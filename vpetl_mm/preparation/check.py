@@ -7,10 +7,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..datasets.list_file import parse_line, read_lines
 from ..errors import UserError, tellable
@@ -29,16 +28,8 @@ INSPECT = {'video': inspect_video, 'image': inspect_image}
 SECONDS = 60  # for one file
 
 
-@dataclass
-class Prepared:
-    """A prepared data set.
-
-    Args:
-        out: its folder.
-        about: the content of ``dataset.json``.
-        classes: the class names.
-        lists: the lists by name, in the order of ``LISTS``.
-    """
+class Prepared(NamedTuple):
+    """A prepared data set: its folder, ``dataset.json``, class names, and lists in the order of ``LISTS``."""
 
     out: Path
     about: dict[str, Any]

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ..datasets.list_file import Sample
 from ..errors import UserError
-from .archives import check_archive, unpack
+from .archives import unpack
 from .found import Found, PrepareArgs, need_folder, walk
 from .lists import Lists, read_text
 from .place import Place
@@ -84,9 +84,13 @@ def _videos(src: Path, place: Place, classes: list[str]) -> Path:
         archives = max(archives, (rars, folder), key=lambda x: len(x[0]))
         whole = whole or next((folder / n for n in names if n == ALL_VIDEOS), None)
     for found, folder in (archives, folders):
-        _check_listed(folder, wanted if found else set())
+        if found:
+            _check_listed(folder, wanted)
     if len(archives[0]) > len(folders[0]):
-        return _unpack_classes([archives[1] / n for n in archives[0]], place)
+        target, earlier = place.new('unpacked'), place.earlier and place.earlier / 'videos'
+        for archive in (archives[1] / n for n in archives[0]):
+            unpack(archive, target, lambda entry, name=archive.stem: f'{name}/{PurePosixPath(entry).name}', earlier)
+        return target
     if folders[0]:
         if packed := sorted({n.removesuffix('.rar') for n in archives[0]} - set(folders[0])):
             raise UserError(
@@ -102,19 +106,8 @@ def _videos(src: Path, place: Place, classes: list[str]) -> Path:
 
 def _check_listed(folder: Path, wanted: set[str]) -> None:
     """Refuse a class beside the ``wanted`` ones that no list names: it would shift every later label."""
-    for path in sorted(folder.iterdir()) if wanted else ():
+    for path in sorted(folder.iterdir()):
         name = path.name.removesuffix('.rar')
         archive = path.suffix == '.rar' and path.name not in (ALL_VIDEOS, ALL_LISTS)
         if name not in wanted and (archive or (path.is_dir() and any(path.glob('*.avi')))):
             raise UserError(f'{path} has no list {name}_test_split*.txt; get {ALL_LISTS} from {HOMEPAGE}')
-
-
-def _unpack_classes(archives: list[Path], place: Place) -> Path:
-    """Unpack every class's archive to ``<class>/<file>``, after a check of all of them."""
-    for archive in archives:
-        check_archive(archive)
-    target = place.new('unpacked')
-    earlier = place.earlier and place.earlier / 'videos'
-    for archive in archives:
-        unpack(archive, target, lambda entry, name=archive.stem: f'{name}/{PurePosixPath(entry).name}', earlier)
-    return target

@@ -77,7 +77,7 @@ def check_path(path: str, where: object) -> None:
     if path.splitlines() != [path] or path.strip() != path or '\0' in path:
         raise UserError(f'{where}: the file name {path!r} has a line break or a space at an end; rename it.')
     if posixpath.isabs(path) or '..' in path.split('/'):
-        raise UserError(f'{where}: {path!r} lies outside of the folder of the media.')
+        raise UserError(f'{where}: {path!r} is outside the folder of the media.')
 
 
 def without_repeats(samples: list[Sample], where: object) -> list[Sample]:
