@@ -83,12 +83,8 @@ parser.usage = """\
 parser.add_argument('name', nargs='+', metavar='NAME', help='the data set; with "check" before it, check it')
 parser.add_argument('--src', type=Path, metavar='PATH', help='your folder, archive or list')
 parser.add_argument('--out', type=Path, metavar='DIR', help='folder for the result (default: data/NAME)')
-parser.add_argument(
-    '--val', type=float, default=0.1, metavar='SHARE', help='share of the training list for val.txt (default: 0.1)'
-)
-parser.add_argument(
-    '--test', type=float, metavar='SHARE', help='share to draw for a test list of your own data (default: 0.2)'
-)
+parser.add_argument('--val', type=float, default=0.1, metavar='SHARE', help='share drawn for val.txt (default: 0.1)')
+parser.add_argument('--test', type=float, metavar='SHARE', help='share drawn for test.txt, own data (default: 0.2)')
 parser.add_argument('--seed', type=int, default=0, help='seed of the draws (default: 0)')
 parser.add_argument('--split', type=int, choices=[1, 2, 3], help='split of hmdb51 (default: 1)')
 parser.add_argument('--classes', type=Path, metavar='FILE', help='class names of your own data, one per line')
@@ -96,9 +92,7 @@ parser.add_argument('--sha256', action='store_true', help='put SHA-256 sums into
 parser.add_argument('--reencode', action='store_true', help='make small H.264 copies of the videos')
 parser.add_argument('--short-side', type=int, metavar='PIXELS', help='shorter side of these copies (default: 256)')
 parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N', help='processes (default: all cores)')
-parser.add_argument(
-    '--min-frames', type=int, default=16, metavar='N', help='check: fewer frames are too few (default: 16)'
-)
+parser.add_argument('--min-frames', type=int, default=16, metavar='N', help='check: least frames (default: 16)')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

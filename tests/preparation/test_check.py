@@ -299,7 +299,7 @@ def state(out, **change):
 @pytest.mark.parametrize(
     ('damage', 'said'),
     [
-        (lambda out: (out / 'dataset.json').unlink(), 'has no dataset.json; prepare it first'),
+        (lambda out: (out / 'dataset.json').unlink(), r'dataset\.json does not exist'),
         (lambda out: (out / 'dataset.json').write_text('{'), 'truncated or not JSON'),
         (lambda out: (out / 'dataset.json').write_text('{}'), 'does not say what the data is'),
         (lambda out: (out / 'dataset.json').write_text('[' * 100_000), 'truncated or not JSON'),

@@ -239,7 +239,7 @@ def test_what_is_wrong_with_food101_is_said(refused, tmp_path):
     src = tmp_path / 'food-101.tar.gz'
     assert 'neither images/ and meta/' in refused('food101', '--src', tmp_path)
     tar(src, {**food_files(), 'food-101/meta/train.txt': b'pizzas/1\n'})
-    assert "'pizzas' is not among the 101 classes; did you mean 'pizza'?" in refused('food101', '--src', src)
+    assert "'pizzas' is not among the 101 classes. Did you mean 'pizza'?" in refused('food101', '--src', src)
     tar(src, {**food_files(), 'food-101/meta/train.txt': b'pizza\n'})
     assert 'should have lines "class/image"' in refused('food101', '--src', src)
     tar(src, {n: c for n, c in food_files().items() if 'meta/test' not in n})

@@ -195,7 +195,7 @@ def test_the_config_that_is_printed_builds(here, tmp_path, capsys, name, suffix)
         ('a.mp4 0\na.mp4 1\n', 'a.mp4 is listed with two labels, 0 and 1'),
         ('a.mp4 0\n./a.mp4 1\n', 'a.mp4 is listed with two labels, 0 and 1'),
         ('a.mp4 0\nb.heic 0\n', "line 2: '.heic' is not a known suffix of a video or an image"),
-        ('a.mp4 walking\n', "line 1: 'walking' is not among the 2 classes; did you mean 'walk'?"),
+        ('a.mp4 walking\n', "line 1: 'walking' is not among the 2 classes. Did you mean 'walk'?"),
         ('a.mp4 2\n', "line 1: '2' is not among the 2 classes"),
         (b'a\xff.mp4 0\n', 'is not UTF-8 text'),
         ('a.mp4 ' + '9' * 5000, 'is not an index of a class'),

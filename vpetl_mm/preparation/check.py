@@ -67,8 +67,6 @@ def read_prepared(out: Path) -> Prepared:
     Raises:
         UserError: if one is missing or damaged.
     """
-    if not (out / 'dataset.json').is_file():
-        raise UserError(f'{out} has no dataset.json; prepare it first: tools/prepare_data.py {out.name} --src DIR')
     about = read_json(out / 'dataset.json', dict)
     if not _is_state(about):
         raise UserError(f'{out}/dataset.json does not say what the data is; move {out} away and prepare it again.')

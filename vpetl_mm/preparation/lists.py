@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.list_file import Sample
-from ..errors import UserError, tellable
+from ..errors import UserError, did_you_mean, tellable
 from ..files import from_json
 
 Lists = dict[str, list[Sample]]
@@ -62,9 +61,8 @@ def read_names(path: Path) -> list[str]:
 def index_of(classes: dict[str, int], name: str, where: object) -> int:
     """Return the label of a class name; raise :class:`UserError` with the nearest name if it is not in the list."""
     if name not in classes:
-        near = difflib.get_close_matches(name, classes, n=1)
-        hint = f'; did you mean {near[0]!r}?' if near else '.'
-        raise UserError(f"{where}: '{tellable(name)}' is not among the {len(classes)} classes{hint}")
+        hint = did_you_mean(name, classes)
+        raise UserError(f"{where}: '{tellable(name)}' is not among the {len(classes)} classes.{hint}")
     return classes[name]
 
 
