@@ -33,6 +33,7 @@ def test_other_delimiters_line_ends_and_bytes(tmp_path):
         ('a.mp4 walk\n', 'line 1 has no label'),
         ('a.mp4\0 0\n', 'line 1 has no label'),
         ('a.mp4 1e3\n', 'line 1 has no label'),
+        ('a.mp4 --5\n', 'line 1 has no label'),
         (f'a.mp4 {"9" * 5000}\n', 'line 1 has no label'),
         ('a.mp4 0\nb.mp4 4\n', 'line 2: label 4 is outside the classes 0 to 3'),
         ('a.mp4 -1\n', 'line 1: label -1 is outside'),

@@ -76,13 +76,6 @@ def test_a_damaged_list_is_refused(refused, tmp_path, file, content, said):
     assert said in refused('ssv2', '--src', src)
 
 
-def test_an_entry_twice_with_two_labels(refused, tmp_path):
-    src = ssv2(tmp_path / 'src')
-    entries = [dict(id='100', template=f'{verb} [something]') for verb in ('Opening', 'Closing')]
-    put(src / 'something-something-v2-train.json', json.dumps(entries))
-    assert '100.webm is listed with two labels, 1 and 0' in refused('ssv2', '--src', src)
-
-
 def test_a_wrong_folder_and_a_missing_list(refused, tmp_path):
     src = ssv2(tmp_path / 'src')
     assert 'no something-something-v2-labels.json' in refused('ssv2', '--src', src / '20bn-something-something-v2')

@@ -10,11 +10,11 @@ from os import PathLike
 import av
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from .frame_order import distinct, order_by_kind, order_by_time, unpacked
+from .frame_picture import picture_of
 
 # Their headers say all that is needed; for others FFmpeg decodes a few frames to learn the rest.
 COMPLETE_HEADERS = ('.m4v', '.mkv', '.mov', '.mp4', '.webm')
@@ -27,8 +27,6 @@ FORMATS = (
 MOST_PIXELS = 1 << 26  # of a frame, twice as many as in 8K; a file of kilobytes can hold frames of 400 MB
 # Codecs of which FFmpeg can leave out frames that no other refers to, without a trace in the rest
 SKIPPING = ('h264', 'mpeg4')
-# orientation() by the quarter turns, counter-clockwise, that FFmpeg reports
-TURNS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
 
 
 class VideoReader:
@@ -165,7 +163,7 @@ class VideoReader:
             found = {index: frame for index, frame in every if index in wanted}
         convert, like = VideoReformatter(), found[wanted[0]]
         # a repeated index is converted twice: later transforms may work in place
-        return [_picture(found[int(index)], convert, like) for index in indices]
+        return [picture_of(found[int(index)], convert, like) for index in indices]
 
     def _by_order(self, wanted: list[int]) -> dict[int, av.VideoFrame] | None:
         """Decode the wanted frames from the key frames before them; None if that does not yield them all."""
@@ -239,40 +237,3 @@ def video_stream(container: InputContainer) -> av.VideoStream:
     if stream.codec_context is None:
         raise OSError('there is no decoder for its codec')
     return stream
-
-
-def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Read how the header asks for a frame to be turned, to the nearest quarter turn.
-
-    Returns:
-        whether to transpose it, then whether to mirror it left to right, and top to bottom.
-    """
-    try:
-        # frame.side_data would make a reference cycle, which keeps the frame until Python's collector runs
-        matrix = SideDataContainer(frame).get('DISPLAYMATRIX')
-    except ValueError:  # PyAV 18 does not know EXIF's type; it reads turns from it, but not mirroring
-        return TURNS[frame.rotation // 90 % 4]
-    if matrix is None:
-        return TURNS[0]
-    xx, xy, _, yx, yy, *_ = np.frombuffer(matrix, np.int32).tolist()
-    transposed = abs(xy) + abs(yx) > abs(xx) + abs(yy)
-    right, down = (yx, xy) if transposed else (xx, yy)
-    return transposed, right < 0, down < 0
-
-
-def _picture(frame: av.VideoFrame, convert: VideoReformatter, like: av.VideoFrame) -> np.ndarray:
-    """Convert a frame to [H, W, 3], uint8 RGB, in the size of ``like`` and turned as the header asks.
-
-    The result is mostly a view of FFmpeg's memory. One converter for all frames of a clip takes a quarter of the
-    time of ``to_ndarray``.
-    """
-    rgb = convert.reformat(frame, like.width, like.height, 'rgb24', threads=1)
-    plane = rgb.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-    picture = rows[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-    transposed, mirrored, upside_down = shown = orientation(frame)
-    if transposed:
-        picture = picture.swapaxes(0, 1)
-    if any(shown) or rgb is frame:
-        return picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1].copy()
-    return picture

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..files import written_whole
-
 
 class Point(Protocol):
     """What is drawn: a method's name, trainable parameters, top-1 in percent, and its spread over seeds."""
@@ -56,8 +54,9 @@ def styled(files: Sequence[Path], panels: int = 1) -> Iterator[list[Any]]:
                 axes.grid(True, which='major', linewidth=0.4, alpha=0.5)
                 axes.spines[['top', 'right']].set_visible(False)
             for file in files:
-                with written_whole(file) as partial:
-                    figure.savefig(partial, dpi=300, format=file.suffix[1:])
+                partial = file.with_name(f'partial_{file.name}')
+                figure.savefig(partial, dpi=300)
+                partial.replace(file)
         finally:
             plt.close(figure)
 

@@ -40,15 +40,12 @@ def write_manifest(
         sha256: compute the sums, which reads every file.
         workers: threads that compute them.
     """
-    with open(path, 'w', encoding='utf-8', newline='') as stream:
+    bar = progress('Writing the manifest', sum(files.values()))
+    # threads, as hashing and reading release Python's lock
+    with open(path, 'w', encoding='utf-8', newline='') as stream, ThreadPoolExecutor(workers) as pool, bar as advance:
         rows = csv.writer(stream, lineterminator='\n')
         rows.writerow(('path', 'size', 'sha256'))
-        if not sha256:
-            rows.writerows((name, size, '') for name, size in files.items())
-            return
-        # threads, as hashing and reading release Python's lock
-        with ThreadPoolExecutor(workers) as pool, progress('SHA-256 sums', sum(files.values())) as advance:
-            sums = pool.map(file_sha256, map(locate, files))
-            for (name, size), digest in zip(files.items(), sums, strict=True):
-                rows.writerow((name, size, digest))
-                advance(size)
+        sums = pool.map(file_sha256, map(locate, files)) if sha256 else [''] * len(files)
+        for (name, size), digest in zip(files.items(), sums, strict=True):
+            rows.writerow((name, size, digest))
+            advance(size)

@@ -13,7 +13,8 @@ from av.filter import Graph
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
-from ..datasets.video_reader import VideoReader, open_video, orientation, video_stream
+from ..datasets.frame_picture import orientation
+from ..datasets.video_reader import VideoReader, open_video, video_stream
 from ..files import written_whole
 from .inspection import WHOLE, promised_frames
 
