@@ -13,7 +13,7 @@ from statistics import mean
 from mmengine import Config
 from mmengine.fileio import list_from_file
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..datasets.demo_clips import make_demo_clips
 from ..engine.experiment import Options, prepare, test, train
@@ -21,7 +21,6 @@ from ..engine.hooks.progress_hook import ProgressHook
 from ..files import written_whole
 from ..paper.demo_rows import DemoRow, demo_table
 from ..paper.tradeoff import draw_tradeoff
-from ..preparation.progress import TimeLeft
 from .allocate import Request, find, prepared
 
 CLIPS = dict(source_train=4000, source_test=400, target_train=800, target_val=400, target_test=800)
@@ -80,7 +79,7 @@ class Demo:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn('clips,'),
-            TimeLeft(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             console=self.console,
         ) as progress:
             self._begin(progress)

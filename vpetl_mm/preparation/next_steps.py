@@ -1,4 +1,4 @@
-"""What the user is told at the end: how much of what there is, and what to run next."""
+"""Prints the counts of a prepared data set and the commands to run next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from vpetl_cli.shipped import configs, spoken
 
 from ..datasets.vtab1k import token
-from .found import MEDIA, Request
+from .found import MEDIA, PrepareArgs
 
 CONFIGS = {
     'ssv2': 'configs/swin_bapat_ssv2_b128.py',
@@ -44,53 +44,52 @@ train_dataloader = dict(dataset=dict(ann_file='train.txt', pipeline=_base_.train
 val_dataloader = dict(dataset=dict(ann_file='val.txt', pipeline=_base_.test_pipeline, **_mine))
 test_dataloader = dict(dataset=dict(ann_file='test.txt', pipeline=_base_.test_pipeline, **_mine))
 model = dict(head=dict(num_classes={classes}))
-# with weights of another kind, add here what tools/convert_checkpoint.py prints for them: mean and std are theirs too
+# for weights of another kind, add the lines that tools/convert_checkpoint.py prints for them, mean and std included
 """
 
 
 def own_config(state: dict[str, Any], out: str) -> str:
-    """The lines of a config, in a folder of configs/, that trains on data of one's own."""
+    """Return the lines of a config, in a folder of configs/, that trains on your own data."""
     text = VIDEO_CONFIG if state['kind'] == 'video' else IMAGE_CONFIG
     return text.format(out=out, media=MEDIA[state['kind']], classes=state['classes'])
 
 
-def show(request: Request, state: dict[str, Any]) -> None:
+def show(args: PrepareArgs, state: dict[str, Any]) -> None:
     """Print the counts and the next commands."""
-    table = Table('list', title=f'{request.name} in {request.out}')
+    table = Table('list', title=f'{args.name} in {args.out}')
     table.add_column('samples', justify='right')
     table.add_column('classes', justify='right')
     for name, count in state['counts'].items():
         table.add_row(name, f'{count:,}', f'{state["classes_in"][name]:,} of {state["classes"]:,}')
-    Console().print(table)
-    _say(_how_to_check(request))
-    if request.name in CONFIGS:
-        _say(f'Train: tools/train.py {CONFIGS[request.name]}')
+    _print(table, args)
+    if args.name in CONFIGS:
+        _say(f'Train: tools/train.py {CONFIGS[args.name]}')
         return
-    path = f'configs/mine/{request.name}.py'
     if state['kind'] == 'video':
         _say(f'A first try without pre-trained weights: the lines below, with _base_ = {SMALL_VIDEO!r}')
-    _say(f'Train: tools/train.py {path}, with these lines in it:\n\n{own_config(state, str(request.out))}')
+    lines = own_config(state, str(args.out))
+    _say(f'Train: tools/train.py configs/mine/{args.name}.py, with these lines in it:\n\n{lines}')
 
 
-def show_tasks(request: Request, states: dict[str, dict[str, Any]]) -> None:
+def show_tasks(args: PrepareArgs, states: dict[str, dict[str, Any]]) -> None:
     """Print the counts of each task of VTAB-1k and the next commands."""
     names = list(next(iter(states.values()))['counts'])
-    table = Table('task', title=f'{request.name} in {request.out}')
+    table = Table('task', title=f'{args.name} in {args.out}')
     for name in (*names, 'classes', 'missing files'):
         table.add_column(name, justify='right')
     for task, state in states.items():
         counts = (*(state['counts'][name] for name in names), state['classes'], state['missing'])
         table.add_row(task, *(f'{count:,}' for count in counts))
-    Console().print(table)
-    _say(_how_to_check(request))
+    _print(table, args)
     _say(f'Train: tools/train.py configs/vit_lora_{token(next(iter(states)))}_r8_in21k.py')
 
 
+def _print(table: Table, args: PrepareArgs) -> None:
+    Console().print(table)
+    where = '' if str(args.out) == f'data/{args.name}' else f' --out {args.out}'
+    _say(f'Open every file once, before training does: tools/prepare_data.py check {args.name}{where}')
+
+
 def _say(text: str) -> None:
-    """Print what to do next, as it works from this folder, which may have no ``configs/`` of its own."""
+    """Print a command that works from this folder, which may have no ``configs/`` of its own."""
     print(spoken(text if configs() == Path('configs') else text.replace("'../", f"'{configs()}/")))
-
-
-def _how_to_check(request: Request) -> str:
-    where = '' if str(request.out) == f'data/{request.name}' else f' --out {request.out}'
-    return f'Open every file once, before the first epoch does: tools/prepare_data.py check {request.name}{where}'

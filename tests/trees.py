@@ -1,18 +1,24 @@
-"""Small trees in the official layouts, built by hand, and the command itself."""
+"""Small data sets as they are downloaded, built by hand, and the command that prepares them."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import pickle
 import stat
 import struct
 import tarfile
 import zlib
 from pathlib import Path
 
-import tools
+import numpy as np
+from scipy.io import savemat
 
-REPO = Path(__file__).parents[2]
+import tools
+from vpetl_mm.datasets.cifar100 import PETLCIFAR100
+
+REPO = Path(__file__).parents[1]
 REAL = REPO.parent / 'shared/data'
 
 
@@ -36,6 +42,13 @@ def put(path: Path, content: str | bytes = b'media') -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def put_all(folder: Path, files: dict[str, str | bytes]) -> Path:
+    """Write several files; the folder."""
+    for name, content in files.items():
+        put(folder / name, content)
+    return folder
 
 
 def lines(path: Path) -> list[str]:
@@ -91,3 +104,34 @@ def ssv2(src: Path, train: int = 20, validation: int = 6, prefix: str = 'somethi
     for entry in entries:
         put(src / f'20bn-something-something-v2/{entry["id"]}.webm', entry['id'])
     return src
+
+
+CIFAR_NAMES = [f'class {i}' for i in range(100)]
+
+
+def cifar_files(train=20, test=5, protocol: int = 2, names: list[str] = CIFAR_NAMES) -> dict[str, bytes]:
+    """CIFAR-100's three pickles; each split is a number of random images, or images [N, 32, 32, 3] and labels."""
+    rng = np.random.default_rng(0)
+    files = {'meta': {'fine_label_names': names}}
+    for name, split in (('train', train), ('test', test)):
+        count = split if isinstance(split, int) else 0
+        drawn = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), [i % 100 for i in range(count)]
+        images, labels = drawn if count else split
+        rows = np.array(images).transpose(0, 3, 1, 2).reshape(-1, 3072)  # a row: all red, all green, all blue
+        files[name] = dict(data=rows, fine_labels=[int(label) for label in labels], filenames=['x'])
+    return {f'cifar-100-python/{n}': pickle.dumps(c, protocol) for n, c in files.items()}
+
+
+def make_official(monkeypatch, files: dict[str, bytes]) -> None:
+    """Let the md5 sums of CIFAR-100 be those of these files."""
+    for split in ('train', 'test'):
+        md5 = hashlib.md5(files[f'cifar-100-python/{split}']).hexdigest()
+        monkeypatch.setattr(PETLCIFAR100, f'{split}_list', [[split, md5]])
+
+
+def write_svhn(folder: Path, split: str, images: np.ndarray, labels=range(1, 11)) -> None:
+    """A .mat file of SVHN with images [N, 32, 32, 3]; the labels are repeated as needed."""
+    labels = np.resize(np.array(labels, np.uint8), (len(images), 1))
+    folder.mkdir(exist_ok=True)
+    content = dict(X=np.array(images).transpose(1, 2, 3, 0), y=labels)
+    savemat(folder / f'{split}_32x32.mat', content, do_compression=True)
