@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -22,6 +24,18 @@ def written_whole(file: Path) -> Iterator[Path]:
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def from_json(text: str | bytes) -> Any:
+    """Return what JSON text holds.
+
+    Raises:
+        ValueError: where it is not JSON, or is nested too deeply to read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError('it is nested too deeply') from error
 
 
 def file_sha256(file: str | Path) -> str:

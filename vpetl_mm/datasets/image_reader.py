@@ -10,7 +10,7 @@ from mmcv.transforms import LoadImageFromFile as PlainLoadImageFromFile
 from mmengine import fileio
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from ..errors import UserError
+from ..errors import UserError, reason
 
 # Image generators write megabytes of text beside the picture. Pillow still limits their sum to 64 MB.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
@@ -83,8 +83,7 @@ class LoadImageFromFile(PlainLoadImageFromFile):
         except Exception as error:  # Pillow names no set of errors for a damaged file
             if self.ignore_empty:
                 return None
-            reason = (str(error).strip().splitlines() or [''])[0][:200] or type(error).__name__
-            raise UserError(f'The image {path} cannot be decoded ({reason}).') from error
+            raise UserError(f'The image {path} cannot be decoded ({reason(error)}).') from error
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import rarfile
 
 from ..bounds import TIMES, most_bytes
-from ..errors import UserError, tellable
+from ..errors import UserError, reason, tellable
 from .lists import check_path
 from .progress import progress
 from .tar_reader import CHUNK, bounded_tar
@@ -134,10 +134,9 @@ def _opened(archive: Path) -> Iterator[Opened]:
     except (*DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = (str(error).splitlines() or [''])[0] or type(error).__name__
         # bsdtar, for one, cannot read solid archives
         other = '; where the file is whole, install unar or unrar' if library is _rar else ''
-        raise UserError(f'{archive} is truncated or damaged ({reason}); download it again{other}.') from error
+        raise UserError(f'{archive} is truncated or damaged ({reason(error)}); download it again{other}.') from error
 
 
 def _same(path: Path, size: int, time: int) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError
+from ..files import from_json
 
 
 class Finding(NamedTuple):
@@ -65,7 +66,7 @@ class Journal:
 
     def _take(self, line: bytes) -> None:
         try:
-            entry = json.loads(line)
+            entry = from_json(line)
             path, size, mtime = entry.pop('path'), entry.pop('size'), entry.pop('mtime')
             if entry.pop('reader', 1) != READER:
                 return
@@ -73,7 +74,7 @@ class Journal:
             counts = finding.frames or 0, finding.promised or 0
             if all(type(v) in KINDS[k] for k, v in finding._asdict().items()) and max(counts) < 2**31:
                 self._known[path] = (size, mtime, finding)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return  # damaged, so not known
 
     def get(self, path: str, stat: os.stat_result) -> Finding | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UserError, tellable
+from ..files import from_json
 
 
 class Sample(NamedTuple):
@@ -46,10 +46,10 @@ def read_json(path: Path, kind: type) -> Any:
         UserError: when it is missing, damaged or something else.
     """
     try:
-        content = json.loads(read_text(path))
+        content = from_json(read_text(path))
     except UserError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f'{path} is truncated or no JSON ({error}).') from error
     if not isinstance(content, kind):
         raise UserError(f'{path} should hold a JSON {kind.__name__}, and holds a {type(content).__name__}.')
