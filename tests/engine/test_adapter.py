@@ -18,8 +18,8 @@ from mmpretrain.apis import get_model
 from torch import nn
 
 from vpetl_mm import UserError, build_model
-from vpetl_mm.engine.adapter import FORMAT, adapter_state, load_trained, read_checkpoint, trained_meta
-from vpetl_mm.engine.checkpoint_meta import NEEDED, OPTIONAL
+from vpetl_mm.engine.adapter import FORMAT, adapter_state, load_trained, trained_meta
+from vpetl_mm.engine.checkpoint import NEEDED, OPTIONAL, read_checkpoint
 
 DELTAS = dict(patt=dict(type='PATT', at='qkv', d_bottle=4))
 SWIN, VIT = tiny.HOSTS['swin3d'], tiny.HOSTS['vit']
@@ -99,8 +99,8 @@ WRONG = {
     'a further tensor': (lambda content: content['state_dict'].update(more=torch.ones(1)), 'more'),
     'no state_dict': (lambda content: content.pop('state_dict'), 'state_dict'),
     'a list of tensors': (lambda content: content.update(state_dict=[torch.ones(1)]), 'state_dict'),
-    'no meta': (lambda content: content.pop('meta'), 'no checkpoint of this project'),
-    'a list for meta': (lambda content: content.update(meta=[1]), 'no checkpoint of this project'),
+    'no meta': (lambda content: content.pop('meta'), 'not a checkpoint of this project'),
+    'a list for meta': (lambda content: content.update(meta=[1]), 'not a checkpoint of this project'),
     **{f'no {name}': (lambda content, n=name: content['meta'].pop(n), '.') for name in NEEDED},
     **{
         f'{name} is {value!r:.20}': (in_meta(name, value), rf'meta\.{name}|adapter')
@@ -153,7 +153,7 @@ def test_a_part_that_is_wrong_is_named_and_nothing_is_loaded(model, good, tmp_pa
         (
             'a.pth',
             b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n',
-            r'a\.pth is no checkpoint: .*git lfs pull',
+            r'a\.pth is not a checkpoint: .*git lfs pull',
         ),
         ('a.pth', b'', 'it is empty'),
         ('test.txt', b'a.mp4 0\n', 'it is text, not weights'),

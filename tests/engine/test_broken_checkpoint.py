@@ -195,10 +195,11 @@ def test_each_kind_is_passed_over(finished, tmp_path, spoil):
 
     for name in ('epoch_1.pth', 'epoch_2.pth'):
         shutil.copy(finished[1] / name, tmp_path)
-    assert last_full_state(tmp_path) == (tmp_path / 'epoch_2.pth', [])
+    last, content, reasons = last_full_state(tmp_path)
+    assert (last.name, content['meta']['epoch'], reasons) == ('epoch_2.pth', 2, [])
     spoil(tmp_path / 'epoch_2.pth')
-    last, reasons = last_full_state(tmp_path)
-    assert last == tmp_path / 'epoch_1.pth' and len(reasons) == 1
+    last, content, reasons = last_full_state(tmp_path)
+    assert (last.name, content['meta']['epoch'], len(reasons)) == ('epoch_1.pth', 1, 1)
     shutil.copy(tmp_path / 'epoch_1.pth', tmp_path / 'epoch_10.pth')
     assert last_full_state(tmp_path)[0] == tmp_path / 'epoch_10.pth', 'numbers, not names, are in order'
 
@@ -221,7 +222,7 @@ def test_another_config_or_base_is_an_error_and_no_reason_to_fall_back(again, tm
         again(model__petl__deltas__patt__d_bottle=3)
     with pytest.raises(UserError, match=r'epoch_2\.pth was trained on the base .*random'):
         again(model__base=None)
-    with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: .* no SGD'):
+    with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: .* not SGD'):
         again(resume_with='new', optim_wrapper__optimizer=dict(type='SGD', lr=0.1, _delete_=True))
     without('state_dict', 'cls_head.fc_cls.bias')(tmp_path / 'run/epoch_2.pth')
     with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: it lacks cls_head\.fc_cls\.bias'):
@@ -234,7 +235,7 @@ def test_every_group_of_the_optimizer_has_to_be_whole():
     state = optimizer.state_dict()
     check_optimizer('a.pth', state, optimizer)
     del state['param_groups'][1]['eps']
-    with pytest.raises(UserError, match=r'a\.pth is for another config: its optimizer is no AdamW'):
+    with pytest.raises(UserError, match=r'a\.pth is for another config: its optimizer is not AdamW'):
         check_optimizer('a.pth', state, optimizer)
 
 
@@ -260,7 +261,7 @@ def test_an_optimizer_goes_on_with_what_it_keeps_itself_and_nothing_else(spoil):
     assert torch.equal(weight, before) and optimizer.state[weight]['step'] == 1
     state = copy.deepcopy(state)
     spoil(state)
-    with pytest.raises(UserError, match=r'a\.pth is broken: AdamW cannot go on'):
+    with pytest.raises(UserError, match=r'a\.pth is broken: AdamW cannot continue'):
         check_optimizer('a.pth', state, optimizer)
 
 

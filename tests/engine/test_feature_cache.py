@@ -152,7 +152,7 @@ def test_more_views_than_epochs_are_refused(fc):
 def test_several_clips_a_sample_are_refused_before_anything_is_written(fc, step):
     cfg = fc('refused', cache_features=True)
     cfg.train_dataloader.dataset.pipeline.insert(0, step)
-    with pytest.raises(UserError, match='one clip a sample'):
+    with pytest.raises(UserError, match='one clip per sample'):
         check_cache(cfg, build_model(cfg, meta=True))
     assert not Path(cfg.work_dir).exists()
 

@@ -140,7 +140,7 @@ def test_names_are_never_taken_out_of_a_file(go_on, tmp_path, monkeypatch):
         content['meta']['cfg'] = content['meta']['cfg'].replace("source='norm'", "source='evil.norm'")
         content['meta']['cfg'] += "\ntrain_cfg = dict(type='evil.Loop', max_epochs=2)"
 
-    with pytest.raises(UserError, match=r'these it cannot take .*\n.*type: .*Loop'):
+    with pytest.raises(UserError, match=r'takes only numbers .*\n.*type: .*Loop'):
         go_on('old', change)
     assert not (tmp_path / 'ran').exists()
 

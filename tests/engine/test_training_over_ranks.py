@@ -14,7 +14,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.experiment import test as run_test
-from vpetl_mm.engine.hooks import EMAHook
+from vpetl_mm.engine.hooks.ema_hook import EMAHook
 
 BATCHNORM = (
     "_base_ = '{repo}/configs/vit_bapat_ssv2_b32_videomae.py'\n"

@@ -1,4 +1,4 @@
-"""Progress of a whole series of runs."""
+"""Progress of a series of runs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ class ProgressHook(Hook):
     """Calls ``advance(clips)`` after each batch of training and testing.
 
     Args:
-        advance: takes the number of samples that are done with.
+        advance: takes the number of samples that are done.
     """
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self.advance = advance
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """A batch was trained on."""
+        """Count a batch."""
         self.advance(len(data_batch['data_samples']))
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """A batch was tested."""
-        self.advance(len(data_batch['data_samples']))
+    after_test_iter = after_train_iter
