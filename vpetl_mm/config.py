@@ -40,7 +40,11 @@ def load_config(
         UserError: when the file does not exist (with the nearest names) or cannot be read as a config.
     """
     if isinstance(config, (str, Path)):
-        cfg = _from_file(find_config(config))
+        path = find_config(config)
+        try:
+            cfg = Config.fromfile(path)
+        except Exception as error:
+            raise UserError(f'The config {path} cannot be read: {type(error).__name__}: {error}') from error
     elif isinstance(config, Config):
         cfg = config.copy()
     else:
@@ -59,13 +63,6 @@ def load_config(
 
 def _name(cfg: Config) -> str:
     return cfg.filename or 'the config'
-
-
-def _from_file(path: Path) -> Config:
-    try:
-        return Config.fromfile(path)
-    except Exception as error:
-        raise UserError(f'The config {path} cannot be read: {type(error).__name__}: {error}') from error
 
 
 def arguments_of(called: Any) -> dict[str, Any]:

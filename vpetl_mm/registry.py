@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmengine.logging import MMLogger
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -27,7 +28,7 @@ from .datasets.svhn import SVHN
 from .datasets.video_transforms import DecodeVideo, OpenVideo
 from .datasets.vtab1k import VTAB1k
 from .engine.accuracy import PETLAccuracy
-from .engine.console import quiet_before_a_run
+from .engine.console import quiet
 from .engine.hooks.adapter_hook import AdapterHook
 from .engine.hooks.ema_hook import EMAHook
 from .engine.hooks.epoch_seed_hook import EpochSeedHook, seed_worker
@@ -85,4 +86,4 @@ def register() -> None:
 
 
 register()
-quiet_before_a_run()
+quiet(MMLogger.get_current_instance())  # silences initialisation dumps before a run has a logger of its own

@@ -41,11 +41,7 @@ class PETLAccuracy(BaseMetric):
         return [self._named(name) for name in (*(f'top{k}' for k in self.topk), 'mean_class')]
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep each sample's scores, label and origin.
-
-        Raises:
-            UserError: for scores that are not finite.
-        """
+        """Keep each sample's scores, label and origin; raise :class:`UserError` for scores that are not finite."""
         for sample in data_samples:
             file = sample.get('filename') or sample.get('img_path') or ''
             if not sample['pred_score'].isfinite().all():

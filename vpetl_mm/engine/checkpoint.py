@@ -88,11 +88,7 @@ def _check_meta(path: Path, meta: Mapping[str, Any]) -> None:
 
 
 def check_types(path: Path, content: Mapping[str, Any], types: Mapping[str, Any], where: str = '') -> None:
-    """Check that ``content`` has every entry of ``types``, each of its type.
-
-    Raises:
-        UserError: with the entry, ``where`` in front of its name.
-    """
+    """Raise :class:`UserError` for an entry of ``types`` that is missing, or of another type, in ``content``."""
     for name, kind in types.items():
         found = type(content[name]).__name__ if name in content else 'missing'
         if name not in content or not isinstance(content[name], kind) or found == 'bool':
@@ -136,11 +132,7 @@ def _as_lists(value: HistoryBuffer | np.generic | np.ndarray) -> Any:
 
 
 def history_of(path: Path, name: str, value: Any) -> HistoryBuffer:
-    """Return the mmengine history that :func:`as_plain` turned into lists.
-
-    Raises:
-        UserError: with the file and the history, when the lists are not of its making.
-    """
+    """Return the mmengine history that :func:`as_plain` made lists of; raise :class:`UserError` for others."""
     value = value if isinstance(value, dict) else {}
     lists, length = [value.get('log'), value.get('count')], value.get('max_length')
     whole = all(isinstance(part, list) and all(map(_is_number, part)) for part in lists)

@@ -22,14 +22,13 @@ HIDDEN = (
     r'.*is not a meta file.*',
     r'.*is the alias of.*',
 )
-NOISE = ('Exp name:',)
 
 
 def _for_people(record: logging.LogRecord) -> bool:
     if record.levelno >= logging.WARNING:
         return not any(re.match(p, record.getMessage(), re.DOTALL) for p in HIDDEN)
     ours = record.pathname.startswith(PACKAGE) or Path(record.pathname).name in SHOWN
-    return ours and not record.getMessage().startswith(NOISE)
+    return ours and not record.getMessage().startswith('Exp name:')
 
 
 class _PlainFormatter(logging.Formatter):
@@ -38,11 +37,6 @@ class _PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
         return text if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {text}'
-
-
-def quiet_before_a_run() -> None:
-    """Silence the libraries' initialisation dumps until a run has a logger of its own."""
-    quiet(MMLogger.get_current_instance())
 
 
 def quiet(logger: MMLogger, errors_only: bool = False) -> MMLogger:

@@ -18,11 +18,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 @contextmanager
 def told_plainly(resumes: bool) -> Iterator[None]:
-    """Raise :class:`UserError` instead of what torch and the system raise.
-
-    Args:
-        resumes: whether ``--resume`` can continue the run.
-    """
+    """Raise :class:`UserError` instead of what torch and the system raise; ``resumes`` if --resume can continue."""
     again = ', and continue with --resume' if resumes else ''
     try:
         with _threads_told():

@@ -32,11 +32,7 @@ HOW = 'set the number of views to compute, cache_features=dict(views=N), or remo
 
 
 def views_of(setting: Any) -> int | None:
-    """Return how many views ``cache_features`` asks for; None for ``True``, which leaves it open.
-
-    Raises:
-        UserError: for anything but False, True and ``dict(views=N)``.
-    """
+    """Return how many views ``cache_features`` asks for; None for ``True``, which leaves it open."""
     if setting is True:
         return None
     views = setting.get('views') if isinstance(setting, Mapping) and set(setting) == {'views'} else None
@@ -65,12 +61,12 @@ def _samples_many(step: Any) -> bool:
     return name in MANY or (name == 'SampleFrames' and step.get('num_clips', 1) > 1)
 
 
-def pipelines(dataset: Any) -> Iterator[Iterable[Any]]:
-    """Yield every pipeline of a data set's config and of the data sets that it wraps."""
+def _steps_of(dataset: Any) -> Iterator[Any]:
+    """Yield the steps of every pipeline in a data set's config, and of the data sets that it wraps."""
     if isinstance(dataset, Mapping):
-        yield from [dataset['pipeline']] if dataset.get('pipeline') else []
+        yield from dataset.get('pipeline') or ()
         for inner in (dataset.get('dataset'), *(dataset.get('datasets') or ())):
-            yield from pipelines(inner)
+            yield from _steps_of(inner)
 
 
 def _drop_share(module: nn.Module) -> float:
@@ -98,7 +94,7 @@ def check_cache(cfg: Config, model: nn.Module) -> None:
     for key in ('batch_augments', 'blending'):
         if getattr(model.data_preprocessor, key, None) is not None:
             raise UserError(f'cache_features: model.data_preprocessor mixes samples at random ({key}); remove it.')
-    steps = [step for pipeline in pipelines(cfg.train_dataloader.dataset) for step in pipeline]
+    steps = list(_steps_of(cfg.train_dataloader.dataset))
     if any(map(_samples_many, steps)):
         raise UserError('cache_features takes one clip per sample; the training pipeline returns several.')
     found = random_transforms(steps)
@@ -108,8 +104,7 @@ def check_cache(cfg: Config, model: nn.Module) -> None:
 
 def is_fixed(dataset: Any) -> bool:
     """Return whether a data set returns the same single image or clip of a sample at each call."""
-    steps = [step for pipeline in pipelines(dataset) for step in pipeline]
-    return not random_transforms(steps) and not any(map(_samples_many, steps))
+    return all(_is_fixed(step) and not _samples_many(step) for step in _steps_of(dataset))
 
 
 def cached_dataset(
@@ -119,7 +114,7 @@ def cached_dataset(
 
     Args:
         runner: its model, in evaluation mode, and its seed are used.
-        loader: its data set, batch size, workers and collation are used.
+        loader: its batch size, workers and collation are used too.
         views: passes through the pipeline, each with a seed of its own.
         context: makes the context to compute in, such as autocast. Defaults to none, float32.
     """

@@ -69,8 +69,7 @@ def _first_host(nodes: str) -> str:
         return nodes
     try:
         command = ['scontrol', 'show', 'hostnames', nodes]
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
-        return listed[0]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()[0]
     except (OSError, subprocess.SubprocessError, IndexError) as error:
         raise UserError(
             f'scontrol, which knows the machines of {nodes}, does not answer; set MASTER_ADDR to the first of them.'

@@ -33,11 +33,7 @@ def check_plain(model: nn.Module) -> None:
 
 
 def make_plain(model: nn.Module) -> None:
-    """Merge a PETL model's deltas into its backbone, and the head's BatchNorm into its linear layer, in place.
-
-    Raises:
-        UserError: as :func:`check_plain`; nothing is changed then.
-    """
+    """Merge a PETL model's deltas into its backbone, and the head's BatchNorm into its linear layer, in place."""
     check_plain(model)
     merge(model)
     head = getattr(model, model.head_name)

@@ -26,11 +26,7 @@ NOT_IN_NAMES = r'[^\w-]'
 
 
 def predictions_of(cfg: Config, checkpoint: str | Path) -> str:
-    """Return the CSV file for a test's predictions, if the user names none.
-
-    Raises:
-        UserError: when the checkpoint cannot be read.
-    """
+    """Return the CSV file for the predictions of a test, if the user names none."""
     return str(Path(cfg.work_dir, f'predictions{suffix(cfg, read_checkpoint(checkpoint)["meta"])}.csv'))
 
 
@@ -74,11 +70,7 @@ def _is_own_list(cfg: Config) -> bool:
 
 
 def leave_record(
-    runner: PETLRunner,
-    checkpoint: str | Path,
-    meta: dict[str, Any],
-    scores: dict[str, float],
-    count: dict[str, Any],
+    runner: PETLRunner, checkpoint: str | Path, meta: dict[str, Any], scores: dict[str, float], count: dict[str, Any]
 ) -> None:
     """Write the result of a test, with the ``meta`` of its checkpoint and the ``count`` of the model's parameters.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -106,7 +105,7 @@ def read_record(path: str | Path) -> Record:
 def _check(record: Record, path: Path) -> None:
     accuracies = (record.top1, record.top5, record.mean_class)
     counts = (record.params, record.total, record.epoch, record.samples)
-    if not all(_number(a) and 0 <= a <= 100 for a in accuracies):
+    if not all(isinstance(a, (int, float)) and type(a) is not bool and 0 <= a <= 100 for a in accuracies):
         why = f'accuracies must lie between 0 and 100, not {", ".join(map(str, accuracies))}'
     elif record.top5 < record.top1 - 1e-6:
         why = f'top-5 ({record.top5}) cannot be below top-1 ({record.top1})'
@@ -125,10 +124,6 @@ def _check(record: Record, path: Path) -> None:
     raise UserError(f'The result {path} holds impossible values: {why}.')
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
-
-
 def _is_time(text: str) -> bool:
     try:
         datetime.fromisoformat(text)
@@ -138,11 +133,7 @@ def _is_time(text: str) -> bool:
 
 
 def find_records(work_dirs: str | Path) -> dict[Path, Record]:
-    """Read every record below a folder, by file; the folders may have any names.
-
-    Raises:
-        UserError: for a file that :func:`read_record` refuses.
-    """
+    """Read every record below a folder, by file, as :func:`read_record` does; the folders may have any names."""
     # a pipe, or a link to /dev/zero, would be read without end
     return {path: read_record(path) for path in sorted(Path(work_dirs).rglob(FILE)) if path.is_file()}
 

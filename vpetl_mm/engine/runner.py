@@ -73,12 +73,7 @@ class PETLRunner(ResumingRunner):
             raise UserError(f'The checkpoint {final} cannot be written ({error}).') from error
 
     def prepare_test(self, file: str | Path, checkpoint: dict[str, Any]) -> None:
-        """Initialise the model, base included, and load what was trained; mmengine's test would do neither.
-
-        Args:
-            file: the checkpoint.
-            checkpoint: its content.
-        """
+        """Initialise the model, base included, and load the content of a checkpoint; mmengine's test does neither."""
         self._init_model_weights()
         self._has_loaded = True
         load_trained(self.plain_model, file, checkpoint)

@@ -104,10 +104,7 @@ def dotted(keys: Keys) -> str:
 def differing(cfg: Config, meta: Mapping[str, Any]) -> Differences:
     """Compare the settings that a full state records with those of ``cfg``; sorted by name.
 
-    The number of processes is compared if the full state has it.
-
-    Raises:
-        UserError: when its config cannot be read.
+    The number of processes is compared if the full state has it. Raises as :func:`settings_of`.
     """
     old, new = settings_of(str(meta.get('cfg', ''))), settings_of(cfg.pretty_text)
     if isinstance(meta.get('processes'), int):

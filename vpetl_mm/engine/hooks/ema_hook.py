@@ -64,11 +64,7 @@ class EMAHook(mmengine_hooks.EMAHook):
             del checkpoint['ema_state_dict']
 
     def before_train(self, runner: Runner) -> None:
-        """Start with the weights as averages.
-
-        Raises:
-            UserError: when it would begin after the last step.
-        """
+        """Start with the weights as averages; raise :class:`UserError` if it would begin after the last step."""
         try:
             super().before_train(runner)
         except AssertionError as error:
@@ -77,11 +73,7 @@ class EMAHook(mmengine_hooks.EMAHook):
             self.ema_model.module.load_state_dict(self.src_model.state_dict())
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Continue with the averages, and with the weights that are beside them.
-
-        Raises:
-            UserError: when the averages are not of the parameters that this config trains.
-        """
+        """Continue with the averages, which must be of what is trained, and with the weights beside them."""
         if 'ema_state_dict' not in checkpoint:
             runner.logger.warning('The checkpoint to resume from has no averages; EMAHook starts them again.')
             return
