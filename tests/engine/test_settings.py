@@ -17,7 +17,7 @@ from small_experiment import content, prepared, write_config
 from vpetl_mm import UserError
 from vpetl_mm.engine.experiment import train
 from vpetl_mm.engine.record import changed_options
-from vpetl_mm.engine.settings import differing, settings_of
+from vpetl_mm.engine.settings import differing, parse_settings
 
 
 def cosine(epochs: int) -> list[dict]:
@@ -209,13 +209,13 @@ def test_new_settings_do_not_mix_with_a_later_state(go_on, state, tmp_path):
     ],
 )  # fmt: skip
 def test_config_text_is_data(text, value):
-    assert settings_of(text) == value
+    assert parse_settings(text) == value
 
 
 @pytest.mark.parametrize('text', ['model = ', 'model = ' + '-' * 100000 + '1', 'model = ' + '[' * 5000, 'a\0b'])
 def test_what_is_no_config_text_is_a_sentence(text):
     with pytest.raises(UserError, match='its config cannot be read'):
-        settings_of(text)
+        parse_settings(text)
 
 
 def test_a_config_equals_its_own_text():

@@ -26,7 +26,7 @@ from .outcome import leave_record
 from .preflight import check_experiment, check_writable
 from .record import json_safe
 from .resume import resumed, with_settings
-from .run_folder import check_folder, check_links, claimed
+from .run_folder import check_folder, check_links, locked
 from .runner import PETLRunner
 from .schedules import unfinished
 
@@ -101,7 +101,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
             resume has other settings; nothing is written then.
     """
     cfg, warnings = _checked(cfg)
-    with claimed(cfg) as warning:
+    with locked(cfg) as warning:
         start_process_group(cfg)
         runner = _built(_for_training(cfg), cfg.train_dataloader.num_workers, hooks)
         for text in [*warnings, *filter(None, [warning])]:

@@ -37,7 +37,7 @@ def read_launcher(launcher: str, environ: MutableMapping[str, str] = os.environ)
         raise UserError(f'--launcher pytorch needs torchrun, which sets {missing[0]}: use tools/dist_train.sh.')
 
 
-def place(cfg: Config) -> tuple[int, int]:
+def rank_and_world_size(cfg: Config) -> tuple[int, int]:
     """Return the rank of this process, and the number of processes."""
     if cfg.get('launcher', 'none') == 'none':
         return 0, 1

@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..petl.delta import at_least_one
 from .building import calling, naming, nearest, registered
 from .entries import at
-from .launch import place
+from .launch import rank_and_world_size
 
 # by the head: a sample's dimensions, which of them is colour, and its shape in words
 WANTED = dict(cls_head=(5, 1, '(clips, 3, T, H, W)'), head=(3, 0, '(3, H, W)'))
@@ -37,7 +37,7 @@ def check_loader(cfg: Config, key: str, model: nn.Module) -> int:
         dataset = DATASETS.build(cfg.copy()[key].dataset)
         dataset.full_init()
         _check_classes(cfg, key, dataset, model.head_name)
-        samples = math.ceil(len(dataset) / place(cfg)[1])  # of this process
+        samples = math.ceil(len(dataset) / rank_and_world_size(cfg)[1])  # of this process
         if training:
             _check_batchnorm(cfg, samples, model)
         else:

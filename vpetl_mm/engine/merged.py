@@ -79,7 +79,7 @@ def write_merged(model: nn.Module, file: Path, cfg: Config, checkpoint: str | Pa
     write_safetensors(file, model.state_dict(), {KEY: json.dumps(about)})
 
 
-def describe(file: str | Path) -> str:
+def describe_merged(file: str | Path) -> str:
     """Return, as the end of a sentence, a merged file's classes and how their inputs are normalised."""
     with safe_open(file, 'pt') as opened:
         about = json.loads(opened.metadata()[KEY])

@@ -18,7 +18,7 @@ from mmengine import Config
 from ..errors import UserError
 from .accuracy import COLUMNS
 from .full_state import last_full_state
-from .launch import place
+from .launch import rank_and_world_size
 from .record import FORMAT
 
 LOCK = '.lock'
@@ -58,7 +58,7 @@ def check_folder(cfg: Config) -> None:
     """Raise :class:`UserError` if another run is using the work dir, or a new one would mix with an older."""
     work_dir = Path(cfg.work_dir)
     check_links(cfg)
-    if place(cfg)[0] == 0 and (work_dir / LOCK).is_file():
+    if rank_and_world_size(cfg)[0] == 0 and (work_dir / LOCK).is_file():
         with _opened(work_dir / LOCK) as stream:
             _lock(stream, work_dir)
     _check_run(cfg)
@@ -85,7 +85,7 @@ def _check_run(cfg: Config) -> None:
 
 
 @contextmanager
-def claimed(cfg: Config) -> Iterator[str | None]:
+def locked(cfg: Config) -> Iterator[str | None]:
     """Lock the work dir until this run ends or is killed; on rank 0 alone.
 
     With ``cfg.overwrite``, remove the files of an older run first. The lock is POSIX's: the system removes it with
@@ -97,7 +97,7 @@ def claimed(cfg: Config) -> Iterator[str | None]:
     Raises:
         UserError: when another process is using the folder, or another run has come in between.
     """
-    if place(cfg)[0]:
+    if rank_and_world_size(cfg)[0]:
         yield None
         return
     work_dir = Path(cfg.work_dir)

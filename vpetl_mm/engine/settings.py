@@ -11,7 +11,7 @@ from typing import Any
 from mmengine import Config
 
 from ..errors import UserError, tellable
-from .launch import place
+from .launch import rank_and_world_size
 
 # the parts of a config that decide what a run computes
 PARTS = (
@@ -44,7 +44,7 @@ Differences = dict[Keys, tuple[Any, Any]]  # by setting: the old value and the n
 UNSET = ast.Name('(not set)')  # equal to itself alone
 
 
-def settings_of(text: str) -> dict[Keys, Any]:
+def parse_settings(text: str) -> dict[Keys, Any]:
     """Parse a ``Config.pretty_text`` into its settings; nothing in it is run or imported.
 
     Raises:
@@ -104,11 +104,11 @@ def dotted(keys: Keys) -> str:
 def differing(cfg: Config, meta: Mapping[str, Any]) -> Differences:
     """Compare the settings that a full state records with those of ``cfg``; sorted by name.
 
-    The number of processes is compared if the full state has it. Raises as :func:`settings_of`.
+    The number of processes is compared if the full state has it. Raises as :func:`parse_settings`.
     """
-    old, new = settings_of(str(meta.get('cfg', ''))), settings_of(cfg.pretty_text)
+    old, new = parse_settings(str(meta.get('cfg', ''))), parse_settings(cfg.pretty_text)
     if isinstance(meta.get('processes'), int):
-        old['processes',], new['processes',] = meta['processes'], place(cfg)[1]
+        old['processes',], new['processes',] = meta['processes'], rank_and_world_size(cfg)[1]
     names = sorted({*old, *new}, key=lambda keys: [str(key) for key in keys])
     pairs = {keys: (old.get(keys, UNSET), new.get(keys, UNSET)) for keys in names}
     return {keys: pair for keys, pair in pairs.items() if pair[0] != pair[1]}
