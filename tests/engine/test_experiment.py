@@ -214,7 +214,7 @@ def test_an_adapter_meets_its_own_base_or_none(ready, tmp_path, clips):
         ({'train_dataloader__dataset__type': 'PETLVideoDatset'}, 'train_dataloader is wrong.*PETLVideoDatset'),
         ({'train_dataloader__dataset__data_prefix__video': '/'}, 'do not exist'),
         ({'train_dataloader__batch_size': 0}, 'batch_size must be'),
-        ({'optim_wrapper__optimizer__type': 'Adamm'}, 'optim_wrapper is wrong.*Adamm'),
+        ({'optim_wrapper__optimizer__type': 'Adamm'}, "there is no optimizer 'Adamm'.* mean 'Adam"),
         ({'optim_wrapper__optimizer__lrr': 1}, 'optim_wrapper is wrong.*lrr'),
         ({'model__petl__train': [], 'model__petl__deltas': None}, 'Nothing is trained'),
         ({'modle__petl__train': []}, "'modle'.*model"),

@@ -81,6 +81,9 @@ def leave_record(
         return
     run, given = meta.get('options', {}), json_safe(runner.cfg.get('given_options', {}))
     of_test = {k: v for k, v in given.items() if k.startswith('test_')}
+    machine = f'{os.cpu_count()} CPU cores'
+    if torch.cuda.is_available():
+        machine = f'{runner.world_size} x {torch.cuda.get_device_name()}'
     record = Record(
         config=Path(runner.cfg.filename).stem if runner.cfg.filename else runner.experiment_name,
         seed=meta.get('seed'),
@@ -92,7 +95,7 @@ def leave_record(
         samples=len(runner.test_dataloader.dataset),
         options={**given, **run, **of_test, **_rule_of(runner)},
         finished=datetime.now().astimezone().isoformat(timespec='seconds'),
-        machine=_machine(runner.world_size),
+        machine=machine,
     )
     write_record(runner.work_dir, record, f'result{suffix(runner.cfg, meta)}.json')
 
@@ -102,9 +105,3 @@ def _rule_of(runner: PETLRunner) -> dict[str, Any]:
     spt, defaults = runner.plain_model.spt, Settings()
     made = {} if spt is None else spt.allocation.made
     return {f'spt.{k}': made[k] for k in ('alpha', 'beta', 'rule') if k in made and made[k] != getattr(defaults, k)}
-
-
-def _machine(processes: int) -> str:
-    if torch.cuda.is_available():
-        return f'{processes} x {torch.cuda.get_device_name()}'
-    return f'{os.cpu_count()} CPU cores'

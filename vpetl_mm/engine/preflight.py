@@ -8,14 +8,14 @@ from typing import Any
 
 from mmengine import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import DefaultScope
+from mmengine.registry import OPTIMIZERS, DefaultScope
 from torch import nn
 
 from ..errors import UserError, did_you_mean
 from ..models.build import build_model
 from ..weights.base import base_state
 from .adapter import check_trained
-from .building import naming, of_type
+from .building import naming, of_type, registered
 from .compiled import check_compiled
 from .entries import at
 from .feature_cache import check_cache
@@ -89,6 +89,7 @@ def _optim_wrapper(cfg: Config, model: nn.Module) -> OptimWrapper:
             raise UserError(f'activation_checkpointing names {name!r}, but the model has no such module.{hint}')
     if cfg.get('cache_features'):
         check_cache(cfg, model)
+    registered('optim_wrapper.optimizer', OPTIMIZERS, cfg.optim_wrapper.optimizer)
     with naming(cfg, 'optim_wrapper'):
         return build_optim_wrapper(model, cfg.copy().optim_wrapper)
 
