@@ -1,4 +1,4 @@
-"""The one exception that a command turns into a sentence and exit status 2; defined where a command starts."""
+"""The exception that a command turns into a sentence and exit status 2; defined where a command starts."""
 
 from vpetl_cli.errors import UserError, did_you_mean, is_line, reason, tellable, unknown
 

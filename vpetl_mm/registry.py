@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmengine.logging import MMLogger
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -27,21 +28,17 @@ from .datasets.svhn import SVHN
 from .datasets.video_transforms import DecodeVideo, OpenVideo
 from .datasets.vtab1k import VTAB1k
 from .engine.accuracy import PETLAccuracy
-from .engine.console import quiet_before_a_run
-from .engine.hooks import (
-    AdapterHook,
-    EMAHook,
-    EpochSeedHook,
-    FiniteLossHook,
-    FrozenBackboneHook,
-    SameStatisticsHook,
-    UnreadableVideoHook,
-    seed_worker,
-)
-from .engine.optim import AutocastOptimWrapper, PETLOptimWrapperConstructor
+from .engine.console import quiet
+from .engine.hooks.adapter_hook import AdapterHook
+from .engine.hooks.ema_hook import EMAHook
+from .engine.hooks.epoch_seed_hook import EpochSeedHook, seed_worker
+from .engine.hooks.finite_loss_hook import FiniteLossHook
+from .engine.hooks.frozen_backbone_hook import FrozenBackboneHook
+from .engine.hooks.same_statistics_hook import SameStatisticsHook
+from .engine.hooks.unreadable_video_hook import UnreadableVideoHook
+from .engine.optim import AutocastOptimWrapper, PETLOptimWrapperConstructor, WholeStepsBatchSampler
 from .engine.runner import PETLRunner
 from .engine.wandb_backend import WandbVisBackend
-from .engine.whole_steps import WholeStepsBatchSampler
 from .models.image_classifier import PETLImageClassifier
 from .models.recognizer import PETLRecognizer3D
 from .models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention
@@ -94,4 +91,4 @@ def register() -> None:
 
 
 register()
-quiet_before_a_run()
+quiet(MMLogger.get_current_instance())  # silences initialisation dumps before a run has a logger of its own

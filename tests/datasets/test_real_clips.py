@@ -31,7 +31,6 @@ SMALL = {
     'model.backbone.patch_size': (2, 16, 16),
     'model.backbone.out_indices': (1,),
     'model.cls_head.in_channels': 16,
-    'expect_params': None,
     'randomness.seed': 0,
 }
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
 from ..engine.compiled import check_compiled, compile_backbone
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..models.build import build_model
 from ..petl import merge
 from ..petl.delta import at_least_one
@@ -121,8 +121,7 @@ def _check_inputs(model: nn.Module, inputs: Tensor) -> None:
     try:
         _logits(model.eval(), inputs)
     except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise UserError(f'The model does not take inputs of shape {tuple(inputs.shape)}: {reason}') from error
+        raise UserError(f'The model does not take inputs of shape {tuple(inputs.shape)}: {reason(error)}') from error
 
 
 @torch.no_grad()

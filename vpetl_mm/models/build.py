@@ -14,7 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..config import load_config
-from ..errors import UserError
+from ..errors import UserError, reason
 
 
 class _LinspaceOnCPU(TorchFunctionMode):
@@ -71,8 +71,7 @@ def _build(cfg: Config) -> nn.Module:
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'{cfg.filename or "The config"}: model is wrong: {reason[:400]}') from error
+        raise UserError(f'{cfg.filename or "The config"}: model is wrong: {reason(error, 400)}') from error
 
 
 @contextmanager

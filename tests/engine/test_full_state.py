@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
 import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -20,16 +17,15 @@ import torch
 from kill_campaign import differences
 from mmengine import Config
 from mmengine.optim import CosineAnnealingLR
-from small_experiment import REPO, write_config
+from ranks import commands, over_ranks
+from small_experiment import QUICK, content, prepared, write_config
 
 from vpetl_mm import UserError
-from vpetl_mm.engine import experiment
-from vpetl_mm.engine.experiment import Options, prepare, train
-from vpetl_mm.engine.full_state import check_optimizer, check_schedulers
+from vpetl_mm.engine.experiment import test as run_test
+from vpetl_mm.engine.experiment import train
+from vpetl_mm.engine.full_state import check_optimizer, check_schedulers, last_full_state
 from vpetl_mm.engine.outcome import predictions_of
 from vpetl_mm.engine.runner import PETLRunner
-
-QUICK = {'train_dataloader.num_workers': 0}
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +33,7 @@ def finished(clips, tmp_path_factory) -> tuple[Path, Path]:
     """The small experiment's config and a run of two epochs."""
     root = tmp_path_factory.mktemp('finished')
     config = write_config(clips, root / 'small.py')
-    train(prepare(config, Options(str(root / 'run'), cfg_options=QUICK)))
+    train(prepared(config, root / 'run', **QUICK))
     return config, root / 'run'
 
 
@@ -48,11 +44,8 @@ def again(finished, tmp_path) -> Callable[..., PETLRunner]:
     shutil.copytree(run, tmp_path / 'run')
     (tmp_path / 'run/adapter_epoch_2.pth').unlink()
 
-    def start(resume: str = 'auto', resume_with: str | None = None, **options) -> PETLRunner:
-        dotted = {**QUICK, **{k.replace('__', '.'): v for k, v in options.items()}}
-        return train(
-            prepare(config, Options(str(tmp_path / 'run'), resume, cfg_options=dotted, resume_with=resume_with))
-        )
+    def start(resume: str = 'auto', **options) -> PETLRunner:
+        return train(prepared(config, tmp_path / 'run', resume, **QUICK | options))
 
     return start
 
@@ -105,8 +98,8 @@ def folder(path: Path) -> None:
 
 def saved(change: Callable[[dict], object]) -> Callable[[Path], None]:
     def spoil(path: Path) -> None:
-        content = torch.load(path, weights_only=True)
-        torch.save(change(content) or content, path)
+        before = content(path)
+        torch.save(change(before) or before, path)
 
     return spoil
 
@@ -191,14 +184,13 @@ def test_the_one_before_is_resumed_with_a_warning_and_the_end_is_the_same(again,
 
 @pytest.mark.parametrize('spoil', BROKEN.values(), ids=BROKEN)
 def test_each_kind_is_passed_over(finished, tmp_path, spoil):
-    from vpetl_mm.engine.full_state import last_full_state
-
     for name in ('epoch_1.pth', 'epoch_2.pth'):
         shutil.copy(finished[1] / name, tmp_path)
-    assert last_full_state(tmp_path) == (tmp_path / 'epoch_2.pth', [])
+    last, state, reasons = last_full_state(tmp_path)
+    assert (last.name, state['meta']['epoch'], reasons) == ('epoch_2.pth', 2, [])
     spoil(tmp_path / 'epoch_2.pth')
-    last, reasons = last_full_state(tmp_path)
-    assert last == tmp_path / 'epoch_1.pth' and len(reasons) == 1
+    last, state, reasons = last_full_state(tmp_path)
+    assert (last.name, state['meta']['epoch'], len(reasons)) == ('epoch_1.pth', 1, 1)
     shutil.copy(tmp_path / 'epoch_1.pth', tmp_path / 'epoch_10.pth')
     assert last_full_state(tmp_path)[0] == tmp_path / 'epoch_10.pth', 'numbers, not names, are in order'
 
@@ -206,13 +198,12 @@ def test_each_kind_is_passed_over(finished, tmp_path, spoil):
 def test_where_all_are_broken_one_sentence_says_so(finished, again, tmp_path):
     for path in (tmp_path / 'run').glob('epoch_*.pth'):
         truncate(path)
-    before = sorted(tmp_path.rglob('*'))
+    before = sorted((tmp_path / 'run').rglob('*'))
     command = [sys.executable, 'tools/train.py', str(finished[0]), '--work-dir', str(tmp_path / 'run'), '--resume']
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 2, done.stderr
-    said = done.stderr.splitlines()
-    assert len(said) == 1 and 'every full state' in said[0] and 'epoch_2.pth, epoch_1.pth' in said[0]
-    assert sorted(tmp_path.rglob('*')) == before
+    ((status, output),) = commands([(command, {})], tmp_path)
+    assert status == 2 and output.count('\n') == 1, output
+    assert 'every full state' in output and 'epoch_2.pth, epoch_1.pth' in output
+    assert sorted((tmp_path / 'run').rglob('*')) == before
 
 
 def test_another_config_or_base_is_an_error_and_no_reason_to_fall_back(again, tmp_path, clips):
@@ -221,7 +212,7 @@ def test_another_config_or_base_is_an_error_and_no_reason_to_fall_back(again, tm
         again(model__petl__deltas__patt__d_bottle=3)
     with pytest.raises(UserError, match=r'epoch_2\.pth was trained on the base .*random'):
         again(model__base=None)
-    with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: .* no SGD'):
+    with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: .* not SGD'):
         again(resume_with='new', optim_wrapper__optimizer=dict(type='SGD', lr=0.1, _delete_=True))
     without('state_dict', 'cls_head.fc_cls.bias')(tmp_path / 'run/epoch_2.pth')
     with pytest.raises(UserError, match=r'epoch_2\.pth is for another config: it lacks cls_head\.fc_cls\.bias'):
@@ -234,7 +225,7 @@ def test_every_group_of_the_optimizer_has_to_be_whole():
     state = optimizer.state_dict()
     check_optimizer('a.pth', state, optimizer)
     del state['param_groups'][1]['eps']
-    with pytest.raises(UserError, match=r'a\.pth is for another config: its optimizer is no AdamW'):
+    with pytest.raises(UserError, match=r'a\.pth is for another config: its optimizer is not AdamW'):
         check_optimizer('a.pth', state, optimizer)
 
 
@@ -260,7 +251,7 @@ def test_an_optimizer_goes_on_with_what_it_keeps_itself_and_nothing_else(spoil):
     assert torch.equal(weight, before) and optimizer.state[weight]['step'] == 1
     state = copy.deepcopy(state)
     spoil(state)
-    with pytest.raises(UserError, match=r'a\.pth is broken: AdamW cannot go on'):
+    with pytest.raises(UserError, match=r'a\.pth is broken: AdamW cannot continue'):
         check_optimizer('a.pth', state, optimizer)
 
 
@@ -273,16 +264,19 @@ def test_a_schedule_takes_its_own_attributes_alone(wrong):
         check_schedulers('a.pth', [schedule.state_dict() | wrong], [schedule])
 
 
+def with_best(state: Path, **best: object) -> None:
+    """Let a full state name a best checkpoint."""
+    changed = content(state)
+    changed['message_hub']['runtime_info'].update(best)
+    changed['message_hub']['resumed_keys'].update(dict.fromkeys(best, True))
+    torch.save(changed, state)
+
+
 def test_a_resumed_run_leaves_another_runs_best_alone(again, tmp_path):
     best = tmp_path / 'elsewhere/best_acc_top1_epoch_1.pth'
-    best.parent.mkdir()
+    state = Path(shutil.move(tmp_path / 'run', best.parent), best.with_name('epoch_1.pth'))
     best.write_bytes(b'of the other run')
-    state = tmp_path / 'elsewhere/epoch_1.pth'
-    content = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)
-    content['message_hub']['runtime_info'].update(best_ckpt=str(best), best_score=-1.0)
-    content['message_hub']['resumed_keys'].update(best_ckpt=True, best_score=True)
-    torch.save(content, state)
-    shutil.rmtree(tmp_path / 'run')
+    with_best(state, best_ckpt=str(best), best_score=-1.0)
     runner = again(str(state))
     assert best.read_bytes() == b'of the other run'
     own = tmp_path / 'run/best_acc_top1_epoch_1.pth'
@@ -293,10 +287,7 @@ def test_a_resumed_run_leaves_another_runs_best_alone(again, tmp_path):
 
 def test_a_best_that_is_nowhere_is_sought_anew(again, tmp_path):
     state = tmp_path / 'run/epoch_1.pth'
-    content = torch.load(state, weights_only=True)
-    content['message_hub']['runtime_info'].update(best_ckpt='/gone/best_acc_top1_epoch_1.pth', best_score=101.0)
-    content['message_hub']['resumed_keys'].update(best_ckpt=True, best_score=True)
-    torch.save(content, state)
+    with_best(state, best_ckpt='/gone/best_acc_top1_epoch_1.pth', best_score=101.0)
     info = again(str(state)).message_hub.runtime_info
     assert info.get('best_score') != 101.0
     assert 'best_ckpt' not in info or Path(info['best_ckpt']).is_file()
@@ -306,8 +297,7 @@ def test_testing_leaves_alone_what_a_run_is_writing(finished, again, tmp_path):
     config, run = finished
     partial = tmp_path / 'run/epoch_3.pth.partial'
     partial.write_bytes(b'half')
-    cfg = prepare(config, Options(str(tmp_path / 'run'), cfg_options={'test_dataloader.num_workers': 0}))
-    experiment.test(cfg, run / 'adapter_epoch_2.pth')
+    run_test(prepared(config, tmp_path / 'run', **QUICK), run / 'adapter_epoch_2.pth')
     assert partial.read_bytes() == b'half'
 
 
@@ -315,10 +305,9 @@ def test_a_test_on_another_list_leaves_the_result_alone(finished, tmp_path):
     config, run = finished
     own = Config.fromfile(config).test_dataloader.dataset.ann_file
     (tmp_path / 'one.txt').write_text(Path(own).read_text().splitlines()[0])
-    quick = {'test_dataloader.num_workers': 0}
-    for options in (quick, quick | {'test_dataloader.dataset.ann_file': str(tmp_path / 'one.txt')}):
-        cfg = prepare(config, Options(str(tmp_path / 'run'), cfg_options=options))
-        experiment.test(cfg, run / 'adapter_epoch_2.pth', predictions_of(cfg, run / 'adapter_epoch_2.pth'))
+    for options in ({}, {'test_dataloader__dataset__ann_file': str(tmp_path / 'one.txt')}):
+        cfg = prepared(config, tmp_path / 'run', **QUICK | options)
+        run_test(cfg, run / 'adapter_epoch_2.pth', predictions_of(cfg, run / 'adapter_epoch_2.pth'))
     found = {p.name: json.loads(p.read_text())['samples'] for p in (tmp_path / 'run').glob('result*.json')}
     other = next(name for name in found if name != 'result.json')
     assert found == {'result.json': 12, other: 1} and re.fullmatch(r'result_one_[0-9a-f]{6}\.json', other)
@@ -368,39 +357,24 @@ def test_every_rank_takes_the_same_one_or_none(finished, again, tmp_path):
     shutil.copytree(run, other)
     for folder in (run, other):
         truncate(folder / 'epoch_2.pth')
-    assert on_two_ranks(finished[0], run, run) == ['epoch 2', 'epoch 2']
+
+    def on_two_ranks(*work_dirs: Path) -> list[str]:
+        """The last epoch, or the error, of each of two ranks that resume, each in a work dir."""
+
+        def resume(rank: int) -> str:
+            try:
+                cfg = prepared(finished[0], work_dirs[rank], 'auto', 'new', launcher='pytorch', **QUICK)
+                return f'epoch {train(cfg).epoch}'
+            except UserError as error:
+                return str(error)
+
+        return over_ranks(2, resume)
+
+    assert on_two_ranks(run, run) == ['epoch 2', 'epoch 2']
     logs = ''.join(p.read_text() for p in run.glob('*/*.log'))
     assert logs.count('Resuming from the one before') == 1
     whole = (run / 'epoch_2.pth').read_bytes()
-    said = on_two_ranks(finished[0], run, other)
+    said = on_two_ranks(run, other)
     assert said[0] == said[1] and said[0].startswith('The ranks would resume from different checkpoints: rank 0 from')
     assert 'epoch_2.pth' in said[0] and 'epoch_1.pth' in said[0]
     assert (run / 'epoch_2.pth').read_bytes() == whole
-
-
-def on_two_ranks(config: Path, *work_dirs: Path) -> list[str]:
-    """Resume on two ranks, each of which has a work dir; the last epoch, or the error, of each."""
-    context = multiprocessing.get_context('fork')
-    answers = context.Queue()
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-
-    def resume(rank: int) -> None:
-        world = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-        os.environ.update({k: str(v) for k, v in world.items()})
-        try:
-            options = Options(str(work_dirs[rank]), 'auto', False, 'pytorch', QUICK, 'new')
-            answers.put((rank, f'epoch {train(prepare(config, options)).epoch}'))
-        except UserError as error:
-            answers.put((rank, str(error)))
-
-    processes = [context.Process(target=resume, args=(rank,), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    try:
-        return [text for _, text in sorted(answers.get(timeout=600) for _ in processes)]
-    finally:
-        for process in processes:
-            process.join(10)
-            process.kill()
