@@ -204,11 +204,17 @@ def test_killed_at_any_moment_it_ends_the_same(tmp_path):
 def test_a_crash_is_one_videos_problem(source, tmp_path, monkeypatch):
     from vpetl_mm.preparation import reencode as module
 
-    def crash(path: Path, *rest: object) -> None:
-        os.abort() if path.suffix == '.mkv' else make_copy(path, *rest)
+    def crash(path: Path, copy: Path, *rest: object) -> None:
+        if path.suffix == '.mkv':
+            copy.parent.mkdir()
+            copy.with_name(f'{copy.name}.partial').write_bytes(b'half')
+            os.abort()
+        make_copy(path, copy, *rest)
 
     monkeypatch.setattr(module, 'make_copy', crash)
-    assert reencode(PATHS, source, tmp_path / 'target', 40, workers=2) == ['a/x.mp4.mp4', '', 'a/x.avi.mp4']
+    names = ['a/x.mp4.mp4', '', 'a/x.avi.mp4']
+    assert reencode(PATHS, source, tmp_path / 'target', 40, workers=2) == names
+    assert set(files(tmp_path / 'target')) == {*names} - {''}, 'half a copy is not left behind'
 
 
 def test_only_a_whole_copy_with_its_tag_is_finished(source, tmp_path):

@@ -48,19 +48,13 @@ class Journal(AbstractContextManager):
         self._known: dict[str, tuple[int, int, Finding]] = {}
         if os.path.islink(file):  # perhaps to a file that is not a journal, and would be changed
             raise UserError(f'The journal {file} is a link; remove it.')
-        if os.path.exists(file):
-            self._read(Path(file))
+        content = Path(file).read_bytes() if os.path.exists(file) else b''
+        whole, _, rest = content.rpartition(b'\n')
+        if rest:
+            os.truncate(file, len(content) - len(rest))
+        for line in whole.split(b'\n'):
+            self._take(line)
         self._stream = Path(file).open('a', encoding='utf-8')  # noqa: SIM115 closed by __exit__
-
-    def _read(self, file: Path) -> None:
-        with open(file, 'rb+') as stream:
-            whole = 0
-            for line in stream:
-                if not line.endswith(b'\n'):
-                    stream.truncate(whole)
-                    break
-                whole += len(line)
-                self._take(line)
 
     def _take(self, line: bytes) -> None:
         try:

@@ -77,7 +77,7 @@ class Place:
             if not self.building.is_symlink() and (self._noted() or {*os.listdir(self.building)} <= {MARK, RECIPE}):
                 return
         except BlockingIOError:
-            wrong = f'Another prepare_data is at work on {self.out}; wait for it.'
+            wrong = f'Another prepare_data is working on {self.out}; wait for it.'
         os.close(self._lock)
         self._lock = None
         raise UserError(wrong)

@@ -20,7 +20,7 @@ KINDS = {
     'in_two_lists': 'in two lists',
     'same_content': 'same content in two lists or with two labels',
     'parts': 'train and val are not trainval',
-    'count': 'counts other than the official ones',
+    'count': 'counts that differ from the official ones',
     'empty_class': 'classes without a sample',
 }
 

@@ -48,7 +48,7 @@ def _labels(path: Path) -> dict[str, int]:
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f'{path} should give every class its index ({error}).') from error
     if sorted(labels.values()) != list(range(len(labels))) or not labels:
-        raise UserError(f'{path} should number the classes from 0, each once.')
+        raise UserError(f'{path} should number the classes from 0 without gaps.')
     return labels
 
 
