@@ -101,7 +101,7 @@ def test_wrong_options_are_told_before_anything_is_written(ready, tmp_path, hook
 
 def test_averages_are_neither_lost_nor_invented_by_resuming(ready, tmp_path, clips):
     train(ready('with', train_cfg__max_epochs=1, **averaging(momentum=0.1)))
-    with pytest.raises(UserError, match=r'with/epoch_1\.pth holds averages, and the config has no EMAHook'):
+    with pytest.raises(UserError, match=r'with/epoch_1\.pth holds averages, but the config has no EMAHook'):
         train(ready('with', resume='auto'))
     train(ready('without', train_cfg__max_epochs=1))
     train(ready('without', resume='auto', resume_with='new', **held_out(clips) | averaging(momentum=0.1)))
