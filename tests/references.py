@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vpetl_mm import build_model
-from vpetl_mm.commands.conversion import Conversion, Options, convert
+from vpetl_mm.commands.conversion import Conversion, convert
 from vpetl_mm.weights.kinds import KINDS
 
 StateDict = dict[str, Tensor]
@@ -79,13 +79,15 @@ def video_swin(bare: bool = False) -> Reference:
     return Reference('video_swin', state, reference.input, reference.features)
 
 
-def swin(depths: tuple[int, ...], window: tuple[int, int, int], **options: Any) -> torch.nn.Module:
-    """mmaction2's own Swin, random."""
+def swin(
+    depths: tuple[int, ...] = (2, 1), window: tuple[int, int, int] = (2, 4, 4), seed: int = 0, **options: Any
+) -> torch.nn.Module:
+    """Build mmaction2's own Swin, random."""
     from mmaction.models.backbones import SwinTransformer3D
 
     arch = dict(embed_dims=D, depths=list(depths), num_heads=[HEADS * 2**i for i in range(len(depths))])
-    backbone = SwinTransformer3D(arch, window_size=window, out_indices=(len(depths) - 1,), **options)
-    tiny.randomised(backbone)
+    options = dict(out_indices=(len(depths) - 1,), pretrained2d=False) | options
+    backbone = tiny.randomised(SwinTransformer3D(arch, window_size=window, **options), seed)
     backbone.eval()  # returns None
     return backbone
 
@@ -98,7 +100,7 @@ def _of(host: torch.nn.Module, x: Tensor) -> Tensor:
 
 def mmaction_swin() -> Reference:
     """mmaction2's own model and checkpoint."""
-    host, x = swin((2, 1), (2, 4, 4), pretrained2d=False), tiny.clip()
+    host, x = swin(), tiny.clip()
     state = prefixed('backbone.', host.state_dict()) | drawn(cls_head__fc_cls__weight=(5, 32))
     return Reference('mmaction_swin', state, x, _of(host, x))
 
@@ -271,4 +273,4 @@ def features(config: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
 def converted(reference: Reference, folder: Path, suffix: str = '.pth', **options: Any) -> tuple[Conversion, Path]:
     """The reference's file, converted."""
     src, dst = stored(reference, folder / f'src{suffix}'), folder / 'dst.safetensors'
-    return convert(str(src), str(dst), Options(**options)), dst
+    return convert(str(src), str(dst), **options), dst

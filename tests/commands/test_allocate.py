@@ -16,7 +16,14 @@ from PIL import Image
 from small_vtab import COUNTS, write_config
 
 from vpetl_mm import build_model
-from vpetl_mm.commands.allocate import Request, allocate, find, measured, plain, prepared
+from vpetl_mm.commands.allocate import (
+    AllocationRequest,
+    allocate,
+    find_allocation,
+    measure_experiment,
+    plain_experiment,
+    resolve,
+)
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.preflight import check_experiment
@@ -45,8 +52,8 @@ def spied() -> Iterator[list[str]]:
 
 
 def run(config: Path, *budgets: int, **options):
-    request = Request(str(config), budgets or (500,), **options)
-    return find(*prepared(request))
+    request = AllocationRequest(str(config), budgets or (500,), **options)
+    return find_allocation(*resolve(request))
 
 
 @pytest.mark.parametrize(('fraction', 'lists'), [(0.0, ('train800', 'val200')), (0.2, ('train800',))])
@@ -90,7 +97,7 @@ def test_sensitivities_equal_a_plain_computation_from_the_images(config, task, b
     pictures = np.stack([np.asarray(Image.open(task / path)) for path, _ in rows]).astype(np.float64)
     pictures = pictures[..., ::-1]  # as mmcv loads them; the small config does not turn them round
     pictures = (pictures - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
-    model = build_model(plain(load_config(config)), init_weights=True).double().eval()
+    model = build_model(plain_experiment(load_config(config)), init_weights=True).double().eval()
     logits = model(torch.from_numpy(pictures).permute(0, 3, 1, 2), mode='tensor')
     loss = F.cross_entropy(logits, torch.tensor([int(label) for _, label in rows]))
     loss.backward()
@@ -164,17 +171,17 @@ def test_a_run_trains_what_was_found(config, structured, tmp_path):
 
 
 def test_the_config_is_left_as_it_was(config):
-    cfg, request = prepared(Request(str(config), (500,), batch_size=5))
+    cfg, request = resolve(AllocationRequest(str(config), (500,), batch_size=5))
     before = repr(cfg.to_dict())
-    plain(cfg)
-    result = measured(cfg, request)
+    plain_experiment(cfg)
+    result = measure_experiment(cfg, request)
     assert repr(cfg.to_dict()) == before and cfg.model.petl.spt.file == 'spt.safetensors'
     assert not any(hasattr(m, 'deltas') for m in result.model.modules())
 
 
 def test_one_measurement_serves_several_budgets(config):
-    cfg, request = prepared(Request(str(config), (500,)))
-    result = measured(cfg, request)
+    cfg, request = resolve(AllocationRequest(str(config), (500,)))
+    result = measure_experiment(cfg, request)
     params = [allocate(result, budget, cfg, request).params for budget in (100, 500, 2000)]
     assert params == sorted(params) and params[0] <= 100 < params[1] <= 500 < params[2] <= 2000
 

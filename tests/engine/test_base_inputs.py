@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from vpetl_mm.commands.conversion import Options as Conversion
 from vpetl_mm.commands.conversion import convert
 from vpetl_mm.engine import experiment
 from vpetl_mm.engine.experiment import Options, prepare, train
 
 
 def test_train_and_test_say_it_in_one_line(clips, config, tmp_path, capsys):
-    convert(str(clips / 'base.pth'), str(tmp_path / 'base.safetensors'), Conversion('mmaction_swin'))
+    convert(str(clips / 'base.pth'), str(tmp_path / 'base.safetensors'), kind='mmaction_swin')
     other = {
         'model.base.file': str(tmp_path / 'base.safetensors'),
         'model.data_preprocessor.mean': [0, 0, 0],

@@ -10,7 +10,7 @@ from test_tuning import build
 from tiny import HOSTS
 
 from vpetl_mm import UserError, build_model
-from vpetl_mm.spt.allocation import Row, write_allocation
+from vpetl_mm.spt.allocation import UnitAllocation, write_allocation
 from vpetl_mm.spt.tuning import check_spt
 
 
@@ -134,7 +134,7 @@ def test_a_row_that_was_changed_by_hand(tmp_path):
     host = HOSTS['vit']
     allocation = by_hand(build_model(host.config()).backbone)
 
-    def changed(name: str, choice: str) -> tuple[Row, ...]:
+    def changed(name: str, choice: str) -> tuple[UnitAllocation, ...]:
         return tuple(replace(r, choice=choice) if r.name == name else r for r in allocation.rows)
 
     taken = next(r.name for r in allocation.rows if r.choice == 'none' and r.kind == 'fc1')

@@ -1,4 +1,4 @@
-"""A table of names, read both ways."""
+"""Tables of names that translate in both directions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 
 class Names:
-    """Translates the beginnings of names by a table; ``#`` stands for a block's number.
+    """A table of the beginnings of names; ``#`` stands for a block's number.
 
     Args:
-        pairs: beginning of the authors' name -> of the host's, the more special ones first; what follows a
-            beginning, behind a dot, stays.
+        pairs: beginning of the authors' name -> of the host's, the more specific ones first; the rest of a name,
+            from the next dot on, stays.
     """
 
     def __init__(self, pairs: Mapping[str, str]) -> None:
@@ -19,11 +19,11 @@ class Names:
         self._back = [(_pattern(o), t.replace('#', r'\1')) for t, o in pairs.items()]
 
     def ours(self, name: str) -> str:
-        """The host's name; the name itself where the table has none."""
+        """Return the host's name, or ``name`` itself if it is not in the table."""
         return _translated(name, self._forth)
 
     def theirs(self, name: str) -> str:
-        """The authors' name; the name itself where the table has none."""
+        """Return the authors' name, or ``name`` itself if it is not in the table."""
         return _translated(name, self._back)
 
 
