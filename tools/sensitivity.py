@@ -42,7 +42,8 @@ def main(args) -> None:
         request = choose_budget(cfg, request)
     text, count = TextColumn('measuring'), MofNCompleteColumn()
     columns = text, BarColumn(), count, TextColumn('batches'), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task('', total=request.batches)
         allocation, measurement = find_allocation(cfg, request, lambda: progress.advance(task))
     print(describe_allocation(allocation))

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from small_vtab import COUNTS, write_config
+from small_vtab import COUNTS, write_base, write_config
 
 from vpetl_mm import build_model
 from vpetl_mm.commands.allocate import (
@@ -21,6 +21,7 @@ from vpetl_mm.commands.allocate import (
     allocate,
     find_allocation,
     measure_experiment,
+    peak_bytes,
     plain_experiment,
     resolve,
 )
@@ -89,8 +90,8 @@ def test_what_is_held_out_of_a_common_list_is_not_read(config, task, tmp_path):
 
 def test_sensitivities_equal_a_plain_computation_from_the_images(config, task, base):
     """One batch of all, so that their order is nothing to it."""
-    allocation, result = run(config, batches=3, batch_size=32)
-    assert (result.sensitivity.batches, result.sensitivity.samples) == (1, 32)
+    allocation, measurement = run(config, batches=3, batch_size=32)
+    assert (measurement.sensitivity.batches, measurement.sensitivity.samples) == (1, 32)
     rows = [
         line.split() for name in ('train800', 'val200') for line in (task / f'{name}.txt').read_text().splitlines()
     ]
@@ -111,7 +112,7 @@ def test_sensitivities_equal_a_plain_computation_from_the_images(config, task, b
 
 
 def test_the_file_says_where_it_is_from(config, base):
-    allocation, result = run(config, batches=2, batch_size=8, alpha=4.0, cfg_options={'randomness.seed': 3})
+    allocation, measurement = run(config, batches=2, batch_size=8, alpha=4.0, cfg_options={'randomness.seed': 3})
     read = read_allocation(config.with_name('spt.safetensors'))
     assert read.digest == allocation.digest and read.rows == allocation.rows and read.made == allocation.made
     assert read.base == dict(file=str(base), sha256=tensors_sha256(torch.load(base, weights_only=True)))
@@ -121,7 +122,7 @@ def test_the_file_says_where_it_is_from(config, base):
         config=str(config), options={'randomness.seed': 3}, seed=3, batches=2, samples=16, alpha=4.0, beta=5.0
     )
     assert {k: read.made[k] for k in wanted} == wanted and read.made['rule'] == 'within'
-    assert result.peak_bytes > 0 and result.seconds > 0
+    assert peak_bytes() > 1 << 20 and measurement.seconds > 0
 
 
 def test_the_same_file_twice_and_another_of_another_seed(config):
@@ -134,8 +135,6 @@ def test_the_same_file_twice_and_another_of_another_seed(config):
 
 
 def test_other_pretrained_weights_are_refused_by_the_file(config, task, tmp_path):
-    from small_vtab import write_base
-
     run(config)
     other = write_base(task, tmp_path / 'other.pth', seed=8)
     cfg = prepare(str(config), Options())
@@ -174,15 +173,15 @@ def test_the_config_is_left_as_it_was(config):
     cfg, request = resolve(AllocationRequest(str(config), (500,), batch_size=5))
     before = repr(cfg.to_dict())
     plain_experiment(cfg)
-    result = measure_experiment(cfg, request)
+    measurement = measure_experiment(cfg, request)
     assert repr(cfg.to_dict()) == before and cfg.model.petl.spt.file == 'spt.safetensors'
-    assert not any(hasattr(m, 'deltas') for m in result.model.modules())
+    assert not any(hasattr(m, 'deltas') for m in measurement.model.modules())
 
 
 def test_one_measurement_serves_several_budgets(config):
     cfg, request = resolve(AllocationRequest(str(config), (500,)))
-    result = measure_experiment(cfg, request)
-    params = [allocate(result, budget, cfg, request).params for budget in (100, 500, 2000)]
+    measurement = measure_experiment(cfg, request)
+    params = [allocate(measurement, budget, cfg, request).params for budget in (100, 500, 2000)]
     assert params == sorted(params) and params[0] <= 100 < params[1] <= 500 < params[2] <= 2000
 
 

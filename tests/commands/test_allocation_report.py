@@ -1,4 +1,4 @@
-"""What the figure of sensitivity shows, read off its axes."""
+"""The table and the figure of an allocation; the figure is read off its axes."""
 
 from __future__ import annotations
 
@@ -99,6 +99,5 @@ def test_the_summary_counts_by_kind():
         assert said == f'{kind} {whole} of {len(rows)} {single} {sum(r.params for r in rows):,} {share:.1f}%'
         counted += sum(r.params for r in rows)
     assert table['class'].split() == ['class', 'token', '16'] and counted + 16 == found.params
-    assert 'class token' not in describe_allocation(allocation()) and 'CONTROL' not in describe_allocation(
-        allocation()
-    )
+    plain = describe_allocation(allocation())
+    assert 'class token' not in plain and 'CONTROL' not in plain
