@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,9 +59,9 @@ class Sensitivity:
 
 
 def _shuffled(units: Sequence[Unit], parts: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    by_shape: dict[tuple[int, ...], list[int]] = {}
+    by_shape = defaultdict(list)
     for i, unit in enumerate(units):
-        by_shape.setdefault(unit.shape, []).append(i)
+        by_shape[unit.shape].append(i)
     dealt = list(parts)
     for members in by_shape.values():
         for to, source in zip(members, rng.permutation(members), strict=True):
@@ -94,7 +95,9 @@ def measure(
         for batch in islice(loader, batches):
             if len(batch['data_samples']) == 1 and any(m.training for m in model.modules()):
                 raise UserError("The head's BatchNorm needs more than one sample; choose another --batch-size.")
-            losses.append(_backward(model, batch))
+            loss, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
+            loss.backward()
+            losses.append(loss.item())
             samples += len(batch['data_samples'])
             _check_finite(units, values, len(losses), losses[-1])
             advance()
@@ -110,12 +113,11 @@ def _squared_into(values: Tensor, model: nn.Module, units: Sequence[Unit]) -> It
     held = {unit.param: parameters[unit.param] for unit in units}  # in the order of the units
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    hooks, start = [], 0
-    for parameter in held.values():
+    hooks = []
+    for parameter, part in zip(held.values(), values.split([p.numel() for p in held.values()]), strict=True):
         parameter.requires_grad_(True)
-        part = values[start : start + parameter.numel()].view_as(parameter)
-        hooks.append(parameter.register_post_accumulate_grad_hook(partial(_add_square, part)))
-        start += parameter.numel()
+        add = partial(_add_square, part.view_as(parameter))
+        hooks.append(parameter.register_post_accumulate_grad_hook(add))
     try:
         yield
     finally:
@@ -138,19 +140,11 @@ def _quiet(model: nn.Module) -> None:
             module.train()
 
 
-def _backward(model: nn.Module, batch: Any) -> float:
-    data = model.data_preprocessor(batch, True)
-    loss, _ = model.parse_losses(model(**data, mode='loss'))
-    loss.backward()
-    return loss.item()
-
-
 def _check_finite(units: Sequence[Unit], values: Tensor, batch: int, loss: float) -> None:
     """Raise :class:`UserError` for the model's first unit whose sensitivity is not finite."""
     if torch.isfinite(values.sum()):
         return
-    sizes = [u.numel for u in units]
-    for unit, part in zip(units, values.split(sizes), strict=True):
+    for unit, part in zip(units, values.split([u.numel for u in units]), strict=True):
         if not torch.isfinite(part).all():
             raise UserError(
                 f'The gradient of backbone.{unit.name} is not finite, or too large to be squared, in batch {batch} '

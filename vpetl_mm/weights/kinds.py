@@ -54,15 +54,20 @@ KINDS = {
         "an image ViT in timm's naming with LayerScale, such as DINOv2's", IMAGE, dinov2_names, fit_image, IMAGENET
     ),
     'miil': Kind(
-        "an image ViT in timm's naming without a bias in qkv, such as miil's", IMAGE, miil_names, fit_image, UNIT
+        "an image ViT in timm's naming without qkv bias, as miil's", IMAGE, miil_names, fit_image, UNIT
     ),
-    'timm_vit': Kind(
-        "an image ViT in timm's naming, such as MAE's encoder alone", IMAGE, timm_names, fit_image, None
-    ),
+    'timm_vit': Kind("an image ViT in timm's naming, such as MAE's encoder", IMAGE, timm_names, fit_image, None),
     'mmpretrain_vit': Kind("an image ViT in mmpretrain's naming", IMAGE, openmmlab_names, fit_image, None),
     'google_vit': Kind('an original image ViT of JAX', IMAGE, google_names, fit_image, SIGNED),
 }
 
+# kinds in timm's naming -> the pattern that tells, in this order
+TIMM = {
+    'mae': r'decoder_',
+    'dinov2': r'blocks\.\d+\.ls1\.gamma',
+    'timm_vit': r'blocks\.\d+\.attn\.(qkv|q_proj|q)\.bias',
+    'miil': '',
+}
 # host -> how a converted file fits a backbone of other sizes
 FITS = {kind.host: kind.fit for kind in KINDS.values() if kind.names is openmmlab_names}
 
@@ -90,19 +95,10 @@ def recognised(weights: Weights) -> str:
     if has(r'blocks\.\d+\.') and video:
         return 'mmaction_videomae' if has(r'blocks\.\d+\.mlp\.layers\.') else 'videomae'
     if has(r'blocks\.\d+\.attn\.(qkv|q_proj|q)\.weight'):
-        sources = (source for k in weights for source in weights.sources(k))
-        return _timm(any(re.match(r'(.*\.)?base_encoder\.', k) for k in sources), has)
+        if any(re.match(r'(.*\.)?base_encoder\.', source) for k in weights for source in weights.sources(k)):
+            return 'mocov3'
+        return next(kind for kind, pattern in TIMM.items() if has(pattern))
     raise UserError(
         f'its kind is not recognised; its first keys are: {", ".join(list(weights)[:5])}. If it is one of '
         f'{", ".join(KINDS)}, say so with --kind.'
     )
-
-
-def _timm(encoder: bool, has: Callable[[str], bool]) -> str:
-    if encoder:
-        return 'mocov3'
-    if has(r'decoder_'):
-        return 'mae'
-    if has(r'blocks\.\d+\.ls1\.gamma'):
-        return 'dinov2'
-    return 'timm_vit' if has(r'blocks\.\d+\.attn\.(qkv|q_proj|q)\.bias') else 'miil'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 
 class Names:
@@ -12,27 +12,21 @@ class Names:
     Args:
         pairs: beginning of the authors' name -> of the host's, the more specific ones first; the rest of a name,
             from the next dot on, stays.
+
+    Attributes:
+        ours, theirs: translate a name into the host's, or the authors'; one that is not in the table stays.
     """
 
     def __init__(self, pairs: Mapping[str, str]) -> None:
-        self._forth = [(_pattern(t), o.replace('#', r'\1')) for t, o in pairs.items()]
-        self._back = [(_pattern(o), t.replace('#', r'\1')) for t, o in pairs.items()]
-
-    def ours(self, name: str) -> str:
-        """Return the host's name, or ``name`` itself if it is not in the table."""
-        return _translated(name, self._forth)
-
-    def theirs(self, name: str) -> str:
-        """Return the authors' name, or ``name`` itself if it is not in the table."""
-        return _translated(name, self._back)
+        self.ours = _translation(pairs.items())
+        self.theirs = _translation((ours, theirs) for theirs, ours in pairs.items())
 
 
-def _pattern(beginning: str) -> re.Pattern[str]:
-    return re.compile(re.escape(beginning).replace(r'\#', r'(\d+)') + r'(?=\.|$)')
+def _translation(pairs: Iterable[tuple[str, str]]) -> Callable[[str], str]:
+    table = [(re.escape(a).replace(r'\#', r'(\d+)') + r'(?=\.|$)', b.replace('#', r'\1')) for a, b in pairs]
 
+    def translate(name: str) -> str:
+        replacements = (re.subn(rf'^{pattern}', to, name) for pattern, to in table)
+        return next((new for new, found in replacements if found), name)
 
-def _translated(name: str, table: list[tuple[re.Pattern[str], str]]) -> str:
-    for pattern, replacement in table:
-        if pattern.match(name):
-            return pattern.sub(replacement, name, count=1)
-    return name
+    return translate
