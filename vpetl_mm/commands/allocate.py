@@ -146,13 +146,7 @@ def plain_experiment(cfg: Config) -> Config:
 def measure_experiment(
     cfg: Config, request: AllocationRequest, advance: Callable[[], None] = lambda: None
 ) -> Measurement:
-    """Measure sensitivity on the training data.
-
-    Args:
-        cfg: of :func:`resolve`.
-        request: likewise.
-        advance: called after each batch.
-    """
+    """Measure sensitivity on the training data; ``advance`` is called after each batch."""
     cfg = plain_experiment(cfg)
     seed = _seed(cfg)
     set_random_seed(seed)

@@ -165,15 +165,11 @@ class SPT:
         if rest and (token is None or token.numel() != rest):
             raise UserError(f'{file} was made for another backbone: its class token has {rest} parameters.')
         theirs = {row.name: tuple(row.shape) for row in self.allocation.rows}
-        for unit in units:
-            if theirs.get(unit.name) != unit.shape:
-                there = theirs.get(unit.name, 'missing')
-                raise UserError(
-                    f'{file} was made for another backbone: {unit.name} is {there} there and {unit.shape} here.'
-                )
-        if len(theirs) != len(units):
-            extra = next(name for name in theirs if name not in {u.name for u in units})
-            raise UserError(f'{file} was made for another backbone: it has {extra}, which this one does not have.')
+        ours = {unit.name: unit.shape for unit in units}
+        if theirs != ours:
+            name = next(n for n in {**ours, **theirs} if theirs.get(n) != ours.get(n))
+            there, here = theirs.get(name, 'missing'), ours.get(name, 'missing')
+            raise UserError(f'{file} was made for another backbone: {name} is {there} there and {here} here.')
         return units
 
     def _sparse(self, host: nn.Module, entries: list[Unit]) -> Sparse:

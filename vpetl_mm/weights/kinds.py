@@ -53,9 +53,7 @@ KINDS = {
     'dinov2': Kind(
         "an image ViT in timm's naming with LayerScale, such as DINOv2's", IMAGE, dinov2_names, fit_image, IMAGENET
     ),
-    'miil': Kind(
-        "an image ViT in timm's naming without qkv bias, as miil's", IMAGE, miil_names, fit_image, UNIT
-    ),
+    'miil': Kind("an image ViT in timm's naming without qkv bias, as miil's", IMAGE, miil_names, fit_image, UNIT),
     'timm_vit': Kind("an image ViT in timm's naming, such as MAE's encoder", IMAGE, timm_names, fit_image, None),
     'mmpretrain_vit': Kind("an image ViT in mmpretrain's naming", IMAGE, openmmlab_names, fit_image, None),
     'google_vit': Kind('an original image ViT of JAX', IMAGE, google_names, fit_image, SIGNED),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,10 @@ class Source:
     """
 
     state: StateDict
-    beside: tuple[str, ...] = ()
-    metadata: dict[str, str] = field(default_factory=dict)
-    model: Model = field(default_factory=Model)
-    others: tuple[Model, ...] = ()
+    beside: tuple[str, ...]
+    metadata: dict[str, str]
+    model: Model
+    others: tuple[Model, ...]
 
 
 def read_source(file: str | Path, trust_pickle: bool = False, part: str | None = None) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
@@ -11,7 +12,6 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .names import Names
 from .tensors import Weights
 
 # tensors of a task or of pre-training, not of the backbone
@@ -28,31 +28,28 @@ UNHOSTED = {
     'reg_token': 'it has register tokens (reg_token); no backbone here has them',
     'register_tokens': 'it has register tokens (register_tokens); no backbone here has them',
 }
-IMAGE = Names(
-    {
-        'blocks.#.norm1': 'layers.#.ln1',
-        'blocks.#.norm2': 'layers.#.ln2',
-        'blocks.#.mlp.fc1': 'layers.#.ffn.layers.0.0',
-        'blocks.#.mlp.fc2': 'layers.#.ffn.layers.1',
-        'blocks.#.fc1': 'layers.#.ffn.layers.0.0',
-        'blocks.#.fc2': 'layers.#.ffn.layers.1',
-        'blocks.#.ls1.gamma': 'layers.#.attn.gamma1.weight',
-        'blocks.#.ls2.gamma': 'layers.#.ffn.gamma2.weight',
-        'blocks.#': 'layers.#',
-        'patch_embed.proj': 'patch_embed.projection',
-        'norm': 'ln1',
-        'fc_norm': 'ln2',
-    }
-)
-VIDEO = Names(
-    {
-        'blocks.#.mlp.fc1': 'blocks.#.mlp.layers.0.0',
-        'blocks.#.mlp.fc2': 'blocks.#.mlp.layers.1',
-        'blocks.#.fc1': 'blocks.#.mlp.layers.0.0',
-        'blocks.#.fc2': 'blocks.#.mlp.layers.1',
-        'patch_embed.proj': 'patch_embed.projection',
-    }
-)
+# beginning of the authors' name -> of the host's, the more specific ones first; # is the number of a block
+IMAGE = {
+    'blocks.#.norm1': 'layers.#.ln1',
+    'blocks.#.norm2': 'layers.#.ln2',
+    'blocks.#.mlp.fc1': 'layers.#.ffn.layers.0.0',
+    'blocks.#.mlp.fc2': 'layers.#.ffn.layers.1',
+    'blocks.#.fc1': 'layers.#.ffn.layers.0.0',
+    'blocks.#.fc2': 'layers.#.ffn.layers.1',
+    'blocks.#.ls1.gamma': 'layers.#.attn.gamma1.weight',
+    'blocks.#.ls2.gamma': 'layers.#.ffn.gamma2.weight',
+    'blocks.#': 'layers.#',
+    'patch_embed.proj': 'patch_embed.projection',
+    'norm': 'ln1',
+    'fc_norm': 'ln2',
+}
+VIDEO = {
+    'blocks.#.mlp.fc1': 'blocks.#.mlp.layers.0.0',
+    'blocks.#.mlp.fc2': 'blocks.#.mlp.layers.1',
+    'blocks.#.fc1': 'blocks.#.mlp.layers.0.0',
+    'blocks.#.fc2': 'blocks.#.mlp.layers.1',
+    'patch_embed.proj': 'patch_embed.projection',
+}
 _parts = {
     f'Transformer/encoderblock_#/{theirs}/{a}': f'layers.#.{ours}.{b}'
     for theirs, ours in {
@@ -67,17 +64,15 @@ _parts = {
     }.items()
     for a, b in {('scale' if 'Norm' in theirs else 'kernel'): 'weight', 'bias': 'bias'}.items()
 }
-GOOGLE = Names(
-    {
-        **_parts,
-        'Transformer/posembed_input/pos_embedding': 'pos_embed',
-        'Transformer/encoder_norm/scale': 'ln1.weight',
-        'Transformer/encoder_norm/bias': 'ln1.bias',
-        'embedding/kernel': 'patch_embed.projection.weight',
-        'embedding/bias': 'patch_embed.projection.bias',
-        'cls': 'cls_token',
-    }
-)
+GOOGLE = {
+    **_parts,
+    'Transformer/posembed_input/pos_embedding': 'pos_embed',
+    'Transformer/encoder_norm/scale': 'ln1.weight',
+    'Transformer/encoder_norm/bias': 'ln1.bias',
+    'embedding/kernel': 'patch_embed.projection.weight',
+    'embedding/bias': 'patch_embed.projection.bias',
+    'cls': 'cls_token',
+}
 
 
 def timm_names(weights: Weights) -> None:
@@ -118,9 +113,7 @@ def google_names(weights: Weights) -> None:
             weights.change(name, tensor.permute(3, 2, 0, 1), 'transposed')
         elif name.endswith('/kernel') and tensor.ndim == 2:
             weights.change(name, tensor.T, 'transposed')
-    weights.rename(GOOGLE.ours)
-    weights.theirs = GOOGLE.theirs
-    _fuse(weights)
+    _rename(weights, GOOGLE)
 
 
 def _joined(weights: Weights, name: str, which: str, kind: str) -> Tensor:
@@ -136,16 +129,31 @@ def _joined(weights: Weights, name: str, which: str, kind: str) -> Tensor:
     return tensor.flatten(1).T
 
 
-def _plain(weights: Weights, names: Names) -> None:
+def _plain(weights: Weights, table: Mapping[str, str]) -> None:
     """Drop heads and decoders, rename by the table and fuse q, k and v."""
     for pattern, why in PRETRAINING.items():
         weights.drop(pattern, why)
     for name, why in UNHOSTED.items():
         if name in weights:
             raise UserError(f'{why}.')
-    weights.rename(names.ours)
-    weights.theirs = names.theirs
+    _rename(weights, table)
+
+
+def _rename(weights: Weights, table: Mapping[str, str]) -> None:
+    """Translate by a table of the beginnings of names, then fuse q, k and v."""
+    weights.rename(_translation(table.items()))
+    weights.theirs = _translation((ours, theirs) for theirs, ours in table.items())
     _fuse(weights)
+
+
+def _translation(pairs: Iterable[tuple[str, str]]) -> Callable[[str], str]:
+    table = [(re.escape(a).replace(r'\#', r'(\d+)') + r'(?=\.|$)', b.replace('#', r'\1')) for a, b in pairs]
+
+    def translate(name: str) -> str:
+        replaced = (re.subn(rf'^{pattern}', to, name) for pattern, to in table)
+        return next((new for new, found in replaced if found), name)
+
+    return translate
 
 
 def _fuse(weights: Weights) -> None:
@@ -211,8 +219,8 @@ def fit_video(weights: Weights, backbone: nn.Module) -> None:
     Raises:
         UserError: when the position embedding is learned, but the backbone's is fixed.
     """
-    own, made = backbone.state_dict(), {n for n, _ in backbone.named_buffers()}
-    if 'pos_embed' in weights and 'pos_embed' in made:
+    own = backbone.state_dict()
+    if 'pos_embed' in weights and 'pos_embed' in {n for n, _ in backbone.named_buffers()}:
         table = weights['pos_embed']
         if table.ndim != 3 or not torch.allclose(table, get_sinusoid_encoding(*table.shape[1:]), atol=1e-2):
             raise UserError('its pos_embed is learned, but the backbone has a fixed sine table.')
