@@ -18,7 +18,7 @@ EXAMPLES = """\
   tools/sensitivity.py configs/vits14_fc_cifar100n50_dinov2.py --budget 0.3M --structured adapter --plot blocks.png
   tools/sensitivity.py configs/vit_sptlora_vtabcifar_in21k.py --budget 0.2M 0.4M 0.8M    the best on held-out data"""
 
-STRUCTURED = {'lora': 'LoRA', 'adapter': 'AdaptMLP'}
+STRUCTURED, CONTROLS = ('lora', 'adapter'), ('random', 'shuffled')
 
 
 def main(args) -> None:
@@ -28,7 +28,7 @@ def main(args) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from vpetl_mm.commands.allocate import AllocationRequest, find_allocation, peak_bytes, resolve
+    from vpetl_mm.commands.allocate import SHORT, AllocationRequest, find_allocation, peak_bytes, resolve
     from vpetl_mm.commands.allocation_report import check_plot, describe_allocation, plot_allocation
     from vpetl_mm.commands.choose_budget import choose_budget
     from vpetl_mm.spt.budget import parse_budget
@@ -36,7 +36,7 @@ def main(args) -> None:
     if args.plot:
         check_plot(Path(args.plot))
     args.budgets = tuple(map(parse_budget, args.budget or ()))
-    args.structured = STRUCTURED.get(args.structured)
+    args.structured = SHORT.get(args.structured)
     cfg, request = resolve(AllocationRequest(**{f.name: getattr(args, f.name) for f in fields(AllocationRequest)}))
     if len(request.budgets) > 1:
         request = choose_budget(cfg, request)
@@ -89,7 +89,7 @@ parser.add_argument(
     help='within: the largest choice not above the budget (default); closest: the published search, which may exceed '
     'it and trains the class token',
 )
-parser.add_argument('--control', choices=['random', 'shuffled'], help='choose without sensitivity, for comparison')
+parser.add_argument('--control', choices=CONTROLS, help='choose without sensitivity, for comparison')
 parser.add_argument('--plot', metavar='FILE', help='draw sensitivity per block and per kind of matrix')
 parser.add_settings('--cfg-options', 'override the config')
 

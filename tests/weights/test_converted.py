@@ -26,20 +26,9 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 HALF = [0.5] * 3, [0.5] * 3
 NONE = [0.0] * 3, [1.0] * 3
-PUBLISHED = {
-    'dinov2': IMAGENET,
-    'mae': IMAGENET,
-    'mocov3': IMAGENET,
-    'video_swin': IMAGENET,
-    'mmaction_swin': IMAGENET,
-    'swin2d': IMAGENET,
-    'videomae': IMAGENET,
-    'mmaction_videomae': IMAGENET,
-    'google_vit': HALF,
-    'miil': NONE,
-    'timm_vit': None,
-    'mmpretrain_vit': None,
-}
+SWINS, VITS = ('video_swin', 'mmaction_swin', 'swin2d'), ('dinov2', 'mae', 'mocov3', 'videomae', 'mmaction_videomae')
+PUBLISHED = dict.fromkeys((*SWINS, *VITS), IMAGENET)
+PUBLISHED |= dict(google_vit=HALF, miil=NONE, timm_vit=None, mmpretrain_vit=None)
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ from ..spt.tuning import budgets_of, check_spt
 from ..spt.units import units_of
 from ..weights.base import base_state
 
+SHORT = {'lora': 'LoRA', 'adapter': 'AdaptMLP'}
+
 
 @dataclass(frozen=True)
 class AllocationRequest:
@@ -137,8 +139,8 @@ def _check_fits(spt: dict[str, Any], request: AllocationRequest) -> None:
 def plain_experiment(cfg: Config) -> Config:
     """Return the experiment with a plain backbone, all of it trained, as sensitivity is measured."""
     cfg = copy.deepcopy(cfg)  # Config.copy() shares what is nested
-    petl = cfg.model.petl
-    cfg.model.petl = dict(train=['all'], **({'attention': petl.attention} if 'attention' in petl else {}))
+    path = {k: v for k, v in cfg.model.petl.items() if k in ('attention', 'fast')}
+    cfg.model.petl = dict(train=['all'], **path)
     cfg.cache_features = cfg.expect_params = None
     return cfg
 
