@@ -205,7 +205,7 @@ def test_a_head_of_another_width_is_refused(name):
     host = tiny.HOSTS[name]
     config = host.config()
     config['model'][host.head]['in_channels'] += 1
-    with pytest.raises(UserError, match='in_channels is 17, and the backbone gives 16'):
+    with pytest.raises(UserError, match='in_channels is 17, and the backbone has 16'):
         build_model(config)
 
 

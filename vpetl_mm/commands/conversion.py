@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from ..config import load_config
-from ..errors import UserError, tellable, unknown
+from ..errors import UserError, reason, tellable, unknown
 from ..files import file_sha256
 from ..models.build import build_model, on_meta
 from ..petl import host_of
@@ -162,8 +162,7 @@ def _built(kind: Kind, config: dict[str, Any]) -> nn.Module:
         with DefaultScope.overwrite_default_scope(kind.host.partition('.')[0]), on_meta():
             return MODELS.build(dict(config))
     except WRONG as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'its shapes do not make a {kind.host} ({reason[:200]}).') from error
+        raise UserError(f'its shapes do not make a {kind.host} ({reason(error)}).') from error
 
 
 def describe_conversion(conversion: Conversion, dst: str, forced: bool) -> str:

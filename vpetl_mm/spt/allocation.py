@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import from_json
 from ..weights.files import write_safetensors
 from .choice import STRUCTURED, Choice, Settings
 from .units import Unit
@@ -139,9 +140,9 @@ def read_allocation(file: str | Path) -> Allocation:
         raise UserError(f'The SPT file {path} does not exist; create it with tools/sensitivity.py and this config.')
     try:
         with safe_open(path, 'pt') as content:
-            about = json.loads((content.metadata() or {})[KEY])
+            about = from_json((content.metadata() or {})[KEY])
             sparse = {k: content.get_tensor(k) for k in content.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise UserError(f'{path} is broken, or was not written by tools/sensitivity.py; create it again.') from error
     try:
         if about.pop('format') != FORMAT:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import from_json
 from .contents import format_of
 from .files import write_safetensors
 
@@ -64,11 +65,11 @@ def origin_of(metadata: Mapping[str, str]) -> Origin | None:
     if KEY not in metadata:
         return None
     try:
-        origin = Origin(**json.loads(metadata[KEY]))
+        origin = Origin(**from_json(metadata[KEY]))
         readable = isinstance(origin.source['sha256'], str) and isinstance(origin.host, str)
         readable = readable and type(origin.heads) in (int, type(None))
         readable = readable and (origin.inputs is None or all(map(_numbers, map(origin.inputs.get, ('mean', 'std')))))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         readable = False
     if not readable or origin.format != FORMAT:
         raise UserError(f'its record of the conversion is not readable as format {FORMAT}; convert it again.')
