@@ -11,7 +11,7 @@ from torch import nn
 
 from vpetl_mm import build_model
 from vpetl_mm.petl import host_of
-from vpetl_mm.spt.allocation import Allocation, Row, write_allocation
+from vpetl_mm.spt.allocation import Allocation, UnitAllocation, write_allocation
 from vpetl_mm.spt.units import units_of
 
 RANK = 2
@@ -45,7 +45,7 @@ def by_hand(backbone: nn.Module, structured: str = 'LoRA', seed: int = 0, **chan
             drawn = torch.rand(unit.numel, generator=generator).argsort()[: max(1, unit.numel // 5)]
             sparse[unit.name], entries = drawn.sort().values.int(), len(drawn)
         params = {'none': 0, 'sparse': entries}.get(choice, cost(unit.shape, structured))
-        rows.append(Row(unit.name, unit.kind, unit.block, list(unit.shape), choice, params, 1.0))
+        rows.append(UnitAllocation(unit.name, unit.kind, unit.block, list(unit.shape), choice, params, 1.0))
     made = dict(config='by hand', options={}, rule='closest', alpha=10, beta=5, tau=1, seed=0, batches=1, samples=1)
     params = sum(r.params for r in rows)
     about = dict(

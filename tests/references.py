@@ -1,4 +1,4 @@
-"""Pre-trained files of every kind, in their authors' naming, with the features that they must give.
+"""Pre-trained files of every kind, in their authors' naming, with the features that they must have.
 
 No feature comes from this project: they are the published reference's (tests/data), timm's own, those of the host
 libraries' models, or AdaptFormer's ViT written out in plain torch.
@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vpetl_mm import build_model
-from vpetl_mm.commands.conversion import Conversion, Options, convert
+from vpetl_mm.commands.conversion import Conversion, convert
 from vpetl_mm.weights.kinds import KINDS
 
 StateDict = dict[str, Tensor]
@@ -29,15 +29,15 @@ D, HEADS = 16, 2
 
 @dataclass(frozen=True)
 class Reference:
-    """A file and what its backbone gives.
+    """A file and the features of its backbone.
 
     Args:
         kind: the kind's name.
         state: the file's tensors.
         x: an input.
         features: of the reference.
-        heads: of the attention, where no tensor says it.
-        options: of the backbone, which no tensor says either.
+        heads: of the attention, where no tensor tells.
+        options: of the backbone that no tensor tells.
     """
 
     kind: str
@@ -69,7 +69,7 @@ def fused(state: StateDict) -> StateDict:
 
 
 def video_swin(bare: bool = False) -> Reference:
-    """The published reference; ``bare`` as it is, else in a checkpoint with a Kinetics head."""
+    """The published reference, ``bare`` or in a checkpoint with a Kinetics head."""
     reference = golden(DATA / 'swin_none_w8x7x7.npz')
     state = dict(reference.theirs)
     if not bare:
@@ -79,13 +79,15 @@ def video_swin(bare: bool = False) -> Reference:
     return Reference('video_swin', state, reference.input, reference.features)
 
 
-def swin(depths: tuple[int, ...], window: tuple[int, int, int], **options: Any) -> torch.nn.Module:
-    """mmaction2's own Swin, random."""
+def swin(
+    depths: tuple[int, ...] = (2, 1), window: tuple[int, int, int] = (2, 4, 4), seed: int = 0, **options: Any
+) -> torch.nn.Module:
+    """Build mmaction2's own Swin, random."""
     from mmaction.models.backbones import SwinTransformer3D
 
     arch = dict(embed_dims=D, depths=list(depths), num_heads=[HEADS * 2**i for i in range(len(depths))])
-    backbone = SwinTransformer3D(arch, window_size=window, out_indices=(len(depths) - 1,), **options)
-    tiny.randomised(backbone)
+    options = dict(out_indices=(len(depths) - 1,), pretrained2d=False) | options
+    backbone = tiny.randomised(SwinTransformer3D(arch, window_size=window, **options), seed)
     backbone.eval()  # returns None
     return backbone
 
@@ -98,7 +100,7 @@ def _of(host: torch.nn.Module, x: Tensor) -> Tensor:
 
 def mmaction_swin() -> Reference:
     """mmaction2's own model and checkpoint."""
-    host, x = swin((2, 1), (2, 4, 4), pretrained2d=False), tiny.clip()
+    host, x = swin(), tiny.clip()
     state = prefixed('backbone.', host.state_dict()) | drawn(cls_head__fc_cls__weight=(5, 32))
     return Reference('mmaction_swin', state, x, _of(host, x))
 
@@ -230,7 +232,7 @@ REFERENCES: dict[str, Callable[[], Reference]] = {
 
 
 def stored(reference: Reference, path: Path) -> Path:
-    """The reference's file, in the format that ``path`` names."""
+    """Write the reference's file in the format of ``path``."""
     if path.suffix == '.safetensors':
         save_file({k: v.contiguous().clone() for k, v in reference.state.items()}, path)
     elif path.suffix == '.npz':
@@ -241,7 +243,7 @@ def stored(reference: Reference, path: Path) -> Path:
 
 
 def model_config(backbone: dict[str, Any], reference: Reference, base: dict[str, Any]) -> dict[str, Any]:
-    """A config with ``backbone``, as the conversion printed it, and with what no tensor says."""
+    """Return a config with ``backbone``, as the conversion printed it, and with what no tensor tells."""
     backbone = {**backbone, **reference.options}
     if 'embed_dims' in backbone:
         backbone['num_heads'] = reference.heads
@@ -261,7 +263,7 @@ def model_config(backbone: dict[str, Any], reference: Reference, base: dict[str,
 
 
 def features(config: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
-    """What the built backbone gives."""
+    """Return the features of a config's backbone."""
     model = build_model(config, init_weights=True).eval()
     with torch.no_grad():
         y = model.backbone(x)
@@ -269,6 +271,6 @@ def features(config: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
 
 
 def converted(reference: Reference, folder: Path, suffix: str = '.pth', **options: Any) -> tuple[Conversion, Path]:
-    """The reference's file, converted."""
+    """Convert the reference's file."""
     src, dst = stored(reference, folder / f'src{suffix}'), folder / 'dst.safetensors'
-    return convert(str(src), str(dst), Options(**options)), dst
+    return convert(str(src), str(dst), **options), dst

@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 
 import tools
+from tools import REPO
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
 
-REPO = Path(__file__).parents[1]
-TOOL = REPO / 'tools/sensitivity.py'
 COUNTS = dict(train800=24, val200=8, test=6)
 CONFIG = """\
 _base_ = '{repo}/configs/vit_{method}_vtabkitti_mae.py'
@@ -62,7 +61,7 @@ def write_base(root: Path, file: Path, seed: int = 7) -> Path:
 
 
 def call(*argv: object) -> int:
-    """Run tools/sensitivity.py in this process; its exit status."""
+    """Run tools/sensitivity.py in this process and return its exit status."""
     return tools.call('sensitivity', *argv)
 
 

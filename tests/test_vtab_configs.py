@@ -12,7 +12,7 @@ from vpetl_mm import build_model
 from vpetl_mm.config import load_config
 from vpetl_mm.measure.count import trainable
 from vpetl_mm.petl import host_of
-from vpetl_mm.spt.allocation import Allocation, Row, write_allocation
+from vpetl_mm.spt.allocation import Allocation, UnitAllocation, write_allocation
 from vpetl_mm.spt.choice import Settings
 from vpetl_mm.spt.units import units_of
 
@@ -106,7 +106,7 @@ def test_an_spt_leaf_builds_with_its_file(method, kind, updates, tmp_path):
     plain = build_model(REPO / 'configs/vit_fc_vtabkitti_mocov3.py', meta=True).backbone
     cost = Settings(kind, 8).cost
     rows = tuple(
-        Row(u.name, u.kind, u.block, list(u.shape), 'structured' if u.is_matrix else 'whole', cost(u), 1.0)
+        UnitAllocation(u.name, u.kind, u.block, list(u.shape), 'structured' if u.is_matrix else 'whole', cost(u), 1.0)
         for u in units_of(plain)
     )
     made = dict(

@@ -18,30 +18,29 @@ KINDS = (
 
 
 def main(args) -> None:
-    """Convert, and say what became of it."""
+    """Convert the file and describe the result."""
     from rich.console import Console
 
-    from vpetl_mm.commands.conversion import Options, convert
-    from vpetl_mm.commands.conversion_summary import summary
+    from vpetl_mm.commands.conversion import convert, describe_conversion
 
     if args.trust_pickle:
         print(f'warning: --trust-pickle: {args.src} may run any code that it holds.', file=sys.stderr)
-    options = Options(args.kind, args.config, args.trust_pickle, args.force, args.part)
+    options = {name: getattr(args, name) for name in ('kind', 'config', 'trust_pickle', 'force', 'part')}
     with Console(stderr=True).status('reading') as status:
-        conversion = convert(args.src, args.dst, options, status.update)
-    print(summary(conversion, args.dst, forced=args.kind is not None))
+        conversion = convert(args.src, args.dst, **options, say=status.update)
+    print(describe_conversion(conversion, args.dst, forced=args.kind is not None))
 
 
 parser = Parser(
-    "Convert a pre-trained file of any kind to .safetensors in its host's naming, with a record of where it is from.",
+    'Convert a pre-trained file to .safetensors, named as its host names the weights, with a record of its origin.',
     EXAMPLES,
 )
-parser.add_argument('src', help='the downloaded file, of torch, safetensors or numpy, whatever its name ends in')
-parser.add_argument('dst', help='the file to write, which ends in .safetensors')
-parser.add_argument('--kind', help=f'what SRC is, where it is not recognised rightly: {", ".join(KINDS)}')
-parser.add_argument('--config', help='fit it to the backbone of this experiment (window, image size)')
-parser.add_argument('--part', metavar='NAME', help='which model of SRC, where it holds several, such as model_ema')
-parser.add_argument('--trust-pickle', action='store_true', help='read a pickle that holds more than tensors')
+parser.add_argument('src', help='the downloaded file: torch, safetensors or numpy, with any suffix')
+parser.add_argument('dst', help='the file to write, ending in .safetensors')
+parser.add_argument('--kind', help=f'the kind of SRC, if it is not recognised correctly: {", ".join(KINDS)}')
+parser.add_argument('--config', help='fit the weights to the backbone of this experiment (window, image size)')
+parser.add_argument('--part', metavar='NAME', help='the model to extract if SRC holds several, such as model_ema')
+parser.add_argument('--trust-pickle', action='store_true', help='let a pickle that holds more than tensors run code')
 parser.add_argument('--force', action='store_true', help='replace DST')
 
 if __name__ == '__main__':

@@ -13,10 +13,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from small_vtab import COUNTS, write_config
+from small_vtab import COUNTS, write_base, write_config
 
 from vpetl_mm import build_model
-from vpetl_mm.commands.allocate import Request, allocate, find, measured, plain, prepared
+from vpetl_mm.commands.allocate import (
+    AllocationRequest,
+    allocate,
+    find_allocation,
+    measure_experiment,
+    peak_bytes,
+    plain_experiment,
+    resolve,
+)
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.preflight import check_experiment
@@ -45,8 +53,8 @@ def spied() -> Iterator[list[str]]:
 
 
 def run(config: Path, *budgets: int, **options):
-    request = Request(str(config), budgets or (500,), **options)
-    return find(*prepared(request))
+    request = AllocationRequest(str(config), budgets or (500,), **options)
+    return find_allocation(*resolve(request))
 
 
 @pytest.mark.parametrize(('fraction', 'lists'), [(0.0, ('train800', 'val200')), (0.2, ('train800',))])
@@ -82,15 +90,15 @@ def test_what_is_held_out_of_a_common_list_is_not_read(config, task, tmp_path):
 
 def test_sensitivities_equal_a_plain_computation_from_the_images(config, task, base):
     """One batch of all, so that their order is nothing to it."""
-    allocation, result = run(config, batches=3, batch_size=32)
-    assert (result.sensitivity.batches, result.sensitivity.samples) == (1, 32)
+    allocation, measurement = run(config, batches=3, batch_size=32)
+    assert (measurement.sensitivity.batches, measurement.sensitivity.samples) == (1, 32)
     rows = [
         line.split() for name in ('train800', 'val200') for line in (task / f'{name}.txt').read_text().splitlines()
     ]
     pictures = np.stack([np.asarray(Image.open(task / path)) for path, _ in rows]).astype(np.float64)
     pictures = pictures[..., ::-1]  # as mmcv loads them; the small config does not turn them round
     pictures = (pictures - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
-    model = build_model(plain(load_config(config)), init_weights=True).double().eval()
+    model = build_model(plain_experiment(load_config(config)), init_weights=True).double().eval()
     logits = model(torch.from_numpy(pictures).permute(0, 3, 1, 2), mode='tensor')
     loss = F.cross_entropy(logits, torch.tensor([int(label) for _, label in rows]))
     loss.backward()
@@ -104,7 +112,7 @@ def test_sensitivities_equal_a_plain_computation_from_the_images(config, task, b
 
 
 def test_the_file_says_where_it_is_from(config, base):
-    allocation, result = run(config, batches=2, batch_size=8, alpha=4.0, cfg_options={'randomness.seed': 3})
+    allocation, measurement = run(config, batches=2, batch_size=8, alpha=4.0, cfg_options={'randomness.seed': 3})
     read = read_allocation(config.with_name('spt.safetensors'))
     assert read.digest == allocation.digest and read.rows == allocation.rows and read.made == allocation.made
     assert read.base == dict(file=str(base), sha256=tensors_sha256(torch.load(base, weights_only=True)))
@@ -114,7 +122,7 @@ def test_the_file_says_where_it_is_from(config, base):
         config=str(config), options={'randomness.seed': 3}, seed=3, batches=2, samples=16, alpha=4.0, beta=5.0
     )
     assert {k: read.made[k] for k in wanted} == wanted and read.made['rule'] == 'within'
-    assert result.peak_bytes > 0 and result.seconds > 0
+    assert peak_bytes() > 1 << 20 and measurement.seconds > 0
 
 
 def test_the_same_file_twice_and_another_of_another_seed(config):
@@ -127,8 +135,6 @@ def test_the_same_file_twice_and_another_of_another_seed(config):
 
 
 def test_other_pretrained_weights_are_refused_by_the_file(config, task, tmp_path):
-    from small_vtab import write_base
-
     run(config)
     other = write_base(task, tmp_path / 'other.pth', seed=8)
     cfg = prepare(str(config), Options())
@@ -164,18 +170,18 @@ def test_a_run_trains_what_was_found(config, structured, tmp_path):
 
 
 def test_the_config_is_left_as_it_was(config):
-    cfg, request = prepared(Request(str(config), (500,), batch_size=5))
+    cfg, request = resolve(AllocationRequest(str(config), (500,), batch_size=5))
     before = repr(cfg.to_dict())
-    plain(cfg)
-    result = measured(cfg, request)
+    plain_experiment(cfg)
+    measurement = measure_experiment(cfg, request)
     assert repr(cfg.to_dict()) == before and cfg.model.petl.spt.file == 'spt.safetensors'
-    assert not any(hasattr(m, 'deltas') for m in result.model.modules())
+    assert not any(hasattr(m, 'deltas') for m in measurement.model.modules())
 
 
 def test_one_measurement_serves_several_budgets(config):
-    cfg, request = prepared(Request(str(config), (500,)))
-    result = measured(cfg, request)
-    params = [allocate(result, budget, cfg, request).params for budget in (100, 500, 2000)]
+    cfg, request = resolve(AllocationRequest(str(config), (500,)))
+    measurement = measure_experiment(cfg, request)
+    params = [allocate(measurement, budget, cfg, request).params for budget in (100, 500, 2000)]
     assert params == sorted(params) and params[0] <= 100 < params[1] <= 500 < params[2] <= 2000
 
 

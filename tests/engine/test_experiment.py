@@ -15,7 +15,6 @@ from small_experiment import QUICK, SGD, adapter, assert_same, content, held_out
 from torch.utils.checkpoint import checkpoint
 
 from vpetl_mm import UserError
-from vpetl_mm.commands.conversion import Options as Conversion
 from vpetl_mm.commands.conversion import convert
 from vpetl_mm.engine.experiment import test as run_test
 from vpetl_mm.engine.experiment import train
@@ -159,7 +158,7 @@ def test_a_random_backbone_is_proved_by_its_seed(ready, tmp_path):
 
 
 def test_inputs_normalised_otherwise_than_the_bases_are_told_of_in_one_line(ready, clips, tmp_path, capsys):
-    convert(str(clips / 'base.pth'), str(tmp_path / 'base.safetensors'), Conversion('mmaction_swin'))
+    convert(str(clips / 'base.pth'), str(tmp_path / 'base.safetensors'), kind='mmaction_swin')
     other = {'model__base__file': str(tmp_path / 'base.safetensors'), 'model__data_preprocessor__mean': [0, 0, 0]}
     cfg = ready(train_cfg__max_epochs=1, **other, **QUICK)
     for start in (lambda: train(cfg), lambda: run_test(cfg, tmp_path / 'run/adapter_epoch_1.pth')):

@@ -10,7 +10,8 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from mmengine.structures import BaseDataElement
+from mmaction.structures import ActionDataSample
+from mmpretrain.structures import DataSample
 from tiny import HOSTS, Host
 from torch import Tensor, nn
 
@@ -28,21 +29,16 @@ def batches(host: Host) -> list[tuple[Tensor, Tensor]]:
 
 
 def packed(host: Host) -> list[dict[str, Any]]:
-    """The same as a data loader of the host's library gives it."""
+    """The same as a data loader of the host's library returns it."""
+    image = host.scope == 'mmpretrain'
+    sample = DataSample if image else ActionDataSample
     return [
-        dict(inputs=_inputs(host, x), data_samples=[_sample(host, int(y)) for y in ys]) for x, ys in batches(host)
+        dict(
+            inputs=x if image else [clip[None] for clip in x],
+            data_samples=[sample().set_gt_label(int(y)) for y in labels],
+        )
+        for x, labels in batches(host)
     ]
-
-
-def _inputs(host: Host, x: Tensor) -> Any:
-    return x if host.scope == 'mmpretrain' else [clip[None] for clip in x]
-
-
-def _sample(host: Host, label: int) -> BaseDataElement:
-    from mmaction.structures import ActionDataSample
-    from mmpretrain.structures import DataSample
-
-    return (DataSample() if host.scope == 'mmpretrain' else ActionDataSample()).set_gt_label(label)
 
 
 def model_of(host: Host, **options: Any) -> nn.Module:
@@ -107,14 +103,15 @@ def test_in_float32_too(name):
     options = {} if name == 'swin3d' else dict(head=dict(bn=False))  # BatchNorm of so few amplifies rounding
     model = model_of(host, **options)
     expected = in_double(host, model, **options)
-    for unit, part in zip((result := measure(model, packed(host))).units, result.parts(), strict=True):
+    result = measure(model, packed(host))
+    for unit, part in zip(result.units, result.parts(), strict=True):
         wanted = wanted_of(unit, expected)
         if not unit.name.endswith('bias[k]'):
             assert np.linalg.norm(part - wanted) < 1e-4 * np.linalg.norm(wanted), unit.name
             np.testing.assert_allclose(part, wanted, 1e-4, 1e-5 * wanted.max(), err_msg=unit.name)
 
 
-def test_the_loss_that_is_told_is_the_mean_of_the_batches():
+def test_the_loss_is_the_mean_of_the_batches():
     host = HOSTS['vit']
     model = model_of(host)
     plain = build_model(host.config(train=['all'])).eval()
@@ -122,15 +119,6 @@ def test_the_loss_that_is_told_is_the_mean_of_the_batches():
     plain.head.bn.train()
     losses = [F.cross_entropy(tiny.classify(plain, x), y).item() for x, y in batches(host)]
     assert measure(model, packed(host)).loss == pytest.approx(sum(losses) / 3, rel=1e-5)
-
-
-def test_not_the_square_of_the_sum():
-    """Two batches whose gradients cancel would otherwise say that nothing matters."""
-    host = HOSTS['vit']
-    model = model_of(host, head=dict(bn=False))
-    one, two = (measure(model, packed(host)[i : i + 1]).values for i in range(2))
-    both = measure(model, packed(host)[:2]).values
-    np.testing.assert_allclose(both, one.astype(np.float64) + two, rtol=1e-5, atol=1e-12 * both.max())
 
 
 @pytest.mark.parametrize('asked', [1, 2, 3])
@@ -186,6 +174,11 @@ def test_one_gradient_is_alive_at_a_time_and_none_after_a_batch(name):
     assert len(alive) == 3 * len(candidates) and max(alive) == 1, 'of candidates alone, each freed before the next'
 
 
+def is_left_alone(model: nn.Module) -> bool:
+    params = model.parameters()
+    return all(p.grad is None and not p.requires_grad and not p._post_accumulate_grad_hooks for p in params)
+
+
 def test_leaves_the_model_without_gradients_or_hooks_and_as_it_was():
     host = HOSTS['swin3d']
     model = model_of(host)
@@ -193,8 +186,7 @@ def test_leaves_the_model_without_gradients_or_hooks_and_as_it_was():
     measure(model, packed(host))
     after = model.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
-    assert all(p.grad is None and not p.requires_grad for p in model.parameters())
-    assert all(not p._post_accumulate_grad_hooks for p in model.parameters())
+    assert is_left_alone(model)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     tiny.classify(model, host.sample()).sum().backward()
@@ -211,8 +203,7 @@ def test_an_error_half_way_leaves_no_hook():
 
     with pytest.raises(UserError, match='a file is gone'):
         measure(model, loader())
-    assert all(p.grad is None and not p.requires_grad for p in model.parameters())
-    assert all(not p._post_accumulate_grad_hooks for p in model.parameters())
+    assert is_left_alone(model)
 
 
 def test_with_activation_checkpointing_too():
@@ -263,11 +254,9 @@ def test_a_gradient_that_is_not_finite_is_named(bad):
     said = str(error.value)
     assert 'gradient of backbone.layers.0.ln1.weight is not finite' in said and 'in batch 2' in said
     assert '\n' not in said
-    named = {u.param for u in units_of(model.backbone)}
-    assert any(f'backbone.{n} ' in said for n in named)
 
 
-def test_a_head_that_gives_nan_is_found_in_the_first_batch(monkeypatch):
+def test_a_head_that_returns_nan_is_found_in_the_first_batch():
     host = HOSTS['vit']
     model = model_of(host)
     with torch.no_grad():
@@ -278,10 +267,8 @@ def test_a_head_that_gives_nan_is_found_in_the_first_batch(monkeypatch):
 
 # controls
 
-UNITS = [Unit(f'm{i}', (8, 5), 'fc1', 'h') for i in range(3)] + [
-    Unit('n', (3, 4), 'q', 'h'),
-    Unit('v', (6,), 'norm', 'h'),
-]
+UNITS = [Unit(f'm{i}', (8, 5), 'fc1', 'h') for i in range(3)]
+UNITS += [Unit('n', (3, 4), 'q', 'h'), Unit('v', (6,), 'norm', 'h')]
 
 
 def measured() -> Sensitivity:

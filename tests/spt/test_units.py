@@ -1,8 +1,6 @@
-"""What is judged as one, on each host, against names written down by hand."""
+"""The units of each host, against names written down by hand."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 import torch
@@ -14,65 +12,39 @@ from vpetl_mm.spt.units import Unit, units_of
 C, HIDDEN, DEPTH = 16, 64, 2
 
 
-def fused(path: str) -> dict[str, tuple]:
-    """Name -> kind, shape and first row of q, k and v, weight and bias."""
+NORMS = dict(vit=('ln1', 'ln2'), vit_layerscale=('ln1', 'ln2'))
+
+
+def block_of(name: str, number: int) -> str:
+    return HOSTS[name].block.format(number).removeprefix('backbone.')
+
+
+def expected(name: str) -> dict[str, tuple]:
+    """Name -> kind, shape and first row."""
+    found, norms = {}, [HOSTS[name].final.removeprefix('backbone.')]
     rows = {'q': 0, 'k': C, 'v': 2 * C}
-    weights = {f'{path}.weight[{s}]': (s, (C, C), rows[s]) for s in 'qkv'}
-    return weights | {f'{path}.bias[{s}]': ('bias', (C,), rows[s]) for s in 'qkv'}
-
-
-def plain(path: str, kind: str, d_out: int, d_in: int) -> dict[str, tuple]:
-    return {f'{path}.weight': (kind, (d_out, d_in), 0), f'{path}.bias': ('bias', (d_out,), 0)}
-
-
-def norm(path: str) -> dict[str, tuple]:
-    return {f'{path}.{p}': ('norm', (C,), 0) for p in ('weight', 'bias')}
-
-
-def vit() -> dict[str, tuple]:
-    expected: dict[str, Any] = {}
-    for i in range(DEPTH):
-        block = f'layers.{i}'
-        expected |= norm(f'{block}.ln1') | fused(f'{block}.attn.qkv') | plain(f'{block}.attn.proj', 'proj', C, C)
-        expected |= norm(f'{block}.ln2') | plain(f'{block}.ffn.layers.0.0', 'fc1', HIDDEN, C)
-        expected |= plain(f'{block}.ffn.layers.1', 'fc2', C, HIDDEN)
-    return expected | norm('ln1')
-
-
-def videomae() -> dict[str, tuple]:
-    expected: dict[str, Any] = {}
-    for i in range(DEPTH):
-        block = f'blocks.{i}'
-        expected |= norm(f'{block}.norm1') | norm(f'{block}.norm2')
-        expected |= {k: v for k, v in fused(f'{block}.attn.qkv').items() if 'weight' in k}
-        expected |= {f'{block}.attn.{n}': ('bias', (C,), 0) for n in ('q_bias', 'v_bias')}  # k has none
-        expected |= plain(f'{block}.attn.proj', 'proj', C, C) | plain(f'{block}.mlp.layers.0.0', 'fc1', HIDDEN, C)
-        expected |= plain(f'{block}.mlp.layers.1', 'fc2', C, HIDDEN)
-    return expected | norm('fc_norm')
-
-
-def swin3d() -> dict[str, tuple]:
-    expected: dict[str, Any] = {}
-    for i in range(DEPTH):
-        block = f'layers.0.blocks.{i}'
-        expected |= norm(f'{block}.norm1') | fused(f'{block}.attn.qkv') | plain(f'{block}.attn.proj', 'proj', C, C)
-        expected |= norm(f'{block}.norm2') | plain(f'{block}.mlp.fc1', 'fc1', HIDDEN, C)
-        expected |= plain(f'{block}.mlp.fc2', 'fc2', C, HIDDEN)
-    return expected | norm('norm0')
-
-
-EXPECTED = {'vit': vit, 'vit_layerscale': vit, 'videomae': videomae, 'swin3d': swin3d}
+    for block in (block_of(name, i) for i in range(DEPTH)):
+        at = {place: f'{block}.{below}' for place, below in HOSTS[name].below.items()}
+        norms += [f'{block}.{n}' for n in NORMS.get(name, ('norm1', 'norm2'))]
+        found |= {f'{at["qkv"]}.weight[{s}]': (s, (C, C), rows[s]) for s in 'qkv'}
+        if name == 'videomae':  # k has no bias
+            found |= {f'{at["attn"]}.{s}_bias': ('bias', (C,), 0) for s in 'qv'}
+        else:
+            found |= {f'{at["qkv"]}.bias[{s}]': ('bias', (C,), rows[s]) for s in 'qkv'}
+        for place, d_out, d_in in (('proj', C, C), ('fc1', HIDDEN, C), ('fc2', C, HIDDEN)):
+            found |= {f'{at[place]}.weight': (place, (d_out, d_in), 0), f'{at[place]}.bias': ('bias', (d_out,), 0)}
+    return found | {f'{n}.{p}': ('norm', (C,), 0) for n in norms for p in ('weight', 'bias')}
 
 
 def said(units: list[Unit]) -> dict[str, tuple]:
     return {u.name: (u.kind, u.shape, u.start) for u in units}
 
 
-@pytest.mark.parametrize('host', EXPECTED)
+@pytest.mark.parametrize('host', HOSTS)
 def test_the_units_of_each_host(host):
     backbone = build_model(HOSTS[host].config()).backbone
     units = units_of(backbone)
-    assert said(units) == EXPECTED[host]() and len(units) == len(EXPECTED[host]())
+    assert said(units) == expected(host) and len(units) == len(expected(host))
     assert said(units_of(build_model(HOSTS[host].config(), meta=True).backbone)) == said(units)
     names = {n for n, _ in backbone.named_parameters()}
     skipped = names - {u.param for u in units}
@@ -80,7 +52,7 @@ def test_the_units_of_each_host(host):
     assert skipped and all(any(word in name for word in allowed) for name in skipped), skipped
 
 
-@pytest.mark.parametrize('host', EXPECTED)
+@pytest.mark.parametrize('host', HOSTS)
 def test_units_tile_their_parameters_in_the_order_of_the_model(host):
     backbone = build_model(HOSTS[host].config()).backbone
     order = [n for n, _ in backbone.named_parameters()]
@@ -93,15 +65,11 @@ def test_units_tile_their_parameters_in_the_order_of_the_model(host):
     assert at == sorted(at)
 
 
-@pytest.mark.parametrize('host', EXPECTED)
+@pytest.mark.parametrize('host', HOSTS)
 def test_blocks_are_numbered(host):
     for unit in units_of(build_model(HOSTS[host].config()).backbone):
-        numbers = [int(part) for part in unit.param.split('.')[:-1] if part.isdigit()]
-        inside = '.ln' in unit.param or '.norm' in unit.param or '.attn.' in unit.param or 'mlp' in unit.param
-        if inside or 'ffn' in unit.param:
-            assert unit.block == numbers[1 if host == 'swin3d' else 0], unit
-        else:
-            assert unit.block is None, unit
+        inside = [i for i in range(DEPTH) if unit.param.startswith(f'{block_of(host, i)}.')]
+        assert [unit.block] == (inside or [None]), unit
 
 
 def test_blocks_are_numbered_through_the_stages():
@@ -114,7 +82,7 @@ def test_blocks_are_numbered_through_the_stages():
 def test_deltas_are_no_units():
     deltas = dict(lora=dict(type='LoRA', at='qkv'), adapter=dict(type='AdaptMLP', at='mlp'))
     host = HOSTS['vit']
-    assert said(units_of(build_model(host.config(deltas)).backbone)) == vit()
+    assert said(units_of(build_model(host.config(deltas)).backbone)) == expected('vit')
 
 
 def test_without_biases():

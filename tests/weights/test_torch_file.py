@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from vpetl_mm.engine.checkpoint import as_plain, history_of, read_checkpoint
 from vpetl_mm.errors import UserError
 from vpetl_mm.spt.allocation import read_allocation
-from vpetl_mm.weights.converted import KEY, record_of
+from vpetl_mm.weights.converted import KEY, origin_of
 from vpetl_mm.weights.source import read_source
 from vpetl_mm.weights.torch_file import read_torch
 
@@ -163,8 +163,8 @@ def test_numbers_of_numpy_that_are_packed_are_bounded_too(tmp_path):
 def test_metadata_nested_without_end(tmp_path, where):
     file = tmp_path / 'a.safetensors'
     save_file({'w': torch.zeros(1)}, file, {where: '[' * 100_000 + ']' * 100_000})
-    with pytest.raises(UserError, match=r'convert it again|make it again'):
-        record_of(read_source(file).metadata) if where == KEY else read_allocation(file)
+    with pytest.raises(UserError, match=r'(convert|create) it again'):
+        origin_of(read_source(file).metadata) if where == KEY else read_allocation(file)
     header = b'{"__metadata__":' + b'{"a":' * 100_000
     file.write_bytes(len(header).to_bytes(8, 'little') + header)
     with pytest.raises(UserError, match=r'a\.safetensors'):

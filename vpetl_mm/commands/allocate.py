@@ -1,4 +1,4 @@
-"""From a config and a budget to an allocation: measure, choose, write."""
+"""Finds what to tune in an experiment: measures sensitivity, chooses under a budget, and writes the result."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ SHORT = {'lora': 'LoRA', 'adapter': 'AdaptMLP'}
 
 
 @dataclass(frozen=True)
-class Request:
-    """What tools/sensitivity.py is asked for; None leaves it to the config's ``petl.spt``.
+class AllocationRequest:
+    """The options of tools/sensitivity.py; None leaves one to the config's ``petl.spt``.
 
     Args:
         config: the experiment's file.
-        budgets: in parameters, the head left out; with several, one is chosen on held-out training data.
+        budgets: in parameters, without the head; of several, one is chosen on held-out training data.
         out: the file to write. Defaults to the config's, or ``work_dirs/<config name>/spt.safetensors``.
-        structured: ``'lora'`` or ``'adapter'``.
-        rank: of it.
+        structured: ``'LoRA'`` or ``'AdaptMLP'``.
+        rank: of LoRA, or the adapter's bottleneck.
         alpha, beta, rule: of :class:`Settings`.
         batches: at most how many. Defaults to 16.
-        batch_size: samples of each. Defaults to 32.
-        control: ``'random'`` or ``'shuffled'`` in the place of sensitivity.
+        batch_size: in samples. Defaults to 32.
+        control: ``'random'`` or ``'shuffled'`` instead of sensitivity.
         cfg_options: dotted keys to override in the config.
         force: replace ``out``.
     """
@@ -65,144 +65,136 @@ class Request:
     cfg_options: dict[str, Any] | None = None
     force: bool = False
 
+    def settings(self, class_token: int = 0) -> Settings:
+        """Return the settings of the rule."""
+        return Settings(self.structured, self.rank, self.alpha, self.beta, self.rule, class_token)
+
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """A pass over the training data.
 
     Args:
-        sensitivity: what it found.
-        model: the one it was measured in.
+        sensitivity: its result.
+        model: the model that was measured.
         base: ``file`` and ``sha256`` of the pre-trained weights; None for a random backbone.
-        seconds: how long it took, the model's building left out.
-        peak_bytes: the most memory held so far: of the GPU since it began, or of the process on the CPU.
+        seconds: its duration, without building the model.
     """
 
     sensitivity: Sensitivity
     model: nn.Module
     base: dict[str, str] | None
     seconds: float
-    peak_bytes: int
 
 
-def prepared(request: Request) -> tuple[Config, Request]:
-    """The experiment, and the request with everything that the config leaves open or says.
+def resolve(request: AllocationRequest) -> tuple[Config, AllocationRequest]:
+    """Prepare the experiment, and fill in what the request leaves to the config.
 
     Raises:
-        UserError: for what is missing or wrong, before anything is measured.
+        UserError: for everything that is missing or wrong, before anything is measured.
     """
     cfg = prepare(request.config, Options(cfg_options=request.cfg_options))
     petl = check_petl(cfg.model.get('petl'))
     spt = check_spt(petl['spt']) if petl.get('spt') is not None else {}
     budgets = request.budgets or tuple(budgets_of(spt))
     if not budgets:
-        raise UserError('Say how many parameters may be tuned: --budget 0.4M (the config has no petl.spt.budget).')
+        raise UserError('Set the number of parameters to tune: --budget 0.4M (the config has no petl.spt.budget).')
     for name in ('batches', 'batch_size'):
         if getattr(request, name) < 1:
             raise UserError(f'--{name.replace("_", "-")} must be at least 1, got {getattr(request, name)}.')
     out = Path(request.out or spt.get('file') or Path(cfg.work_dir, 'spt.safetensors'))
-    _check_out(out, request.force)
-    short = {v: k for k, v in SHORT.items()}.get(spt.get('structured'), 'lora')
+    if out.suffix != '.safetensors' or out.is_dir():
+        raise UserError(f'--out must be a file that ends in .safetensors, got {out}.')
+    if out.exists() and not request.force:
+        raise UserError(f'{out} exists, and adapters may have been trained with it; --force replaces it.')
     request = replace(
         request,
         budgets=tuple(dict.fromkeys(budgets)),
         out=str(out),
-        structured=request.structured or short,
+        structured=request.structured or spt.get('structured', 'LoRA'),
         rank=spt.get('rank', 8) if request.rank is None else request.rank,
         control=request.control or spt.get('control'),
     )
-    settings_of(request)
+    request.settings()
     if spt and out.resolve() == Path(spt['file']).resolve():
         _check_fits(spt, request)
     cfg.work_dir = str(out.parent)
-    model = check_experiment(plain(cfg), ('train_dataloader',))
+    model = check_experiment(plain_experiment(cfg), ('train_dataloader',))
     check_budget(max(request.budgets), sum(u.numel for u in units_of(model.backbone)))
     return cfg, request
 
 
-def _check_out(out: Path, force: bool) -> None:
-    if out.suffix != '.safetensors' or out.is_dir():
-        raise UserError(f'--out must be a file that ends in .safetensors, got {out}.')
-    if out.exists() and not force:
-        raise UserError(f'{out} exists, and adapters may have been trained with it; --force replaces it.')
-
-
-def _check_fits(spt: dict[str, Any], request: Request) -> None:
-    """Refuse to write, to where the config reads it, a file that the config would refuse."""
-    asked = dict(structured=SHORT[request.structured], rank=request.rank, control=request.control)
-    wrong = [name for name, value in asked.items() if spt[name] != value]
+def _check_fits(spt: dict[str, Any], request: AllocationRequest) -> None:
+    """Refuse to write a file that the config, which reads it from there, would refuse."""
+    wrong = [name for name in ('structured', 'rank', 'control') if spt[name] != getattr(request, name)]
     wanted = budgets_of(spt)
     if wanted and not set(request.budgets) <= set(wanted):
         wrong.append('budget')
     if wrong:
         raise UserError(
-            f'petl.spt.{wrong[0]} of {request.config} is {spt[wrong[0]]!r}, and another was asked for: say '
+            f'petl.spt.{wrong[0]} of {request.config} is {spt[wrong[0]]!r}, unlike the requested value: add '
             f'--cfg-options model.petl.spt.{wrong[0]}=..., here and in training, or write elsewhere with --out.'
         )
 
 
-def settings_of(request: Request, class_token: int = 0) -> Settings:
-    """The rule's settings."""
-    return Settings(SHORT[request.structured], request.rank, request.alpha, request.beta, request.rule, class_token)
-
-
-def plain(cfg: Config) -> Config:
-    """The experiment with its backbone plain and all of it trained, as sensitivity is measured."""
+def plain_experiment(cfg: Config) -> Config:
+    """Return the experiment with a plain backbone, all of it trained, as sensitivity is measured."""
     cfg = copy.deepcopy(cfg)  # Config.copy() shares what is nested
-    petl = cfg.model.petl
-    cfg.model.petl = dict(train=['all'], **({'attention': petl.attention} if 'attention' in petl else {}))
+    path = {k: v for k, v in cfg.model.petl.items() if k in ('attention', 'fast')}
+    cfg.model.petl = dict(train=['all'], **path)
     cfg.cache_features = None
     return cfg
 
 
-def measured(cfg: Config, request: Request, advance: Callable[[], None] = lambda: None) -> Measured:
-    """Measure sensitivity on the config's training data.
-
-    Args:
-        cfg: of :func:`prepared`.
-        request: likewise.
-        advance: called after each batch.
-    """
-    cfg = plain(cfg)
-    seed = cfg.get('randomness', {}).get('seed') or 0
+def measure_experiment(
+    cfg: Config, request: AllocationRequest, advance: Callable[[], None] = lambda: None
+) -> Measurement:
+    """Measure sensitivity on the training data; ``advance`` is called after each batch."""
+    cfg = plain_experiment(cfg)
+    seed = _seed(cfg)
     set_random_seed(seed)
     model = build_model(cfg, init_weights=True).to(get_device())
-    base = cfg.model.base and dict(
-        file=str(cfg.model.base.file), sha256=tensors_sha256(base_state(model.backbone, model.base))
+    base = model.base and dict(
+        file=str(model.base['file']), sha256=tensors_sha256(base_state(model.backbone, model.base))
     )
     cfg.train_dataloader.update(batch_size=request.batch_size, drop_last=False)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.monotonic()
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), naming(cfg, 'train_dataloader'):
-        loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        with naming(cfg, 'train_dataloader'):
+            loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
         sensitivity = measure(model, loader, request.batches, advance)
     if request.control:
         sensitivity = sensitivity.control(request.control, seed)
-    return Measured(sensitivity, model, base, time.monotonic() - started, _peak())
+    return Measurement(sensitivity, model, base, time.monotonic() - started)
 
 
-def _peak() -> int:
+def _seed(cfg: Config) -> int:
+    return cfg.get('randomness', {}).get('seed') or 0
+
+
+def peak_bytes() -> int:
+    """Return the peak memory: of the GPU since the measurement began, or of the whole process on the CPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def allocate(result: Measured, budget: int, cfg: Config, request: Request) -> Allocation:
-    """What to tune under a budget.
+def allocate(measurement: Measurement, budget: int, cfg: Config, request: AllocationRequest) -> Allocation:
+    """Choose what to tune under a budget.
 
     Raises:
         UserError: for a budget that is too small, or larger than the backbone.
     """
-    sensitivity, backbone = result.sensitivity, result.model.backbone
+    sensitivity, backbone = measurement.sensitivity, measurement.model.backbone
     token = getattr(backbone, 'cls_token', None)
-    settings = settings_of(request, token.numel() if isinstance(token, nn.Parameter) else 0)
+    settings = request.settings(token.numel() if isinstance(token, nn.Parameter) else 0)
     choice = choose(sensitivity.units, sensitivity.values, budget, settings)
     made = dict(
         config=str(request.config),
         options=cfg.get('given_options', {}),
-        seed=cfg.get('randomness', {}).get('seed') or 0,
+        seed=_seed(cfg),
         tau=choice.tau,
         batches=sensitivity.batches,
         samples=sensitivity.samples,
@@ -217,20 +209,22 @@ def allocate(result: Measured, budget: int, cfg: Config, request: Request) -> Al
         params=choice.params,
         class_token=choice.class_token,
         rows=rows_of(sensitivity.units, sensitivity.parts(), choice, settings.cost),
-        base=result.base,
+        base=measurement.base,
         control=request.control,
         made=made,
         sparse={name: torch.from_numpy(index) for name, index in choice.sparse.items()},
     )
 
 
-def find(cfg: Config, request: Request, advance: Callable[[], None] = lambda: None) -> tuple[Allocation, Measured]:
-    """Measure, choose for the one budget of ``request``, and write its file.
+def find_allocation(
+    cfg: Config, request: AllocationRequest, advance: Callable[[], None] = lambda: None
+) -> tuple[Allocation, Measurement]:
+    """Measure, choose for the one budget of ``request``, and write the file.
 
     Raises:
         UserError: as :func:`allocate`.
     """
-    result = measured(cfg, request, advance)
-    allocation = allocate(result, request.budgets[0], cfg, request)
+    measurement = measure_experiment(cfg, request, advance)
+    allocation = allocate(measurement, request.budgets[0], cfg, request)
     write_allocation(Path(request.out), allocation)
-    return allocation, replace(result, peak_bytes=_peak())
+    return allocation, measurement

@@ -1,124 +1,115 @@
-"""From a pre-trained file of any kind to a converted one: complete, or refused with what is wrong."""
+"""Converts a pre-trained file of any kind: completely, or not at all, saying what is wrong."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.registry import MODELS, DefaultScope
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import load_config
-from ..errors import UserError, reason
+from ..errors import UserError, reason, tellable, unknown
 from ..files import file_sha256
 from ..models.build import build_model, on_meta
 from ..petl import host_of
-from ..weights.contents import is_a_folder
-from ..weights.converted import Record, record_of, write_converted
-from ..weights.kinds import KINDS, Kind, kind_of, recognised
+from ..weights.contents import must_be_file
+from ..weights.converted import Origin, origin_of, write_converted
+from ..weights.kinds import KINDS, Kind, recognised
 from ..weights.shapes import INFERRED
 from ..weights.source import Source, read_source
-from ..weights.tensors import StateDict, Weights
-from ..weights.wrappings import unwrap
+from ..weights.tensors import StateDict, Weights, check_complete
+from ..weights.wrappings import INSERTED, unwrap
 
 PREFIX = 'backbone.'
 WRONG = (KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError, ArithmeticError, IndexError)
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to convert.
-
-    Args:
-        kind: overrides what is recognised.
-        config: the experiment whose backbone the file is fitted to; None builds one from the file's shapes.
-        trust_pickle: let a pickle run what it holds.
-        force: replace what is there.
-        part: which of several models in the file, by a part of its name.
-    """
-
-    kind: str | None = None
-    config: str | None = None
-    trust_pickle: bool = False
-    force: bool = False
-    part: str | None = None
-
-
-@dataclass(frozen=True)
 class Conversion:
-    """What came of it.
+    """The result of a conversion.
 
     Args:
-        record: as in the file.
-        tensors: under the file's names.
-        backbone: the config of the backbone that was told from the shapes; None with ``Options.config``.
-        others: the names of further models in the file.
+        origin: the record in the file.
+        tensors: under their names in the file.
+        backbone: the config of the backbone, inferred from the shapes; None if a config was given.
+        others: the names of further models in the source.
     """
 
-    record: Record
+    origin: Origin
     tensors: StateDict
     backbone: dict[str, Any] | None
     others: tuple[str, ...] = ()
 
 
-def convert(src: str, dst: str, options: Options, say: Callable[[str], None] = lambda step: None) -> Conversion:
-    """Write ``src``, a pre-trained file, as ``dst``, a converted one.
+def convert(
+    src: str,
+    dst: str,
+    *,
+    kind: str | None = None,
+    config: str | None = None,
+    trust_pickle: bool = False,
+    force: bool = False,
+    part: str | None = None,
+    say: Callable[[str], None] = lambda step: None,
+) -> Conversion:
+    """Convert a pre-trained file.
 
     Args:
         src: a file of torch, safetensors or numpy.
-        dst: ends in .safetensors; its folder is made.
-        options: see :class:`Options`.
-        say: is told what goes on.
+        dst: the file to write, which ends in .safetensors; its folder is created.
+        kind: overrides the kind that is recognised.
+        config: the experiment whose backbone the weights are fitted to; None infers a backbone from their shapes.
+        trust_pickle: let a pickle run its code. Defaults to False.
+        force: replace ``dst``. Defaults to False.
+        part: which of several models in the file, by a part of its name.
+        say: called with the name of each step.
 
     Raises:
-        UserError: for a file or an option that does not do; ``dst`` is then as it was.
+        UserError: for a file or an option that does not fit; ``dst`` is then left as it was.
     """
-    check_paths(Path(src), Path(dst), options.force)
-    if options.kind is not None:
-        kind_of(options.kind)
-    fitted = None if options.config is None else _backbone_of(options.config)
+    try:
+        _check_paths(Path(src), Path(dst), force)
+    except OSError as error:
+        raise UserError(f'{error.filename or dst}: {error.strerror or error}.') from error
+    if kind not in (None, *KINDS):
+        raise unknown('kind', kind, KINDS)
+    fitted = None if config is None else _backbone_of(config)
     say(f'reading {src}')
-    source = read_source(src, options.trust_pickle, options.part)
+    source = read_source(src, trust_pickle, part)
     say('converting')
     try:
-        name, weights, told = _translated(source, options.kind, fitted)
+        name, weights, backbone = _translated(source, kind, fitted)
     except UserError as error:
         raise UserError(f'{src}: {error}') from error
     say(f'hashing {src}')
-    about = dict(file=Path(src).name, sha256=file_sha256(src), bytes=os.path.getsize(src), part=source.model.name)
-    keys = {k: dict(dropped='beside the weights') for k in source.beside} | weights.fates(PREFIX)
-    made = {PREFIX + k: v for k, v in weights.made.items()}
-    record = Record(name, KINDS[name].host, about, keys, made, options.config, weights.heads, inputs_of(KINDS[name]))
+    inputs = KINDS[name].inputs
+    origin = Origin(
+        kind=name,
+        host=KINDS[name].host,
+        source=dict(file=Path(src).name, sha256=file_sha256(src), bytes=os.path.getsize(src), part=source.model.name),
+        keys={k: dict(dropped='beside the weights') for k in source.beside} | weights.fates(PREFIX),
+        made={PREFIX + k: v for k, v in weights.made.items()},
+        config=config,
+        heads=weights.heads,
+        inputs=inputs and dict(mean=list(inputs[0]), std=list(inputs[1]), channels='RGB'),
+    )
     tensors = {PREFIX + k: v for k, v in weights.tensors.items()}
     say(f'writing {dst}')
-    write_converted(Path(dst), tensors, record)
-    return Conversion(record, tensors, told, tuple(m.name for m in source.others))
-
-
-def inputs_of(kind: Kind) -> dict[str, Any] | None:
-    """What a record says of the inputs' normalisation."""
-    return kind.inputs and dict(mean=list(kind.inputs[0]), std=list(kind.inputs[1]), channels='RGB')
-
-
-def check_paths(src: Path, dst: Path, force: bool) -> None:
-    """Raise :class:`UserError` for a source that is none or a target that cannot be one."""
-    try:
-        _check_paths(src, dst, force)
-    except OSError as error:
-        raise UserError(f'{error.filename or dst}: {error.strerror or error}.') from error
+    write_converted(Path(dst), tensors, origin)
+    return Conversion(origin, tensors, backbone, tuple(m.name for m in source.others))
 
 
 def _check_paths(src: Path, dst: Path, force: bool) -> None:
-    if not src.is_file():
-        raise UserError(is_a_folder(src) if src.is_dir() else f'{src} does not exist or is no file.')
+    must_be_file(src)
     if dst.suffix != '.safetensors':
-        raise UserError(f'{dst} must end in .safetensors: that is what is written.')
+        raise UserError(f'{dst} must end in .safetensors, the format that is written.')
     if dst.exists() and os.path.samefile(src, dst):
-        raise UserError(f'{src} would be replaced by its own conversion; give it another name.')
+        raise UserError(f'{src} would be overwritten by its own conversion; choose another name.')
     if dst.is_dir():
         raise UserError(f'{dst} is a folder.')
     if dst.exists() and not force:
@@ -129,7 +120,7 @@ def _check_paths(src: Path, dst: Path, force: bool) -> None:
 
 
 def _backbone_of(config: str) -> nn.Module:
-    """The plain backbone of an experiment, on the meta device."""
+    """Build the plain backbone of an experiment on the meta device."""
     cfg = load_config(config)
     cfg.model.petl = dict(deltas={}, train=['head'])
     model = build_model(cfg, meta=True)
@@ -141,9 +132,9 @@ def _backbone_of(config: str) -> nn.Module:
 def _translated(
     source: Source, name: str | None, fitted: nn.Module | None
 ) -> tuple[str, Weights, dict[str, Any] | None]:
-    """The kind's name, the backbone's tensors, and the backbone's config where it was told from the shapes."""
-    if record_of(source.metadata) is not None:
-        raise UserError('it is converted already: name it in model.base.file as it is.')
+    """Return the kind's name, the backbone's weights, and its config if that had to be inferred."""
+    if origin_of(source.metadata) is not None:
+        raise UserError('it is already converted: use it directly as model.base.file.')
     if any('.deltas.' in key for key in source.state):
         raise UserError("it holds a method's deltas: it is a result of this project, not a pre-trained backbone.")
     weights = Weights(source.state)
@@ -152,58 +143,85 @@ def _translated(
     kind = KINDS[name]
     try:
         kind.names(weights)
-        told = None if fitted is not None else INFERRED[kind.host](weights, source.state)
-        backbone = fitted if told is None else _built(kind, told)
+        inferred = None if fitted is not None else INFERRED[kind.host](weights, source.state)
+        backbone = fitted if inferred is None else _built(kind, inferred)
         if host_of(backbone) != kind.host:
-            raise UserError(f'the backbone of the config is {host_of(backbone)}, and this is for {kind.host}.')
+            raise UserError(f'the backbone of the config is {host_of(backbone)}, but this kind is for {kind.host}.')
         kind.fit(weights, backbone)
         if weights.remarks:
             raise UserError(f'{weights.remarks[0]}.')
         check_complete(weights, backbone)
     except UserError as error:
         raise UserError(f'as {name} ({kind.about}), {error}') from error
-    return name, weights, told
+    return name, weights, inferred
 
 
 def _built(kind: Kind, config: dict[str, Any]) -> nn.Module:
-    """The host's own class, on the meta device."""
+    """Build the host's own class on the meta device."""
     try:
         with DefaultScope.overwrite_default_scope(kind.host.partition('.')[0]), on_meta():
             return MODELS.build(dict(config))
     except WRONG as error:
-        raise UserError(f'its shapes are of no {kind.host} ({reason(error)}).') from error
+        raise UserError(f'its shapes do not make a {kind.host} ({reason(error)}).') from error
 
 
-def check_complete(weights: Weights, backbone: nn.Module) -> None:
-    """Raise :class:`UserError` that names what is missing, left over, of another shape or no finite number."""
-    wanted = backbone.state_dict()
-    derived = {name for name, _ in backbone.named_buffers()}
-    there = [k for k in wanted if k in weights]
-    problems = {
-        'missing': [_both(weights, k) for k in wanted if k not in weights and k not in derived],
-        'left over': [', '.join(weights.sources(k)) for k in weights if k not in wanted],
-        'of another shape': [
-            f'{_both(weights, k)}, {tuple(weights[k].shape)} for {tuple(wanted[k].shape)}'
-            for k in there
-            if weights[k].shape != wanted[k].shape
-        ],
-        'not floating-point': [_both(weights, k) for k in there if not weights[k].is_floating_point()],
-        'not finite': [_both(weights, k) for k in there if not _finite(weights[k])],
-    }
-    said = '; '.join(f'{what}: {_listed(names)}' for what, names in problems.items() if names)
-    if said:
-        raise UserError(f'it is not the whole backbone and nothing else: {said}.')
+def describe_conversion(conversion: Conversion, dst: str, forced: bool) -> str:
+    """Describe a conversion: kind, host, what went where, and what to write in a config.
+
+    Args:
+        conversion: to describe.
+        dst: the file that was written.
+        forced: whether the kind was given by ``--kind``.
+    """
+    return '\n'.join(map(tellable, (*_fates(conversion, forced), *_config_lines(conversion, dst))))
 
 
-def _finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+def _fates(conversion: Conversion, forced: bool) -> Iterator[str]:
+    origin, tensors = conversion.origin, conversion.tensors
+    yield f'kind        {origin.kind}: {KINDS[origin.kind].about} ({"given by --kind" if forced else "recognised"})'
+    yield f'host        {origin.host}' + (f', as in {origin.config}' if origin.config else '')
+    if origin.source['part']:
+        yield f'taken from  {origin.source["part"]}'
+    if inserted := sorted({name for key in origin.keys for name in INSERTED.findall(key)}):
+        yield f'removed     {", ".join(inserted)}, which torch inserted into the keys'
+    if conversion.others:
+        yield f'also there  {", ".join(conversion.others)}: --part NAME extracts one of them instead'
+    if origin.heads:
+        yield f'heads       {origin.heads}'
+    parameters = sum(t.numel() for t in tensors.values())
+    yield f'converted   {len(tensors)} tensors, {parameters:,} parameters, float32'
+    changes = Counter(change for k in origin.keys.values() for change in k.get('how', '').split('; ')[1:])
+    for change, count in changes.most_common():
+        if not change.startswith(('heads joined', 'transposed')):
+            yield f'            {count} {change}'
+    for name, what in origin.made.items():
+        yield f'added       {name}: {what}'
+    dropped: dict[str, list[str]] = {}
+    for key, fate in origin.keys.items():
+        if 'dropped' in fate:
+            dropped.setdefault(fate['dropped'], []).append(key)
+    for why, keys in dropped.items():
+        yield f'dropped     {len(keys)}, {why}: {", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""}'
+    yield f'source      sha256 {origin.source["sha256"]}'
 
 
-def _both(weights: Weights, name: str) -> str:
-    theirs = weights.known_as(name)
-    return theirs if theirs.endswith(name) else f'{theirs} ({name})'
+def _config_lines(conversion: Conversion, dst: str) -> Iterator[str]:
+    """Mean and std of the inputs belong to the weights, so they are among the lines for a config."""
+    origin, backbone = conversion.origin, conversion.backbone
+    yield f'written     {dst}; for "model" in a config, or --cfg-options model.base.file={dst}:'
+    yield f'    base=dict(file={dst!r}),'
+    if backbone is not None:
+        yield f'    backbone=dict(_delete_=True, {_arguments(backbone)}),'
+    if origin.inputs is None:
+        yield '    mean and std of data_preprocessor ARE IN NO TENSOR and differ between such files. Look them up.'
+    else:
+        image = origin.host.startswith('mmpretrain')
+        options = dict(type='ClsDataPreprocessor' if image else 'ActionDataPreprocessor')
+        options |= {k: origin.inputs[k] for k in ('mean', 'std')} | ({} if image else dict(format_shape='NCTHW'))
+        yield f'    data_preprocessor=dict({_arguments(options)}),'
+    if backbone is not None and origin.kind != 'google_vit' and 'VisionTransformer' in origin.host:
+        yield '    num_heads IS A GUESS: no tensor tells it, and any number would load. Check it.'
 
 
-def _listed(names: list[str], most: int = 6) -> str:
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more
+def _arguments(options: dict[str, Any]) -> str:
+    return ', '.join(f'{k}={v!r}' for k, v in options.items())

@@ -23,7 +23,7 @@ from ..engine.experiment import Options, prepare, test, train
 from ..files import written_whole
 from ..paper.demo_rows import DemoRow, demo_table
 from ..paper.tradeoff import draw_tradeoff
-from .allocate import Request, find, prepared
+from .allocate import AllocationRequest, find_allocation, resolve
 
 CLIPS = dict(source_train=4000, source_test=400, target_train=800, target_val=400, target_test=800)
 METHODS = (
@@ -124,13 +124,13 @@ class Demo:
 
     def _sensitivity(self, name: str, seed: int, work_dir: str) -> str:
         """What SPT tunes in this run, as tools/sensitivity.py finds it; the file."""
-        request = Request(
+        request = AllocationRequest(
             str(self.configs / f'demo_{name}.py'),
             out=str(Path(work_dir, 'spt.safetensors')),
             cfg_options={'randomness.seed': seed},
         )
-        cfg, request = prepared(request)
-        find(cfg, request)
+        cfg, request = resolve(request)
+        find_allocation(cfg, request)
         return request.out
 
     def _pretrain(self) -> DemoRow:

@@ -1,1 +1,1 @@
-"""SPT: which parameters matter to a task, and what is tuned there under a budget."""
+"""SPT: measures which parameters matter to a task, and tunes the most sensitive ones under a budget."""

@@ -1,10 +1,10 @@
-"""The file between tools/sensitivity.py and a training run: what is tuned where, and how that was found."""
+"""The file that tools/sensitivity.py writes for training: what is tuned where, and how it was chosen."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,14 @@ STRUCTURAL, WHOLE, SPARSE, NONE = 'structured', 'whole', 'sparse', 'none'
 
 
 @dataclass(frozen=True)
-class Row:
-    """What a file says of one unit.
+class UnitAllocation:
+    """What is tuned of one unit.
 
     Args:
         name, kind, block, shape: of the unit.
         choice: ``'structured'``, ``'whole'``, ``'sparse'`` or ``'none'``.
-        params: what is trained there.
-        sensitivity: the sum over its entries.
+        params: number of trained parameters.
+        sensitivity: the sum over the unit's entries.
     """
 
     name: str
@@ -53,14 +53,14 @@ class Allocation:
         host: the backbone's class, a key of the place table.
         structured: ``'LoRA'`` or ``'AdaptMLP'``.
         rank: of LoRA, or the adapter's bottleneck.
-        budget: in parameters, the head left out.
-        params: what it trains, the head left out.
+        budget: in parameters, without the head.
+        params: number of trained parameters, without the head.
         class_token: whether the class token is trained.
         rows: every unit of the backbone, in its order.
-        base: of the weights it was measured on ``file``, and ``sha256`` of its tensors as the backbone loads them;
+        base: the weights it was measured on, ``file`` and ``sha256`` (of the tensors as the backbone loads them);
             None for a random backbone.
-        control: ``'random'`` or ``'shuffled'`` where it was chosen without sensitivity; None otherwise.
-        made: how it was found: config, options, rule, alpha, beta, tau, seed, batches, samples, loss.
+        control: ``'random'`` or ``'shuffled'`` if it was chosen without sensitivity; None otherwise.
+        made: how it was chosen: config, options, rule, alpha, beta, tau, seed, batches, samples, loss.
         sparse: the name of a unit -> flat positions of its tuned entries, ascending, int32.
     """
 
@@ -70,7 +70,7 @@ class Allocation:
     budget: int
     params: int
     class_token: bool
-    rows: tuple[Row, ...]
+    rows: tuple[UnitAllocation, ...]
     base: dict[str, str] | None
     control: str | None
     made: dict[str, Any]
@@ -78,14 +78,9 @@ class Allocation:
 
     @property
     def digest(self) -> str:
-        """A SHA-256 of what is tuned, however it was found."""
-        about = (
-            self.host,
-            self.structured,
-            self.rank,
-            self.class_token,
-            [(r.name, r.shape, r.choice) for r in self.rows],
-        )
+        """A SHA-256 of what is tuned, however it was chosen."""
+        units = [(r.name, r.shape, r.choice) for r in self.rows]
+        about = self.host, self.structured, self.rank, self.class_token, units
         digest = hashlib.sha256(json.dumps(about).encode())
         for name in sorted(self.sparse):
             digest.update(name.encode() + self.sparse[name].numpy().tobytes())
@@ -93,7 +88,7 @@ class Allocation:
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """One SHA-256 over tensors and their names, whatever file and number format they came from."""
+    """Return one SHA-256 of tensors and their names, independent of order and floating-point format."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu()
@@ -102,14 +97,16 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def rows_of(units: Sequence[Unit], parts: Sequence[np.ndarray], choice: Choice, cost: Any) -> tuple[Row, ...]:
-    """What a file says of each unit.
+def rows_of(
+    units: Sequence[Unit], parts: Sequence[np.ndarray], choice: Choice, cost: Callable[[Unit], int]
+) -> tuple[UnitAllocation, ...]:
+    """Describe what is tuned of each unit.
 
     Args:
         units: of the backbone.
         parts: the sensitivities of each.
         choice: what is tuned.
-        cost: unit -> the parameters of tuning the whole of it.
+        cost: returns the parameters of tuning a whole unit.
     """
     kinds = dict.fromkeys(choice.structured, STRUCTURAL) | dict.fromkeys(choice.whole, WHOLE)
     kinds |= dict.fromkeys(choice.sparse, SPARSE)
@@ -118,7 +115,7 @@ def rows_of(units: Sequence[Unit], parts: Sequence[np.ndarray], choice: Choice, 
         kind = kinds.get(unit.name, NONE)
         params = {SPARSE: len(choice.sparse.get(unit.name, ())), NONE: 0}.get(kind, cost(unit))
         total = float(part.sum(dtype=np.float64))
-        rows.append(Row(unit.name, unit.kind, unit.block, list(unit.shape), kind, params, total))
+        rows.append(UnitAllocation(unit.name, unit.kind, unit.block, list(unit.shape), kind, params, total))
     return tuple(rows)
 
 
@@ -126,37 +123,35 @@ def write_allocation(file: Path, allocation: Allocation) -> None:
     """Write an allocation as .safetensors, whole or not at all.
 
     Raises:
-        UserError: when the disk does not take it.
+        UserError: when the file cannot be written.
     """
     about = {k: v for k, v in asdict(allocation).items() if k != 'sparse'}
     write_safetensors(file, allocation.sparse, {KEY: json.dumps(dict(format=FORMAT, **about))})
 
 
 def read_allocation(file: str | Path) -> Allocation:
-    """The allocation in a file.
+    """Read an allocation.
 
     Raises:
-        UserError: when it is missing, is none of tools/sensitivity.py, or is corrupt.
+        UserError: when the file is missing, was not written by tools/sensitivity.py, or is corrupt.
     """
     path = Path(file)
     if not path.is_file():
-        raise UserError(f'The SPT file {path} does not exist; tools/sensitivity.py makes it from the same config.')
+        raise UserError(f'The SPT file {path} does not exist; create it with tools/sensitivity.py and this config.')
     try:
         with safe_open(path, 'pt') as content:
             about = from_json((content.metadata() or {})[KEY])
             sparse = {k: content.get_tensor(k) for k in content.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise UserError(f'{path} is no file of tools/sensitivity.py, or is broken; make it again.') from error
+        raise UserError(f'{path} is broken, or was not written by tools/sensitivity.py; create it again.') from error
     try:
         if about.pop('format') != FORMAT:
-            raise ValueError('its format is another')
-        rows = tuple(Row(**row) for row in about.pop('rows'))
+            raise ValueError('its format is different')
+        rows = tuple(UnitAllocation(**row) for row in about.pop('rows'))
         allocation = Allocation(rows=rows, sparse=sparse, **about)
         _check(allocation)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
-        raise UserError(
-            f'The SPT file {path} is corrupt ({error}); make it again with tools/sensitivity.py.'
-        ) from error
+        raise UserError(f'The SPT file {path} is corrupt ({error}); run tools/sensitivity.py again.') from error
     return allocation
 
 
@@ -171,19 +166,21 @@ def _check(allocation: Allocation) -> None:
         raise ValueError(f'base is {base!r}')
     chosen = {r.name: r for r in allocation.rows if r.choice == SPARSE}
     if set(chosen) != set(allocation.sparse):
-        raise ValueError('its indices are of other units than its rows')
+        raise ValueError('its indices and its rows are of different units')
     for name, index in allocation.sparse.items():
         if index.dtype != torch.int32 or index.ndim != 1 or not len(index) or len(index) != chosen[name].params:
             raise ValueError(f'the indices of {name} are {index.dtype} of shape {tuple(index.shape)}')
         if index[0] < 0 or index[-1] >= np.prod(chosen[name].shape) or not (index[1:] > index[:-1]).all():
-            raise ValueError(f'the indices of {name} are not ascending within {chosen[name].shape}')
+            raise ValueError(f'the indices of {name} are not ascending positions in {chosen[name].shape}')
     dimensions = {STRUCTURAL: (2,), WHOLE: (1,), SPARSE: (1, 2), NONE: (1, 2)}
     if any(len(r.shape) not in dimensions.get(r.choice, ()) for r in allocation.rows):
-        raise ValueError('a row is tuned in a way that its shape does not allow')
+        raise ValueError('a unit of this shape cannot be tuned as it says')
     settings = Settings(allocation.structured, allocation.rank)
-    whole = {r.name: settings.cost(Unit(r.name, tuple(r.shape), r.kind, '')) for r in allocation.rows}
-    wrong = (r for r in allocation.rows if r.choice != SPARSE and r.params != whole[r.name] * (r.choice != NONE))
+    for row in allocation.rows:
+        whole = settings.cost(Unit(row.name, tuple(row.shape), row.kind, ''))
+        if row.choice != SPARSE and row.params != whole * (row.choice != NONE):
+            raise ValueError(f'{row.name} does not train {row.params} parameters')
     rest = allocation.params - sum(r.params for r in allocation.rows)
     above = made.get('rule') == 'within' and allocation.params > allocation.budget
-    if any(wrong) or rest < 0 or (rest > 0) != allocation.class_token or above:
+    if rest < 0 or (rest > 0) != allocation.class_token or above:
         raise ValueError('its counts do not add up')

@@ -1,4 +1,4 @@
-"""Budgets as they are written: 0.4M, 400k, 400000."""
+"""Parses budgets such as 0.4M, 400k or 400000."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 
 from ..errors import UserError
 
-BUDGETS = 'budgets'  # the folder of what is trained to compare
+BUDGETS = 'budgets'  # the folder of the runs that compare budgets
 FACTORS = {'': 1, 'k': 1_000, 'm': 1_000_000}
 
 
 def parse_budget(text: str | int) -> int:
-    """A number of parameters.
+    """Return a number of parameters.
 
     Args:
-        text: a number, or its text with ``k`` (thousand) or ``M`` (million) behind it.
+        text: a number, which ``k`` (thousand) or ``M`` (million) may follow.
 
     Raises:
         UserError: for anything else, and for less than one parameter.
@@ -26,5 +26,5 @@ def parse_budget(text: str | int) -> int:
     if budget < 1:
         raise UserError(f'A budget of {text} is less than one parameter; the smallest is 1.')
     if '.' in match[1] and not match[2]:
-        raise UserError(f'A budget is a whole number of parameters, and {text} is none.')
+        raise UserError(f'A budget is a whole number of parameters, but {text} is not one.')
     return budget

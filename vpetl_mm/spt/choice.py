@@ -1,4 +1,4 @@
-"""From sensitivities and a budget to what is tuned: SPT's rule, and the published search for its threshold."""
+"""Chooses what is tuned under a budget: SPT's rule, and the published search for its threshold."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ PUBLISHED_STEPS = tuple(math.ceil(step * 0.02 * 1e6) for step in range(1, 80))
 
 @dataclass(frozen=True)
 class Settings:
-    """What the rule takes beside sensitivities and budget.
+    """The rule's settings.
 
     Args:
         structured: ``'LoRA'`` or ``'AdaptMLP'``.
         rank: of LoRA, or the adapter's bottleneck. Defaults to 8.
-        alpha: a matrix is tuned structurally from 1 / alpha of that update's parameters on. Defaults to 10.
-        beta: a vector is tuned as a whole from 1 / beta of its entries on. Defaults to 5.
-        rule: ``'within'``, the largest choice not above the budget, or ``'closest'``, the published search.
-        class_token: the parameters of the class token, which ``'closest'`` trains and counts as well; 0 for none.
+        alpha: a matrix is tuned structurally if it holds at least 1 / alpha of the update's parameters in sensitive
+            entries. Defaults to 10.
+        beta: a vector is tuned whole if at least 1 / beta of its entries are sensitive. Defaults to 5.
+        rule: ``'within'`` (default), the largest choice not above the budget, or ``'closest'``, the published search.
+        class_token: parameters of the class token, which ``'closest'`` trains and counts as well; 0 for none.
 
     Raises:
         UserError: for a value outside these.
@@ -52,7 +53,7 @@ class Settings:
                 raise UserError(f'{name} must be a number of at least 1, got {value!r}.')
 
     def cost(self, unit: Unit) -> int:
-        """What tuning the whole of ``unit`` takes: a low-rank update, an adapter, or the vector itself."""
+        """Return the parameters of tuning all of ``unit``: of a low-rank update, an adapter, or the vector itself."""
         if not unit.is_matrix:
             return unit.numel
         d_out, d_in = unit.shape
@@ -61,11 +62,11 @@ class Settings:
         return 2 * d_out * self.rank + self.rank + d_out
 
     def most(self, unit: Unit) -> int:
-        """What tuning as much of ``unit`` as can be takes; of a small one, all its entries singly."""
+        """Return the parameters of tuning as much of ``unit`` as possible; of a small one, all entries singly."""
         return self.cost(unit) if self.threshold(unit) <= unit.numel else unit.numel
 
     def threshold(self, unit: Unit) -> int:
-        """From how many sensitive entries on the whole of ``unit`` is tuned."""
+        """Return the number of sensitive entries from which all of ``unit`` is tuned."""
         return max(1, math.ceil(self.cost(unit) / (self.alpha if unit.is_matrix else self.beta)))
 
 
@@ -74,12 +75,12 @@ class Choice:
     """What is tuned.
 
     Args:
-        tau: how many of the most sensitive entries it was made from.
+        tau: number of most sensitive entries it is based on.
         structured: the names of the matrices that get a low-rank update or an adapter.
-        whole: the names of the vectors that are trained as they are.
+        whole: the names of the vectors that are trained directly.
         sparse: the name of a unit -> the flat positions of its entries that are tuned, ascending, int32.
         class_token: whether the class token is trained.
-        params: what it trains, the head left out.
+        params: number of trained parameters, without the head.
     """
 
     tau: int
@@ -91,13 +92,13 @@ class Choice:
 
 
 class Ranking:
-    """The most sensitive entries of a backbone, and what tuning the first tau of them comes to.
+    """The most sensitive entries of a backbone, and the parameters of tuning the first tau of them.
 
-    Equally sensitive entries are in the order of the parameters, so that the same sensitivities give the same choice.
+    Ties are in the order of the parameters, so that the same sensitivities always lead to the same choice.
 
     Args:
         units: of the backbone.
-        sensitivity: of all their entries, one unit after the other, (N,).
+        sensitivity: of all their entries, one unit after another, (N,).
         settings: of the rule.
         entries: how many entries to rank, from 1 to N.
     """
@@ -110,14 +111,14 @@ class Ranking:
         self.params = np.cumsum(self._growth())
 
     def _growth(self) -> np.ndarray:
-        """What each entry adds: itself, what makes its unit whole, or, that being so already, nothing."""
+        """Return the parameters that each entry adds: 1, the rest of its unit, or 0 once that is tuned whole."""
         costs = np.array([self.settings.cost(u) for u in self.units])[self.owner]
         thresholds = np.array([self.settings.threshold(u) for u in self.units])[self.owner]
         nth = _nth_of_its_kind(self.owner)
         return np.where(nth < thresholds, 1, np.where(nth == thresholds, costs - (thresholds - 1), 0))
 
     def choice(self, tau: int) -> Choice:
-        """What is tuned when the first ``tau`` entries are taken."""
+        """Return what is tuned if the first ``tau`` entries are taken."""
         owner, order = self.owner[:tau], self.order[:tau]
         counts = np.bincount(owner, minlength=len(self.units))
         structured, whole, sparse = [], [], {}
@@ -132,7 +133,7 @@ class Ranking:
 
 
 def _most_sensitive(sensitivity: np.ndarray, entries: int) -> np.ndarray:
-    """The positions of the ``entries`` largest values, largest first, equal ones in ascending order."""
+    """Return the positions of the ``entries`` largest values, largest first, ties in ascending order."""
     rank = len(sensitivity) - entries
     least = np.partition(sensitivity, rank)[rank]
     above = np.flatnonzero(sensitivity > least)
@@ -141,7 +142,7 @@ def _most_sensitive(sensitivity: np.ndarray, entries: int) -> np.ndarray:
 
 
 def _nth_of_its_kind(labels: np.ndarray) -> np.ndarray:
-    """For each element, how many equal ones there are up to and with it."""
+    """Return, for each element, how many equal ones there are up to and including it."""
     by_label = np.argsort(labels, kind='stable')
     counts = np.bincount(labels)
     nth = np.empty(len(labels), dtype=np.int64)
@@ -150,12 +151,12 @@ def _nth_of_its_kind(labels: np.ndarray) -> np.ndarray:
 
 
 def choose(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, settings: Settings) -> Choice:
-    """What to tune under a budget.
+    """Choose what to tune under a budget.
 
     Args:
         units: of the backbone.
-        sensitivity: of all their entries, one unit after the other, (N,).
-        budget: parameters, the head left out.
+        sensitivity: of all their entries, one unit after another, (N,).
+        budget: in parameters, without the head.
         settings: of the rule.
 
     Raises:
@@ -166,13 +167,13 @@ def choose(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, settings
 
 
 def check_budget(budget: int, entries: int) -> None:
-    """Raise :class:`UserError` for a budget above the number of entries that could be tuned."""
+    """Check that a budget is not above the number of entries that can be tuned."""
     if budget > entries:
-        raise UserError(f'The budget of {budget:,} is larger than the {entries:,} parameters that it could go to.')
+        raise UserError(f'The budget of {budget:,} is larger than the {entries:,} parameters that can be tuned.')
 
 
 def _within(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, settings: Settings) -> Choice:
-    """The largest choice not above the budget."""
+    """Return the largest choice not above the budget."""
     if sum(map(settings.most, units)) <= budget:
         return _everything(units, settings)
     ranked = min(len(sensitivity), 4 * budget)
@@ -187,7 +188,7 @@ def _within(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, setting
 
 
 def _everything(units: Sequence[Unit], settings: Settings) -> Choice:
-    """The choice from all entries, which need not be ranked for it."""
+    """Return the choice based on all entries, which then need no ranking."""
     whole = [u for u in units if settings.threshold(u) <= u.numel]
     return Choice(
         tau=sum(u.numel for u in units),
@@ -200,12 +201,12 @@ def _everything(units: Sequence[Unit], settings: Settings) -> Choice:
 
 
 def _closest(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, settings: Settings) -> Choice:
-    """The published search: of its steps the one that comes closest, the last of equals; it may exceed."""
+    """Return the choice of the published step that comes closest, the last of ties; it may exceed the budget."""
     steps = [tau for tau in PUBLISHED_STEPS if tau <= len(sensitivity)]
     if not steps:
         raise UserError(
-            f'--rule closest takes the published steps, the smallest of which, {PUBLISHED_STEPS[0]:,} entries, is '
-            f'more than the {len(sensitivity):,} of this backbone; take --rule within.'
+            f'The smallest of the published steps, {PUBLISHED_STEPS[0]:,} entries, is more than the '
+            f'{len(sensitivity):,} of this backbone; use --rule within instead of --rule closest.'
         )
     ranking = Ranking(units, sensitivity, settings, steps[-1])
     best, best_params = None, 0
@@ -216,7 +217,7 @@ def _closest(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, settin
     if best is None:
         smallest = int(ranking.params[steps[0] - 1]) + settings.class_token
         raise UserError(
-            f'The budget of {budget:,} is too small for the published steps, the smallest of which trains '
-            f'{smallest:,}; the smallest budget that gives it is {-(-smallest // 2):,}. --rule within takes any.'
+            f'The budget of {budget:,} is too small for the published steps: the smallest trains {smallest:,} and '
+            f'needs a budget of {-(-smallest // 2):,}. --rule within takes any budget.'
         )
     return ranking.choice(best)

@@ -1,7 +1,8 @@
-"""Sensitivity: how much the loss would fall if a parameter were tuned, to first order."""
+"""Measures sensitivity: how much tuning a parameter would lower the loss, to first order."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +26,10 @@ class Sensitivity:
 
     Args:
         units: of the backbone.
-        values: (N,), one unit after the other, as in their parameters.
-        batches: how many batches it was measured on.
-        samples: how many samples they held.
-        loss: their mean loss.
+        values: of all entries, one unit after another, (N,).
+        batches: number of batches it was measured on.
+        samples: number of samples in them.
+        loss: mean loss of the batches.
     """
 
     units: list[Unit]
@@ -38,15 +39,15 @@ class Sensitivity:
     loss: float = 0.0
 
     def parts(self) -> list[np.ndarray]:
-        """The values of each unit, flat."""
+        """Return the values of each unit, flat."""
         return np.split(self.values, np.cumsum([u.numel for u in self.units])[:-1])
 
     def control(self, kind: str, seed: int) -> Sensitivity:
-        """What sensitivity is to be compared with: a choice by the same rule that knows nothing of the task.
+        """Return values for a control experiment: the same rule, without knowledge of the task.
 
         Args:
-            kind: ``'random'`` draws every value anew; ``'shuffled'`` deals the units' values out to other units of
-                the same shape, and mixes them inside, so that as much is tuned structurally, elsewhere.
+            kind: ``'random'`` draws every value; ``'shuffled'`` exchanges values between units of the same shape and
+                permutes them inside, so that as much is tuned structurally, but elsewhere.
             seed: of the draw.
         """
         rng = np.random.default_rng(seed)
@@ -58,9 +59,9 @@ class Sensitivity:
 
 
 def _shuffled(units: Sequence[Unit], parts: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    by_shape: dict[tuple[int, ...], list[int]] = {}
+    by_shape = defaultdict(list)
     for i, unit in enumerate(units):
-        by_shape.setdefault(unit.shape, []).append(i)
+        by_shape[unit.shape].append(i)
     dealt = list(parts)
     for members in by_shape.values():
         for to, source in zip(members, rng.permutation(members), strict=True):
@@ -71,15 +72,15 @@ def _shuffled(units: Sequence[Unit], parts: list[np.ndarray], rng: np.random.Gen
 def measure(
     model: nn.Module, loader: Iterable[Any], batches: int = 16, advance: Callable[[], None] = lambda: None
 ) -> Sensitivity:
-    """Sum over batches of the squared gradient of the batch's mean loss (SPT, Sec. 1; cross-entropy in our heads).
+    """Sum the squared gradients of each batch's mean loss (SPT, Sec. 1; cross-entropy in our heads).
 
-    A gradient is squared, added and freed as soon as it is there, so that beside the weights one number for each of
-    them is held, and what a backward pass needs. Dropout and drop-path are off; a head's BatchNorm takes its batch's
-    statistics, as the first step of training would.
+    Each gradient is squared, added and freed at once, so that memory holds one further number per weight and what a
+    backward pass needs. Dropout and drop-path are off; a head's BatchNorm uses the statistics of its batch, as in the
+    first step of training.
 
     Args:
-        model: a PETL model, initialised, its backbone plain, on the device to measure on; left without gradients.
-        loader: of training batches, as a Runner's.
+        model: a PETL model, initialised, with a plain backbone, on the device to measure on; left without gradients.
+        loader: of training batches, as a Runner builds it.
         batches: at most how many to take. Defaults to 16.
         advance: called after each.
 
@@ -93,31 +94,30 @@ def measure(
     with _squared_into(values, model, units):
         for batch in islice(loader, batches):
             if len(batch['data_samples']) == 1 and any(m.training for m in model.modules()):
-                raise UserError(
-                    "The head's BatchNorm cannot take a batch of one sample; choose another --batch-size."
-                )
-            losses.append(_backward(model, batch))
+                raise UserError("The head's BatchNorm needs more than one sample; choose another --batch-size.")
+            loss, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
+            loss.backward()
+            losses.append(loss.item())
             samples += len(batch['data_samples'])
             _check_finite(units, values, len(losses), losses[-1])
             advance()
     if not losses:
-        raise UserError('There is no training data to measure sensitivity on: the training loader gives no batch.')
+        raise UserError('There is no training data to measure sensitivity on: the training loader is empty.')
     return Sensitivity(units, values.cpu().numpy(), len(losses), samples, sum(losses) / len(losses))
 
 
 @contextmanager
 def _squared_into(values: Tensor, model: nn.Module, units: Sequence[Unit]) -> Iterator[None]:
-    """Let every gradient of ``units`` be squared and added to its part of ``values``, and no other be computed."""
+    """Add the square of every gradient of ``units`` to its part of ``values``; no other gradient is computed."""
     parameters = dict(model.backbone.named_parameters())
     held = {unit.param: parameters[unit.param] for unit in units}  # in the order of the units
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    hooks, start = [], 0
-    for parameter in held.values():
+    hooks = []
+    for parameter, part in zip(held.values(), values.split([p.numel() for p in held.values()]), strict=True):
         parameter.requires_grad_(True)
-        part = values[start : start + parameter.numel()].view_as(parameter)
-        hooks.append(parameter.register_post_accumulate_grad_hook(partial(_add_square, part)))
-        start += parameter.numel()
+        add = partial(_add_square, part.view_as(parameter))
+        hooks.append(parameter.register_post_accumulate_grad_hook(add))
     try:
         yield
     finally:
@@ -133,28 +133,20 @@ def _add_square(part: Tensor, parameter: nn.Parameter) -> None:
 
 
 def _quiet(model: nn.Module) -> None:
-    """Nothing drawn at random, and BatchNorm, whose running statistics nobody has gathered yet, by the batch."""
+    """Turn off randomness; BatchNorm, which has no running statistics yet, uses its batch's."""
     model.eval()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train()
 
 
-def _backward(model: nn.Module, batch: Any) -> float:
-    data = model.data_preprocessor(batch, True)
-    loss, _ = model.parse_losses(model(**data, mode='loss'))
-    loss.backward()
-    return loss.item()
-
-
 def _check_finite(units: Sequence[Unit], values: Tensor, batch: int, loss: float) -> None:
-    """Raise for the first unit, in the order of the model, whose sensitivity is not finite."""
+    """Raise :class:`UserError` for the model's first unit whose sensitivity is not finite."""
     if torch.isfinite(values.sum()):
         return
-    sizes = [u.numel for u in units]
-    for unit, part in zip(units, values.split(sizes), strict=True):
+    for unit, part in zip(units, values.split([u.numel for u in units]), strict=True):
         if not torch.isfinite(part).all():
             raise UserError(
                 f'The gradient of backbone.{unit.name} is not finite, or too large to be squared, in batch {batch} '
-                f'(its loss is {loss:g}); look at the pre-trained weights and the data.'
+                f'(its loss is {loss:g}); check the pre-trained weights and the data.'
             )

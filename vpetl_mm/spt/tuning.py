@@ -1,7 +1,8 @@
-"""From an allocation to a model: low-rank updates, whole vectors and single entries, each where it says."""
+"""Applies an allocation to a model: low-rank updates or adapters, whole vectors and single entries."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,28 +21,32 @@ from .sensitivity import CONTROLS
 from .units import Unit, units_of
 
 KEYS = ('file', 'structured', 'rank', 'dropout', 'budget', 'control')
-# the deltas' names on their hosts; the adapter reads what the single entries have corrected
+# the deltas' names on their hosts, in this order: an adapter reads what the single entries have corrected
 ENTRIES, WHOLES, UPDATES, TOKEN = 'sparse', 'vectors', 'spt', 'class_token'
+AGAIN = 'run tools/sensitivity.py again'
 
 
 def check_spt(spt: Any) -> dict[str, Any]:
-    """``petl.spt`` with its defaults, or a :class:`UserError` that says what is wrong.
+    """Return ``petl.spt`` with its defaults.
 
     Args:
         spt: ``file`` of tools/sensitivity.py, ``structured`` (``'LoRA'`` or ``'AdaptMLP'``), ``rank`` (8),
-            ``dropout`` on the structured updates' input (0.1), ``budget``, what the file is made for: one, or a list
-            to choose from on held-out data (None: any), and ``control``, ``'random'`` or ``'shuffled'`` for what
-            sensitivity is to be compared with (None: sensitivity itself).
+            ``dropout`` on the structured updates' input (0.1), ``budget`` of the file: one, or a list to choose from
+            on held-out data (None: any), and ``control``, ``'random'`` or ``'shuffled'`` for a control experiment
+            (None: sensitivity itself).
+
+    Raises:
+        UserError: naming the wrong option.
     """
     if not isinstance(spt, Mapping):
-        raise UserError(f'petl.spt must be a dict(file=..., structured="LoRA"), got {spt!r}.')
+        raise UserError(f'petl.spt must be dict(file=..., structured="LoRA", ...), got {spt!r}.')
     for key in spt:
         if key not in KEYS:
             raise unknown('petl.spt key', key, KEYS)
     if spt.get('structured') not in STRUCTURED:
         raise unknown('petl.spt.structured', spt.get('structured'), STRUCTURED)
     if not isinstance(spt.get('file'), str) or not spt['file']:
-        raise UserError(f'petl.spt needs file, which tools/sensitivity.py writes; got {spt.get("file")!r}.')
+        raise UserError(f'petl.spt needs file, written by tools/sensitivity.py; got {spt.get("file")!r}.')
     checked = dict(dict(rank=8, dropout=0.1, budget=None, control=None), **spt)
     Settings(checked['structured'], checked['rank'])
     number('petl.spt.dropout', checked['dropout'], 0, 1)
@@ -51,22 +56,23 @@ def check_spt(spt: Any) -> dict[str, Any]:
 
 
 def budgets_of(spt: Mapping[str, Any]) -> list[int]:
-    """The budgets that ``petl.spt.budget`` names; none where it leaves it open."""
+    """Return the budgets in ``petl.spt.budget``; none if any is allowed."""
     budget = spt.get('budget')
     if budget is None:
         return []
-    if isinstance(budget, (list, tuple)) and not budget:
+    budgets = budget if isinstance(budget, (list, tuple)) else [budget]
+    if not budgets:
         raise UserError('petl.spt.budget is an empty list: name at least one budget, or None for any.')
-    return [parse_budget(b) for b in (budget if isinstance(budget, (list, tuple)) else [budget])]
+    return [parse_budget(b) for b in budgets]
 
 
 @dataclass(frozen=True)
 class SPT:
-    """The SPT part of a config's ``petl``, with the allocation that its file holds.
+    """A config's ``petl.spt`` and the allocation in its file.
 
     Args:
         options: of :func:`check_spt`.
-        allocation: from its file.
+        allocation: from the file.
     """
 
     options: dict[str, Any]
@@ -74,61 +80,46 @@ class SPT:
 
     @classmethod
     def of(cls, spt: Any) -> SPT:
-        """From ``petl.spt``.
+        """Read the file that ``petl.spt`` names.
 
         Raises:
-            UserError: for wrong options, a file that cannot be read, or one made for others.
+            UserError: for wrong options, and for a file that cannot be read or was made with other options.
         """
         options = check_spt(spt)
         allocation = read_allocation(options['file'])
-        theirs, ours = (allocation.structured, allocation.rank), (options['structured'], options['rank'])
-        if theirs != ours:
-            raise UserError(
-                f'{options["file"]} was made for {theirs[0]} of rank {theirs[1]}, and petl.spt says {ours[0]} of '
-                f'rank {ours[1]}; make it again with tools/sensitivity.py.'
-            )
-        budgets = budgets_of(options)
-        if budgets and allocation.budget not in budgets:
-            wanted = ', '.join(f'{b:,}' for b in budgets)
-            raise UserError(
-                f'{options["file"]} was made for a budget of {allocation.budget:,}, and petl.spt.budget says '
-                f'{wanted}; make it again with tools/sensitivity.py.'
-            )
-        if allocation.control != options['control']:
-            raise UserError(
-                f'{options["file"]} was made with control={allocation.control!r}, and petl.spt says '
-                f'{options["control"]!r}; make it again with tools/sensitivity.py.'
-            )
+        wanted = {name: [options[name]] for name in ('structured', 'rank', 'control')}
+        wanted['budget'] = budgets_of(options) or [allocation.budget]
+        for name, values in wanted.items():
+            if (theirs := getattr(allocation, name)) not in values:
+                raise UserError(
+                    f'{options["file"]} was made with {name}={theirs!r}, but petl.spt.{name} is '
+                    f'{" or ".join(map(repr, values))}; {AGAIN}.'
+                )
         return cls(options, allocation)
 
     def settings(self) -> dict[str, Any]:
-        """What the trained weights are worth nothing without."""
-        return dict(
-            type='SPT',
-            structured=self.options['structured'],
-            rank=self.options['rank'],
-            choice=self.allocation.digest,
-        )
+        """Return the settings that the trained weights depend on."""
+        options = {name: self.options[name] for name in ('structured', 'rank')}
+        return dict(type='SPT', **options, choice=self.allocation.digest)
 
     def check_base(self, state: Mapping[str, Tensor] | None) -> None:
-        """Refuse pre-trained weights that are not those the sensitivity was measured on.
+        """Check that the pre-trained weights are those that sensitivity was measured on.
 
         Args:
             state: their tensors, as the backbone loads them; None for a random backbone.
 
         Raises:
-            UserError: naming the file and what it was measured on.
+            UserError: naming the file and the weights it was measured on.
         """
         base = self.allocation.base
         if (base and base['sha256']) != (None if state is None else tensors_sha256(state)):
             measured = f'the weights of {base["file"]}' if base else 'a random backbone'
             raise UserError(
-                f'{self.options["file"]} was measured on {measured}, and model.base loads others; run '
-                'tools/sensitivity.py again.'
+                f'{self.options["file"]} was measured on {measured}, but model.base loads others; {AGAIN}.'
             )
 
     def tuned(self, backbone: nn.Module) -> set[str]:
-        """The parameters of a plain backbone that it tunes, whole or in part.
+        """Return the parameters of a plain backbone that are tuned, whole or in part.
 
         Raises:
             UserError: when the allocation is for another backbone.
@@ -141,7 +132,7 @@ class SPT:
         """Put the deltas on a plain backbone.
 
         Returns:
-            The parameters below the backbone that train -> what they are part of.
+            Each trained parameter below the backbone -> the part it belongs to.
 
         Raises:
             UserError: when the allocation is for another backbone.
@@ -149,8 +140,11 @@ class SPT:
         units = self._units(backbone)
         chosen = {row.name: row.choice for row in self.allocation.rows}
         owners = {'cls_token': TOKEN} if self.allocation.class_token else {}
-        for host, members in _by_host(units).items():
-            # part of a fused bias is a few entries of a parameter
+        hosts = defaultdict(list)
+        for unit in units:
+            hosts[unit.host].append(unit)
+        for host, members in hosts.items():
+            # a slot of a fused bias is only some entries of its parameter
             entries = [u for u in members if chosen[u.name] == SPARSE or (chosen[u.name] == WHOLE and u.slot)]
             owners |= {u.param: WHOLES for u in members if chosen[u.name] == WHOLE and not u.slot}
             if entries:
@@ -161,25 +155,21 @@ class SPT:
         return owners
 
     def _units(self, backbone: nn.Module) -> list[Unit]:
-        """The units of ``backbone``, which must be those that the file was made from."""
+        """Return the units of ``backbone``, which must be those of the file."""
         file, host = self.options['file'], host_of(backbone)
         if host != self.allocation.host:
-            raise UserError(f'{file} was made for {self.allocation.host}, and the backbone is {host}.')
+            raise UserError(f'{file} was made for {self.allocation.host}, but the backbone is {host}.')
         units = units_of(backbone)
         rest = self.allocation.params - sum(row.params for row in self.allocation.rows)
         token = getattr(backbone, 'cls_token', None)
         if rest and (token is None or token.numel() != rest):
             raise UserError(f'{file} was made for another backbone: its class token has {rest} parameters.')
         theirs = {row.name: tuple(row.shape) for row in self.allocation.rows}
-        for unit in units:
-            if theirs.get(unit.name) != unit.shape:
-                there = f'is {theirs[unit.name]}' if unit.name in theirs else 'is not'
-                raise UserError(
-                    f'{file} was made for another backbone: {unit.name} {there} there and is {unit.shape} here.'
-                )
-        if len(theirs) != len(units):
-            extra = next(name for name in theirs if name not in {u.name for u in units})
-            raise UserError(f'{file} was made for another backbone: it has {extra}, which this one has not.')
+        ours = {unit.name: unit.shape for unit in units}
+        if theirs != ours:
+            name = next(n for n in {**ours, **theirs} if theirs.get(n) != ours.get(n))
+            there, here = theirs.get(name, 'missing'), ours.get(name, 'missing')
+            raise UserError(f'{file} was made for another backbone: {name} is {there} there and {here} here.')
         return units
 
     def _sparse(self, host: nn.Module, entries: list[Unit]) -> Sparse:
@@ -196,12 +186,12 @@ class SPT:
         return Sparse(_joined(weights), _joined(biases))
 
     def _update(self, backbone: nn.Module, updated: list[Unit]) -> Delta:
-        """The low-rank update, or the adapter, of one linear layer."""
+        """Build the low-rank update, or the adapter, of one linear layer."""
         unit = updated[0]
         layout = layout_of(backbone)
         site = next(s for s in layout.sites(backbone, unit.place) if s.name == unit.host)
         options = dict(slots=''.join(u.slot for u in updated)) if site.slots else {}
-        # the published code drops nothing in front of the output projection, and puts its adapter beside it
+        # as in the published code: no dropout at the output projection, whose adapter is parallel
         dropout = 0.0 if unit.place == 'proj' else self.options['dropout']
         if self.options['structured'] == 'LoRA':
             return LoRA.at_site(site, rank=self.options['rank'], dropout=dropout, **options)
@@ -211,13 +201,6 @@ class SPT:
 
 def _joined(parts: list[Tensor]) -> Tensor | None:
     return torch.cat(parts) if parts else None
-
-
-def _by_host(units: list[Unit]) -> dict[str, list[Unit]]:
-    hosts: dict[str, list[Unit]] = {}
-    for unit in units:
-        hosts.setdefault(unit.host, []).append(unit)
-    return hosts
 
 
 def _put(backbone: nn.Module, host: str, name: str, delta: Delta) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What SPT judges as one: weight matrices, q, k and v of a fused projection apart, and vectors."""
+"""The units that SPT tunes: weight matrices (q, k and v of a fused projection are three) and vectors."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Unit:
         kind: one of ``MATRICES`` and ``VECTORS``.
         host: the path of the module whose forward uses it.
         slot: ``'q'``, ``'k'`` or ``'v'`` of a fused parameter, else ``''``.
-        offset: of a bias, the position in the host's output where it begins.
+        offset: of a bias, its first position in the host's output.
         place: of the host in the place table; ``''`` for a norm.
-        block: the number of its block from 0; None outside the blocks.
+        block: its block, counted from 0; None outside the blocks.
     """
 
     param: str
@@ -43,25 +43,25 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Such as ``layers.0.attn.qkv.weight[q]``."""
+        """The parameter and the slot, such as ``layers.0.attn.qkv.weight[q]``."""
         return f'{self.param}[{self.slot}]' if self.slot else self.param
 
     @property
     def numel(self) -> int:
-        """How many entries it has."""
+        """Number of entries."""
         return math.prod(self.shape)
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it is a matrix."""
+        """True for a matrix, False for a vector."""
         return len(self.shape) == 2
 
 
 def units_of(backbone: nn.Module) -> list[Unit]:
-    """The units of a backbone in the order of its parameters.
+    """List the units of a backbone in the order of its parameters.
 
-    The matrices are q, k, v, proj, fc1 and fc2 of each block, the vectors their biases and all norms. Class token,
-    patch and position embeddings, position-bias tables, LayerScale and a Swin's reductions between stages are none.
+    The matrices are q, k, v, proj, fc1 and fc2 of each block, the vectors their biases and all norms. Left out are
+    class token, patch and position embeddings, position-bias tables, LayerScale and a Swin's downsampling.
 
     Args:
         backbone: of a class in the place table, on any device, with or without deltas.
@@ -82,7 +82,7 @@ def units_of(backbone: nn.Module) -> list[Unit]:
 
 
 def _linear(backbone: nn.Module, layout: Layout, site: Site, block: int) -> Iterator[Unit]:
-    """The matrices and biases of one linear layer."""
+    """Yield the matrices and biases of one linear layer."""
     slots = site.slots or ('',)
     width = site.out_dim // len(slots)
     for i, slot in enumerate(slots):

@@ -1,1 +1,1 @@
-"""Pre-trained files of other people: read, named as the hosts name them, and kept with a record of where from."""
+"""Pre-trained weights of other projects: read, translated into the hosts' names, saved with their origin."""

@@ -1,4 +1,4 @@
-"""What a file is, told from its first bytes: its name may say anything."""
+"""Tells what a file is from its first bytes: its name may say anything."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from ..errors import UserError
 
-# what is no file of weights -> what it is and what to do
+# how a file without weights starts -> what it is, and what to do
 STARTS = {
     b'version https://git-lfs.github.com/spec/': 'is a Git LFS pointer, not the file itself: git lfs pull',
-    b'\x1f\x8b': 'is packed with gzip: unpack it (tar -xzf, or gunzip)',
-    b'BZh': 'is packed with bzip2: unpack it (tar -xjf, or bunzip2)',
-    b'\xfd7zXZ\x00': 'is packed with xz: unpack it (tar -xJf, or unxz)',
-    b'\x28\xb5\x2f\xfd': 'is packed with zstd: unpack it (unzstd)',
+    b'\x1f\x8b': 'is compressed with gzip: unpack it (tar -xzf, or gunzip)',
+    b'BZh': 'is compressed with bzip2: unpack it (tar -xjf, or bunzip2)',
+    b'\xfd7zXZ\x00': 'is compressed with xz: unpack it (tar -xJf, or unxz)',
+    b'\x28\xb5\x2f\xfd': 'is compressed with zstd: unpack it (unzstd)',
     b'7z\xbc\xaf\x27\x1c': 'is a 7z archive: unpack it',
-    b'\x89HDF\r\n': 'is an HDF5 file, as Keras writes them, which is not read here',
+    b'\x89HDF\r\n': 'is an HDF5 file (as written by Keras), which is not supported',
 }
 LONGEST_HEADER = 100_000_000  # of a .safetensors file, by its own rules
 TEXT = {*range(32, 127), *b'\t\n\r'}
@@ -23,10 +23,10 @@ SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.npz', '.ckpt', '.tar')
 
 
 def format_of(path: Path) -> str:
-    """``'safetensors'``, ``'npz'`` or ``'torch'``, by content; what cannot be told is ``'torch'``.
+    """Return ``'safetensors'``, ``'npz'`` or, for everything else that may hold weights, ``'torch'``.
 
     Raises:
-        UserError: for what is no file of weights.
+        UserError: for a file that cannot hold weights.
     """
     with path.open('rb') as stream:
         start = stream.read(512)
@@ -42,14 +42,14 @@ def format_of(path: Path) -> str:
     if start[8:9] == b'{' and int.from_bytes(start[:8], 'little') < LONGEST_HEADER:
         return 'safetensors'
     if start.lstrip().startswith(b'<'):
-        raise UserError('it is a web page (HTML or XML), which a server sent instead of the file: download it again.')
+        raise UserError('it is a web page (HTML or XML) that a server sent instead of the file: download it again.')
     if all(byte in TEXT for byte in start):
         raise UserError(f'it is text, not weights: {" ".join(start.decode().split())[:60]!r}.')
     return 'torch'
 
 
 def _format_of_zip(path: Path) -> str:
-    if not zipfile.is_zipfile(path):  # cut off: what reads it says so
+    if not zipfile.is_zipfile(path):  # truncated: the reader will say so
         return 'npz' if path.suffix.lower() == '.npz' else 'torch'
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -61,15 +61,19 @@ def _format_of_zip(path: Path) -> str:
 
 
 def must_be_file(path: Path, what: str = '') -> None:
-    """Raise :class:`UserError` where ``path`` is a folder or does not exist; ``what`` stands in front of it."""
+    """Check that ``path`` is a file.
+
+    Args:
+        path: to check.
+        what: the start of the error's sentence, such as ``'The checkpoint '``.
+
+    Raises:
+        UserError: for a folder, listing the weights in it, and for a path that does not exist.
+    """
     if path.is_dir():
-        raise UserError(is_a_folder(path))
+        inside = [str(p) for p in sorted(path.iterdir()) if p.suffix in SUFFIXES and p.is_file()]
+        more = ', ...' if len(inside) > 3 else ''
+        hint = f'; it holds {", ".join(inside[:3])}{more}: name a file' if inside else ''
+        raise UserError(f'{path} is a folder{hint}.')
     if not path.is_file():
         raise UserError(f'{what}{path} does not exist.')
-
-
-def is_a_folder(path: Path) -> str:
-    """A sentence about a folder that was given instead of a file, with the files of weights that are in it."""
-    inside = [str(p) for p in sorted(path.iterdir()) if p.suffix in SUFFIXES and p.is_file()]
-    hint = f'; it holds {", ".join(inside[:3])}{", ..." if len(inside) > 3 else ""}: name a file' if inside else ''
-    return f'{path} is a folder{hint}.'

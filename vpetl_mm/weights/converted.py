@@ -21,19 +21,19 @@ KEY = 'vpetl_mm'
 
 
 @dataclass(frozen=True)
-class Record:
-    """What a converted file says of itself.
+class Origin:
+    """The record in a converted file's header.
 
     Args:
         kind: of the source.
         host: the backbone class, a key of the place table.
-        source: its file's name, ``sha256`` and ``bytes``.
-        keys: a key of the source -> ``to`` and ``how``, or ``dropped`` and why.
-        made: a tensor that the source has not -> what its values are.
-        config: the config that it was fitted to, or None.
-        heads: of the attention, where the source says how many.
-        inputs: what the weights' inputs were normalised with, where the kind implies it: ``mean`` and ``std``, of the
-            ``channels`` 'RGB', on the scale of 0 to 255.
+        source: ``file`` (its name), ``sha256``, ``bytes`` and ``part`` of the source.
+        keys: each key of the source -> ``to`` and ``how``, or ``dropped`` and the reason.
+        made: each tensor that is not in the source -> its values, in words.
+        config: the config that the weights were fitted to, or None.
+        heads: of the attention, where the source tells.
+        inputs: ``mean`` and ``std`` of the inputs (on the scale of 0 to 255) and ``channels`` ('RGB'); None where the
+            kind does not imply them.
     """
 
     kind: str
@@ -47,38 +47,33 @@ class Record:
     format: int = FORMAT
 
 
-def write_converted(file: Path, tensors: Mapping[str, Tensor], record: Record) -> None:
-    """Write a converted file, whole or not at all, and its folder where there is none.
-
-    Args:
-        file: ends in .safetensors.
-        tensors: under their final names.
-        record: goes into the file's header, as JSON.
+def write_converted(file: Path, tensors: Mapping[str, Tensor], origin: Origin) -> None:
+    """Write ``tensors``, under their final names, and their origin, as JSON in the header; whole or not at all.
 
     Raises:
-        UserError: when the disk does not take it.
+        UserError: when the file cannot be written.
     """
-    write_safetensors(file, tensors, {'format': 'pt', KEY: json.dumps(asdict(record))})
+    write_safetensors(file, tensors, {'format': 'pt', KEY: json.dumps(asdict(origin))})
 
 
-def record_of(metadata: Mapping[str, str]) -> Record | None:
-    """The record in a .safetensors file's metadata; None where the file is not a converted one.
+def origin_of(metadata: Mapping[str, str]) -> Origin | None:
+    """Read the record in a .safetensors file's metadata; None where the file was not converted.
 
     Raises:
-        UserError: when there is a record, and it cannot be read.
+        UserError: when the record cannot be read.
     """
     if KEY not in metadata:
         return None
     try:
-        record = Record(**from_json(metadata[KEY]))
-        readable = isinstance(record.source['sha256'], str) and isinstance(record.host, str)
-        readable = readable and type(record.heads) in (int, type(None))
-        readable = readable and (record.inputs is None or all(map(_numbers, map(record.inputs.get, ('mean', 'std')))))
+        origin = Origin(**from_json(metadata[KEY]))
+        readable = isinstance(origin.source['sha256'], str) and isinstance(origin.host, str)
+        readable = readable and type(origin.heads) in (int, type(None))
+        readable = readable and (origin.inputs is None or all(map(_numbers, map(origin.inputs.get, ('mean', 'std')))))
     except (ValueError, KeyError, TypeError, AttributeError):
         readable = False
-    if not readable or record.format != FORMAT:
-        raise UserError(f'its record of the conversion cannot be read as format {FORMAT}; convert it again.')
-    return record
+    if not readable or origin.format != FORMAT:
+        raise UserError(f'its record of the conversion is not readable as format {FORMAT}; convert it again.')
+    return origin
 
 
 def _numbers(value: Any) -> bool:
@@ -86,9 +81,9 @@ def _numbers(value: Any) -> bool:
 
 
 def recorded_inputs(file: str | Path) -> dict[str, Any] | None:
-    """:attr:`Record.inputs` of a converted file; None of any other file, and where none are recorded."""
+    """Return :attr:`Origin.inputs` of a file; None where it records none."""
     if format_of(Path(file)) != 'safetensors':
         return None
     with safe_open(file, 'pt') as opened:
-        record = record_of(opened.metadata() or {})
-    return record and record.inputs
+        origin = origin_of(opened.metadata() or {})
+    return origin and origin.inputs

@@ -1,4 +1,4 @@
-"""Writing .safetensors files, whole or not at all."""
+"""Writes .safetensors files, whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,23 +14,18 @@ from ..files import written_whole
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors, and their folder where there is none.
-
-    Args:
-        file: ends in .safetensors.
-        tensors: of any device.
-        metadata: text for the file's header.
+    """Write tensors of any device, with text for the header, and create the folder if needed.
 
     Raises:
-        UserError: when the disk does not take it.
+        UserError: when the file cannot be written.
     """
-    # its own memory each: a slice or a transposed view cannot be stored
+    # a slice or a transposed view cannot be stored, a copy can
     whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(file) as partial:
             partial.touch()
-            mode = partial.stat().st_mode  # safetensors makes files that nobody else may read
+            mode = partial.stat().st_mode  # safetensors creates files that only their owner can read
             save_file(whole, partial, dict(metadata))
             partial.chmod(mode)
     except (OSError, SafetensorError) as error:

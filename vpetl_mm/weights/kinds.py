@@ -1,4 +1,4 @@
-"""The kinds of pre-trained files: how each is recognised, named and fitted to its host."""
+"""The kinds of pre-trained files: how each is recognised, renamed and fitted to its host."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..errors import UserError, unknown
+from ..errors import UserError
 from .swin import fit_swin, fit_swin2d, openmmlab_names, swin_names
 from .tensors import Weights
 from .vit import dinov2_names, fit_image, fit_video, google_names, miil_names, timm_names, videomae_names
 
-# what inputs were normalised with, mean and std of R, G and B on the scale of 0 to 255: ImageNet's, the original
-# ViT's, which is from -1 to 1, and miil's, which is from 0 to 1
+# mean and std of the inputs (R, G, B, on the scale of 0 to 255): ImageNet's, the original ViT's (inputs from -1 to 1)
+# and miil's (from 0 to 1)
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 SIGNED = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 UNIT = ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
@@ -23,14 +23,14 @@ SWIN, VIDEO, IMAGE = 'mmaction.SwinTransformer3D', 'mmaction.VisionTransformer',
 
 @dataclass(frozen=True)
 class Kind:
-    """One naming.
+    """A naming of pre-trained weights.
 
     Args:
-        about: what it is, in words.
+        about: its description.
         host: the key of the backbone class in the place table.
-        names: gives every tensor the host's name.
-        fit: makes them those of one backbone of that class.
-        inputs: mean and std of what it was trained on; None where files of this naming differ in that.
+        names: renames every tensor as the host does.
+        fit: resizes them for one backbone of that class.
+        inputs: mean and std of its inputs; None where files of this naming differ.
     """
 
     about: str
@@ -53,33 +53,28 @@ KINDS = {
     'dinov2': Kind(
         "an image ViT in timm's naming with LayerScale, such as DINOv2's", IMAGE, dinov2_names, fit_image, IMAGENET
     ),
-    'miil': Kind(
-        "an image ViT in timm's naming without a bias in qkv, such as miil's", IMAGE, miil_names, fit_image, UNIT
-    ),
-    'timm_vit': Kind("an image ViT in timm's naming, as MAE's encoder is too", IMAGE, timm_names, fit_image, None),
+    'miil': Kind("an image ViT in timm's naming without qkv bias, as miil's", IMAGE, miil_names, fit_image, UNIT),
+    'timm_vit': Kind("an image ViT in timm's naming, such as MAE's encoder", IMAGE, timm_names, fit_image, None),
     'mmpretrain_vit': Kind("an image ViT in mmpretrain's naming", IMAGE, openmmlab_names, fit_image, None),
     'google_vit': Kind('an original image ViT of JAX', IMAGE, google_names, fit_image, SIGNED),
 }
 
-# how a converted file, in its host's naming, fits a backbone of other sizes
+# kinds in timm's naming -> the pattern that tells, in this order
+TIMM = {
+    'mae': r'decoder_',
+    'dinov2': r'blocks\.\d+\.ls1\.gamma',
+    'timm_vit': r'blocks\.\d+\.attn\.(qkv|q_proj|q)\.bias',
+    'miil': '',
+}
+# host -> how a converted file fits a backbone of other sizes
 FITS = {kind.host: kind.fit for kind in KINDS.values() if kind.names is openmmlab_names}
 
 
-def kind_of(name: str) -> Kind:
-    """The kind called ``name``; a :class:`UserError` lists what there is."""
-    if name not in KINDS:
-        raise unknown('kind', name, KINDS)
-    return KINDS[name]
-
-
 def recognised(weights: Weights) -> str:
-    """The name of the kind of a file, from its keys and shapes.
-
-    Args:
-        weights: without prefixes.
+    """Return the name of the kind of a file, judged by its keys (without prefixes) and shapes.
 
     Raises:
-        UserError: when it is none of them; it lists the kinds and the file's first keys.
+        UserError: when no kind matches, listing the kinds and the file's first keys.
     """
 
     def has(pattern: str) -> bool:
@@ -90,31 +85,18 @@ def recognised(weights: Weights) -> str:
     if has(r'(opt/target/)?Transformer/encoderblock_\d+/'):
         return 'google_vit'
     if has(r'layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table'):
-        return _swin(patch is not None and patch.ndim == 4, has(r'norm\d\.'))
+        if patch is not None and patch.ndim == 4:
+            return 'swin2d'
+        return 'mmaction_swin' if has(r'norm\d\.') else 'video_swin'
     if has(r'layers\.\d+\.ln1\.'):
         return 'mmpretrain_vit'
     if has(r'blocks\.\d+\.') and video:
         return 'mmaction_videomae' if has(r'blocks\.\d+\.mlp\.layers\.') else 'videomae'
     if has(r'blocks\.\d+\.attn\.(qkv|q_proj|q)\.weight'):
-        sources = (source for k in weights for source in weights.sources(k))
-        return _timm(any(re.match(r'(.*\.)?base_encoder\.', k) for k in sources), has)
+        if any(re.match(r'(.*\.)?base_encoder\.', source) for k in weights for source in weights.sources(k)):
+            return 'mocov3'
+        return next(kind for kind, pattern in TIMM.items() if has(pattern))
     raise UserError(
-        f'it is of no known kind ({", ".join(KINDS)}); its first keys are: {", ".join(list(weights)[:5])}. '
-        '--kind names the kind, where it is one of these all the same.'
+        f'its kind is not recognised; its first keys are: {", ".join(list(weights)[:5])}. If it is one of '
+        f'{", ".join(KINDS)}, say so with --kind.'
     )
-
-
-def _swin(flat: bool, numbered_norm: bool) -> str:
-    if flat:
-        return 'swin2d'
-    return 'mmaction_swin' if numbered_norm else 'video_swin'
-
-
-def _timm(encoder: bool, has: Callable[[str], bool]) -> str:
-    if encoder:
-        return 'mocov3'
-    if has(r'decoder_'):
-        return 'mae'
-    if has(r'blocks\.\d+\.ls1\.gamma'):
-        return 'dinov2'
-    return 'timm_vit' if has(r'blocks\.\d+\.attn\.(qkv|q_proj|q)\.bias') else 'miil'

@@ -1,4 +1,4 @@
-"""Which backbone a file is of, from the shapes of its tensors under the host's names."""
+"""The config of the backbone that a file belongs to, inferred from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .tensors import StateDict, Weights
 from .vit import pretrained, square_side
 
 Config = dict[str, Any]
-# of Video Swin; a 2D file is inflated to these
+# Video Swin's, to which a 2D file is inflated
 FRAMES, WINDOW = 2, (8, 7, 7)
 TABLE = 'attn.relative_position_bias_table'
-# width -> heads, where the published ViTs' are not 64 wide: ViT-H, VideoMAE's ViT-g
+# width -> number of heads of the published ViTs whose heads are not 64 wide: ViT-H, VideoMAE's ViT-g
 HEADS = {1280: 16, 1408: 16}
 
 
 def swin3d(weights: Weights, state: StateDict) -> Config:
-    """mmaction2's SwinTransformer3D.
+    """Infer the config of mmaction2's SwinTransformer3D.
 
     Args:
         weights: under the host's names.
-        state: the file's own tensors, for those that were dropped.
+        state: the file's own tensors, also those that were dropped.
     """
     width, _, *patch = _shape(weights, 'patch_embed.proj.weight', 4, 5)
     stages = _numbers(weights, r'layers\.(\d+)\.')
@@ -44,7 +44,7 @@ def swin3d(weights: Weights, state: StateDict) -> Config:
 
 
 def _window(rows: int, state: StateDict) -> tuple[int, int, int]:
-    """(d, s, s) of a table of (2d-1)(2s-1)(2s-1) rows, and d s s tokens, where the file says so."""
+    """Find (d, s, s) with a bias table of (2d-1)(2s-1)(2s-1) rows and, if the file has the index, d s s tokens."""
     tokens = next((v.shape[0] for k, v in state.items() if k.endswith('relative_position_index')), None)
     found = []
     for side in range(2, 33):
@@ -55,13 +55,13 @@ def _window(rows: int, state: StateDict) -> tuple[int, int, int]:
     usual = [w for w in found if w[1] == WINDOW[1]]
     if not usual and len(found) != 1:
         raise UserError(
-            f'its windows cannot be told from bias tables of {rows} rows; --config names the config whose they are.'
+            f'bias tables of {rows} rows do not determine the window; pass the config of these weights with --config.'
         )
     return (usual or found)[0]
 
 
 def video_vit(weights: Weights, state: StateDict) -> Config:
-    """mmaction2's VisionTransformer; the image's size and the number of frames are in no tensor."""
+    """Infer the config of mmaction2's VisionTransformer; no tensor tells the image size and the number of frames."""
     width, _, tubelet, patch, _ = _shape(weights, 'patch_embed.projection.weight', 5)
     config = dict(
         type='VisionTransformer',
@@ -80,7 +80,7 @@ def video_vit(weights: Weights, state: StateDict) -> Config:
 
 
 def image_vit(weights: Weights, state: StateDict) -> Config:
-    """mmpretrain's VisionTransformer."""
+    """Infer the config of mmpretrain's VisionTransformer."""
     width, channels, *patch = _shape(weights, 'patch_embed.projection.weight', 4)
     hidden = _shape(weights, 'layers.0.ffn.layers.0.0.weight', 2)[0]
     extra = int('cls_token' in weights)
@@ -102,7 +102,7 @@ def image_vit(weights: Weights, state: StateDict) -> Config:
 
 
 def _pooling(weights: Weights, token: bool) -> Config:
-    """Which norm stands behind the last block, and which tokens it is for."""
+    """Infer the norm behind the last block and the tokens it applies to."""
     if _any(weights, r'ln2\.'):
         pooling = dict(out_type='avg_featmap', final_norm=_any(weights, r'ln1\.'))
     else:
@@ -118,7 +118,7 @@ INFERRED = {
 
 
 def _heads(width: int) -> int:
-    """Heads are in no tensor of a ViT: those of the published ones of this width, else 64 wide where that goes."""
+    """Guess the number of heads, which no tensor of a ViT tells: as published for this width, else 64 wide heads."""
     return HEADS.get(width, width // 64 if width % 64 == 0 else 1)
 
 
@@ -136,15 +136,14 @@ def _shape(weights: Weights, name: str, *dimensions: int) -> tuple[int, ...]:
     shape = tuple(weights[name].shape)
     if len(shape) not in dimensions or 0 in shape:
         wanted = ' or '.join(map(str, dimensions))
-        raise UserError(f'{weights.known_as(name)} is {shape}, and should have {wanted} dimensions.')
+        raise UserError(f'{weights.known_as(name)} is {shape} but should have {wanted} dimensions.')
     return shape
 
 
 def _numbers(weights: Weights, pattern: str) -> int:
-    """How many numbers ``pattern`` finds, which must be 0, 1, 2 and so on.
+    """Count the blocks that ``pattern`` finds, which must be numbered 0, 1, 2 and so on.
 
-    A number that is left out is a block that is missing; it is looked at here, before a backbone of that many
-    blocks is built.
+    A gap is refused here, before a backbone of that many blocks is built.
     """
     found = sorted({int(m.group(1)) for m in (re.match(pattern, name) for name in weights) if m})
     gap = next((i for i, n in enumerate([*found, -1]) if i != n), 0)

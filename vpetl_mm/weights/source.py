@@ -1,9 +1,8 @@
-"""Files of weights: opened without running what is in them."""
+"""Reads files of weights without running what is in them."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,65 +12,55 @@ from safetensors import safe_open
 from torch import nn
 
 from ..bounds import check_zip
-from ..errors import UserError, tellable
+from ..errors import UserError
 from .contents import format_of, must_be_file
 from .tensors import StateDict
-from .torch_file import allowed, check_content, read_torch
+from .torch_file import CODE, allowed, check_content, read_torch, reason_of
 from .wrappings import Model, chosen, models_in, tensors_in
 
-# where checkpoints keep their weights, for what is no backbone: most libraries; timm and MAE; DeepSpeed
+# where checkpoints without a backbone keep their weights: most libraries; timm and MAE; DeepSpeed
 INSIDE = ('state_dict', 'model', 'module')
 FORMATS = {'safetensors': 'a .safetensors file', 'npz': 'an .npz archive of numbers', 'torch': 'a file of torch.save'}
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a file holds.
+    """The content of a file.
 
     Args:
         state: its tensors.
-        beside: the names of what lies beside them and is none, such as ``optimizer``.
+        beside: the names of everything beside them, such as ``optimizer``.
         metadata: of a .safetensors file.
         model: where in the file the backbone is.
         others: further backbones in it.
     """
 
     state: StateDict
-    beside: tuple[str, ...] = ()
-    metadata: dict[str, str] = field(default_factory=dict)
-    model: Model = field(default_factory=Model)
-    others: tuple[Model, ...] = ()
-
-
-def read_weights(file: str | Path) -> StateDict:
-    """The tensors of a file; see :func:`read_source`."""
-    return read_source(file).state
+    beside: tuple[str, ...]
+    metadata: dict[str, str]
+    model: Model
+    others: tuple[Model, ...]
 
 
 def read_source(file: str | Path, trust_pickle: bool = False, part: str | None = None) -> Source:
-    """A file of safetensors, numpy or torch, whatever its name ends in.
+    """Read a file of safetensors, numpy or torch, whatever its suffix.
 
-    The tensors are taken out of the dicts that they are nested in; those in front of which is a prefix keep it.
+    The tensors are taken out of the dicts that they are nested in; a prefix in front of their keys stays.
 
     Args:
         file: its path.
-        trust_pickle: let a pickle run what it holds, where it needs more than tensors.
+        trust_pickle: let a pickle run its code if it holds more than tensors. Defaults to False.
         part: which of several models, by a part of its name, such as ``'model_ema'``.
 
     Raises:
-        UserError: when the file is missing, broken, holds no weights, or needs more than is allowed.
+        UserError: when the file is missing, broken or without weights, or holds more than is allowed.
     """
     path = Path(file)
     must_be_file(path)
     form = 'torch'
     try:
         form = format_of(path)
-        if form == 'safetensors':
-            source = _in_model(_safetensors(path), part)
-        elif form == 'npz':
-            source = _in_model(_npz(path), part)
-        else:
-            source = _unwrapped(read_torch(path, trust_pickle), part)
+        source = _located(*_content(path, form, trust_pickle), part)
         check_content(source.state, path.stat().st_size)
     except UserError as error:
         raise UserError(f'{path}: {str(error).rstrip(".")}.') from error
@@ -83,30 +72,28 @@ def read_source(file: str | Path, trust_pickle: bool = False, part: str | None =
     return source
 
 
-def _safetensors(path: Path) -> Source:
-    with safe_open(path, 'pt') as file:
-        return Source({k: file.get_tensor(k) for k in file.keys()}, (), file.metadata() or {})  # noqa: SIM118
-
-
-def _npz(path: Path) -> Source:
+def _content(path: Path, form: str, trust_pickle: bool) -> tuple[Any, dict[str, str]]:
+    """Read what a file holds, and its metadata."""
+    if form == 'torch':
+        return read_torch(path, trust_pickle), {}
+    if form == 'safetensors':
+        with safe_open(path, 'pt') as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
     check_zip(path, allowed(path))
     with np.load(path, allow_pickle=False) as arrays:
         content = {name: arrays[name] for name in arrays.files}
-    numbers = {k: v for k, v in content.items() if v.dtype.kind in 'fiu'}
-    tensors = {k: torch.from_numpy(v.astype(v.dtype.newbyteorder('='))) for k, v in numbers.items()}
-    return Source(tensors, tuple(k for k in content if k not in numbers))
+    numbers = {k: v.astype(v.dtype.newbyteorder('=')) for k, v in content.items() if v.dtype.kind in 'fiu'}
+    return content | {k: torch.from_numpy(v) for k, v in numbers.items()}, {}
 
 
-def _in_model(source: Source, part: str | None) -> Source:
-    """A file without dicts, and which of its keys are the backbone's."""
-    models = models_in(source.state)
-    model = chosen(models, part)
-    return source if model is None else replace(source, model=model, others=_others(models, model))
-
-
-def _unwrapped(content: Any, part: str | None) -> Source:
+def _located(content: Any, metadata: dict[str, str], part: str | None) -> Source:
+    """Find the backbone in what a file holds."""
     meta = content.get('meta') if isinstance(content, dict) else None
-    if isinstance(meta, dict) and 'adapter_format' in meta and not _has_backbone(content.get('state_dict') or {}):
+    is_adapter = isinstance(meta, dict) and 'adapter_format' in meta
+    # the adapter of a fully tuned model does hold the backbone
+    if is_adapter and not any(
+        k.startswith('backbone.') and '.deltas.' not in k for k in content.get('state_dict') or {}
+    ):
         raise UserError('it is an adapter of this project, which holds no backbone.')
     models = models_in(content)
     model = chosen(models, part) or _usual(content)
@@ -117,11 +104,11 @@ def _unwrapped(content: Any, part: str | None) -> Source:
     tensors = tensors_in(content)
     if isinstance(content, dict):
         beside += [str(k) for k in content if k not in tensors]
-    return Source(tensors, tuple(beside), model=model, others=_others(models, model))
+    return Source(tensors, tuple(beside), metadata, model, tuple(m for m in models if m != model))
 
 
 def _usual(content: Any) -> Model:
-    """Where weights that are no backbone's would be."""
+    """Return where the weights would be in a checkpoint without a backbone."""
     inside: tuple[str, ...] = ()
     for key in INSIDE:
         if isinstance(content, dict) and isinstance(content.get(key), (dict, nn.Module)):
@@ -129,26 +116,14 @@ def _usual(content: Any) -> Model:
     return Model(inside)
 
 
-def _others(models: list[Model], taken: Model) -> tuple[Model, ...]:
-    return tuple(m for m in models if m != taken)
-
-
-def _has_backbone(state: dict[str, Any]) -> bool:
-    """Whether an adapter holds weights of the backbone itself, as that of a fully tuned model does."""
-    return any(key.startswith('backbone.') and '.deltas.' not in key for key in state)
-
-
 def _refusal(path: Path, form: str, error: Exception) -> str:
-    """Why a file was not read, in a sentence."""
-    wanted = re.search(r'GLOBAL (\S+)', str(error))
-    if wanted:
+    """Say in a sentence why a file was not read."""
+    reason = reason_of(error)
+    if CODE in reason:
         return (
-            f'{path} cannot be read safely as weights: it holds more than tensors, {tellable(wanted[1])}, and '
-            'reading that may run code; if you trust where it is from: '
+            f'{path} cannot be read safely: {reason}, which may run code. If you trust its source: '
             f'tools/convert_checkpoint.py {path} DST.safetensors --trust-pickle'
         )
     if isinstance(error, ModuleNotFoundError):
         return f'{path} needs a package that is not installed: {error.name}.'
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    first = '' if 'eights only load failed' in first or first.isdecimal() else f' ({first.rstrip(".")})'
-    return f'{path} cannot be read as {FORMATS[form]}; is it whole?{first}'
+    return f'{path} cannot be read as {FORMATS[form]}; is it complete? ({reason})'

@@ -1,4 +1,4 @@
-"""Swin: its authors' naming, 2D and for videos, mmaction2's, and how they fit the host."""
+"""Swin: its authors' naming (2D and video), mmaction2's naming, and how both fit the host."""
 
 from __future__ import annotations
 
@@ -15,42 +15,37 @@ PATCH = 'patch_embed.proj.weight'
 
 
 def openmmlab_names(weights: Weights) -> None:
-    """The naming of mmaction2's and mmpretrain's zoos; what is of no backbone and of no head stays, and is told."""
+    """Translate the naming of mmaction2's and mmpretrain's zoos: only heads and derived buffers are dropped."""
     weights.drop(HEADS, 'head')
-    _drop_derived(weights)
-
-
-def swin_names(weights: Weights) -> None:
-    """The Swin authors' naming, 2D or for videos."""
-    weights.drop(HEADS, 'head')
-    _drop_derived(weights)
-    weights.theirs = lambda name: re.sub(r'^norm\d\.', 'norm.', name)
-
-
-def _drop_derived(weights: Weights) -> None:
     weights.drop(r'.*(relative_position_index|attn_mask)$', 'derived from the settings')
 
 
+def swin_names(weights: Weights) -> None:
+    """Translate the Swin authors' naming, 2D or video."""
+    openmmlab_names(weights)
+    weights.theirs = lambda name: re.sub(r'^norm\d\.', 'norm.', name)
+
+
 def fit_plain(weights: Weights, backbone: nn.Module) -> None:
-    """Leave out VideoMAE's table of sines, which follows from the number of frames: it may be another here."""
+    """Drop VideoMAE's sine table, which follows from the number of frames and may differ here."""
     if 'pos_embed' in {name for name, _ in backbone.named_buffers()}:
         weights.drop('pos_embed$', 'derived from the settings')
 
 
 def fit_swin(weights: Weights, backbone: nn.Module) -> None:
-    """Call the final norm as ``backbone`` does."""
+    """Rename the final norm as ``backbone`` numbers it."""
     final = f'norm{max(backbone.out_indices)}'
     weights.rename(lambda name: f'{final}.{name[5:]}' if name.startswith('norm.') else name)
 
 
 def fit_swin2d(weights: Weights, backbone: nn.Module) -> None:
-    """Inflate a 2D Swin as in Video Swin.
+    """Inflate a 2D Swin as Video Swin does.
 
     The patch embedding is spread evenly over the frames of a patch; every relative-position-bias table is
     resized to the window (bicubic) and repeated over the 2 wd - 1 temporal offsets.
 
     Raises:
-        UserError: when it is no 2D Swin.
+        UserError: when it is not a 2D Swin.
     """
     fit_swin(weights, backbone)
     if PATCH not in weights or weights[PATCH].ndim != 4:
@@ -65,7 +60,7 @@ def fit_swin2d(weights: Weights, backbone: nn.Module) -> None:
 def _inflated(name: str, table: Tensor, window: tuple[int, int, int]) -> Tensor:
     side = round(table.shape[0] ** 0.5)
     if table.ndim != 2 or side * side != table.shape[0]:
-        raise UserError(f'{name} is {tuple(table.shape)}, which is no table of a square window.')
+        raise UserError(f'{name} is {tuple(table.shape)}, which is not the table of a square window.')
     size, heads = (2 * window[1] - 1, 2 * window[2] - 1), table.shape[1]
     plane = table.T.reshape(1, heads, side, side)
     if (side, side) != size:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 
@@ -23,7 +23,7 @@ class _Entry:
 
 
 class Weights:
-    """A file's tensors under translation; floating-point ones are single precision from the start.
+    """A file's tensors while they are translated; floating-point ones become single precision at once.
 
     Args:
         state: the file's tensors under its own names.
@@ -33,19 +33,19 @@ class Weights:
         plain = {k: v.detach().to_dense() for k, v in state.items()}
         self._entries = {k: _Entry(v.float() if v.is_floating_point() else v, (k,)) for k, v in plain.items()}
         self.dropped: dict[str, str] = {}
-        """A key of the file -> why it goes nowhere."""
+        """Each key of the file that is not used -> the reason."""
         self.made: dict[str, str] = {}
-        """A name that the file has not -> what its values are."""
+        """Each name that is not in the file -> its values, in words."""
         self.heads: int | None = None
-        """How many the attention has, where the file says so."""
+        """The number of attention heads, where the file tells."""
         self.remarks: list[str] = []
-        """What was done that may not be meant."""
+        """Decisions that the user may want to check."""
         self.theirs: Callable[[str], str] = str
-        """The authors' name of one of the host's names."""
+        """Turns a host's name into the authors'."""
 
     @property
     def tensors(self) -> StateDict:
-        """The tensors under the names that they have by now."""
+        """The tensors under their present names."""
         return {k: e.tensor for k, e in self._entries.items()}
 
     def __iter__(self) -> Iterator[str]:
@@ -58,11 +58,11 @@ class Weights:
         return self._entries[name].tensor
 
     def sources(self, name: str) -> tuple[str, ...]:
-        """The keys of the file that ``name`` was made of."""
+        """Return the keys of the file that ``name`` was made of."""
         return self._entries[name].sources
 
     def known_as(self, name: str) -> str:
-        """What the file calls, or would call, the host's ``name``: as in another block, else by the table."""
+        """Return what the file calls, or would call, the host's ``name``: as in another block, else by the table."""
         if name in self:
             return ', '.join(self.sources(name))
         block = re.fullmatch(r'(.*?\.)(\d+)(\..*)', name)
@@ -79,50 +79,54 @@ class Weights:
         return next((m for m in map(pattern.fullmatch, self) if m), None)
 
     def drop(self, pattern: str, why: str) -> None:
-        """Leave out what ``pattern`` matches from its beginning on."""
+        """Drop every tensor whose name begins with ``pattern``."""
         for name in self:
             if re.match(pattern, name):
                 self.dropped |= dict.fromkeys(self._entries.pop(name).sources, why)
 
     def rename(self, new_name: Callable[[str], str]) -> None:
-        """Give every tensor its new name.
+        """Rename every tensor.
 
         Raises:
-            UserError: when two would have the same.
+            UserError: when two would have the same name.
         """
         renamed: dict[str, _Entry] = {}
         for name, entry in self._entries.items():
             new = new_name(name)
             if new in renamed:
                 both = ' and '.join((*renamed[new].sources, *entry.sources))
-                raise UserError(f'{both} are two tensors for the same place, {new}.')
+                raise UserError(f'{both} both stand for {new}.')
             renamed[new] = entry
         self._entries = renamed
 
     def fuse(self, names: Iterable[str], into: str) -> None:
-        """Put tensors on top of each other, along the first dimension."""
+        """Concatenate tensors along the first dimension.
+
+        Raises:
+            UserError: when their shapes do not allow it.
+        """
         parts = [self._entries[n] for n in names]
         try:
             whole = torch.cat([p.tensor for p in parts])
         except RuntimeError as error:
-            raise UserError(f'{", ".join(names)} do not fit on top of each other.') from error
+            raise UserError(f'the shapes of {", ".join(names)} do not allow fusing them.') from error
         for name in names:
             del self._entries[name]
         self._entries[into] = _Entry(whole, tuple(s for p in parts for s in p.sources), parts[0].changes)
 
     def change(self, name: str, tensor: Tensor, how: str) -> None:
-        """Put ``tensor`` in the place of ``name``; ``how`` says what was done, such as 'resized'."""
+        """Replace the tensor called ``name``; ``how`` says what was done, such as 'resized'."""
         entry = self._entries[name]
-        said = f'{how} from {_size(entry.tensor)} to {_size(tensor)}'
-        self._entries[name] = replace(entry, tensor=tensor, changes=(*entry.changes, said))
+        change = f'{how} from {_size(entry.tensor)} to {_size(tensor)}'
+        self._entries[name] = replace(entry, tensor=tensor, changes=(*entry.changes, change))
 
     def make(self, name: str, tensor: Tensor, what: str) -> None:
-        """Add a tensor that the file has not."""
+        """Add a tensor that is not in the file; ``what`` describes its values."""
         self._entries[name] = _Entry(tensor, ())
         self.made[name] = what
 
     def fates(self, prefix: str = '') -> dict[str, dict[str, Any]]:
-        """What became of every key of the file: ``to`` a name behind ``prefix``, or ``dropped`` with why."""
+        """Return what became of each key: ``to`` (behind ``prefix``) and ``how``, or ``dropped`` with the reason."""
         fates: dict[str, dict[str, Any]] = {k: dict(dropped=why) for k, why in self.dropped.items()}
         for name, entry in self._entries.items():
             for source in entry.sources:
@@ -133,3 +137,47 @@ class Weights:
 
 def _size(tensor: Tensor) -> str:
     return 'x'.join(map(str, tensor.shape)) or 'a number'
+
+
+def check_complete(weights: Weights, backbone: nn.Module, hint: str = '') -> None:
+    """Check that the weights are the whole backbone and nothing else, all of them finite numbers.
+
+    Buffers may be missing: they follow from the settings.
+
+    Args:
+        weights: under the names of the backbone.
+        backbone: on any device, also meta.
+        hint: follows the error where names or shapes do not fit.
+
+    Raises:
+        UserError: listing what is missing, left over, of another shape, not floating-point or not finite.
+    """
+    wanted, derived = backbone.state_dict(), {name for name, _ in backbone.named_buffers()}
+    there = [k for k in wanted if k in weights]
+    other = [k for k in there if weights[k].shape != wanted[k].shape]
+    floats = [k for k in there if wanted[k].is_floating_point()]
+    misfits = {
+        'missing': [_both(weights, k) for k in wanted if k not in weights and k not in derived],
+        'left over': [', '.join(weights.sources(k)) for k in weights if k not in wanted],
+        'of another shape': [
+            f'{_both(weights, k)}, {tuple(weights[k].shape)} instead of {tuple(wanted[k].shape)}' for k in other
+        ],
+    }
+    wrong = {
+        'not floating-point': [_both(weights, k) for k in floats if not weights[k].is_floating_point()],
+        'not finite': [_both(weights, k) for k in floats if not torch.isfinite(weights[k]).all()],
+    }
+    listed = '; '.join(f'{what}: {_listed(names)}' for what, names in (misfits | wrong).items() if names)
+    if listed:
+        fit = f'{len(there) - len(other)} of {len(wanted)} keys fit'
+        raise UserError(f'it does not match the backbone: {fit}; {listed}.{hint if any(misfits.values()) else ""}')
+
+
+def _both(weights: Weights, name: str) -> str:
+    theirs = weights.known_as(name)
+    return theirs if theirs.endswith(name) else f'{theirs} ({name})'
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more

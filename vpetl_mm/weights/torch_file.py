@@ -1,4 +1,4 @@
-"""Files of ``torch.save``, read without running what is in them and without believing the sizes that they state."""
+"""Reads files of ``torch.save`` without running their code or trusting the sizes that they state."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from torch import Tensor, nn
 from ..bounds import check_zip
 from ..errors import UserError, tellable
 
-# an unpacked file, or all its tensors, may take TIMES its bytes and SPARE more (tied weights count twice, and some
-# people compress); reading it may take WORK more
+# an unpacked file, or all its tensors, may take TIMES its size plus SPARE (tied weights count twice, and some people
+# compress); reading it may take WORK more
 TIMES, SPARE, WORK = 4, 1 << 20, 512 << 20
 DEEPEST = 50
 NESTED = (Tensor, Mapping, list, tuple)
 WITH_ATTRIBUTES = (Tensor, nn.Parameter, OrderedDict, Counter)
+CODE = 'more than tensors and plain values'
 NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1')
 
 
 class NumpyNumberType:
-    """Takes the place of ``numpy.dtype``, whose objects can be pointers, when a file is read: plain numbers alone."""
+    """Stand-in for ``numpy.dtype``, whose objects can be pointers: takes plain numbers alone."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if code not in NUMBERS:
-            raise ValueError(f'it holds a numpy value of type {code!r:.20}, which is no plain number')
+            raise ValueError(f'it holds a numpy value of type {code!r:.20}, which is not a plain number')
         self.code = code
 
     def __setstate__(self, state: tuple) -> None:
@@ -41,12 +42,12 @@ class NumpyNumberType:
 
 
 def numpy_number(kind: NumpyNumberType, data: bytes) -> float | int | bool:
-    """Takes the place of numpy's ``scalar`` when a file is read."""
+    """Stand-in for numpy's ``scalar``."""
     return np.frombuffer(data, kind.code, count=1).item()
 
 
 def history(log: list = (), count: list = (), max_length: int = 1_000_000) -> dict[str, Any]:
-    """Takes the place of mmengine's ``HistoryBuffer``, in older files of this project, when a file is read."""
+    """Stand-in for mmengine's ``HistoryBuffer``, which older files of this project hold."""
     return dict(log=log, count=count, max_length=max_length)
 
 
@@ -58,25 +59,23 @@ STAND_INS = [
 
 
 def read_torch(path: Path, trust_pickle: bool = False) -> Any:
-    """The content of a file of ``torch.save``; numpy's numbers come as Python's.
+    """Read a file of ``torch.save``; numpy's numbers become Python's.
 
     Args:
         path: of the file.
-        trust_pickle: run what it holds, where it needs more than tensors and plain values.
+        trust_pickle: run its code if it holds more than tensors and plain values. Defaults to False.
 
     Raises:
         UserError: when it would take more memory than its size allows, or has tensors without values.
-        Exception: whatever torch raises at a file that is broken, or holds more than is allowed.
+        Exception: whatever torch raises for a file that is broken or holds more than is allowed.
     """
-    if zipfile.is_zipfile(path):  # older ones are not
+    if zipfile.is_zipfile(path):  # torch < 1.6 wrote another format
         check_zip(path, allowed(path))
     try:
         with torch.serialization.safe_globals(STAND_INS), at_most(allowed(path) + WORK):
             content = _load(path, weights_only=True)
-    except MemoryError as error:
-        raise UserError('it would take far more memory than its size allows.') from error
     except Exception as error:
-        if "can't allocate memory" in str(error):
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             raise UserError('it would take far more memory than its size allows.') from error
         if not trust_pickle:
             raise
@@ -87,18 +86,18 @@ def read_torch(path: Path, trust_pickle: bool = False) -> Any:
 
 
 def _load(path: Path, weights_only: bool) -> Any:
-    with path.open('rb') as stream:  # given a path, torch.load takes a file called .safetensors for one
+    with path.open('rb') as stream:  # given a path, torch.load would go by its suffix
         return torch.load(stream, map_location='cpu', weights_only=weights_only)
 
 
 def allowed(path: Path) -> int:
-    """How many bytes the content of a file may take."""
+    """Return how many bytes the content of a file may take."""
     return TIMES * path.stat().st_size + SPARE
 
 
 @contextmanager
 def at_most(extra: int) -> Iterator[None]:
-    """Within, this process gets at most ``extra`` bytes of memory more than it has; where Linux can tell."""
+    """Limit this process to ``extra`` bytes more memory than it has now; on Linux alone."""
     try:
         now = int(Path('/proc/self/statm').read_text().split()[5]) * resource.getpagesize()
         before = resource.getrlimit(resource.RLIMIT_DATA)
@@ -114,9 +113,9 @@ def at_most(extra: int) -> Iterator[None]:
 
 
 def check_content(content: Any, size: int) -> None:
-    """Refuse nesting without end, more parts or bytes than ``size`` bytes can hold, and tensors without values.
+    """Refuse endless nesting, more parts or bytes than a file of ``size`` bytes can hold, and tensors without values.
 
-    A tensor that is named twice counts twice, as whoever converts it copies it twice.
+    A tensor that is named twice counts twice, as a conversion copies it twice.
 
     Raises:
         UserError: naming the part.
@@ -129,12 +128,10 @@ def check_content(content: Any, size: int) -> None:
             vars(value).clear()  # a pickle can replace a tensor's "shape" and a dict's "items"
         if isinstance(value, Tensor):
             if value.is_meta:
-                raise UserError(f'{tellable(name)} has a shape and no values (it was saved from the meta device).')
+                raise UserError(f'{tellable(name)} has a shape but no values (it was saved from the meta device).')
             taken += math.prod(value.shape) * value.element_size()
             if taken > TIMES * size + SPARE:
-                raise UserError(
-                    f'its tensors up to {tellable(name)} would take {taken:,} bytes, and it has {size:,}.'
-                )
+                raise UserError(f'its tensors up to {tellable(name)} would take {taken:,} bytes; it has {size:,}.')
             continue
         parts += len(value)
         if depth > DEEPEST or parts > size:
@@ -145,9 +142,11 @@ def check_content(content: Any, size: int) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a file could not be read, in a line."""
+    """Say in a line why a file could not be read."""
     wanted = re.search(r'GLOBAL (\S+)', str(error))
     if wanted:
-        return f'it holds more than tensors and plain values: {tellable(wanted.group(1))}'
-    text = str(error).rpartition('WeightsUnpickler error:')[2].strip()  # what torch says before it is about torch
-    return tellable((text.splitlines() or [type(error).__name__])[0])[:300].rstrip('.')
+        return f'it holds {CODE} ({tellable(wanted.group(1))})'
+    text = str(error).rpartition('WeightsUnpickler error:')[2].strip()  # torch's advice comes first
+    if not text or text.isdecimal() or 'eights only load failed' in text:
+        text = type(error).__name__
+    return tellable(text.splitlines()[0])[:300].rstrip('.')

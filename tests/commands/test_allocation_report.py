@@ -1,4 +1,4 @@
-"""What the figure of sensitivity shows, read off its axes."""
+"""The table and the figure of an allocation; the figure is read off its axes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from chosen import by_hand
 from tiny import HOSTS
 
 from vpetl_mm import UserError, build_model
-from vpetl_mm.commands.allocation_figure import check_plot, plot
+from vpetl_mm.commands.allocation_report import check_plot, describe_allocation, plot_allocation
 from vpetl_mm.spt.allocation import Allocation
-from vpetl_mm.spt.summary import summary
 
 
 def allocation(zero: bool = False) -> Allocation:
@@ -40,7 +39,7 @@ def axes(monkeypatch):
 
 def test_the_share_of_each_block(axes, tmp_path):
     found = allocation()
-    plot(found, tmp_path / 'new/figure.png')
+    plot_allocation(found, tmp_path / 'new/figure.png')
     assert (tmp_path / 'new/figure.png').read_bytes()[:4] == b'\x89PNG'
     total = sum(r.sensitivity for r in found.rows)
     shares = [
@@ -53,7 +52,7 @@ def test_the_share_of_each_block(axes, tmp_path):
 
 def test_the_mean_of_each_kind_of_matrix_and_what_is_tuned(axes, tmp_path):
     found = allocation()
-    plot(found, tmp_path / 'figure.pdf')
+    plot_allocation(found, tmp_path / 'figure.pdf')
     assert (tmp_path / 'figure.pdf').read_bytes()[:4] == b'%PDF'
     right = axes[1]
     labels = [text.get_text() for text in right.get_legend().get_texts()]
@@ -69,7 +68,7 @@ def test_the_mean_of_each_kind_of_matrix_and_what_is_tuned(axes, tmp_path):
 
 
 def test_nothing_but_zeros_is_drawn_as_well(axes, tmp_path):
-    plot(allocation(zero=True), tmp_path / 'figure.svg')
+    plot_allocation(allocation(zero=True), tmp_path / 'figure.svg')
     assert (tmp_path / 'figure.svg').is_file() and axes[1].get_yscale() == 'linear'
 
 
@@ -79,13 +78,13 @@ def test_other_files_are_refused(tmp_path):
         with pytest.raises(UserError, match=r'\.png, \.pdf or \.svg'):
             check_plot(tmp_path / file)
     with pytest.raises(UserError):
-        plot(allocation(), tmp_path / 'figure.txt')
+        plot_allocation(allocation(), tmp_path / 'figure.txt')
     assert [p.name for p in tmp_path.iterdir()] == ['folder.png']
 
 
 def test_the_summary_counts_by_kind():
     found = replace(allocation(), control='random', class_token=True, params=allocation().params + 16)
-    text = summary(found)
+    text = describe_allocation(found)
     assert text.startswith(f'SPT-LoRA of rank 2: {found.params:,} parameters for a budget of {found.budget:,}')
     assert 'CONTROL: random' in text.splitlines()[0]
     total, counted = sum(r.sensitivity for r in found.rows), 0
@@ -100,4 +99,5 @@ def test_the_summary_counts_by_kind():
         assert said == f'{kind} {whole} of {len(rows)} {single} {sum(r.params for r in rows):,} {share:.1f}%'
         counted += sum(r.params for r in rows)
     assert table['class'].split() == ['class', 'token', '16'] and counted + 16 == found.params
-    assert 'class token' not in summary(allocation()) and 'CONTROL' not in summary(allocation())
+    plain = describe_allocation(allocation())
+    assert 'class token' not in plain and 'CONTROL' not in plain

@@ -1,19 +1,20 @@
-"""Every kind, converted and built from a config, gives the features of its reference.
+"""Every kind, converted and built from a config, has the features of its reference.
 
 timm's were written by tests/weights/make_timm_references.py. The errors by kind, as in docs/weights.md:
-``pytest tests/weights/test_references.py -rP | grep 'largest error'``.
+``pytest tests/weights/test_kinds.py -rP | grep 'largest error'``.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from references import REFERENCES, Reference, adaptformer, converted, features, model_config
+from convert_command import load, write_config
+from references import REFERENCES, adaptformer, converted, features, model_config
 from safetensors import safe_open
 
-from vpetl_mm import build_model
 from vpetl_mm.weights.kinds import KINDS
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.npz')
@@ -24,7 +25,7 @@ def test_features(tmp_path, name, suffix):
     torch.manual_seed(1)
     reference = REFERENCES[name]()
     conversion, dst = converted(reference, tmp_path, suffix)
-    assert conversion.record.kind == reference.kind
+    assert conversion.origin.kind == reference.kind
     ours = features(model_config(conversion.backbone, reference, dict(file=str(dst))), reference.x)
     error = (ours - reference.features).abs().max().item()
     print(f'largest error {error:.1e} of features up to {reference.features.abs().max():.1f}: {name}, {suffix}')
@@ -50,15 +51,12 @@ def test_every_key_has_a_fate(tmp_path, name):
 
 
 @pytest.mark.parametrize('name', ['video_swin', 'swin2d', 'videomae, pre-trained', 'mocov3', 'google_vit'])
-def test_a_config_may_name_the_official_file_all_the_same(tmp_path, name):
+def test_a_config_may_name_the_official_file_as_well(tmp_path, name):
     """``convert`` of model.base and the command are one implementation."""
     reference = REFERENCES[name]()
     conversion, dst = converted(reference, tmp_path)
-    bases = dict(file=str(tmp_path / 'src.pth'), convert=reference.kind), dict(file=str(dst))
-    direct, after = (
-        build_model(model_config(conversion.backbone, reference, base), init_weights=True).backbone.state_dict()
-        for base in bases
-    )
+    bases = dict(file='src.pth', convert=reference.kind), dict(file=str(dst))
+    direct, after = (load(reference, conversion.backbone, **base).backbone.state_dict() for base in bases)
     assert direct.keys() == after.keys() and all(torch.equal(direct[k], after[k]) for k in direct)
 
 
@@ -77,22 +75,18 @@ def test_fitted_to_a_config(tmp_path):
     reference = adaptformer()
     conversion, dst = converted(reference, tmp_path)
     config = model_config(conversion.backbone | dict(img_size=48), reference, dict(file=str(dst)))
-    path = tmp_path / 'config.py'
-    path.write_text('\n'.join(f'{k} = {v!r}' for k, v in config.items()))
     x = torch.randn(2, 3, 48, 48)
     expected = features(config, x)
-    fitted, _ = converted(reference, tmp_path, config=str(path), force=True)
+    fitted, _ = converted(reference, tmp_path, config=write_config(config), force=True)
     torch.testing.assert_close(features(config, x), expected, atol=1e-6, rtol=1e-6)
     assert fitted.tensors['backbone.pos_embed'].shape == (1, 37, 32)
-    assert fitted.record.keys['pos_embed']['how'] == 'renamed; resized from 1x17x32 to 1x37x32'
-    assert fitted.record.config == str(path)
+    assert fitted.origin.keys['pos_embed']['how'] == 'renamed; resized from 1x17x32 to 1x37x32'
+    assert fitted.origin.config == 'config.py'
 
 
 def test_half_precision_becomes_single(tmp_path):
     reference = adaptformer()
-    half = Reference(
-        'timm_vit', {k: v.half() for k, v in reference.state.items()}, reference.x, reference.features, 4
-    )
+    half = replace(reference, state={k: v.half() for k, v in reference.state.items()})
     conversion, dst = converted(half, tmp_path)
     assert {t.dtype for t in conversion.tensors.values()} == {torch.float32}
     ours = features(model_config(conversion.backbone, half, dict(file=str(dst))), half.x)
