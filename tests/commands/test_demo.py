@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vpetl_mm.commands.demo import ALL, CLIPS, METHODS, Demo
-from vpetl_mm.paper.demo_rows import DemoRow, demo_table
+from vpetl_mm.paper.demo_table import DemoRow, demo_table
 
 REPO = Path(__file__).parents[2]
 
