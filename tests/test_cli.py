@@ -65,17 +65,17 @@ def test_a_wrong_setting_is_named_with_the_valid_ones(capsys, text, said):
     assert all(s in error for s in said), error
 
 
+def test_debug_shows_the_traceback(capsys):
+    assert call('count_params', 'configs/none.py', '--debug') == 2
+    assert 'Traceback' in capsys.readouterr().err
+
+
 def test_json_counts(capsys):
     assert call('count_params', SSV2, 'configs/demo_fc.py', '--json') == 0
     rows = json.loads(capsys.readouterr().out)
     assert [r['config'] for r in rows] == [SSV2, 'configs/demo_fc.py']
     assert rows[0]['trainable'] == 6_379_438 and rows[0]['total'] == 87_638_984 + 6_379_438
     assert rows[0]['by'] == {'head': 178_350, 'patt': 4_647_424, 'adapter': 1_553_664}
-
-
-def test_debug_shows_the_traceback(capsys):
-    assert call('count_params', 'configs/none.py', '--debug') == 2
-    assert 'Traceback' in capsys.readouterr().err
 
 
 def test_a_file_cannot_write_control_characters_to_the_terminal(capsys):

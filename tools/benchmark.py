@@ -24,10 +24,7 @@ def main(args) -> None:
     print(benchmark_table(benchmark(cfg, args.batch, args.frames, args.size, args.rounds, args.bf16, variant)))
 
 
-parser = Parser(
-    "Measure time, FLOPs and memory of training and inference against full tuning of the host library's stock model.",
-    EXAMPLES,
-)
+parser = Parser("Measure speed and memory against full tuning of the host library's stock model.", EXAMPLES)
 parser.add_config()
 parser.add_argument('--batch', type=int, default=1, metavar='N', help='clips per step (default: 1)')
 parser.add_argument('--frames', type=int, default=8, metavar='N', help='frames per clip (default: 8)')

@@ -19,10 +19,7 @@ def main(args) -> None:
     print(loading_table(loading_speed(load_config(args.config), Path(args.videos), args.rounds)))
 
 
-parser = Parser(
-    "Measure how many clips per second and core an experiment loads, against mmaction2's stock transforms.",
-    EXAMPLES,
-)
+parser = Parser("Measure the loading of clips against mmaction2's stock transforms, per second and core.", EXAMPLES)
 parser.add_config()
 parser.add_argument('--videos', required=True, metavar='DIR_OR_LIST', help='a folder of videos, or a list of them')
 parser.add_argument(

@@ -23,17 +23,11 @@ def main(args) -> None:
 
 
 DEMOS = sorted({p.stem.removeprefix('demo_') for p in configs().glob('demo_*.py')} - {'source'})
-parser = Parser(
-    'Pre-train a small Video Swin on generated clips, adapt it to others by every method, and compare parameters\n'
-    'and accuracy: 10 to 15 minutes on two cores.',
-    EXAMPLES,
-)
+parser = Parser('Pre-train a small Video Swin on generated clips, adapt it by every method, and compare.', EXAMPLES)
 parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per method (default: 1)')
 parser.add_argument('--methods', nargs='+', choices=DEMOS, metavar='METHOD', help=f'only these: {", ".join(DEMOS)}')
 parser.add_argument(
-    '--all',
-    action='store_true',
-    help='also prefix-tuning, prompts, the controls of SPT and single positions (Table 1)',
+    '--all', action='store_true', help="also prefix-tuning, prompts, SPT's controls, single positions"
 )
 
 if __name__ == '__main__':

@@ -114,19 +114,11 @@ parser.add_argument('--format', choices=FORMATS, default='text', help='of tables
 parser.add_argument('--out', metavar='PATH', help='a file for tables, a folder for figures')
 parser.add_argument('--work-dirs', metavar='DIR', default=WORK_DIRS, help='where runs are (default: work_dirs)')
 parser.add_argument('--run', nargs='+', metavar='TABLE', help='train and test the experiments that these tables lack')
-parser.add_argument(
-    '--gpus', type=int, default=1, metavar='N', help='GPUs per run: 1, 2, 4 or a multiple of 4 (default: 1)'
-)
+parser.add_argument('--gpus', type=int, default=1, metavar='N', help='per run: 1, 2 or a multiple of 4 (default: 1)')
 parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per experiment, from 0 (default: 1)')
-parser.add_argument(
-    '--dry-run', action='store_true', help='with --run: only print the commands, parameters and memory'
-)
+parser.add_argument('--dry-run', action='store_true', help='with --run: only print commands, parameters and memory')
 parser.add_argument('--collect', action='store_true', help='write the results of runs into configs/metafile.yml')
-parser.add_argument(
-    '--docs',
-    action='store_true',
-    help='write configs/README.md, docs/reproduction.md and the table of docs/real_transfer.md',
-)
+parser.add_argument('--docs', action='store_true', help='write the generated pages in configs/ and docs/')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

@@ -13,7 +13,7 @@ from tools import call
 from vpetl_mm import UserError
 from vpetl_mm.config import load_config
 from vpetl_mm.measure.loading import OURS, STAGES, STOCK, SWIN, _Loader, loading_speed, loading_table, pipelines_of
-from vpetl_mm.measure.videos import find_videos, kind_of
+from vpetl_mm.measure.videos import codec_of, find_videos
 
 REPO = Path(__file__).parents[2]
 CONFIG = 'configs/swin_bapat_hmdb51_b128.py'
@@ -110,6 +110,7 @@ def test_wrong_input_is_told(tmp_path, made, rounds, said):
         ('Resize', dict(type='Rezize'), 'Rezize'),
         ('Resize', dict(scal=(224, 224)), 'scal'),
         ('FormatShape', dict(type='Flip'), 'no FormatShape'),
+        ('OpenVideo', dict(type='LoadImageFromFile'), 'no OpenVideo'),
     ],
 )
 def test_what_is_wrong_with_the_config_is_not_blamed_on_a_video(videos, kind, change, said):
@@ -125,12 +126,7 @@ def test_a_video_is_opened_as_a_file_whatever_its_name(videos, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'http:').mkdir()
     shutil.copy(videos / 'a b.mp4', 'http:/a.mp4')
-    assert kind_of(Path('http:/a.mp4')) == 'h264 with B-frames, .mp4'
-
-
-def test_a_config_of_images_is_refused(videos):
-    with pytest.raises(UserError, match='no OpenVideo'):
-        loading_speed(load_config(REPO / 'configs/vit_bapat_cifar100_b32_mae.py'), videos)
+    assert codec_of(Path('http:/a.mp4')) == 'h264 with B-frames, .mp4'
 
 
 def test_the_command(videos, tmp_path, capsys):

@@ -17,7 +17,7 @@ from mmengine import Config
 from vpetl_cli.shipped import INSTALLED, ROOT, TOOLS
 
 from ..config import load_config
-from ..engine.record import FILE, Record, find_records, read_record
+from ..engine.record import FILE, find_records, read_record
 from ..errors import UserError
 from ..measure.count import tracked, trains_by_budget
 from ..measure.memory import estimate, memory_line
@@ -130,11 +130,10 @@ def plan(
         cfg = load_config(config)
         for seed in range(seeds):
             work_dir = work_dirs / name / f'seed_{seed}'
-            if (name, seed) in done or seed < (held or {}).get(name, 0):
-                runs.append(Run(config, seed, work_dir, DONE))
-                continue
-            state = _state(cfg, work_dir)
-            runs.append(Run(config, seed, work_dir, state, _commands(cfg, config, work_dir, state, seed, gpus)))
+            finished = (name, seed) in done or seed < (held or {}).get(name, 0)
+            state = DONE if finished else _state(cfg, work_dir)
+            commands = () if finished else _commands(cfg, config, work_dir, state, seed, gpus)
+            runs.append(Run(config, seed, work_dir, state, commands))
     return runs
 
 
@@ -184,11 +183,17 @@ def _as_typed(command: Sequence[str]) -> list[str]:
     return ['python' if part == sys.executable else part.replace(f'{TOOLS}{os.sep}', 'tools/') for part in command]
 
 
+def _call(command: Sequence[str]) -> int:
+    # dist_train.sh calls "python", which must be this one
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
+    return subprocess.run(command, env={**os.environ, 'PATH': path}, check=False).returncode
+
+
 def carry_out(
     runs: Sequence[Run],
     say: Callable[[str], None] = print,
-    call: Callable[[Sequence[str]], int] | None = None,
-) -> list[Record]:
+    call: Callable[[Sequence[str]], int] = _call,
+) -> None:
     """Do what is left, one run after the other; a failing run does not stop the others.
 
     Args:
@@ -196,30 +201,26 @@ def carry_out(
         say: prints a line of progress.
         call: runs a command and returns its exit status. Defaults to a subprocess.
 
-    Returns:
-        The new records.
-
     Raises:
         UserError: at the end, naming the runs that failed.
     """
     todo = [r for r in runs if r.state != DONE]
-    records, failed, seconds = [], [], []
+    failed, seconds = [], []
     for k, run in enumerate(todo, 1):
         left = f'; about {_time(sum(seconds) / len(seconds) * (len(todo) - k + 1))} left' if seconds else ''
         say(f'[{k}/{len(todo)}] {run.title}: {run.state}{left}')
         started = time.monotonic()
-        why = _carry_out_one(run, call or _call)
+        why = _carry_out_one(run, call)
         if why:
             failed.append(f'{run.title} ({why})')
             say(f'[{k}/{len(todo)}] {run.title} failed: {why}')
             continue
         seconds.append(time.monotonic() - started)
-        records.append(read_record(run.work_dir / FILE))
-        say(f'[{k}/{len(todo)}] {run.title}: top-1 {records[-1].top1:.2f} in {_time(seconds[-1])}')
-    say(f'{len(runs) - len(todo)} runs were done before, {len(records)} are new, {len(failed)} failed.')
+        top1 = read_record(run.work_dir / FILE).top1
+        say(f'[{k}/{len(todo)}] {run.title}: top-1 {top1:.2f} in {_time(seconds[-1])}')
+    say(f'{len(runs) - len(todo)} runs were done before, {len(seconds)} are new, {len(failed)} failed.')
     if failed:
         raise UserError(f'{len(failed)} of {len(todo)} runs failed: {"; ".join(failed)}.')
-    return records
 
 
 def _carry_out_one(run: Run, call: Callable[[Sequence[str]], int]) -> str | None:
@@ -232,12 +233,6 @@ def _carry_out_one(run: Run, call: Callable[[Sequence[str]], int]) -> str | None
             tool = next(Path(part).name for part in command if part.startswith(str(TOOLS)))
             return f'{tool} ended with status {status}'
     return None if (run.work_dir / FILE).is_file() else f'it left no {FILE}'
-
-
-def _call(command: Sequence[str]) -> int:
-    # dist_train.sh calls "python", which must be this one
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
-    return subprocess.run(command, env={**os.environ, 'PATH': path}, check=False).returncode
 
 
 def _time(seconds: float) -> timedelta:

@@ -24,25 +24,14 @@ from ..preparation.progress import progress
 from .allocate import Request, find, prepared
 
 CLIPS = dict(source_train=4000, source_test=400, target_train=800, target_val=400, target_test=800)
-METHODS = (
-    'full',
-    'fc',
-    'lora',
-    'bitfit',
-    'adaptformer',
-    'patt',
-    'bapat',
-    'sptlora',
-    'sptadapter',
-    'bapat_random_backbone',
-    'one_frame',
-)
+COMPARED = ('full', 'fc', 'lora', 'bitfit', 'adaptformer', 'patt', 'bapat', 'sptlora', 'sptadapter')
+CONTROLS = ('bapat_random_backbone', 'one_frame')
+METHODS = (*COMPARED, *CONTROLS)
 # Table 1's positions, each tuned alone under a random, frozen classification layer
 POSITIONS = ('norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample')
-CONTROLS = ('bapat_random_backbone', 'one_frame')
 # the weights to tune drawn at random, and by shuffled sensitivities
 SPT_CONTROLS = ('sptlorarandom', 'sptlorashuffled', 'sptadapterrandom', 'sptadaptershuffled')
-ALL = (*METHODS[:-2], 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)  # Tables 1 and 3 in miniature
+ALL = (*COMPARED, 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)  # Tables 1 and 3 in miniature
 
 
 class Demo:
@@ -73,16 +62,13 @@ class Demo:
         """Make the clips, pre-train, adapt by every method, write the table and the figure; return the rows."""
         started = time.monotonic()
         make_demo_clips(self.data, self.clips)
-        clips = sum(_clips_of(self._config(name)) * self._seeds_of(name) for name in ('source', *self.methods))
+        clips = _clips_of(self._config('source')) + self.seeds * sum(_clips_of(self._config(m)) for m in self.methods)
         with progress('clips', clips) as advance:
             self.hooks = [ProgressHook(advance)]
-            source = self._row('source')
-            rows = [self._row(method, source) for method in self.methods]
+            source = self._row('source', 1)
+            rows = [self._row(method, self.seeds, source) for method in self.methods]
         self._write(rows, source, time.monotonic() - started)
         return rows
-
-    def _seeds_of(self, name: str) -> int:
-        return 1 if name == 'source' else self.seeds
 
     def _config(self, name: str, seed: int = 0) -> Config:
         cfg = prepare(self.configs / f'demo_{name}.py', Options(work_dir=str(self.work_dir / name / f'seed_{seed}')))
@@ -91,9 +77,9 @@ class Demo:
         cfg.console = 'errors'
         return cfg
 
-    def _row(self, name: str, source: DemoRow | None = None) -> DemoRow:
+    def _row(self, name: str, seeds: int, source: DemoRow | None = None) -> DemoRow:
         """Run a method with every seed; its share is that of the source's parameters, which all train."""
-        params, scores, seconds = zip(*(self._run(name, seed) for seed in range(self._seeds_of(name))), strict=True)
+        params, scores, seconds = zip(*(self._run(name, seed) for seed in range(seeds)), strict=True)
         share = params[0] / source.params if source else 1.0
         row = DemoRow(name, params[0], share, mean(scores), mean(seconds), list(scores))
         print(f'{name:>24}  top-1 {row.top1:5.1f}, {row.seconds:4.0f} s', flush=True)
@@ -105,7 +91,9 @@ class Demo:
         shutil.rmtree(cfg.work_dir, ignore_errors=True)
         started = time.monotonic()
         if cfg.model.petl.get('spt'):
-            cfg.model.petl.spt.file = self._sensitivity(name, seed, cfg.work_dir)
+            cfg.model.petl.spt.file = file = str(Path(cfg.work_dir, 'spt.safetensors'))
+            config, options = str(self.configs / f'demo_{name}.py'), {'randomness.seed': seed}
+            find(*prepared(Request(config, out=file, cfg_options=options)))
         runner = train(cfg, self.hooks)
         params = runner.plain_model.plan.count()['trainable']
         adapter = Path(cfg.work_dir, f'adapter_epoch_{runner.epoch}.pth')
@@ -114,17 +102,6 @@ class Demo:
             with written_whole(self.data / 'source_backbone.pth') as partial:
                 shutil.copyfile(adapter, partial)
         return params, scores['acc/top1'], time.monotonic() - started
-
-    def _sensitivity(self, name: str, seed: int, work_dir: str) -> str:
-        """Find what SPT tunes in this run, as tools/sensitivity.py does; return the file."""
-        request = Request(
-            str(self.configs / f'demo_{name}.py'),
-            out=str(Path(work_dir, 'spt.safetensors')),
-            cfg_options={'randomness.seed': seed},
-        )
-        cfg, request = prepared(request)
-        find(cfg, request)
-        return request.out
 
     def _write(self, rows: list[DemoRow], source: DemoRow, seconds: float) -> None:
         table = demo_table(
@@ -137,8 +114,8 @@ class Demo:
         self.work_dir.mkdir(parents=True, exist_ok=True)
         (self.work_dir / 'table.json').write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
         (self.work_dir / 'table.md').write_text(render([table], 'md') + '\n', encoding='utf-8')
-        drawn = [r for r in rows if r.method not in ('one_frame', *SPT_CONTROLS, *POSITIONS)]
-        draw_tradeoff(drawn, self.work_dir / 'tradeoff.png')
+        left_out = ('one_frame', *SPT_CONTROLS, *POSITIONS)
+        draw_tradeoff([r for r in rows if r.method not in left_out], self.work_dir / 'tradeoff.png')
         print(f'\n{render([table])}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
 
 

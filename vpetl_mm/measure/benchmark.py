@@ -103,19 +103,15 @@ def benchmark(
         raise UserError("The head's BatchNorm needs --batch 2 or more.")
     shape = (frames, size, size) if 'cls_head' in cfg.model else (size, size)  # images have no frames
     inputs = torch.randn(batch, 3, *shape, device=get_device())
-    _check_inputs(models['experiment'], inputs)
+    try:
+        logits_of(models['experiment'], inputs)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(f'The model does not accept inputs of shape {tuple(inputs.shape)}: {reason}') from error
     result = BenchmarkResult()
     _time(list(_jobs(models, bf16)), models, inputs, rounds, result)
     result.memory = {name: footprint_of(model, inputs) for name, model in models.items() if name != 'merged'}
     return result
-
-
-def _check_inputs(model: nn.Module, inputs: Tensor) -> None:
-    try:
-        logits_of(model, inputs)
-    except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise UserError(f'The model does not accept inputs of shape {tuple(inputs.shape)}: {reason}') from error
 
 
 def _model(cfg: Config) -> nn.Module:
@@ -191,16 +187,12 @@ def _time(
 
 
 def _timed(work: Callable[[], Any]) -> float:
-    _synchronise()
+    synchronise = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    synchronise()
     started = time.perf_counter()
     work()
-    _synchronise()
+    synchronise()
     return time.perf_counter() - started
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _product(bf16: bool, device: torch.device) -> float:

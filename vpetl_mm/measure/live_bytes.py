@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -29,29 +29,19 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = 0
         self._alive: dict[int, weakref.ref] = {}
-        self._before: dict[int, weakref.ref] = {}
-
-    def _leave_out(self, tensors: Iterable[Any]) -> None:
-        """Leave these out of the count: they existed before."""
-        for tensor in tensors:
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                key = storage._cdata
-                if key not in self._alive:
-                    self._before[key] = weakref.ref(storage, lambda _, key=key: self._before.pop(key, None))
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run an operation and count the tensors it returns, unless they existed before."""
-        self._leave_out(tree_leaves((args, kwargs)))
+        """Run an operation and count the tensors it returns, unless they share the storage of an argument."""
+        given = {storage._cdata for storage in _storages((args, kwargs))}
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+        for storage in _storages(out):
+            if storage._cdata not in given:
+                self._count(storage)
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key in self._alive or key in self._before:
+        if key in self._alive:
             return
         self.now += size
         self.peak = max(self.peak, self.now)
@@ -61,6 +51,10 @@ class LiveBytes(TorchDispatchMode):
             self._alive.pop(key, None)
 
         self._alive[key] = weakref.ref(storage, gone)
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def loss_of(model: nn.Module, inputs: Tensor) -> Tensor:

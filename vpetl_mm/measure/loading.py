@@ -21,12 +21,13 @@ import cv2
 import numpy as np
 import torch
 from mmengine import Config
+from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
 
 from ..datasets.petl_video_dataset import PETLVideoDataset
 from ..errors import UserError
 from ..preparation.progress import progress, warn
-from .videos import find_videos, kind_of
+from .videos import codec_of, find_videos
 
 OURS, STOCK, SWIN = 'this config', 'stock transforms', "mmaction2's Swin recipe"
 IN_STOCK = {'OpenVideo': 'DecordInit', 'DecodeVideo': 'DecordDecode'}
@@ -91,21 +92,14 @@ def pipelines_of(cfg: Config) -> dict[str, list[dict]]:
     stock = [dict(type=IN_STOCK[kind]) if kind in IN_STOCK else step for kind, step in zip(kinds, ours, strict=True)]
     first, last = kinds.index('DecodeVideo') + 1, kinds.index('FormatShape')
     pipelines = {OURS: ours, STOCK: stock, SWIN: [*stock[:first], *SWIN_CROPS, *stock[last:]]}
-    for steps in pipelines.values():
-        _check(cfg, steps)
+    try:  # here, as an error in a worker would only say that the worker died
+        with DefaultScope.overwrite_default_scope('mmaction'):
+            for steps in pipelines.values():
+                Compose(steps)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise UserError(f'The training pipeline of {cfg.filename} is wrong: {reason}') from error
     return pipelines
-
-
-def _check(cfg: Config, steps: Iterable[Mapping[str, Any]]) -> None:
-    """Build a pipeline once here: an error in a worker would only say that the worker died."""
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        for step in steps:
-            try:
-                TRANSFORMS.build(dict(step))
-            except (AssertionError, KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f'The training pipeline of {cfg.filename} is wrong: {" ".join(str(error).split())[:300]}'
-                ) from error
 
 
 class _Loader:
@@ -200,7 +194,7 @@ def _summary(videos: list[Path], names: Iterable[str], loads: dict[tuple[str, in
         warn(f'{videos[index]} is left out: not every pipeline can read it.')
     if not kept:
         raise UserError(f'None of the {len(videos)} videos can be read, such as {videos[0]}.')
-    kinds = {index: kind_of(videos[index]) for index in kept}
+    kinds = {index: codec_of(videos[index]) for index in kept}
     seconds, stages = {}, {}
     for name in names:
         timed = {index: loads[name, index][1:] for index in kept}

@@ -41,7 +41,7 @@ def _listed(folder: Path, line: str) -> Path:
     raise UserError(f'{line!r} names no file in {folder} or {folder / "videos"}.')
 
 
-def kind_of(video: Path) -> str:
+def codec_of(video: Path) -> str:
     """Return a video's codec and file type, such as ``'h264 with B-frames, .mp4'``."""
     with suppress(av.FFmpegError, OSError, IndexError), open_video(video) as container:
         codec = container.streams.video[0].codec_context

@@ -18,14 +18,7 @@ from .tradeoff import MARKERS, OTHER, OURS, styled
 from .vtab import BACKBONE, CLAIMS, SIZES, needed, result
 
 # the offset of a method's label from its point, in points
-LABELS = {
-    'full': (-32, -14),
-    'bitfit': (-32, 6),
-    'patt': (4, -12),
-    'bapat': (4, 8),
-    'lora': (6, -9),
-    'prefix': (7, -3),
-}
+LABELS = dict(full=(-32, -14), bitfit=(-32, 6), patt=(4, -12), bapat=(4, 8), lora=(6, -9), prefix=(7, -3))
 
 
 @dataclass(frozen=True)
@@ -41,10 +34,7 @@ def figure1(tables: Tables, folder: Path) -> list[Path]:
 
     Args:
         tables: the metafile's entries hold the paper's points, drawn open, and the results ours, filled.
-        folder: gets ``figure1.png`` and ``figure1.pdf``.
-
-    Returns:
-        The two files.
+        folder: gets ``figure1.png`` and ``figure1.pdf``, which are returned.
     """
     entries = defaultdict(list)
     for row in SWIN:
@@ -71,10 +61,7 @@ def figure1c(tables: Tables, folder: Path) -> list[Path]:
     Args:
         tables: its results are drawn filled, the paper's points open; where the paper prints no share, the
             parameters are those of our config.
-        folder: gets ``figure1c.png`` and ``figure1c.pdf``.
-
-    Returns:
-        The two files.
+        folder: gets ``figure1c.png`` and ``figure1c.pdf``, which are returned.
     """
     counts = tables.counted(needed(tables.ours))
     ours = tables.still(counts)
@@ -122,10 +109,7 @@ def figure4(work_dirs: Path, folder: Path) -> list[Path]:
 
     Args:
         work_dirs: where the runs are.
-        folder: gets ``figure4.png`` and ``figure4.pdf``.
-
-    Returns:
-        The two files.
+        folder: gets ``figure4.png`` and ``figure4.pdf``, which are returned.
 
     Raises:
         UserError: when no run has an accuracy for each epoch.

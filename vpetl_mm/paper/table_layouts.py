@@ -51,8 +51,16 @@ DATASETS = {column.dataset: column.heading for column in TASKS} | dict(cifar100n
 DATASETS |= {'vtab1k': 'VTAB-1k', **{word: f'VTAB-1k {task}' for word, task in TOKENS.items()}}
 PRETRAIN = {'k400': 'K400', 'k600': 'K600', 'in22k': 'IN-22K'}
 POSITIONS = (
-    *('full', 'fc', 'norm1', 'attn.proj', 'attn.qkv', 'attn.softmax'),
-    *('norm2', 'mlp.fc1', 'mlp.fc2', 'downsample'),
+    'full',
+    'fc',
+    'norm1',
+    'attn.proj',
+    'attn.qkv',
+    'attn.softmax',
+    'norm2',
+    'mlp.fc1',
+    'mlp.fc2',
+    'downsample',
 )
 SWIN = (
     *('full', 'fc', 'lora/16', 'bitfit', 'adaptformer/64', 'prefix/128'),
@@ -77,28 +85,18 @@ def _method(cell: str) -> tuple[str, str]:
     return METHODS[method], size or '-'
 
 
-def _table3() -> tuple[TableRow, ...]:
-    rows = [(m, 'k400', '8') for m in SWIN]
-    rows += [('bapat/256', 'k600', '8'), ('bapat/256', 'in22k', '8'), ('bapat/128', 'k400', '16')]
-    return tuple(TableRow((*_method(m), PRETRAIN[p], f), f'T3/{m}/{p}/f{f}') for m, p, f in rows)
-
-
-def _table4() -> tuple[TableRow, ...]:
-    rows = [(b, 'k400', 8) for b in (32, 64, 128, 256)] + [(256, 'k600', 8), (128, 'k400', 16), (128, 'k400', 32)]
-    return tuple(TableRow((str(b), PRETRAIN[p], str(f)), f'T4/{b}/{p}/f{f}') for b, p, f in rows)
-
-
-def _table5() -> tuple[TableRow, ...]:
-    plain = [TableRow((METHODS[m], '-'), f'T5/{m}') for m in ('full', 'fc', 'adaptformer')]
-    return (*plain, *(TableRow(('BAPAT', s), f'T5/{s}') for s in ('0.2', '0.5', '0.8', '1.0')))
-
-
 def _vit(table: str, *methods: str) -> tuple[TableRow, ...]:
     rows = [*methods, *(f'bapat/{size}' for size in (32, 64, 128, 256))]
     return tuple(TableRow(_method(m), f'{table}/{m}') for m in rows)
 
 
 _WITH, _WITHOUT = Column('with FC', 'hmdb51', '/with_fc'), Column('without FC', 'hmdb51', '/without_fc')
+_TABLE3 = [(method, 'k400', 8) for method in SWIN]
+_TABLE3 += [('bapat/256', 'k600', 8), ('bapat/256', 'in22k', 8), ('bapat/128', 'k400', 16)]
+_TABLE4 = [(size, 'k400', 8) for size in (32, 64, 128, 256)]
+_TABLE4 += [(256, 'k600', 8), (128, 'k400', 16), (128, 'k400', 32)]
+_TABLE5 = [(METHODS[m], '-', m) for m in ('full', 'fc', 'adaptformer')]
+_TABLE5 += [('BAPAT', s, s) for s in ('0.2', '0.5', '0.8', '1.0')]
 LAYOUTS = {
     'table1': TableLayout(
         'Table 1. Single positions of Video Swin-B tuned alone',
@@ -107,19 +105,22 @@ LAYOUTS = {
         tuple(TableRow((p,), f'T1/{p}') for p in POSITIONS),
     ),
     'table3': TableLayout(
-        'Table 3. Video Swin-B', ('method', 'd_bottle', 'pre-training', 'frames'), (SSV2, HMDB51), _table3()
+        'Table 3. Video Swin-B',
+        ('method', 'd_bottle', 'pre-training', 'frames'),
+        (SSV2, HMDB51),
+        tuple(TableRow((*_method(m), PRETRAIN[p], str(f)), f'T3/{m}/{p}/f{f}') for m, p, f in _TABLE3),
     ),
     'table4': TableLayout(
         'Table 4. Swin-BAPAT on HMDB51 with and without a trained FC layer',
         ('d_bottle', 'pre-training', 'frames'),
         (_WITH, _WITHOUT),
-        _table4(),
+        tuple(TableRow((str(b), PRETRAIN[p], str(f)), f'T4/{b}/{p}/f{f}') for b, p, f in _TABLE4),
     ),
     'table5': TableLayout(
         'Table 5. The scale s of PATT, Swin-BAPAT with d_bottle 128',
         ('method', 's'),
         (SSV2, HMDB51),
-        _table5(),
+        tuple(TableRow((method, s), f'T5/{cell}') for method, s, cell in _TABLE5),
         'unprinted',
     ),
     'table6': TableLayout(

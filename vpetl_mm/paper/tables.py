@@ -39,17 +39,13 @@ def as_printed(records: Iterable[Record], configs: Path = Path('configs')) -> tu
 
     Those that fail :func:`counts_as_printed` are left out.
     """
-    newest: dict[tuple[str, int | None], Record] = {}
-    out = 0
-    for record in sorted(records, key=lambda r: datetime.fromisoformat(r.finished).timestamp()):
-        if counts_as_printed(record, configs):
-            newest[record.config, record.seed] = record
-        else:
-            out += 1
+    ordered = sorted(records, key=lambda r: datetime.fromisoformat(r.finished).timestamp())
+    kept = [record for record in ordered if counts_as_printed(record, configs)]
+    newest = {(record.config, record.seed): record for record in kept}
     runs: dict[str, list[Record]] = {}
     for (config, _), record in sorted(newest.items(), key=lambda item: str(item[0])):
         runs.setdefault(config, []).append(record)
-    return runs, out
+    return runs, len(ordered) - len(kept)
 
 
 def mean_of(runs: Sequence[Record]) -> Ours:

@@ -21,8 +21,8 @@ BEGIN, END = '<!-- tools/tables.py --docs writes the table below -->', '<!-- and
 
 
 def _experiment(method: str, pretrain: str) -> str:
-    name, _, size = method.partition('_')
-    return '_'.join(filter(None, ['vits14', name, 'cifar100n50', size, pretrain]))
+    name, underscore, size = method.partition('_')
+    return f'vits14_{name}_cifar100n50{underscore}{size}_{pretrain}'
 
 
 EXPERIMENTS = (*(_experiment(m, 'dinov2') for m in METHODS), _experiment('bapat_b32', 'random'))
