@@ -153,14 +153,6 @@ def test_the_summary_of_spt_is_over_what_its_seeds_train():
     assert (ours.top1, ours.params, ours.seeds) == (70.5, 400_002, 2)
 
 
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """In an empty folder with the configs at hand."""
-    (tmp_path / 'configs').symlink_to(CONFIGS)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_the_command_shows_runs_and_leaves_others_out(elsewhere, capsys):
     for i, task in enumerate(SPECIALIZED):
         classes = CLASSES[task]
