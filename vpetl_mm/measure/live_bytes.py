@@ -28,33 +28,25 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._alive: dict[int, weakref.ref] = {}
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run an operation and count the tensors it returns, unless they share the storage of an argument."""
-        given = {storage._cdata for storage in _storages((args, kwargs))}
+        """Run an operation and count what it returns, unless it was there before."""
+        self._known.update(t.untyped_storage() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
         out = func(*args, **(kwargs or {}))
-        for storage in _storages(out):
-            if storage._cdata not in given:
-                self._count(storage)
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage() not in self._known:
+                self._count(tensor.untyped_storage())
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._alive:
-            return
-        self.now += size
+        self._known.add(storage)
+        self.now += storage.nbytes()
         self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, storage.nbytes()).atexit = False
 
-        def gone(_: Any) -> None:
-            self.now -= size
-            self._alive.pop(key, None)
-
-        self._alive[key] = weakref.ref(storage, gone)
-
-
-def _storages(tree: Any) -> list[torch.UntypedStorage]:
-    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    def _gone(self, size: int) -> None:
+        self.now -= size
 
 
 def loss_of(model: nn.Module, inputs: Tensor) -> Tensor:
