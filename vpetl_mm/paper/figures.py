@@ -100,7 +100,7 @@ def _finish(axes, paper: str, ran: bool, corner: str) -> None:
     axes.legend(frameon=False, loc=corner, fontsize=7)
     axes.set_xscale('log')
     axes.xaxis.set_major_formatter('{x:g}')
-    axes.margins(x=0.2, y=0.14)
+    axes.margins(x=0.24, y=0.14)
     axes.set_xlabel('trainable parameters (millions)')
 
 
