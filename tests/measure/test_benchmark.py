@@ -179,9 +179,9 @@ def test_the_work_of_inference_is_arithmetic():
 
 def test_memory_is_that_of_a_step_without_drop_path():
     x = tiny.clip(2, (4, 32, 32))
-    dropping = build_model(tiny.config(PATT, drop_path_rate=0.9))
+    dropping = build_model(tiny.config(PATT, drop_path_rate=0.5))
     ours, stock = footprint_of(dropping, x), footprint_of(build_model(tiny.config({}, ['all'])), x)
-    assert [m.drop_prob for m in dropping.modules() if hasattr(m, 'drop_prob')] == [0.9], 'as it was'
+    assert [m.drop_prob for m in dropping.modules() if hasattr(m, 'drop_prob')] == [0.5], 'as it was'
     model = build_model(tiny.config(PATT)).train()
     alive_after_forward(model, x)
     model.zero_grad()
@@ -218,18 +218,13 @@ def test_the_command(elsewhere, capsys):
     assert call('benchmark', 'configs/demo_bapat.py', *options) == 0
     shown = capsys.readouterr()
     table = rows(shown.out)
-    for title in (
-        STEP,
-        f'{STEP}, variant',
-        f'{STEP}, work',
-        f'{STEP}, share of the matmul peak',
-        'saved activations',
-    ):
+    titles = [f'{STEP}{part}' for part in ('', ', variant', ', work', ', share of the matmul peak')]
+    for title in (*titles, 'saved activations'):
         ours, stock, ratio = table[title]
         a, b = (float(re.match(r'[\d,.]+', cell).group().replace(',', '')) for cell in (ours, stock))
         assert abs(a - float(ratio) * b) <= 0.006 * (1 + float(ratio)) + 0.005 * b
     assert re.search(r'2048 x 2048 matrices.*: float32 [\d,]+ GFLOP/s\.', shown.out)
-    assert re.search(r"variant's first runs: training step [\d.]+ s, inference", shown.out)
+    assert re.search(r"variant's first runs: .*training step [\d.]+ s", shown.out)
     assert '\x1b' not in shown.err, 'no progress bar in a file'
 
 
