@@ -36,9 +36,8 @@ def are_figures(files: list[Path], stem: str) -> bool:
     return heads == {f'{stem}.png': b'\x89PNG', f'{stem}.pdf': b'%PDF'}
 
 
-@pytest.fixture
 def drawn(monkeypatch) -> list:
-    """Collects the figures that are drawn."""
+    """A list that the figures drawn from now on are added to."""
     from matplotlib.figure import Figure
 
     seen, real = [], Figure.savefig
@@ -46,11 +45,12 @@ def drawn(monkeypatch) -> list:
     return seen
 
 
-def test_figure_1_shows_the_papers_points_and_ours(tmp_path, drawn):
+def test_figure_1_shows_the_papers_points_and_ours(tmp_path, monkeypatch):
+    seen = drawn(monkeypatch)
     write_record(tmp_path / 'run', record('swin_bapat_ssv2_b128', top1=52.5, params=6_379_438, total=10**8))
     tables = Tables(load_metafile(REPO / 'configs/metafile.yml'), tmp_path)
     assert are_figures(figure1(tables, tmp_path / 'figures'), 'figure1')
-    points = [(x, y) for line in drawn[0].axes[0].lines for x, y in zip(*line.get_data(), strict=True)]
+    points = [(x, y) for line in seen[0].axes[0].lines for x, y in zip(*line.get_data(), strict=True)]
     assert {(87.82, 50.99), (0.18, 24.13), (0.95, 38.34), (11.0, 53.98), (9.45, 52.71)} <= set(points)
     assert (6.379438, 52.5) in points
     assert len([p for p in points if p[1] != 52.5]) == 14, 'the rows of Table 3 at K400 and 8 frames'
@@ -90,14 +90,15 @@ def test_a_corrupt_log_is_named(tmp_path, line):
         figure4(tmp_path / 'w', tmp_path / 'out')
 
 
-def test_figure_4_has_a_line_per_run_and_a_panel_per_data_set(tmp_path, drawn):
+def test_figure_4_has_a_line_per_run_and_a_panel_per_data_set(tmp_path, monkeypatch):
+    seen = drawn(monkeypatch)
     for seed in (0, 1):
         log(tmp_path / f'w/fc/{seed}', '20260101_000000', {1: 10.0 + seed, 2: 20.0})
     log(tmp_path / 'w/x', '20260101_000000', {1: 15.0, 2: 35.0}, 'swin_bapat_ssv2_b128_f16')
     log(tmp_path / 'w/y', '20260101_000000', {1: 50.0}, 'swin_bapat_hmdb51_b128')
     log(tmp_path / 'w/z', '20260101_000000', {1: 70.0}, 'my_own')
     assert are_figures(figure4(tmp_path / 'w', tmp_path / 'out'), 'figure4')
-    ssv2, hmdb51 = sorted(drawn[0].axes, key=lambda a: -len(a.lines))
+    ssv2, hmdb51 = sorted(seen[0].axes, key=lambda a: -len(a.lines))
     assert (len(ssv2.lines), len(hmdb51.lines)) == (3, 1) and 'HMDB51' in hmdb51.get_ylabel()
     assert [t.get_text() for t in ssv2.get_legend().get_texts()] == ['BAPAT F16 S0.8 B128 K400', 'fc F8 K400']
     assert len({line.get_color() for line in ssv2.lines}) == 2, 'seeds share a colour'
