@@ -17,9 +17,3 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / 'configs').symlink_to(Path(__file__).parents[1] / 'configs')
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def onednn_for_small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests' models are small, and what is checked of them must hold for large ones."""
-    monkeypatch.setattr('vpetl_mm.petl.linear.WORTH_FROM', 1)

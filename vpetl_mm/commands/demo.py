@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from mmengine import Config
 from mmengine.fileio import list_from_file
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from ..datasets.demo_clips import make_demo_clips
 from ..engine.experiment import Options, prepare, test, train
-from ..engine.hooks.progress_hook import ProgressHook
 from ..files import written_whole
 from ..paper.demo_table import DemoRow, demo_table
 from ..paper.table_format import render
@@ -64,7 +66,7 @@ class Demo:
         make_demo_clips(self.data, self.clips)
         clips = _clips_of(self._config('source')) + self.seeds * sum(_clips_of(self._config(m)) for m in self.methods)
         with progress('clips', clips) as advance:
-            self.hooks = [ProgressHook(advance)]
+            self.hooks = [_Progress(advance)]
             source = self._row('source', 1)
             rows = [self._row(method, self.seeds, source) for method in self.methods]
         self._write(rows, source, time.monotonic() - started)
@@ -117,6 +119,19 @@ class Demo:
         left_out = ('one_frame', *SPT_CONTROLS, *POSITIONS)
         draw_tradeoff([r for r in rows if r.method not in left_out], self.work_dir / 'tradeoff.png')
         print(f'\n{render([table])}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
+
+
+class _Progress(Hook):
+    """Calls ``advance`` with the number of samples after each batch of training and testing."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance = advance
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Count a batch."""
+        self.advance(len(data_batch['data_samples']))
+
+    after_test_iter = after_train_iter
 
 
 def _clips_of(cfg: Config) -> int:

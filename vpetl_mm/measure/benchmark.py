@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
 from ..engine.compiled import check_compiled, compile_backbone
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..models.build import build_model
 from ..petl import merge
 from ..petl.delta import at_least_one
-from ..petl.linear import PRODUCT
 from ..petl.merging import is_mergeable
 from .count import tracked
 from .live_bytes import Footprint, footprint_of, logits_of, loss_of
 
-STOCK = dict(_delete_=True, deltas={}, train=['all'], attention=None)
+STOCK = dict(_delete_=True, deltas={}, train=['all'], attention=None, fast=False)
 SIDE = 2048  # of the matrices whose product is the machine's measured peak
 
 
@@ -106,8 +105,7 @@ def benchmark(
     try:
         logits_of(models['experiment'], inputs)
     except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise UserError(f'The model does not accept inputs of shape {tuple(inputs.shape)}: {reason}') from error
+        raise UserError(f'The model cannot take inputs of shape {tuple(inputs.shape)}: {reason(error)}') from error
     result = BenchmarkResult()
     _time(list(_jobs(models, bf16)), models, inputs, rounds, result)
     result.memory = {name: footprint_of(model, inputs) for name, model in models.items() if name != 'merged'}
@@ -202,10 +200,7 @@ def _product(bf16: bool, device: torch.device) -> float:
 
 
 def _flops(work: Callable[[], Any]) -> float:
-    unknown = {
-        torch.ops.aten.addmm_: lambda y, a, b, out_shape=None, **_: mm_flop(a, b),
-        PRODUCT: lambda x, weight, *_, out_shape=None, **__: mm_flop(x, weight[::-1]),
-    }
+    unknown = {torch.ops.aten.addmm_: lambda y, a, b, out_shape=None, **_: mm_flop(a, b)}
     with FlopCounterMode(display=False, custom_mapping=unknown) as counter:
         work()
     return counter.get_total_flops()

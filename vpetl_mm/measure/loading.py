@@ -25,7 +25,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
 
 from ..datasets.petl_video_dataset import PETLVideoDataset
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..preparation.progress import progress, warn
 from .videos import codec_of, find_videos
 
@@ -97,8 +97,7 @@ def pipelines_of(cfg: Config) -> dict[str, list[dict]]:
             for steps in pipelines.values():
                 Compose(steps)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
-        reason = ' '.join(str(error).split())[:300]
-        raise UserError(f'The training pipeline of {cfg.filename} is wrong: {reason}') from error
+        raise UserError(f'The training pipeline of {cfg.filename} is wrong: {reason(error, 300)}') from error
     return pipelines
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import stdev
 
 from ..errors import UserError, is_line
+from ..files import from_json
 from .table_format import Table
 
 
@@ -49,11 +49,11 @@ def read_demo_table(work_dirs: Path = Path('work_dirs')) -> Table:
     if not file.is_file():
         raise UserError(f'The demo has no results: {file} does not exist; run "make demo" first.')
     try:
-        rows = [DemoRow(**row) for row in json.loads(file.read_text(encoding='utf-8'))]
+        rows = [DemoRow(**row) for row in from_json(file.read_text(encoding='utf-8'))]
         if not rows or not all(0 <= top1 <= 100 for row in rows for top1 in (row.top1, *row.top1_per_seed)):
             raise ValueError('it has no rows, or an accuracy outside 0 to 100')
         if not all(is_line(row.method) for row in rows):
             raise ValueError('a method is not a line of text')
         return demo_table(rows)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f'The result {file} is corrupt ({error}); run "make demo" again.') from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import from_json
 from ..spt.budget import BUDGETS
 from .names import Name, parse_name
 from .table_layouts import DATASETS, METHODS, SWIN
@@ -181,8 +181,8 @@ def _validations(log: Path) -> dict[int, float]:
     lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
     for k, line in enumerate(lines, 1):
         try:
-            scalars = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            scalars = from_json(line)
+        except ValueError as error:
             if k == len(lines):  # the run was killed while writing it
                 break
             raise UserError(f'The log {log} is corrupt in line {k} ({error}).') from error
