@@ -1,4 +1,4 @@
-"""Packaging of vpetl_mm; ranges here, the exact versions that are tested in requirements/lock.txt."""
+"""Package vpetl_mm. Version ranges are here; requirements/lock.txt has the exact versions that are tested."""
 
 import re
 import shutil
@@ -11,16 +11,16 @@ ROOT = Path(__file__).parent
 
 
 def requirements(name: str) -> list[str]:
-    """The lines of a requirements file, comments left out."""
+    """Return the lines of a requirements file without comments."""
     lines = (ROOT / 'requirements' / name).read_text(encoding='utf-8').splitlines()
     return [line.split('#')[0].strip() for line in lines if line.split('#')[0].strip()]
 
 
 class BuildWithConfigsAndTools(build_py):
-    """Puts configs/ and tools/ where the wheels of OpenMMLab have them: in the package's folder .mim."""
+    """A build that copies configs/ and tools/ into the package's folder .mim, as the wheels of OpenMMLab do."""
 
     def run(self) -> None:
-        """Build, then copy; an editable install reads them where they are."""
+        """Build, then copy; an editable install reads them in place."""
         super().run()
         if self.editable_mode:
             return

@@ -1,4 +1,4 @@
-"""What SPT tunes in a small model, chosen by hand, and the file that says so."""
+"""An allocation of SPT for a small model, chosen by hand, and its file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vpetl_mm.spt.units import units_of
 RANK = 2
 MATRIX = ('structured', 'sparse', 'none')
 VECTOR = ('whole', 'sparse', 'none')
-SEEDS = (0, 1, 2)  # together every kind of unit is tuned in every way
+SEEDS = (0, 1, 2)  # together they tune every kind of unit in every way
 
 
 def cost(shape: tuple[int, ...], structured: str, rank: int = RANK) -> int:
-    """What tuning the whole of a unit takes, as facts.md has it."""
+    """Return the parameters that tuning a whole unit takes."""
     if len(shape) == 1:
         return shape[0]
     d_out, d_in = shape
@@ -29,12 +29,12 @@ def cost(shape: tuple[int, ...], structured: str, rank: int = RANK) -> int:
 
 
 def by_hand(backbone: nn.Module, structured: str = 'LoRA', seed: int = 0, **changes: Any) -> Allocation:
-    """Every unit is tuned as a whole, in about a fifth of its entries, or not at all, in turn.
+    """Tune units in turn as a whole, in about a fifth of their entries, or not at all.
 
     Args:
         backbone: plain.
         structured: ``'LoRA'`` or ``'AdaptMLP'``.
-        seed: where the turns begin, and of the entries.
+        seed: decides where the turns begin and which entries are drawn.
         changes: to the Allocation.
     """
     generator, turns, rows, sparse = torch.Generator().manual_seed(seed), {}, [], {}
@@ -56,18 +56,18 @@ def by_hand(backbone: nn.Module, structured: str = 'LoRA', seed: int = 0, **chan
 
 
 def written(host: Host, folder: Path, structured: str = 'LoRA', seed: int = 0, **changes: Any) -> Path:
-    """The file of :func:`by_hand` for a host of two blocks."""
+    """Write the allocation of :func:`by_hand` for a host of two blocks; return the file."""
     file = folder / f'{structured}_{seed}.safetensors'
     write_allocation(file, by_hand(build_model(host.config()).backbone, structured, seed, **changes))
     return file
 
 
 def options(file: Path, structured: str = 'LoRA', **spt: Any) -> dict[str, Any]:
-    """``petl.spt`` as a config says it."""
+    """Return ``petl.spt`` of a config."""
     return dict(spt=dict(dict(file=str(file), structured=structured, rank=RANK), **spt))
 
 
 def tuned(host: Host, folder: Path, structured: str = 'LoRA', seed: int = 0, **config: Any) -> nn.Module:
-    """A host with what :func:`by_hand` chose in it, all its parameters random, in eval mode."""
+    """Return a host tuned by :func:`by_hand`, all parameters random, in eval mode."""
     petl = options(written(host, folder, structured, seed), structured)
     return randomised(build_model(host.config(petl=petl, **config)), 3).eval()

@@ -1,9 +1,19 @@
 """Lets the tests of every folder import the helpers that lie here (``golden``, ``tiny``)."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # what is expected is what the CPU computes
 
+import pytest
 import torch
 
 torch.set_num_threads(1)  # what the tests run is too small to share
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with configs/ at hand, which becomes the current one."""
+    (tmp_path / 'configs').symlink_to(Path(__file__).parents[1] / 'configs')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

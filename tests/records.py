@@ -1,4 +1,4 @@
-"""Results as runs leave them."""
+"""Records as runs leave them."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""Wrong input gets a sentence and exit status 2, and leaves nothing behind."""
+"""Wrong input ends in a sentence and exit status 2, and writes nothing."""
 
 from __future__ import annotations
 
 import json
 import pkgutil
-import runpy
 import signal
 import subprocess
 import sys
@@ -12,54 +11,38 @@ from pathlib import Path
 
 import pytest
 
+import tools
 from tools import call, refused
 
 REPO = Path(__file__).parents[1]
 SSV2 = 'configs/swin_bapat_ssv2_b128.py'
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """In an empty folder with the configs at hand."""
-    (tmp_path / 'configs').symlink_to(REPO / 'configs')
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures('elsewhere')
 
 
 def test_all_missing_inputs_come_in_one_message(capsys):
     error = refused(capsys, 'train', SSV2)
-    for part in (
-        SSV2,
-        'kinetics400_22k.pth',
-        'https://',
-        'data/ssv2/trainval.txt',
-        'data/ssv2/videos',
-        'data/README.md',
-    ):
-        assert part in error
+    data = ('data/ssv2/trainval.txt', 'data/ssv2/videos', 'data/README.md')
+    assert all(part in error for part in (SSV2, 'kinetics400_22k.pth', 'https://', *data)), error
 
 
 @pytest.mark.parametrize(
-    ('given', 'said'), [('a.pth', 'a checkpoint, and a config comes first'), ('configs', 'configs is a folder')]
+    ('argv', 'said'),
+    [
+        (['test', 'a.pth', SSV2], 'a checkpoint, and a config comes first'),
+        (['test', 'configs', SSV2], 'configs is a folder'),
+        (['train', 'configs/swin_bapat_ssv2_b12.py'], SSV2),
+        (['count_params', 'configs/swin_bapat_ssv2_b12.py'], SSV2),
+        (['train', 'nowhere/at_all.py'], 'does not exist'),
+        (['count_params', 'configs/_base_/runtime.py'], 'not an experiment'),
+        (['count_params', 'bad.py'], 'bad.py'),
+    ],
 )
-def test_what_is_no_config_is_called_what_it_is(capsys, given, said):
+def test_what_is_not_an_experiment_is_refused(capsys, argv, said):
     Path('a.pth').touch()
-    assert said in refused(capsys, 'test', given, SSV2)
-
-
-def test_a_config_that_does_not_exist_names_the_nearest(capsys):
-    assert SSV2 in refused(capsys, 'train', 'configs/swin_bapat_ssv2_b12.py')
-    assert SSV2 in refused(capsys, 'count_params', 'configs/swin_bapat_ssv2_b12.py')
-    refused(capsys, 'train', 'nowhere/at_all.py')
-
-
-def test_a_part_of_a_config_is_no_experiment(capsys):
-    assert 'not an experiment' in refused(capsys, 'count_params', 'configs/_base_/runtime.py')
-
-
-def test_a_config_with_a_mistake_in_it(capsys, tmp_path):
-    (tmp_path / 'bad.py').write_text('model = dict(\n')
-    assert 'bad.py' in refused(capsys, 'count_params', 'bad.py')
+    Path('bad.py').write_text('model = dict(\n')
+    assert said in refused(capsys, *argv)
 
 
 @pytest.mark.parametrize(
@@ -76,10 +59,15 @@ def test_a_config_with_a_mistake_in_it(capsys, tmp_path):
         ('base=dict(fil="x")', ['model.base']),
     ],
 )
-def test_a_wrong_setting_is_named_with_the_valid_ones(capsys, tmp_path, text, said):
-    (tmp_path / 'child.py').write_text(f"_base_ = '{REPO}/{SSV2}'\nmodel = dict({text})\n")
+def test_a_wrong_setting_is_named_with_the_valid_ones(capsys, text, said):
+    Path('child.py').write_text(f"_base_ = '{REPO}/{SSV2}'\nmodel = dict({text})\n")
     error = refused(capsys, 'count_params', 'child.py')
     assert all(s in error for s in said), error
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert call('count_params', 'configs/none.py', '--debug') == 2
+    assert 'Traceback' in capsys.readouterr().err
 
 
 def test_json_counts(capsys):
@@ -90,27 +78,11 @@ def test_json_counts(capsys):
     assert rows[0]['by'] == {'head': 178_350, 'patt': 4_647_424, 'adapter': 1_553_664}
 
 
-@pytest.mark.parametrize(
-    'tool', ['train', 'test', 'count_params', 'demo', 'prepare_data', 'convert_checkpoint', 'sensitivity']
-)
-def test_help_teaches(tool):
-    shown = subprocess.run(
-        [sys.executable, REPO / 'tools' / f'{tool}.py', '--help'], capture_output=True, text=True, check=True
-    ).stdout
-    assert 'examples:' in shown and '--debug' in shown
-
-
-def test_debug_shows_the_traceback(capsys):
-    assert call('count_params', 'configs/none.py', '--debug') == 2
-    assert 'Traceback' in capsys.readouterr().err
-
-
-def test_what_a_file_holds_says_nothing_to_the_terminal(capsys, tmp_path):
+def test_a_file_cannot_write_control_characters_to_the_terminal(capsys):
     names = ('config', 'seed', 'top5', 'mean_class', 'params', 'total', 'checkpoint', 'epoch', 'samples')
     content = dict.fromkeys((*names, 'options', 'finished', 'machine'), 0)
-    (tmp_path / 'result.json').write_text(json.dumps(dict(content, format='vpetl_mm result 1', top1='\x1b[2J\a')))
-    assert call('tables', 'table3', '--work-dirs', tmp_path) == 2
-    said = capsys.readouterr().err
+    Path('result.json').write_text(json.dumps(dict(content, format='vpetl_mm result 1', top1='\x1b[2J\a')))
+    said = refused(capsys, 'tables', 'table3', '--work-dirs', '.')
     assert r'not \x1b[2J\x07, 0, 0.' in said and said.rstrip('\n').isprintable()
 
 
@@ -125,60 +97,70 @@ def test_what_a_file_holds_says_nothing_to_the_terminal(capsys, tmp_path):
         ('custom_hooks=[dict(type="EMAHook",priority=1)]', 'KEY.NAME=VALUE'),
     ],
 )
-def test_an_option_that_is_no_key_and_value(capsys, tool, option, said):
+def test_an_option_that_is_not_a_key_and_a_value(capsys, tool, option, said):
     with pytest.raises(SystemExit) as stopped:
         call(tool, SSV2, '--cfg-options', option)
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('tool', sorted(p.name for p in (REPO / 'tools').glob('*.*')))
+def test_help_teaches_before_the_heavy_imports(tool, tmp_path):
+    status, shown = without_packages(tmp_path, tool, '--help')
+    assert status == 0 and 'usage: ' in shown and 'example' in shown
+
+
 @pytest.mark.parametrize(
     'argv',
     [
-        ('train', '--help'),
-        ('train', 'configs/swin_bapat_ssv2_b12.py'),
-        ('test', SSV2, 'x.pth', '--cfg-options', 'nonsense'),
-        ('tables', 'tabel3'),
-        ('sensitivity', SSV2, '--control', 'none'),
+        ('train.py', 'configs/swin_bapat_ssv2_b12.py'),
+        ('test.py', SSV2, 'x.pth', '--cfg-options', 'nonsense'),
+        ('tables.py', 'tabel3'),
+        ('sensitivity.py', SSV2, '--control', 'none'),
     ],
     ids=' '.join,
 )
-def test_help_and_errors_come_before_the_heavy_imports(argv, tmp_path):
-    """With a package in the place of ours that does not come to an end."""
-    done = subprocess.run(importing_for_ever(tmp_path, *argv), capture_output=True, timeout=600, check=False)
-    assert done.returncode == (0 if '--help' in argv else 2)
+def test_errors_come_before_the_heavy_imports(argv, tmp_path):
+    assert without_packages(tmp_path, *argv)[0] == 2
+
+
+def without_packages(folder: Path, *argv: str) -> tuple[int, str]:
+    """Status and output of a tool that would never end if it imported a package."""
+    done = subprocess.run(importing_forever(folder, *argv), capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout
 
 
 def test_interrupted_while_libraries_are_imported(tmp_path):
-    """One line, although a library turns being interrupted into an error of its own."""
+    """One line, although a library turns the interruption into an error of its own."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit that it is ignored
-    tool = subprocess.Popen(importing_for_ever(tmp_path, 'train', SSV2), stdout=-1, stderr=-1, text=True)
+    tool = subprocess.Popen(importing_forever(tmp_path, 'train.py', SSV2), stdout=-1, stderr=-1, text=True)
     signal.signal(signal.SIGINT, before)
     assert tool.stdout.readline() == 'importing\n'
     tool.send_signal(signal.SIGINT)
     assert tool.communicate(timeout=600)[1] == 'interrupted\n' and tool.returncode == 130
 
 
-def importing_for_ever(folder: Path, tool: str, *argv: str) -> list[str]:
-    """The command line of a tool whose ``import vpetl_mm`` does not come to an end."""
+def importing_forever(folder: Path, tool: str, *argv: str) -> list[str]:
+    """The command line of a tool for which importing this package, torch or mmengine never ends."""
     slow = "print('importing', flush=1)\ntry: __import__('time').sleep(9999)\nexcept BaseException: raise ImportError"
-    (folder / 'vpetl_mm').mkdir()
-    (folder / 'vpetl_mm/__init__.py').write_text(slow)
-    return ['env', f'PYTHONPATH={folder}:{REPO}', sys.executable, str(REPO / f'tools/{tool}.py'), *argv]
+    for name in ('vpetl_mm', 'torch', 'mmengine'):
+        (folder / name).mkdir()
+        (folder / name / '__init__.py').write_text(slow)
+    start = [sys.executable] if tool.endswith('.py') else ['bash']
+    return ['env', f'PYTHONPATH={folder}:{REPO}', *start, str(REPO / 'tools' / tool), *argv]
 
 
 @pytest.mark.parametrize(
     ('tool', 'name', 'module'),
     [
-        ('demo', 'METHODS', 'commands.demo.ALL'),
+        ('demo', 'DEMOS', 'commands.demo.ALL'),
         ('tables', 'PRINTED', 'paper.table_layouts.LAYOUTS'),
-        ('tables', 'FIGURES', 'paper.figures.FIGURES'),
         ('tables', 'FORMATS', 'paper.table_format.FORMATS'),
         ('sensitivity', 'STRUCTURED', 'commands.allocate.SHORT'),
         ('sensitivity', 'CONTROLS', 'spt.sensitivity.CONTROLS'),
         ('convert_checkpoint', 'KINDS', 'weights.kinds.KINDS'),
     ],
 )
-def test_what_an_option_may_be_is_what_the_package_takes(tool, name, module):
-    """Listed twice, as the options are read before the package is imported."""
-    assert {*runpy.run_path(str(REPO / f'tools/{tool}.py'))[name]} == {*pkgutil.resolve_name(f'vpetl_mm.{module}')}
+def test_the_choices_of_an_option_are_those_of_the_package(tool, name, module):
+    """Both list them, as options are parsed before the package is imported."""
+    assert {*getattr(tools.tool(tool), name)} == {*pkgutil.resolve_name(f'vpetl_mm.{module}')}

@@ -1,4 +1,4 @@
-"""What is given to others: a source archive, the wheel that is built from it, and the command that it installs."""
+"""A release: the source archive, the wheel built from it, and the command that it installs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOT_SOURCE = ('.*', '__pycache__', 'build', 'dist', 'work_dirs', 'data', '*.egg-
 
 
 def build(folder: Path, what: str) -> Path:
-    """The archive that setuptools makes of ``folder`` by itself, as pip and build ask it to."""
+    """The archive that setuptools makes of ``folder``, as pip and build ask for it."""
     code = f'import sys; from setuptools import build_meta as b; b.{what}("out")'
     subprocess.run([sys.executable, '-c', code], cwd=folder, capture_output=True, check=True)
     (archive,) = (folder / 'out').iterdir()
@@ -32,7 +32,7 @@ def build(folder: Path, what: str) -> Path:
 
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory) -> Path:
-    """The folder that holds what the wheel holds, which was built from the source archive."""
+    """A folder with the content of the wheel, built from the source archive."""
     folder = tmp_path_factory.mktemp('release')
     shutil.copytree(REPO, folder / 'tree', ignore=shutil.ignore_patterns(*NOT_SOURCE))
     (folder / 'tree/configs/mine').mkdir(exist_ok=True)
@@ -45,7 +45,7 @@ def installed(tmp_path_factory) -> Path:
 
 
 def vpetl(installed: Path, folder: Path, *argv: str) -> tuple[int, str]:
-    """Status and output of the command in an empty folder, with nothing of this repository in reach."""
+    """Status and output of the command in an empty folder, out of reach of this repository."""
     env = dict(os.environ, PYTHONPATH=str(installed))
     done = subprocess.run(
         [sys.executable, '-m', 'vpetl_cli', *argv], cwd=folder, env=env, capture_output=True, text=True, check=False
@@ -53,34 +53,35 @@ def vpetl(installed: Path, folder: Path, *argv: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_wheel_carries_configs_and_tools_and_nothing_of_its_makers(installed):
-    carried = installed / 'vpetl_mm/.mim'
-    theirs, ours = (
-        {str(p.relative_to(r)) for n in ('configs', 'tools') for p in (r / n).rglob('*.*')} for r in (carried, REPO)
-    )
-    assert theirs == {p for p in ours if '/mine' not in p and '__pycache__' not in p}
-    assert (installed / 'vpetl_mm/py.typed').exists() and not (REPO / 'vpetl_mm/.mim').exists()
+def test_a_wheel_carries_packages_configs_and_tools_and_nothing_of_its_makers(installed):
+    folders = {installed: ('vpetl_mm', 'vpetl_cli'), installed / 'vpetl_mm/.mim': ('configs', 'tools')}
+    for root, names in folders.items():
+        theirs, ours = (
+            {str(p.relative_to(r)) for n in names for p in (r / n).rglob('*.*') if '__pycache__' not in p.parts}
+            for r in (root, REPO)
+        )
+        assert {p for p in theirs if '/.mim' not in p} == {p for p in ours if '/mine' not in p}
+    assert not (REPO / 'vpetl_mm/.mim').exists()
     (info,) = installed.glob('*.dist-info')
     assert 'Apache License' in (info / 'licenses/LICENSE').read_text()
     assert 'vpetl = vpetl_cli.main:main' in (info / 'entry_points.txt').read_text()
 
 
-def test_the_command_finds_configs_by_name_and_speaks_of_itself(installed, tmp_path):
-    status, said = vpetl(installed, tmp_path, '--help')
-    assert status == 0 and all(p.stem in said for p in (REPO / 'tools').iterdir() if p.suffix in ('.py', '.sh'))
-    status, said = vpetl(installed, tmp_path, 'trian')
-    assert status == 2 and said.endswith("Did you mean 'train'?\n")
-    status, said = vpetl(installed, tmp_path, 'train', 'swin_bapat_ssv2_b12')
-    assert status == 2 and 'swin_bapat_ssv2_b128' in said
-    status, said = vpetl(installed, tmp_path, 'test', '--help')
-    assert status == 0 and 'usage: vpetl test ' in said and 'tools/' not in said
-    for name in ('dist_train', 'slurm_train'):
-        status, said = vpetl(installed, tmp_path, name, '--help')
-        assert status == 0 and f' vpetl {name} ' in said and 'tools/' not in said
-    status, said = vpetl(installed, tmp_path, 'tables', '--docs')
-    assert status == 2 and 'in a clone' in said
-    status, said = vpetl(installed, tmp_path, 'count_params', 'demo_fc', 'configs/swin_fc_ssv2.py', '--json')
-    assert status == 0 and [row['trainable'] for row in json.loads(said[said.index('[') :])] == [520, 178_350]
+def test_the_command_finds_configs_by_name_and_prints_its_own_name(installed, tmp_path):
+    status, shown = vpetl(installed, tmp_path, '--help')
+    assert status == 0 and all(p.stem in shown for p in (REPO / 'tools').iterdir() if p.suffix in ('.py', '.sh'))
+    for argv, expected, part in (
+        (['trian'], 2, "Did you mean 'train'?\n"),
+        (['train', 'swin_bapat_ssv2_b12'], 2, 'swin_bapat_ssv2_b128'),
+        (['tables', '--docs'], 2, 'in a clone'),
+        (['test', '--help'], 0, 'usage: vpetl test '),
+        (['dist_train', '--help'], 0, ' vpetl dist_train '),
+        (['slurm_train', '--help'], 0, ' vpetl slurm_train '),
+    ):
+        status, shown = vpetl(installed, tmp_path, *argv)
+        assert status == expected and part in shown and 'tools/' not in shown, argv
+    status, shown = vpetl(installed, tmp_path, 'count_params', 'demo_fc', 'configs/swin_fc_ssv2.py', '--json')
+    assert status == 0 and [row['trainable'] for row in json.loads(shown[shown.index('[') :])] == [520, 178_350]
     assert not [*tmp_path.iterdir()]
 
 
@@ -105,7 +106,7 @@ def test_every_place_names_the_supported_versions(version):
 
 
 def test_the_documents_name_nothing_outside_of_the_repository():
-    """Links lead to what is here; no path of the machine that a page was written on."""
+    """Links lead to files here, and no page has a path of the machine it was written on."""
     for page in (*REPO.glob('*.md'), *REPO.glob('docs/*.md'), *REPO.glob('*/README.md')):
         text = page.read_text(encoding='utf-8')
         assert not re.search(r'\.\./shared|(?<![\w.~])/(?:work|root|home|tmp)/', text), page

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time how an experiment loads its training clips."""
+"""Time the loading of an experiment's training clips."""
 
 import sys
 from pathlib import Path
@@ -14,17 +14,17 @@ EXAMPLES = """\
 def main(args) -> None:
     """Measure and print."""
     from vpetl_mm.config import load_config
-    from vpetl_mm.measure.loading import loading_speed, render
+    from vpetl_mm.measure.loading import loading_speed, loading_table
 
-    print(render(loading_speed(load_config(args.config), Path(args.videos), args.rounds)))
+    print(loading_table(loading_speed(load_config(args.config), Path(args.videos), args.rounds)))
 
 
-parser = Parser(
-    "Clips per second and core of an experiment's training pipeline, against mmaction2's stock transforms.", EXAMPLES
-)
-parser.add_argument('config', help='the experiment')
+parser = Parser("Measure the loading of clips against mmaction2's stock transforms, per second and core.", EXAMPLES)
+parser.add_config()
 parser.add_argument('--videos', required=True, metavar='DIR_OR_LIST', help='a folder of videos, or a list of them')
-parser.add_argument('--rounds', type=int, default=5, help='clips of each video; the median counts (default: 5)')
+parser.add_argument(
+    '--rounds', type=int, default=5, metavar='N', help='clips of each video; the median counts (default: 5)'
+)
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

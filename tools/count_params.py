@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Count what experiments train."""
+"""Count the parameters that experiments train."""
 
 import json
 import sys
@@ -13,15 +13,15 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Count and print."""
-    from vpetl_mm.measure.count import count_params, render
+    from vpetl_mm.measure.count import count_params, count_table
 
-    rows = count_params(args.configs, progress=not args.json)
-    print(json.dumps(rows, indent=1) if args.json else render(rows))
+    rows = count_params(args.configs)
+    print(json.dumps(rows, indent=1) if args.json else count_table(rows))
 
 
-parser = Parser('Count the parameters that experiments train, on the meta device: no weights, no data.', EXAMPLES)
-parser.add_argument('configs', nargs='+', help='files, or names of those in configs/')
-parser.add_argument('--json', action='store_true', help='a JSON list of config, trainable, total, by group')
+parser = Parser('Count the parameters that experiments train; needs neither weights nor data.', EXAMPLES)
+parser.add_argument('configs', nargs='+', metavar='CONFIG', help='files, or names of experiments in configs/')
+parser.add_argument('--json', action='store_true', help='print a JSON list with config, trainable, total, by (group)')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

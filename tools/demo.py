@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Pre-train, adapt by every method, and compare, on clips that it makes itself."""
+"""Pre-train a small model, adapt it by every method, and compare them, on generated clips."""
 
 import sys
 from pathlib import Path
@@ -16,17 +16,19 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Run the demo."""
-    from vpetl_mm.commands.demo import ALL, Demo
+    from vpetl_mm.commands.demo import ALL, METHODS, Demo
 
-    chosen = dict(methods=ALL if args.all else args.methods) if args.all or args.methods else {}
-    Demo(configs(), Path('data/demo'), Path('work_dirs/demo'), args.seeds, **chosen).run()
+    methods = ALL if args.all else args.methods or METHODS
+    Demo(configs(), Path('data/demo'), Path('work_dirs/demo'), args.seeds, methods).run()
 
 
-METHODS = {p.stem.removeprefix('demo_') for p in configs().glob('demo_*.py')} - {'source'}
-parser = Parser('The main job on data made here: every method, its parameters and its accuracy.', EXAMPLES)
-parser.add_argument('--seeds', type=int, default=1, help='seeds of each method (default: 1)')
-parser.add_argument('--methods', nargs='+', choices=sorted(METHODS), metavar='METHOD', help='some of them')
-parser.add_argument('--all', action='store_true', help='prefix, prompts and single positions too: Tables 1 and 3')
+DEMOS = sorted({p.stem.removeprefix('demo_') for p in configs().glob('demo_*.py')} - {'source'})
+parser = Parser('Pre-train a small Video Swin on generated clips, adapt it by every method, and compare.', EXAMPLES)
+parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per method (default: 1)')
+parser.add_argument('--methods', nargs='+', choices=DEMOS, metavar='METHOD', help=f'only these: {", ".join(DEMOS)}')
+parser.add_argument(
+    '--all', action='store_true', help="also prefix-tuning, prompts, SPT's controls, single positions"
+)
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

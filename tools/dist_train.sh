@@ -1,11 +1,20 @@
 #!/usr/bin/env bash
-# Train on several GPUs of one machine: tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
-# On several machines, once on each, GPUS being those of one: NNODES=2 NODE_RANK=0 MASTER_ADDR=node1 PORT=29500 (29500)
+# Train on several GPUs of one machine, or of several machines.
 set -euo pipefail
 me=tools/dist_train.sh train=tools/train.py
 [[ ${BASH_SOURCE[0]} == */.mim/tools/* ]] && me='vpetl dist_train' train='vpetl train'
 usage="usage: [NNODES=N NODE_RANK=I MASTER_ADDR=HOST] [PORT=29500] $me CONFIG GPUS [options of $train]"
-[[ ${1:-} == -h || ${1:-} == --help ]] && echo "$usage" && exit
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    echo "$usage
+
+Train on GPUS GPUs of this machine. For several machines, run it on each; GPUS is the number on one machine.
+
+examples:
+  $me configs/swin_bapat_ssv2_b128.py 4
+  NNODES=2 NODE_RANK=0 MASTER_ADDR=node1 $me configs/swin_bapat_ssv2_b128.py 8    # on node1
+  NNODES=2 NODE_RANK=1 MASTER_ADDR=node1 $me configs/swin_bapat_ssv2_b128.py 8    # on the other one"
+    exit
+fi
 if [ $# -lt 2 ]; then
     echo "$usage" >&2
     exit 2

@@ -1,13 +1,22 @@
 #!/usr/bin/env bash
-# Train on a Slurm cluster: tools/slurm_train.sh PARTITION JOB CONFIG [GPUS] [options of tools/train.py]
-# GPUS: in all, 4 by default. From the environment: GPUS_PER_NODE (GPUS, at most 8), CPUS_PER_TASK (8, a config's loader
-# workers), SRUN_ARGS (further options of srun, such as "--time=1-0"; "--gres=none" where there are no GPUs),
-# MASTER_PORT (one of the job's own).
+# Train on a Slurm cluster.
 set -euo pipefail
 me=tools/slurm_train.sh train=tools/train.py dist=tools/dist_train.sh
 [[ ${BASH_SOURCE[0]} == */.mim/tools/* ]] && me='vpetl slurm_train' train='vpetl train' dist='vpetl dist_train'
 usage="usage: [GPUS_PER_NODE=8] [CPUS_PER_TASK=8] [SRUN_ARGS=...] $me PARTITION JOB CONFIG [GPUS] [options of $train]"
-[[ ${1:-} == -h || ${1:-} == --help ]] && echo "$usage" && exit
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    echo "$usage
+
+Train on GPUS GPUs in total (default: 4). Environment variables:
+  GPUS_PER_NODE  GPUs per machine (default: GPUS, at most 8)
+  CPUS_PER_TASK  cores per GPU (default: 8, the loader workers of a config)
+  SRUN_ARGS      more options of srun, such as --time=1-0; --gres=none without GPUs
+  MASTER_PORT    the port of the job (default: one of its own)
+
+example:
+  GPUS_PER_NODE=8 $me gpu bapat configs/swin_bapat_ssv2_b128.py 32"
+    exit
+fi
 if [ $# -lt 3 ]; then
     echo "$usage" >&2
     exit 2
@@ -26,12 +35,12 @@ if ! [[ $gpus =~ ^[1-9][0-9]*$ && $per_node =~ ^[1-9][0-9]*$ ]]; then
 fi
 per_node=$((gpus < per_node ? gpus : per_node))
 if ! command -v srun >/dev/null; then
-    echo "error: there is no srun here: this is for a machine of a Slurm cluster; elsewhere see $dist." >&2
+    echo "error: there is no srun here: run this on a machine of a Slurm cluster, and $dist elsewhere." >&2
     exit 2
 fi
 if ! reason=$(sinfo --noheader 2>&1 >/dev/null); then
-    echo "error: srun is here, but no cluster answers (${reason##*$'\n'}): this is for a machine of a Slurm cluster;" \
-        "elsewhere see $dist." >&2
+    echo "error: srun exists, but no cluster answers (${reason##*$'\n'}): run this on a machine of a Slurm cluster," \
+        "and $dist elsewhere." >&2
     exit 2
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

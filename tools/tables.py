@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The paper's tables and figures beside ours, and the runs that fill them."""
+"""Show the paper's tables and figures with our results, and run what they lack."""
 
 import sys
 from pathlib import Path
@@ -15,12 +15,12 @@ OTHERS = ('demo', 'transfer', 'vtab')
 EXAMPLES = """\
   tools/tables.py                                   every table, in the terminal
   tools/tables.py table3 table1 --format md --out tables.md
-  tools/tables.py demo                              what "make demo" left
-  tools/tables.py transfer                          the real ViT-S/14 on CIFAR-100 (docs/real_transfer.md)
+  tools/tables.py demo                              the results of "make demo"
+  tools/tables.py transfer                          a real ViT-S/14 on CIFAR-100 (docs/real_transfer.md)
   tools/tables.py vtab                              SPT and its baselines on VTAB-1k, by group of tasks
-  tools/tables.py --run table3 --dry-run            commands, parameters and memory of what is missing
-  tools/tables.py --run table3 --gpus 4 --seeds 3   train and test it; again after an interruption: it goes on
-  tools/tables.py --collect --docs                  results into configs/metafile.yml, then the generated pages
+  tools/tables.py --run table3 --dry-run            the missing runs: commands, parameters and memory
+  tools/tables.py --run table3 --gpus 4 --seeds 3   train and test them; after an interruption, repeat it to go on
+  tools/tables.py --collect --docs                  write results into configs/metafile.yml and the generated pages
   tools/tables.py figure1 figure1c figure4 --out figures    PNG and PDF"""
 
 
@@ -36,9 +36,9 @@ def main(args) -> None:
             raise unknown('table or figure', name, valid)
     figures = [n for n in args.show if n in FIGURES]
     if figures and len(figures) < len(args.show) and args.out:
-        raise UserError('--out is a folder for figures and a file for tables: ask for the one, then for the other.')
+        raise UserError('--out is a folder for figures and a file for tables: ask for one kind at a time.')
     if (args.collect or args.docs) and configs() != Path('configs'):
-        raise UserError('--collect and --docs write configs/ and docs/ of the repository: run them in a clone of it.')
+        raise UserError('--collect and --docs write into configs/ and docs/: run them in a clone of the repository.')
     if args.run:
         run_missing(args, work_dirs)
     if args.collect or args.docs:
@@ -48,17 +48,18 @@ def main(args) -> None:
 
 
 def run_missing(args, work_dirs: Path) -> None:
-    """Train and test what the tables of --run lack, or say how."""
+    """Train and test what the tables of --run lack, or print how."""
     from vpetl_mm.commands import campaign
     from vpetl_mm.paper.metafile import METAFILE, load_metafile
-    from vpetl_mm.paper.tables import Tables, trainable
+    from vpetl_mm.paper.tables import Tables
 
     tables = Tables(load_metafile(configs() / METAFILE.name), work_dirs, configs())
     names = dict.fromkeys(n for t in args.run for n in tables.names(t))
     held = {e.name: e.ours.seeds for e in tables.entries if e.ours}
     runs = campaign.plan(names, configs(), work_dirs, args.gpus, args.seeds, held)
     if args.dry_run:
-        print(campaign.dry_run(runs, lambda wanted: trainable(wanted, configs(), progress=True), args.gpus))
+        for line in campaign.dry_run(runs, args.gpus):
+            print(line, flush=True)
     else:
         campaign.carry_out(runs)
 
@@ -70,9 +71,9 @@ def write(args, work_dirs: Path) -> None:
 
     if args.collect:
         filled, out = publish.collect(METAFILE, work_dirs)
-        print(f'{METAFILE}: {len(filled)} experiments filled in; {out} results count for none of them.')
+        print(f'{METAFILE}: {len(filled)} experiments filled in; {out} results belong to none of them.')
     if args.docs:
-        for path, text in publish.documents(progress=True).items():
+        for path, text in publish.documents().items():
             publish.write(path, text)
             print(f'written: {path}')
 
@@ -81,10 +82,11 @@ def show(args, work_dirs: Path, figures: list[str]) -> None:
     """Print or write tables, and draw figures."""
     from vpetl_mm.engine.preflight import check_writable
     from vpetl_mm.paper import publish
+    from vpetl_mm.paper.demo_table import read_demo_table
     from vpetl_mm.paper.figures import figure1, figure1c, figure4
     from vpetl_mm.paper.metafile import METAFILE, load_metafile
     from vpetl_mm.paper.table_format import render
-    from vpetl_mm.paper.tables import Tables, demo_table
+    from vpetl_mm.paper.tables import Tables
 
     wanted = args.show or PRINTED
     if args.out and not figures and Path(args.out).is_dir():
@@ -94,31 +96,29 @@ def show(args, work_dirs: Path, figures: list[str]) -> None:
         check_writable(f'--out {args.out}', folder if figures and not folder.is_file() else folder.parent)
     source = None
     if {*wanted} - {'demo', 'figure4'}:
-        source = Tables(load_metafile(configs() / METAFILE.name), work_dirs, configs(), progress=True)
-    shown = [demo_table(work_dirs) if n == 'demo' else source.table(n) for n in wanted if n not in FIGURES]
+        source = Tables(load_metafile(configs() / METAFILE.name), work_dirs, configs())
+    shown = [read_demo_table(work_dirs) if n == 'demo' else source.table(n) for n in wanted if n not in FIGURES]
     text = render(shown, args.format) if shown else ''
     if text and args.out:
         publish.write(Path(args.out), text + '\n')
     elif text:
         print(text)
-    for name in figures:
-        folder = Path(args.out or work_dirs)
-        draw = dict(figure1=figure1, figure1c=figure1c).get(name)
-        files = draw(source, folder) if draw else figure4(work_dirs, folder)
-        print(', '.join(map(str, files)))
+    draw = dict(figure1=(figure1, source), figure1c=(figure1c, source), figure4=(figure4, work_dirs))
+    for figure, results in map(draw.get, figures):
+        print(', '.join(map(str, figure(results, Path(args.out or work_dirs)))))
 
 
-parser = Parser("The paper's tables and figures beside ours, and the runs that fill them.", EXAMPLES)
+parser = Parser("Show the paper's tables and figures with our results, and run what they lack.", EXAMPLES)
 parser.add_argument('show', nargs='*', metavar='TABLE', help=', '.join((*PRINTED, *OTHERS, *FIGURES)))
 parser.add_argument('--format', choices=FORMATS, default='text', help='of tables (default: text)')
 parser.add_argument('--out', metavar='PATH', help='a file for tables, a folder for figures')
 parser.add_argument('--work-dirs', metavar='DIR', default=WORK_DIRS, help='where runs are (default: work_dirs)')
-parser.add_argument('--run', nargs='+', metavar='TABLE', help="train and test these tables' missing experiments")
-parser.add_argument('--gpus', type=int, default=1, help='GPUs a run: 1, 2, 4 or a multiple of 4 (default: 1)')
-parser.add_argument('--seeds', type=int, default=1, help='seeds of each experiment, from 0 (default: 1)')
-parser.add_argument('--dry-run', action='store_true', help='with --run: print the commands and what they would take')
+parser.add_argument('--run', nargs='+', metavar='TABLE', help='train and test the experiments that these tables lack')
+parser.add_argument('--gpus', type=int, default=1, metavar='N', help='per run: 1, 2 or a multiple of 4 (default: 1)')
+parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per experiment, from 0 (default: 1)')
+parser.add_argument('--dry-run', action='store_true', help='with --run: only print commands, parameters and memory')
 parser.add_argument('--collect', action='store_true', help='write the results of runs into configs/metafile.yml')
-parser.add_argument('--docs', action='store_true', help='write configs/README.md and docs/reproduction.md again')
+parser.add_argument('--docs', action='store_true', help='write the generated pages in configs/ and docs/')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

@@ -12,7 +12,7 @@ EXAMPLES = """\
 
 
 def main(args) -> None:
-    """Test, print the three accuracies, and write the predictions."""
+    """Test, print the accuracies, and write the predictions."""
     from vpetl_mm.engine.experiment import Options, prepare, test
     from vpetl_mm.engine.launch import rank_and_world_size
     from vpetl_mm.engine.merged import describe_merged
@@ -26,19 +26,21 @@ def main(args) -> None:
     print(', '.join(f'{name.removeprefix("acc/")} {value:.2f}' for name, value in scores.items()))
     print(f'predictions: {dump}')
     if args.merge:
-        print(f'merged: {args.merge}, the plain model that was tested: {describe_merged(args.merge)}')
+        print(f'merged: {args.merge}, the plain model just tested: {describe_merged(args.merge)}')
         print('docs/weights.md shows how to load it without this package')
 
 
 parser = Parser('Test a checkpoint on the test set: top-1, top-5 and mean class accuracy in percent.', EXAMPLES)
 parser.add_run_options()
-parser.add_argument('checkpoint', help='adapter_*.pth, best_*.pth or epoch_*.pth of the same config')
-parser.add_argument('--dump', help='the CSV file for the predictions (default: predictions.csv in the work dir)')
+parser.add_argument('checkpoint', help='adapter_*.pth, best_*.pth or epoch_*.pth of this config')
+parser.add_argument(
+    '--dump', metavar='FILE', help='the CSV file for the predictions (default: predictions.csv in the work dir)'
+)
 parser.add_argument(
     '--merge',
     metavar='FILE',
-    help="first make LoRA, SPT-LoRA and the head's BatchNorm part of the weights: test the plain model of mmpretrain "
-    'or mmaction2 that is left, and write it as FILE, which ends in .safetensors',
+    help="first merge LoRA, SPT-LoRA and the head's BatchNorm into the weights; test the resulting plain model of "
+    'mmpretrain or mmaction2, and write it to FILE (.safetensors)',
 )
 
 if __name__ == '__main__':

@@ -16,11 +16,11 @@ EXAMPLES = """\
 
 
 def main(args) -> None:
-    """Train, and say how to test."""
+    """Train, and print how to test."""
     from vpetl_mm.engine.experiment import Options, prepare, train
 
     if args.resume_with and not args.resume:
-        parser.error('--resume-with goes with --resume')
+        parser.error('--resume-with needs --resume')
     options = Options(
         args.work_dir, args.resume, args.amp, args.launcher, args.cfg_options, args.resume_with, args.overwrite
     )
@@ -30,7 +30,7 @@ def main(args) -> None:
         print(spoken(f'Test it with: tools/test.py {shlex.join([args.config, adapter])}'))
 
 
-parser = Parser('Train an experiment; everything about it stands in its config.', EXAMPLES)
+parser = Parser('Train an experiment. Its config holds everything about it.', EXAMPLES)
 parser.add_run_options()
 parser.add_argument(
     '--resume',
@@ -42,12 +42,12 @@ parser.add_argument(
 parser.add_argument(
     '--resume-with',
     choices=['old', 'new'],
-    help='where the run to resume had other settings: continue with those, or with the ones given now '
-    '(default: say what differs, and stop)',
+    help='if the settings have changed since the run began: continue with the old or with the new ones '
+    '(default: list the differences and stop)',
 )
-parser.add_argument('--overwrite', action='store_true', help="first remove an older run's files from the work dir")
+parser.add_argument('--overwrite', action='store_true', help="first delete an older run's files in the work dir")
 parser.add_argument(
-    '--amp', action='store_true', help='mixed precision in bfloat16, also on a CPU that only emulates it'
+    '--amp', action='store_true', help='use mixed precision in bfloat16, even on a CPU that only emulates it'
 )
 
 if __name__ == '__main__':

@@ -1,1 +1,1 @@
-"""What a command does before torch and OpenMMLab are imported, which takes seconds: options, help, configs."""
+"""Options, help and configs: what a command does before it imports torch and OpenMMLab, which takes seconds."""

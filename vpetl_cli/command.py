@@ -1,4 +1,4 @@
-"""What every command line shares: options, and errors a person can act on."""
+"""Parse options and report errors, for every command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .shipped import find_config, spoken
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser with this project's habits."""
+    """An argument parser with examples, ``--debug`` and KEY=VALUE options."""
 
     def __init__(self, description: str, examples: str) -> None:
         super().__init__(
@@ -30,23 +30,26 @@ class Parser(argparse.ArgumentParser):
         self.settings: list[str] = []
 
     def add_settings(self, option: str, what: str) -> None:
-        """An option that takes KEY=VALUE pairs; :func:`run` gives them to the command as a dict."""
+        """Add an option that takes KEY=VALUE pairs; :func:`run` passes them to the command as a dict."""
         dest = self.add_argument(option, nargs='+', action='extend', type=_pair, metavar='KEY=VALUE', help=what).dest
         self.settings.append(dest)
 
+    def add_config(self) -> None:
+        """Add the experiment."""
+        self.add_argument('config', help='the experiment: a file, or the name of one in configs/')
+
     def add_run_options(self) -> None:
-        """The options of commands that run an experiment."""
-        self.add_argument('config', help='the experiment: a file, or the name of one of those in configs/')
-        self.add_argument('--work-dir', help="where the run's files go (default: work_dirs/<config name>)")
+        """Add the options of commands that run an experiment."""
+        self.add_config()
+        self.add_argument('--work-dir', metavar='DIR', help='where its files go (default: work_dirs/<config name>)')
         self.add_settings('--cfg-options', 'override the config, such as model.petl.deltas.patt.d_bottle=64')
-        self.add_argument(
-            '--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='how processes were started'
-        )
-        # torchrun of older versions passes it
+        launchers = ['none', 'pytorch', 'slurm']
+        self.add_argument('--launcher', choices=launchers, default='none', help='how the processes are started')
+        # older versions of torchrun pass it
         self.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
     def read_settings(self, args: argparse.Namespace) -> None:
-        """Turn the pairs of every such option into a dict, their values into Python's."""
+        """Turn the pairs of every KEY=VALUE option into a dict with Python values."""
         from mmengine import DictAction
 
         for name in self.settings:
@@ -56,7 +59,7 @@ class Parser(argparse.ArgumentParser):
                 DictAction([], name)(self, args, pairs)
             except (ValueError, AssertionError) as error:
                 self.error(f'options of the config are KEY=VALUE ({error})')
-            except RecursionError:  # mmengine's answer to brackets behind a name, such as dict(a=1, b=2)
+            except RecursionError:  # how mmengine fails at a name with brackets, such as dict(a=1, b=2)
                 self.error('options of the config take numbers, words and lists; a dict is given as KEY.NAME=VALUE')
 
 
@@ -70,15 +73,15 @@ def _pair(text: str) -> str:
 
 
 def message_of(error: UserError) -> str:
-    """The sentence of an error, also when it comes out of a data loader's worker."""
+    """Return the sentence of an error, also of one raised in a data loader's worker."""
     text = str(error)
     return text.rpartition('UserError: ')[2].strip() if text.startswith('Caught ') else text
 
 
 def speaker() -> str | None:
-    """How this process signs its errors: '' for the only or first one, None where it leaves them to another.
+    """Return how this process signs its errors: '' as the only or first rank, None if it leaves them to another.
 
-    Before the processes have met, the first on each machine speaks, as what is missing may be missing there alone.
+    The first process of each machine reports until they have met: a file may be missing on that machine alone.
     """
     rank, local = os.environ.get('RANK', '0'), os.environ.get('LOCAL_RANK', '0')
     if rank == '0':
@@ -88,7 +91,7 @@ def speaker() -> str | None:
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
-    """Leave at once while libraries are being imported: they turn a KeyboardInterrupt into errors of their own."""
+    """Exit at once during the imports, as libraries turn a KeyboardInterrupt into errors of their own."""
     if not hasattr(sys.modules.get('vpetl_mm'), 'build_model'):
         print('interrupted', file=sys.stderr, flush=True)
         os._exit(130)
@@ -96,37 +99,39 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, or 2 with a sentence for what the user can mend.
+    """Run a command and return its exit status: 0, or 2 with a sentence for what the user can mend, or 130.
 
     Args:
-        main: the command, which imports what it needs itself, as that takes seconds.
-        parser: of its options.
+        main: the command; it imports the package itself, as that takes seconds.
+        parser: parses its options.
         argv: the arguments. Defaults to the process's.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _on_interrupt)
     args = parser.parse_args(argv)
-    # relative paths in a config and mmengine both expect it; torchrun sets it
+    # configs with relative paths and mmengine both expect it; torchrun sets it
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    launcher = getattr(args, 'launcher', 'none')
     try:
-        for config in getattr(args, 'configs', [args.config] if getattr(args, 'config', None) is not None else []):
-            find_config(config)
+        for config in getattr(args, 'configs', [getattr(args, 'config', None)]):
+            if config is not None:
+                find_config(config)
         if any(getattr(args, name) for name in parser.settings):
             parser.read_settings(args)
-        if getattr(args, 'launcher', 'none') != 'none':
+        if launcher != 'none':
             from vpetl_mm.engine.launch import read_launcher
 
-            read_launcher(args.launcher)
+            read_launcher(launcher)
         main(args)
     except UserError as error:
         if args.debug:
             traceback.print_exc()
-        signature = '' if getattr(args, 'launcher', 'none') == 'none' else speaker()
+        signature = '' if launcher == 'none' else speaker()
         if signature is not None:
             text = '\n'.join(map(tellable, spoken(message_of(error)).split('\n')))
             print(f'error{signature}: {text}', file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         resumes = '; --resume continues from the last finished epoch' if hasattr(args, 'resume') else ''

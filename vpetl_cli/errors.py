@@ -1,4 +1,4 @@
-"""The one exception that a command turns into a sentence and exit status 2, and what its sentences are made of."""
+"""The exception that a command turns into a sentence and exit status 2, and helpers for its text."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something the user can mend: its text says what is wrong, where, and what to do."""
+    """An error that the user can mend: its text says what is wrong, where, and what to do."""
 
 
 def unknown(what: str, name: object, valid: Iterable[str]) -> UserError:
-    """A :class:`UserError` for a name that does not exist, with the valid ones and the nearest.
+    """Return a :class:`UserError` for a name that does not exist, with the valid names and the nearest.
 
     Args:
-        what: the kind of thing, such as ``'train name'``.
-        name: what was asked for.
+        what: the kind of name, such as ``'train name'``.
+        name: the name given.
         valid: the names that exist.
     """
     valid = sorted(valid)
@@ -23,7 +23,7 @@ def unknown(what: str, name: object, valid: Iterable[str]) -> UserError:
 
 
 def did_you_mean(name: object, valid: Iterable[str]) -> str:
-    """A question with the valid name that is nearest, to follow a sentence; empty where none is near."""
+    """Return " Did you mean ...?" with the nearest valid name, or an empty string if none is near."""
     near = difflib.get_close_matches(str(name), [*valid], n=1)
     return f' Did you mean {near[0]!r}?' if near else ''
 
@@ -34,10 +34,10 @@ def reason(error: BaseException, most: int = 200) -> str:
 
 
 def tellable(text: object) -> str:
-    """Text on one line, safe for any terminal: what cannot be printed, or is not UTF-8, is escaped."""
+    """Return text on one line, safe for any terminal: unprintable characters and what is not UTF-8 are escaped."""
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))
 
 
 def is_line(value: object) -> bool:
-    """Whether a value is text on one line without control characters."""
+    """Return whether a value is text on one line without control characters."""
     return isinstance(value, str) and value.isprintable()

@@ -1,4 +1,4 @@
-"""torchrun, whose own report of a failed process is left out where that process has said what to mend."""
+"""torchrun without its report of a failed process that has already printed what to mend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
 if __name__ == '__main__':
-    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)  # each failed process, once more
+    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)  # it reports every failed process again
     try:
         main()
     except ChildFailedError as error:

@@ -1,10 +1,8 @@
-"""What a campaign would run, does run, resumes, skips, and says of failures."""
+"""A campaign: what it would run, runs, resumes and skips, and how it reports failures."""
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,32 +10,23 @@ from records import record
 
 import tools
 from tools import call
-from vpetl_mm.commands.campaign import DONE, NEW, RESUME, TEST, batch_options, carry_out, plan
+from vpetl_mm.commands.campaign import DONE, NEW, RESUME, TEST, batch_options, carry_out, dry_run, plan
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.record import write_record
 from vpetl_mm.errors import UserError
+from vpetl_mm.measure.memory import Memory
 
-REPO = Path(__file__).parents[2]
-CONFIGS = REPO / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 FC, FULL = 'swin_fc_ssv2', 'swin_full_ssv2'
-WRITE = """\
-pathlib.Path(d).mkdir(parents=True)
-pathlib.Path(d, 'result.json').write_text(pathlib.Path('record.json').read_text())
-"""
 
 
-def value_of(options: list[str], key: str, default: int) -> int:
-    return next((int(o.split('=')[1]) for o in options if o.startswith(f'{key}=')), default)
-
-
-@pytest.mark.parametrize('config', ['swin_fc_ssv2', 'vit_fc_cifar100_mae'])
+@pytest.mark.parametrize(('config', 'total'), [(FC, 64), ('vit_fc_cifar100_mae', 256)])
 @pytest.mark.parametrize('gpus', [1, 2, 4, 8, 16])
-def test_the_total_batch_is_the_recipes(config, gpus):
-    cfg = load_config(CONFIGS / f'{config}.py')
-    options = batch_options(cfg, gpus)
-    batch = value_of(options, 'train_dataloader.batch_size', cfg.train_dataloader.batch_size)
-    total = batch * gpus * value_of(options, 'optim_wrapper.accumulative_counts', 1)
-    assert total == {'swin_fc_ssv2': 64, 'vit_fc_cifar100_mae': 256}[config], 'Table 2'
+def test_the_total_batch_is_that_of_table_2(config, total, gpus):
+    file = CONFIGS / f'{config}.py'
+    options = dict(option.split('=') for option in batch_options(load_config(file), gpus))
+    cfg = load_config(file, {key: int(value) for key, value in options.items()})
+    assert cfg.train_dataloader.batch_size * gpus * cfg.optim_wrapper.get('accumulative_counts', 1) == total
 
 
 @pytest.mark.parametrize('gpus', [0, -1, 3, 5, 6, 128])
@@ -46,44 +35,48 @@ def test_a_number_of_gpus_that_cannot_keep_it_is_refused(gpus):
         batch_options(load_config(CONFIGS / f'{FC}.py'), gpus)
 
 
-def folder_of(work_dirs: Path, *files: str) -> None:
+def touch(work_dirs: Path, *files: str) -> None:
     run = work_dirs / FC / 'seed_0'
     run.mkdir(parents=True)
     for file in files:
-        (run / file).write_text('')
+        (run / file).touch()
 
 
 def tools_of(run) -> list[str]:
     return [next(Path(p).name for p in c if re.search(r'tools/\w+\.(py|sh)$', p)) for c in run.commands]
 
 
-def test_what_was_never_run_is_trained_and_tested(tmp_path):
+def test_commands_are_what_the_tools_parse(tmp_path):
     (run,) = plan([FC], CONFIGS, tmp_path)
     assert run.state == NEW and run.seed == 0 and run.work_dir == tmp_path / FC / 'seed_0'
-    assert tools_of(run) == ['train.py', 'test.py']
-    train, test = run.commands
-    assert '--resume' not in train and 'randomness.seed=0' in train and 'optim_wrapper.accumulative_counts=4' in train
-    assert test[2:4] == (str(CONFIGS / f'{FC}.py'), str(run.work_dir / 'adapter_epoch_70.pth'))
-    assert all(c[c.index('--work-dir') + 1] == str(run.work_dir) for c in run.commands)
+    assert tools_of(run) == ['train.py', 'test.py'] and '--resume' not in run.commands[0]
+    for command, tool in zip(run.commands, ('train', 'test'), strict=True):
+        args = tools.tool(tool).parser.parse_args(list(command[2:]))
+        assert args.config == str(CONFIGS / f'{FC}.py') and args.work_dir == str(run.work_dir)
+        assert args.cfg_options == ['randomness.seed=0', 'optim_wrapper.accumulative_counts=4']
+    assert args.checkpoint == str(run.work_dir / 'adapter_epoch_70.pth')
 
 
-def test_what_was_cut_off_is_resumed(tmp_path):
-    folder_of(tmp_path, 'epoch_12.pth')
+@pytest.mark.parametrize(
+    ('files', 'state', 'called'),
+    [
+        (['epoch_12.pth'], RESUME, ['train.py', 'test.py']),
+        (['epoch_70.pth', 'adapter_epoch_70.pth'], TEST, ['test.py']),
+    ],
+)
+def test_a_run_goes_on_where_it_stopped(tmp_path, files, state, called):
+    touch(tmp_path, *files)
     (run,) = plan([FC], CONFIGS, tmp_path)
-    assert run.state == RESUME and '--resume' in run.commands[0] and len(run.commands) == 2
+    assert run.state == state and tools_of(run) == called
+    assert ('--resume' in run.commands[0]) == (state == RESUME)
 
 
-def test_what_was_trained_is_tested(tmp_path):
-    folder_of(tmp_path, 'epoch_70.pth', 'adapter_epoch_70.pth')
-    (run,) = plan([FC], CONFIGS, tmp_path)
-    assert run.state == TEST and tools_of(run) == ['test.py']
-
-
-def test_what_has_a_record_is_skipped_wherever_it_lies(tmp_path):
+def test_what_has_a_record_anywhere_or_in_the_metafile_is_skipped(tmp_path):
     write_record(tmp_path / 'elsewhere', record(FC, 1))
     write_record(tmp_path / 'other', record(FC, 2, options={'train_cfg.max_epochs': 1}))
     runs = plan([FC], CONFIGS, tmp_path, seeds=3)
     assert [(r.seed, r.state) for r in runs] == [(0, NEW), (1, DONE), (2, NEW)] and not runs[1].commands
+    assert [r.state for r in plan([FC], CONFIGS, tmp_path / 'none', seeds=3, held={FC: 2})] == [DONE, DONE, NEW]
 
 
 def test_several_gpus_go_through_torchrun(tmp_path):
@@ -93,73 +86,49 @@ def test_several_gpus_go_through_torchrun(tmp_path):
     assert not any('accumulative' in p or 'batch_size' in p for c in run.commands for p in c)
 
 
-def test_commands_are_what_the_tools_parse(tmp_path):
-    folder_of(tmp_path, 'epoch_12.pth')
-    (run,) = plan([FC], CONFIGS, tmp_path)
-    for command, tool in zip(run.commands, ('train', 'test'), strict=True):
-        args = tools.tool(tool).parser.parse_args(list(command[2:]))
-        assert args.config == str(CONFIGS / f'{FC}.py') and args.work_dir == str(run.work_dir)
-        assert args.cfg_options == ['randomness.seed=0', 'optim_wrapper.accumulative_counts=4']
-    assert args.checkpoint.endswith('adapter_epoch_70.pth')
+def carried_out(runs, failing: str = 'none') -> tuple[list, list[str], str]:
+    """The commands called, the lines printed and the error, where commands with ``failing`` in them end with 2."""
+    calls, lines, error = [], [], ''
+
+    def call(command) -> int:
+        calls.append(command)
+        folder = Path(command[command.index('--work-dir') + 1])
+        if any(p.endswith('test.py') for p in command):
+            write_record(folder, record(folder.parent.name, int(folder.name[-1]), 24.0))
+        return 2 * (failing in ' '.join(command))
+
+    try:
+        carry_out(runs, lines.append, call)
+    except UserError as raised:
+        error = str(raised)
+    return calls, lines, error
 
 
 def test_a_failing_run_does_not_stop_the_others(tmp_path):
-    calls, said = [], []
-
-    def fake(command) -> int:
-        calls.append(command)
-        if FULL in ' '.join(command):
-            return 2
-        if any(p.endswith('test.py') for p in command):
-            write_record(command[command.index('--work-dir') + 1], record(FC, top1=24.0))
-        return 0
-
     write_record(tmp_path / 'done', record('swin_norm1_ssv2'))
-    runs = plan(['swin_norm1_ssv2', FULL, FC], CONFIGS, tmp_path)
-    with pytest.raises(
-        UserError, match=r'1 of 2 runs failed: swin_full_ssv2, seed 0 \(train.py ended with status 2\)'
-    ):
-        carry_out(runs, said.append, fake)
+    calls, lines, error = carried_out(plan(['swin_norm1_ssv2', FULL, FC], CONFIGS, tmp_path), FULL)
+    assert '1 of 2 runs failed: swin_full_ssv2, seed 0 (train.py ended with status 2)' in error
     assert len(calls) == 3, 'a run that failed to train is not tested'
-    text = '\n'.join(said)
-    assert (
-        '[1/2]' in text and '[2/2]' in text and 'top-1 24.00' in text and '1 runs were done before, 1 are new' in text
-    )
+    text = '\n'.join(lines)
+    for part in ('[1/2]', '[2/2]', 'top-1 24.00', '1 runs were done before, 1 are new'):
+        assert part in text
     assert [r.state for r in plan([FC], CONFIGS, tmp_path)] == [DONE]
 
 
-def test_time_left_is_told_from_the_second_run_on(tmp_path):
-    said = []
-
-    def fake(command) -> int:
-        folder = Path(command[command.index('--work-dir') + 1])
-        write_record(folder, record(FC, int(folder.name[-1])))
-        return 0
-
-    records = carry_out(plan([FC], CONFIGS, tmp_path, seeds=2), said.append, fake)
-    assert [r.seed for r in records] == [0, 1]
-    assert ' left' not in said[0] and ' left' in said[2]
+def test_the_time_left_is_printed_from_the_second_run_on(tmp_path):
+    _, lines, error = carried_out(plan([FC], CONFIGS, tmp_path, seeds=2))
+    assert not error and ' left' not in lines[0] and ' left' in lines[2]
 
 
-def test_a_test_that_leaves_no_record_is_a_failure(tmp_path):
-    with pytest.raises(UserError, match=r'no result\.json was left'):
-        carry_out(plan([FC], CONFIGS, tmp_path), lambda _: None, lambda _: 0)
-
-
-def test_an_interruption_is_no_failure(tmp_path):
+def test_a_test_that_leaves_no_record_is_a_failure_and_an_interruption_is_not(tmp_path):
+    runs = plan([FC], CONFIGS, tmp_path)
+    with pytest.raises(UserError, match=r'it left no result\.json'):
+        carry_out(runs, lambda _: None, lambda _: 0)
     with pytest.raises(KeyboardInterrupt):
-        carry_out(plan([FC], CONFIGS, tmp_path), lambda _: None, lambda _: 130)
+        carry_out(runs, lambda _: None, lambda _: 130)
 
 
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """In an empty folder with the configs at hand."""
-    (tmp_path / 'configs').symlink_to(CONFIGS)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_a_dry_run_says_commands_parameters_and_memory_and_does_nothing(elsewhere, capsys, monkeypatch):
+def test_a_dry_run_prints_commands_parameters_and_memory_and_does_nothing(elsewhere, capsys, monkeypatch):
     monkeypatch.setattr('vpetl_mm.paper.tables.Tables.names', lambda *_: ['vit_fc_svhn_mae', 'vit_fc_svhn_in21k'])
     assert call('tables', '--run', 'table1', '--dry-run', '--seeds', '2') == 0
     lines = capsys.readouterr().out.splitlines()
@@ -172,13 +141,20 @@ def test_a_dry_run_says_commands_parameters_and_memory_and_does_nothing(elsewher
     assert not (elsewhere / 'work_dirs').exists()
 
 
+def test_a_dry_run_prints_each_run_before_it_looks_at_the_next(tmp_path, monkeypatch):
+    runs, estimated = plan([FC, FULL], CONFIGS, tmp_path), []
+    memory = Memory(7, 4, 3, 2, 1)
+    monkeypatch.setattr('vpetl_mm.commands.campaign.estimate', lambda cfg, batch: estimated.append(batch) or memory)
+    assert 'trains 7; estimate 0.0 GiB' in next(dry_run(runs)) and estimated == [16]
+
+
 def test_the_tools_run_as_subprocesses(elsewhere, capfd, monkeypatch):
     tools = elsewhere / 'tools'
     tools.mkdir()
-    written = json.dumps({'format': 'vpetl_mm result 1', **asdict(record(FC, top1=24.0))})
-    (tools / 'test.py').write_text(f'import pathlib, sys\nd = sys.argv[sys.argv.index("--work-dir") + 1]\n{WRITE}')
+    write_record(elsewhere / 'tested', record(FC, top1=24.0))
+    copy = "import shutil, sys; shutil.copytree('tested', sys.argv[sys.argv.index('--work-dir') + 1])"
+    (tools / 'test.py').write_text(copy)
     (tools / 'train.py').write_text('print("training")')
-    (elsewhere / 'record.json').write_text(written)
     monkeypatch.setattr('vpetl_mm.commands.campaign.TOOLS', tools)
     monkeypatch.setattr('vpetl_mm.paper.tables.Tables.names', lambda *_: [FC])
     assert call('tables', '--run', 'table1') == 0
@@ -189,7 +165,3 @@ def test_the_tools_run_as_subprocesses(elsewhere, capfd, monkeypatch):
     assert call('tables', '--run', 'table1', '--seeds', '2') == 2
     error = capfd.readouterr().err
     assert 'error: 1 of 1 runs failed: swin_fc_ssv2, seed 1 (train.py ended with status 1).' in error
-
-
-def test_what_the_metafile_holds_is_done(tmp_path):
-    assert [r.state for r in plan([FC], CONFIGS, tmp_path, seeds=3, held={FC: 2})] == [DONE, DONE, NEW]

@@ -12,7 +12,7 @@ from vpetl_mm import build_model
 from vpetl_mm.config import load_config
 from vpetl_mm.errors import UserError
 from vpetl_mm.measure.live_bytes import alive_after_forward
-from vpetl_mm.measure.memory import Memory, estimate, input_shape, render, saved_bytes
+from vpetl_mm.measure.memory import Memory, estimate, input_shape, memory_line, saved_bytes
 
 REPO = Path(__file__).parents[2]
 PATT = dict(patt=dict(type='PATT', at='qkv', d_bottle=4))
@@ -61,7 +61,7 @@ def test_mixed_precision_keeps_less_and_a_larger_batch_more():
 
 def test_parameters_gradients_and_momentum_are_arithmetic():
     memory = estimate(REPO / 'configs/swin_bapat_ssv2_b128.py', batch=1)
-    assert memory.gradients == memory.optimizer == 4 * 6_379_438
+    assert memory.gradients == memory.optimizer == 4 * 6_379_438 == 4 * memory.trained
     position_index = 24 * 392**2 * 8  # the buffers are it and the mean and standard deviation of the pixels
     assert memory.parameters == 4 * 94_018_422 + position_index + 6 * 4
     full = estimate(REPO / 'configs/vit_full_cifar100_mae.py', batch=2)
@@ -84,10 +84,10 @@ def test_the_inputs_size_is_the_pipelines():
     for name, shape in shapes.items():
         assert input_shape(load_config(REPO / f'configs/{name}.py')) == shape
     steps = dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type='PackInputs')])))
-    with pytest.raises(UserError, match='how large'):
+    with pytest.raises(UserError, match='states its output size'):
         input_shape(Config(steps))
 
 
 def test_it_is_labelled_an_estimate():
-    text = render(Memory(2**30, 2**29, 2**29, 2**31))
+    text = memory_line(Memory(7, 2**30, 2**29, 2**29, 2**31))
     assert text == 'estimate 4.0 GiB a GPU (parameters 1.00, gradients 0.50, optimizer 0.50, activations 2.00)'

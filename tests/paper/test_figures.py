@@ -1,4 +1,4 @@
-"""Figures 1 and 4: from the metafile, the records, and the logs that runs leave."""
+"""Figures 1 and 4, from the metafile, the records and the logs of runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from records import record
 
-from tools import call
+from tools import call, refused
 from vpetl_mm.engine.record import write_record
 from vpetl_mm.errors import UserError
 from vpetl_mm.paper.figures import figure1, figure4, legend, read_curves
@@ -37,20 +37,17 @@ def are_figures(files: list[Path], stem: str) -> bool:
 
 
 def drawn(monkeypatch) -> list:
-    """Collects the axes of the figures that are drawn."""
-    import matplotlib.figure
+    """A list that the figures drawn from now on are added to."""
+    from matplotlib.figure import Figure
 
-    seen = []
-    real = matplotlib.figure.Figure.savefig
-    monkeypatch.setattr(
-        matplotlib.figure.Figure, 'savefig', lambda self, *a, **k: (seen.append(self), real(self, *a, **k))[1]
-    )
+    seen, real = [], Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda self, *a, **k: (seen.append(self), real(self, *a, **k))[1])
     return seen
 
 
 def test_figure_1_shows_the_papers_points_and_ours(tmp_path, monkeypatch):
-    write_record(tmp_path / 'run', record('swin_bapat_ssv2_b128', top1=52.5, params=6_379_438, total=10**8))
     seen = drawn(monkeypatch)
+    write_record(tmp_path / 'run', record('swin_bapat_ssv2_b128', top1=52.5, params=6_379_438, total=10**8))
     tables = Tables(load_metafile(REPO / 'configs/metafile.yml'), tmp_path)
     assert are_figures(figure1(tables, tmp_path / 'figures'), 'figure1')
     points = [(x, y) for line in seen[0].axes[0].lines for x, y in zip(*line.get_data(), strict=True)]
@@ -69,22 +66,37 @@ def test_a_run_that_was_resumed_is_one_curve_and_the_later_log_counts(tmp_path):
     assert curve.config == 'swin_fc_ssv2' and curve.points == ((1, 10.0), (2, 20.0), (3, 31.0), (4, 40.0))
 
 
-def test_a_log_cut_off_in_its_last_line_is_read_and_a_broken_one_refused(tmp_path):
+def test_a_log_cut_off_in_its_last_line_is_read(tmp_path):
     file = log(tmp_path / 'a', '20260101_000000', {1: 10.0})
     file.write_text(file.read_text() + '{"acc/top1": 2')
     assert read_curves(tmp_path)[0].points == ((1, 10.0),)
-    file.write_text('{"acc/top1": 2\n' + file.read_text())
-    with pytest.raises(UserError, match=r'scalars.json is corrupt in line 1'):
-        read_curves(tmp_path)
 
 
-def test_figure_4_has_a_line_a_run_and_a_panel_a_data_set(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'line',
+    [
+        '{"acc/top1": 2',
+        '{"acc/top1": "x", "step": 1}',
+        '{"acc/top1": 50.0}',
+        '{"acc/top1": 900, "step": 1}',
+        '{"acc/top1": NaN, "step": 1}',
+        '\udcff',
+    ],
+)
+def test_a_corrupt_log_is_named(tmp_path, line):
+    file = log(tmp_path / 'w/x', '20260101_000000', {1: 15.0}, 'swin_bapat_ssv2_b128_f16')
+    file.write_text(f'{line}\n' + file.read_text(), errors='surrogateescape')
+    with pytest.raises(UserError, match=r'scalars\.json is corrupt in line 1'):
+        figure4(tmp_path / 'w', tmp_path / 'out')
+
+
+def test_figure_4_has_a_line_per_run_and_a_panel_per_data_set(tmp_path, monkeypatch):
+    seen = drawn(monkeypatch)
     for seed in (0, 1):
         log(tmp_path / f'w/fc/{seed}', '20260101_000000', {1: 10.0 + seed, 2: 20.0})
     log(tmp_path / 'w/x', '20260101_000000', {1: 15.0, 2: 35.0}, 'swin_bapat_ssv2_b128_f16')
     log(tmp_path / 'w/y', '20260101_000000', {1: 50.0}, 'swin_bapat_hmdb51_b128')
     log(tmp_path / 'w/z', '20260101_000000', {1: 70.0}, 'my_own')
-    seen = drawn(monkeypatch)
     assert are_figures(figure4(tmp_path / 'w', tmp_path / 'out'), 'figure4')
     ssv2, hmdb51 = sorted(seen[0].axes, key=lambda a: -len(a.lines))
     assert (len(ssv2.lines), len(hmdb51.lines)) == (3, 1) and 'HMDB51' in hmdb51.get_ylabel()
@@ -98,32 +110,10 @@ def test_the_legend_reads_as_in_the_paper():
     assert legend(parse_name('demo_one_frame')) == 'one frame'
 
 
-def test_without_such_a_run_one_sentence_says_how_to_get_one(tmp_path, monkeypatch, capsys):
-    (tmp_path / 'configs').symlink_to(REPO / 'configs')
-    monkeypatch.chdir(tmp_path)
-    assert call('tables', 'figure4') == 2
-    error = capsys.readouterr().err
+def test_the_tool_draws_or_explains_in_one_sentence(elsewhere, capsys):
+    error = refused(capsys, 'tables', 'figure4')
     assert '--cfg-options holdout.fraction=0.05' in error and error.count('\n') == 1
     assert call('tables', 'figure1', '--out', 'figures') == 0
     assert capsys.readouterr().out == 'figures/figure1.png, figures/figure1.pdf\n'
-    (tmp_path / 'file').write_text('')
-    assert call('tables', 'figure1', '--out', 'file') == 2
-    assert 'is a folder, and file is a file' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    'line',
-    [
-        '{"acc/top1": "x", "step": 1}',
-        '{"acc/top1": 50.0}',
-        '{"acc/top1": 900, "step": 1}',
-        '{"acc/top1": NaN, "step": 1}',
-        '\udcff',
-    ],
-)
-def test_a_corrupt_log_is_named(tmp_path, line):
-    log(tmp_path / 'w/x', '20260101_000000', {1: 15.0}, 'swin_bapat_ssv2_b128_f16')
-    scalars = next((tmp_path / 'w').rglob('scalars.json'))
-    scalars.write_text(f'{line}\n' + scalars.read_text(), errors='surrogateescape')
-    with pytest.raises(UserError, match=r'scalars\.json is corrupt in line 1'):
-        figure4(tmp_path / 'w', tmp_path / 'out')
+    (elsewhere / 'file').touch()
+    assert 'is a folder, and file is a file' in refused(capsys, 'tables', 'figure1', '--out', 'file')

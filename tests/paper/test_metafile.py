@@ -73,7 +73,7 @@ def test_a_table_that_prints_another_figure_keeps_it():
 
 def test_every_cell_has_its_place_in_a_table_and_every_place_its_entry():
     cells = {(c, e.dataset) for e in load_metafile(METAFILE) for c in e.cells}
-    places = {(li.cell + c.suffix, c.dataset) for t in LAYOUTS.values() for li in t.lines for c in t.columns}
+    places = {(li.cell + c.suffix, c.dataset) for t in LAYOUTS.values() for li in t.rows for c in t.columns}
     assert cells == places
 
 

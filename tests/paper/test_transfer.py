@@ -1,4 +1,4 @@
-"""The table of the real transfer and the page that holds it."""
+"""The table of the real transfer and its page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIGS = REPO / 'configs'
 COUNTS = {name: 1000 // (n + 1) for n, name in enumerate(EXPERIMENTS)}
 
 
-def test_every_experiment_has_a_config_and_the_methods_of_the_comparison_are_there():
+def test_every_experiment_has_a_config_and_no_method_is_missing():
     assert all((CONFIGS / f'{name}.py').is_file() for name in EXPERIMENTS)
     methods = [name.split('_')[1] for name in EXPERIMENTS]
     spt = [f'{m}{c}' for m in ('sptlora', 'sptadapter') for c in ('', 'shuffled', 'random')]

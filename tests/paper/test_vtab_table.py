@@ -14,7 +14,7 @@ from vpetl_mm.measure.count import trainable
 from vpetl_mm.paper.figures import figure1c
 from vpetl_mm.paper.metafile import Entry, Ours
 from vpetl_mm.paper.publish import configs_page, describe
-from vpetl_mm.paper.tables import Tables, counts_as_printed, summary
+from vpetl_mm.paper.tables import Tables, counts_as_printed, mean_of
 from vpetl_mm.paper.vtab import EXPERIMENTS, experiments, extremes, pattern, result, vtab_table
 
 REPO = Path(__file__).parents[2]
@@ -149,16 +149,8 @@ def test_a_run_of_other_parameters_of_a_counted_config_does_not():
 
 
 def test_the_summary_of_spt_is_over_what_its_seeds_train():
-    ours = summary([spt_record(0, 400_000), spt_record(1, 400_003)])
+    ours = mean_of([spt_record(0, 400_000), spt_record(1, 400_003)])
     assert (ours.top1, ours.params, ours.seeds) == (70.5, 400_002, 2)
-
-
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """In an empty folder with the configs at hand."""
-    (tmp_path / 'configs').symlink_to(CONFIGS)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_the_command_shows_runs_and_leaves_others_out(elsewhere, capsys):

@@ -1,4 +1,4 @@
-"""A table's missing runs: planned, trained, tested, resumed and collected, by the command lines in tools/."""
+"""Plan, train, test and resume the runs that a table lacks, by calling the commands in tools/."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from mmengine import Config
@@ -16,17 +17,15 @@ from mmengine import Config
 from vpetl_cli.shipped import INSTALLED, ROOT, TOOLS
 
 from ..config import load_config
-from ..engine.record import FILE, Record, find_records, read_record
+from ..engine.record import FILE, find_records, read_record
 from ..errors import UserError
 from ..measure.count import tracked, trains_by_budget
-from ..measure.memory import estimate
-from ..measure.memory import render as render_memory
-from ..models.build import build_model
+from ..measure.memory import estimate, memory_line
 from ..paper.tables import counts_as_printed
 
-PAPER_GPUS = 4  # the recipes' batches are those of one of four GPUs
+PAPER_GPUS = 4  # a recipe's batch is that of one of so many GPUs
 NEW, RESUME, TEST, DONE = 'train and test', 'resume and test', 'test', 'done'
-SPT_FILE = 'spt.safetensors'  # in a run's folder: what sensitivity has chosen for it
+SPT_FILE = 'spt.safetensors'  # in a run's folder: what SPT tunes
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class Run:
 
     Args:
         config: the config file.
-        seed: of the run.
+        seed: the run's.
         work_dir: where its files go.
-        state: what is to be done: ``NEW``, ``RESUME``, ``TEST`` or ``DONE``.
+        state: what is left to do: ``NEW``, ``RESUME``, ``TEST`` or ``DONE``.
         commands: the command lines that do it, in order.
     """
 
@@ -49,22 +48,22 @@ class Run:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Return the run's name for messages."""
         return f'{self.config.stem}, seed {self.seed}'
 
 
 def batch_options(cfg: Config, gpus: int) -> list[str]:
-    """The ``--cfg-options`` that keep the recipe's total batch, that of 4 GPUs or ``recipe_gpus``, on another number.
+    """Return the ``--cfg-options`` that keep the recipe's total batch, that of ``recipe_gpus`` (4 by default) GPUs.
 
     Fewer GPUs accumulate gradients; more take smaller batches each.
 
     Raises:
-        UserError: when ``gpus`` neither divides that number nor is a multiple of it, or does not divide the batch.
+        UserError: when ``gpus`` neither divides the recipe's number nor is a multiple of it, or does not divide the
+            total batch.
     """
     recipe = cfg.get('recipe_gpus', PAPER_GPUS)
     if gpus < 1 or (recipe % gpus and gpus % recipe):
-        takes = '1, 2, 4 or a multiple of 4' if recipe == PAPER_GPUS else f'a divisor or a multiple of {recipe}'
-        raise UserError(f'--gpus {gpus} cannot keep the batch of {recipe} GPUs: take {takes}.')
+        raise UserError(f'--gpus {gpus} cannot keep the batch of {recipe} GPUs: take a divisor or a multiple of it.')
     if gpus == recipe:
         return []
     if gpus < recipe:
@@ -95,7 +94,7 @@ def _commands(cfg: Config, config: Path, work_dir: Path, state: str, seed: int, 
         train = [str(TOOLS / 'dist_train.sh'), str(config), str(gpus)]
         launch = [sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={gpus}']
         test = [*launch, str(TOOLS / 'test.py'), '--launcher', 'pytorch']
-    # argparse would take a positional that follows --cfg-options for one of its values
+    # positionals come first: argparse would read one after --cfg-options as one of its values
     train += ['--resume'] * (state == RESUME) + options
     test += [str(config), str(_last_adapter(cfg, work_dir)), *options]
     return (*first, tuple(test)) if state == TEST else (*first, tuple(train), tuple(test))
@@ -109,15 +108,15 @@ def plan(
     seeds: int = 1,
     held: Mapping[str, int] | None = None,
 ) -> list[Run]:
-    """What has to be done for every experiment and seed, done ones included.
+    """Return what is left to do for every experiment and seed, finished ones included.
 
     Args:
         names: experiments.
         configs: the folder of the configs.
         work_dirs: where runs go, ``<work_dirs>/<config>/seed_<s>``; a record anywhere below it counts.
-        gpus: how many GPUs a run is to use.
-        seeds: seeds 0 to ``seeds - 1``.
-        held: experiment -> of how many seeds the metafile has the results already.
+        gpus: GPUs per run. Defaults to 1.
+        seeds: seeds 0 to ``seeds - 1``. Defaults to 1.
+        held: experiment -> the number of seeds whose results the metafile already has.
 
     Raises:
         UserError: for a number of GPUs that does not fit, and for a corrupt record.
@@ -131,11 +130,10 @@ def plan(
         cfg = load_config(config)
         for seed in range(seeds):
             work_dir = work_dirs / name / f'seed_{seed}'
-            if (name, seed) in done or seed < (held or {}).get(name, 0):
-                runs.append(Run(config, seed, work_dir, DONE))
-                continue
-            state = _state(cfg, work_dir)
-            runs.append(Run(config, seed, work_dir, state, _commands(cfg, config, work_dir, state, seed, gpus)))
+            finished = (name, seed) in done or seed < (held or {}).get(name, 0)
+            state = DONE if finished else _state(cfg, work_dir)
+            commands = () if finished else _commands(cfg, config, work_dir, state, seed, gpus)
+            runs.append(Run(config, seed, work_dir, state, commands))
     return runs
 
 
@@ -145,91 +143,88 @@ def _state(cfg: Config, work_dir: Path) -> str:
     return RESUME if any(work_dir.glob('epoch_[0-9]*.pth')) else NEW
 
 
-def dry_run(runs: Sequence[Run], count: Callable[[Iterable[str]], dict[str, int]], gpus: int = 1) -> str:
-    """What would be run: commands, trainable parameters, and an estimate of each run's memory.
+def dry_run(runs: Sequence[Run], gpus: int = 1) -> Iterator[str]:
+    """Yield what would be run, line by line, as building the models takes minutes.
+
+    Each run has its trainable parameters, an estimate of its memory, and its commands.
 
     Args:
-        runs: of :func:`plan`.
-        count: names -> trainable parameters; SPT's are left out.
-        gpus: how many GPUs a run is to use.
+        runs: from :func:`plan`.
+        gpus: GPUs per run. Defaults to 1.
     """
     todo = [r for r in runs if r.state != DONE]
-    counts = count(dict.fromkeys(r.config.stem for r in todo))
-    lines = []
-    for run in tracked(todo, 'estimating memory'):
-        lines.append(f'{run.title}: {run.state}; {_takes(run, counts.get(run.config.stem), gpus)}')
-        lines += [f'  {shlex.join(_relative(c))}' for c in run.commands]
-    lines.append(f'{len(todo)} of {len(runs)} runs to do, {len(runs) - len(todo)} done.')
-    lines.append(
-        'Memory is an estimate: parameters, their gradients and optimizer state, and what autograd keeps of one '
+    for run in todo:
+        yield f'{run.title}: {run.state}; {_needs(run, gpus)}'
+        yield from (f'  {shlex.join(_as_typed(c))}' for c in run.commands)
+    yield f'{len(todo)} of {len(runs)} runs to do, {len(runs) - len(todo)} done.'
+    yield (
+        'Memory is an estimate: parameters, gradients, optimizer state, and what autograd keeps of one '
         "GPU's batch, from a forward pass on tensors without values; the allocator and temporary tensors add to it."
     )
-    return '\n'.join(lines)
 
 
-def _takes(run: Run, trained: int | None, gpus: int) -> str:
-    """Parameters and memory of a run; None stands for SPT, whose file decides."""
-    spt = run.work_dir / SPT_FILE
-    if trained is None and not spt.is_file():
-        return 'what it trains, and its memory, needs the sensitivity first'
-    cfg = load_config(run.config, {'model.petl.spt.file': str(spt)} if trained is None else None)
-    trained = trained or build_model(cfg, meta=True).plan.count()['trainable']
-    return f'trains {trained:,}; {render_memory(estimate(cfg, _batch(cfg, gpus)))}'
-
-
-def _batch(cfg: Config, gpus: int) -> int:
+def _needs(run: Run, gpus: int) -> str:
+    """Return a run's trainable parameters and memory; with SPT, its file decides them."""
+    cfg = load_config(run.config)
+    if trains_by_budget(cfg.model):
+        if not (run.work_dir / SPT_FILE).is_file():
+            return 'its parameters and memory are known once the sensitivity is measured'
+        cfg.model.petl.spt.file = str(run.work_dir / SPT_FILE)
     batch, recipe = cfg.train_dataloader.batch_size, cfg.get('recipe_gpus', PAPER_GPUS)
-    return batch * recipe // gpus if gpus > recipe else batch
+    memory = estimate(cfg, batch * recipe // gpus if gpus > recipe else batch)
+    return f'trains {memory.trained:,}; {memory_line(memory)}'
 
 
-def _relative(command: Sequence[str]) -> list[str]:
-    """A command as it would be typed at the repository's root, or, once installed, anywhere."""
+def _as_typed(command: Sequence[str]) -> list[str]:
+    """Return a command as it is typed in the root of the repository or, once installed, anywhere."""
     command = [part.replace(f'{ROOT / "configs"}{os.sep}', f'configs{os.sep}') for part in command]
     if INSTALLED and command[0] == sys.executable and Path(command[1]).parent == TOOLS:
         return ['vpetl', Path(command[1]).stem, *command[2:]]
     return ['python' if part == sys.executable else part.replace(f'{TOOLS}{os.sep}', 'tools/') for part in command]
 
 
+def _call(command: Sequence[str]) -> int:
+    # dist_train.sh calls "python", which must be this one
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
+    return subprocess.run(command, env={**os.environ, 'PATH': path}, check=False).returncode
+
+
 def carry_out(
     runs: Sequence[Run],
     say: Callable[[str], None] = print,
-    call: Callable[[Sequence[str]], int] | None = None,
-) -> list[Record]:
-    """Do what is left, one run after the other; a failing one does not stop the others.
+    call: Callable[[Sequence[str]], int] = _call,
+) -> None:
+    """Do what is left, one run after the other; a failing run does not stop the others.
 
     Args:
-        runs: of :func:`plan`.
-        say: told of progress.
+        runs: from :func:`plan`.
+        say: prints a line of progress.
         call: runs a command and returns its exit status. Defaults to a subprocess.
-
-    Returns:
-        The new records.
 
     Raises:
         UserError: at the end, naming the runs that failed.
     """
     todo = [r for r in runs if r.state != DONE]
-    records, failed, seconds = [], [], []
+    failed, seconds = [], []
     for k, run in enumerate(todo, 1):
-        left = f'; about {_hours(sum(seconds) / len(seconds) * (len(todo) - k + 1))} left' if seconds else ''
+        left = f'; about {_time(sum(seconds) / len(seconds) * (len(todo) - k + 1))} left' if seconds else ''
         say(f'[{k}/{len(todo)}] {run.title}: {run.state}{left}')
         started = time.monotonic()
-        why = _carry_out_one(run, call or _call)
+        why = _carry_out_one(run, call)
         if why:
             failed.append(f'{run.title} ({why})')
             say(f'[{k}/{len(todo)}] {run.title} failed: {why}')
             continue
         seconds.append(time.monotonic() - started)
-        records.append(read_record(run.work_dir / FILE))
-        say(f'[{k}/{len(todo)}] {run.title}: top-1 {records[-1].top1:.2f} in {_hours(seconds[-1])}')
-    say(f'{len(runs) - len(todo)} runs were done before, {len(records)} are new, {len(failed)} failed.')
+        top1 = read_record(run.work_dir / FILE).top1
+        say(f'[{k}/{len(todo)}] {run.title}: top-1 {top1:.2f} in {_time(seconds[-1])}')
+    say(f'{len(runs) - len(todo)} runs were done before, {len(seconds)} are new, {len(failed)} failed.')
     if failed:
         raise UserError(f'{len(failed)} of {len(todo)} runs failed: {"; ".join(failed)}.')
-    return records
 
 
 def _carry_out_one(run: Run, call: Callable[[Sequence[str]], int]) -> str | None:
-    """Why a run failed, or None."""
+    """Do one run; return why it failed, or None."""
     for command in run.commands:
         status = call(command)
         if status == 130:
@@ -237,16 +232,8 @@ def _carry_out_one(run: Run, call: Callable[[Sequence[str]], int]) -> str | None
         if status:
             tool = next(Path(part).name for part in command if part.startswith(str(TOOLS)))
             return f'{tool} ended with status {status}'
-    return None if (run.work_dir / FILE).is_file() else f'no {FILE} was left'
+    return None if (run.work_dir / FILE).is_file() else f'it left no {FILE}'
 
 
-def _call(command: Sequence[str]) -> int:
-    # dist_train.sh calls "python": this one
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
-    return subprocess.run(command, env={**os.environ, 'PATH': path}, check=False).returncode
-
-
-def _hours(seconds: float) -> str:
-    if seconds < 120:
-        return f'{seconds:.0f} s'
-    return f'{seconds / 60:.0f} minutes' if seconds < 7200 else f'{seconds / 3600:.1f} hours'
+def _time(seconds: float) -> timedelta:
+    return timedelta(seconds=round(seconds))

@@ -1,4 +1,4 @@
-"""An experiment's speed and memory beside those of the host library's stock model, fully tuned."""
+"""Measure an experiment's speed and memory against the host library's stock model, fully tuned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from mmengine import Config
 from mmengine.device import get_device
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
@@ -23,7 +22,8 @@ from ..models.build import build_model
 from ..petl import merge
 from ..petl.delta import at_least_one
 from ..petl.merging import is_mergeable
-from .live_bytes import loss_of, memory_of, peak_of
+from .count import tracked
+from .live_bytes import Footprint, footprint_of, logits_of, loss_of
 
 STOCK = dict(_delete_=True, deltas={}, train=['all'], attention=None, fast=False)
 SIDE = 2048  # of the matrices whose product is the machine's measured peak
@@ -31,10 +31,10 @@ SIDE = 2048  # of the matrices whose product is the machine's measured peak
 
 @dataclass(frozen=True)
 class Job:
-    """One thing that is timed.
+    """One thing to time.
 
     Args:
-        what: ``'training step'`` or ``'inference'``, as the table's row begins.
+        what: ``'training step'`` or ``'inference'``.
         model: ``'experiment'``, ``'stock'``, ``'merged'`` or ``'variant'``.
         bf16: under bfloat16 autocast.
     """
@@ -45,32 +45,26 @@ class Job:
 
     @property
     def row(self) -> str:
-        """The row of the table that it stands in."""
+        """Return the title of its row in the table."""
         return self.what + f', {self.model}' * (self.model in ('merged', 'variant')) + ', bf16' * self.bf16
 
 
 @dataclass
-class Result:
-    """What was measured.
+class BenchmarkResult:
+    """The measurements.
 
     Args:
-        seconds: of each job, the median of the rounds.
-        flops: of each job in float32, in the round of that median (a dropped path that is not computed is no work).
-        first: the seconds of each job's first run, compiling included.
-        saved: model -> bytes that a training step's forward pass leaves for the backward pass, no path dropped.
-        held: model -> bytes that modules keep from step to step, whatever the batch: position biases.
-        infer_peak: model -> the most bytes alive in inference, parameters and what modules keep included.
-        peak: model -> the most bytes alive in a training step, parameters and gradients included, no path dropped.
-        matmul: bfloat16 or not -> operations a second of a product of large matrices, in the same rounds.
+        seconds: of each job, the median over the rounds.
+        flops: of each job in float32, in the round of the median: dropped paths that are skipped cost nothing.
+        first: the seconds of each job's first run, compilation included.
+        memory: of each model but the merged one.
+        matmul: bf16 -> operations per second of a product of large matrices, in the same rounds.
     """
 
     seconds: dict[Job, float] = field(default_factory=dict)
     flops: dict[Job, float] = field(default_factory=dict)
     first: dict[Job, float] = field(default_factory=dict)
-    saved: dict[str, int] = field(default_factory=dict)
-    held: dict[str, int] = field(default_factory=dict)
-    peak: dict[str, int] = field(default_factory=dict)
-    infer_peak: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, Footprint] = field(default_factory=dict)
     matmul: dict[bool, float] = field(default_factory=dict)
 
 
@@ -82,22 +76,22 @@ def benchmark(
     rounds: int = 5,
     bf16: bool = False,
     variant: Config | None = None,
-) -> Result:
-    """Measure in one run, in shuffled rounds, after one round of warming up.
+) -> BenchmarkResult:
+    """Measure everything in one run, in shuffled rounds, after one round of warm-up.
 
-    Every round has a seed of its own, so that all models drop the same paths.
+    Each round has its own seed, so that all models drop the same paths.
 
     Args:
         cfg: the experiment.
-        batch: clips or images a step.
-        frames: frames a clip.
+        batch: clips or images per step.
+        frames: frames per clip.
         size: the side of a frame in pixels.
-        rounds: how many times each thing is timed; the median counts.
-        bf16: also time the experiment under bfloat16 autocast, against the stock model in float32.
-        variant: of the experiment, measured beside it.
+        rounds: how many times each job is timed; the median counts.
+        bf16: also time under bfloat16 autocast.
+        variant: another version of the experiment to measure beside it.
 
     Raises:
-        UserError: for a batch of one before a BatchNorm, a number below 1, or inputs that the model does not take.
+        UserError: for a batch of one before a BatchNorm, a number below 1, or inputs that the model does not accept.
     """
     for name, value in dict(batch=batch, frames=frames, size=size, rounds=rounds).items():
         at_least_one(f'--{name}', value)
@@ -108,31 +102,20 @@ def benchmark(
         raise UserError("The head's BatchNorm needs --batch 2 or more.")
     shape = (frames, size, size) if 'cls_head' in cfg.model else (size, size)  # images have no frames
     inputs = torch.randn(batch, 3, *shape, device=get_device())
-    _check_inputs(models['experiment'], inputs)
-    result = Result()
-    _time(list(_jobs(models, bf16)), models, inputs, rounds, result)
-    for name in (n for n in models if n != 'merged'):
-        result.saved[name], result.held[name], result.peak[name] = memory_of(models[name], inputs)
-        result.infer_peak[name] = peak_of(models[name], lambda m: _logits(m.eval(), inputs))
-    return result
-
-
-def _check_inputs(model: nn.Module, inputs: Tensor) -> None:
     try:
-        _logits(model.eval(), inputs)
+        logits_of(models['experiment'], inputs)
     except RuntimeError as error:
-        raise UserError(f'The model does not take inputs of shape {tuple(inputs.shape)}: {reason(error)}') from error
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    return getattr(model, model.head_name)(model.backbone(inputs))
+        raise UserError(f'The model cannot take inputs of shape {tuple(inputs.shape)}: {reason(error)}') from error
+    result = BenchmarkResult()
+    _time(list(_jobs(models, bf16)), models, inputs, rounds, result)
+    result.memory = {name: footprint_of(model, inputs) for name, model in models.items() if name != 'merged'}
+    return result
 
 
 def _model(cfg: Config) -> nn.Module:
     check_compiled(cfg)
     cfg = copy.deepcopy(cfg)
-    cfg.model.base = None  # the time does not depend on the weights' values
+    cfg.model.base = None  # the values of the weights do not change the time
     model = build_model(cfg).to(get_device())
     compile_backbone(model, cfg.get('compile_backbone', False))
     return model
@@ -144,7 +127,7 @@ def _models(cfg: Config) -> dict[str, nn.Module]:
     models = {'experiment': _model(cfg), 'stock': _model(stock)}
     if any(models['experiment'].plan.deltas()) and is_mergeable(models['experiment']):
         models['merged'] = merge(copy.deepcopy(models['experiment']))
-        compile_backbone(models['merged'], cfg.get('compile_backbone', False))  # which a copy is not
+        compile_backbone(models['merged'], cfg.get('compile_backbone', False))  # a copy is not compiled
     return models
 
 
@@ -166,24 +149,26 @@ def _work(job: Job, models: dict[str, nn.Module], inputs: Tensor) -> Callable[[]
 
     def infer() -> None:
         with torch.autocast(inputs.device.type, torch.bfloat16, job.bf16):
-            _logits(model.eval(), inputs)
+            logits_of(model, inputs)
 
     return train if job.what == 'training step' else infer
 
 
-def _time(jobs: list[Job], models: dict[str, nn.Module], inputs: Tensor, rounds: int, result: Result) -> None:
-    """Fill in ``seconds``, ``flops`` and ``matmul``."""
+def _time(
+    jobs: list[Job], models: dict[str, nn.Module], inputs: Tensor, rounds: int, result: BenchmarkResult
+) -> None:
+    """Fill in ``seconds``, ``flops``, ``first`` and ``matmul``."""
     times: dict[Job, list[tuple[float, int]]] = {job: [] for job in jobs}
     products: dict[bool, list[float]] = {bf16: [] for bf16 in {job.bf16 for job in jobs}}
     works = {job: _work(job, models, inputs) for job in jobs}
-    for turn in track(range(rounds + 1), 'Rounds', transient=True):
+    for turn in tracked(range(rounds + 1), 'rounds'):
         todo = [*jobs, *products]
         for job in random.sample(todo, len(todo)):
             if isinstance(job, bool):
                 products[job].append(_product(job, inputs.device))
                 continue
             if turn and job.what == 'inference':
-                works[job]()  # what a training step before it has displaced is made again
+                works[job]()  # refills the caches after a training step
             torch.manual_seed(turn)
             seconds = _timed(works[job])
             if turn:
@@ -200,20 +185,16 @@ def _time(jobs: list[Job], models: dict[str, nn.Module], inputs: Tensor, rounds:
 
 
 def _timed(work: Callable[[], Any]) -> float:
-    _synchronise()
+    synchronise = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    synchronise()
     started = time.perf_counter()
     work()
-    _synchronise()
+    synchronise()
     return time.perf_counter() - started
 
 
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 def _product(bf16: bool, device: torch.device) -> float:
-    """Seconds of one product of large matrices, the best of three."""
+    """Return the seconds of one product of large matrices, the best of three."""
     a = torch.ones(SIDE, SIDE, dtype=torch.bfloat16 if bf16 else torch.float32, device=device)
     return min(_timed(lambda: a @ a) for _ in range(3))
 

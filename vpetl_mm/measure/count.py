@@ -1,4 +1,4 @@
-"""Parameters of many experiments at once."""
+"""Count the parameters of experiments."""
 
 from __future__ import annotations
 
@@ -15,35 +15,31 @@ from ..config import load_config
 from ..errors import UserError
 from ..models.build import build_model
 
-_counted: dict[str, int] = {}  # models of one shape are counted once a process
+_counted: dict[str, int] = {}  # by shape: many experiments share one
 Item = TypeVar('Item')
 
 
-def count_params(configs: Sequence[str], progress: bool = False) -> list[dict[str, Any]]:
-    """Count each config's parameters on the meta device.
-
-    Args:
-        configs: config files.
-        progress: show a progress bar, on a terminal.
+def count_params(configs: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """Count each config's parameters on the meta device, with a progress bar on a terminal.
 
     Returns:
-        ``dict(config=..., trainable=..., total=..., by={group: n})`` for each.
+        ``dict(config=..., trainable=..., total=..., by={group: n})`` for each config.
 
     Raises:
         UserError: naming the config that cannot be built.
     """
-    rows = []
-    for config in track(list(configs), 'counting', transient=True, disable=not progress):
-        try:
-            model = build_model(config, meta=True)
-        except UserError as error:
-            raise UserError(f'{config}: {error}') from error
-        rows.append(dict(config=str(config), **model.plan.count()))
-    return rows
+    return [dict(config=str(config), **_count(config)) for config in tracked(configs, 'counting parameters')]
 
 
-def render(rows: Sequence[dict[str, Any]]) -> str:
-    """The counts as a table for the terminal."""
+def _count(config: str | Path) -> dict[str, Any]:
+    try:
+        return build_model(config, meta=True).plan.count()
+    except UserError as error:
+        raise UserError(f'{config}: {error}') from error
+
+
+def count_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Format the result of :func:`count_params` as a table for the terminal."""
     width = max(len(r['config']) for r in rows)
     lines = [f'{"config":{width}}  {"trainable":>11}  {"total":>11}  {"share":>7}  by group']
     for row in rows:
@@ -53,43 +49,42 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
     return '\n'.join(lines)
 
 
-def trainable(names: Iterable[str], configs: Path = Path('configs'), progress: bool = False) -> dict[str, int]:
-    """The trainable parameters of experiments, counted on the meta device.
+def trainable(names: Iterable[str], configs: Path = Path('configs')) -> dict[str, int]:
+    """Count the trainable parameters of experiments on the meta device, with a progress bar on a terminal.
 
-    Those of SPT are left out: what it trains is in a file that is made from the data.
+    SPT's are left out: a file made from the data decides what it trains.
 
     Args:
         names: config names.
         configs: their folder.
-        progress: show a progress bar, on a terminal.
 
     Raises:
         UserError: naming a config that is missing or cannot be built.
     """
     counts = {}
-    for name in tracked(names, 'counting parameters') if progress else names:
+    for name in tracked(names, 'counting parameters'):
         file = configs / f'{name}.py'
         model = load_config(file).model
         if trains_by_budget(model):
             continue
         shape = shape_of(model)
         if shape not in _counted:
-            _counted[shape] = count_params([str(file)])[0]['trainable']
+            _counted[shape] = _count(file)['trainable']
         counts[name] = _counted[shape]
     return counts
 
 
 def shape_of(model: ConfigDict) -> str:
-    """What of a model config decides how many parameters there are: all but which weights are loaded."""
+    """Return what decides a model's parameter count: its config without the weights to load."""
     return json.dumps({k: v for k, v in model.to_dict().items() if k != 'base'}, sort_keys=True, default=str)
 
 
 def tracked(items: Iterable[Item], what: str) -> Iterable[Item]:
-    """``items`` with a progress bar, on a terminal."""
-    console = Console(stderr=True)  # what is shown may be redirected to a file
+    """Iterate over ``items`` with a progress bar on stderr where that is a terminal, as stdout may go to a file."""
+    console = Console(stderr=True)
     return track(list(items), what, transient=True, disable=not console.is_terminal, console=console)
 
 
 def trains_by_budget(model: Mapping[str, Any]) -> bool:
-    """Whether a config's model is tuned by SPT, whose parameters a file of its own decides."""
+    """Return whether SPT tunes a config's model, so that a file decides what trains."""
     return bool((model.get('petl') or {}).get('spt'))

@@ -1,10 +1,10 @@
-"""How many bytes of tensors are alive while something runs, on any device."""
+"""Count the bytes of tensors alive while something runs, on any device."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,13 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the memory of tensors made inside, each storage once, from its making to its end.
+    """A counter of the memory of tensors created inside, each storage once, from creation until it is freed.
 
-    What a kernel needs inside itself is not seen.
+    A kernel's own workspace is not seen.
 
     Attributes:
         now: bytes alive.
-        peak: the most there were.
+        peak: the most bytes alive so far.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ def loss_of(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def alive_after_forward(model: nn.Module, inputs: Tensor, mixed: bool = False) -> int:
-    """The bytes that a forward pass in training leaves for the backward pass, parameters and buffers left out.
+    """Count the bytes that a training forward pass keeps for the backward pass, parameters and buffers left out.
 
     Args:
         model: a PETL model.
@@ -64,49 +64,62 @@ def alive_after_forward(model: nn.Module, inputs: Tensor, mixed: bool = False) -
     model.train()
     live = LiveBytes()
     with live, torch.autocast(inputs.device.type, torch.bfloat16, mixed):
-        loss = loss_of(model, inputs)  # noqa: F841, it holds what is counted
+        loss = loss_of(model, inputs)  # noqa: F841, holds what is counted
         return live.now
 
 
-def memory_of(model: nn.Module, inputs: Tensor) -> tuple[int, int, int]:
-    """What a training step without drop-path needs.
+@torch.no_grad()
+def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the logits of clips (B, 3, T, H, W) or images (B, 3, H, W) in evaluation mode."""
+    model.eval()
+    return getattr(model, model.head_name)(model.backbone(inputs))
+
+
+class Footprint(NamedTuple):
+    """A model's memory in bytes, without drop-path.
 
     Args:
-        model: an experiment's; its gradients are cleared.
-        inputs: (B, 3, ...), on its device.
+        saved: what a training step's forward pass keeps for the backward pass.
+        held: what modules keep between steps, whatever the batch (position biases).
+        peak: the most alive in a training step, parameters, gradients and ``held`` included.
+        infer_peak: the most alive in inference, parameters and ``held`` included.
+    """
 
-    Returns:
-        Bytes left for the backward pass, bytes that modules keep from step to step, and the most alive in a step,
-        parameters and what is kept included.
+    saved: int
+    held: int
+    peak: int
+    infer_peak: int
+
+
+def footprint_of(model: nn.Module, inputs: Tensor) -> Footprint:
+    """Measure a model's memory.
+
+    Args:
+        model: a PETL model; its gradients are cleared.
+        inputs: (B, 3, T, H, W) or (B, 3, H, W), on the model's device.
     """
     rates = {m: m.drop_prob for m in model.modules() if hasattr(m, 'drop_prob')}
     for module in rates:
         module.drop_prob = 0.0
-    alive_after_forward(model, inputs)  # what is made once is there then
+    alive_after_forward(model, inputs)  # creates what is created once
     model.zero_grad(set_to_none=True)
     saved, held = alive_after_forward(model, inputs), _held(model)
-    peak = peak_of(model, lambda m: loss_of(m, inputs).backward())
+    peak = _peak(model, lambda: loss_of(model, inputs).backward())
     for module, rate in rates.items():
         module.drop_prob = rate
     model.zero_grad(set_to_none=True)
-    return saved, held, peak
+    return Footprint(saved, held, peak, _peak(model, lambda: logits_of(model, inputs)))
 
 
 def _held(model: nn.Module) -> int:
     return sum(getattr(m, 'kept_bytes', 0) for m in model.modules())
 
 
-def peak_of(model: nn.Module, work: Callable[[nn.Module], Any]) -> int:
-    """The most bytes alive while ``work`` is done a second time, parameters and what is kept included.
-
-    Args:
-        model: an experiment's; its gradients are cleared in between.
-        work: a training step or an inference of it.
-    """
-    work(model)
+def _peak(model: nn.Module, work: Callable[[], Any]) -> int:
+    """Return the most bytes alive when ``work`` runs a second time, parameters and what is held included."""
+    work()
     model.zero_grad(set_to_none=True)
-    own = [*model.parameters(), *model.buffers()]
     live = LiveBytes()
     with live:
-        work(model)
-    return live.peak + _held(model) + sum(t.nbytes for t in own)
+        work()
+    return live.peak + _held(model) + sum(t.nbytes for t in (*model.parameters(), *model.buffers()))

@@ -1,4 +1,4 @@
-"""How fast a config's training pipeline loads clips, against mmaction2's stock transforms."""
+"""Measure how fast a config's training pipeline loads clips, against mmaction2's stock transforms."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ import cv2
 import numpy as np
 import torch
 from mmengine import Config
+from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, DefaultScope
 
 from ..datasets.petl_video_dataset import PETLVideoDataset
 from ..errors import UserError, reason
 from ..preparation.progress import progress, warn
-from .videos import find_videos, kind_of
+from .videos import codec_of, find_videos
 
 OURS, STOCK, SWIN = 'this config', 'stock transforms', "mmaction2's Swin recipe"
 IN_STOCK = {'OpenVideo': 'DecordInit', 'DecodeVideo': 'DecordDecode'}
@@ -43,11 +44,11 @@ STAGE_OF |= dict.fromkeys(('FormatShape', 'PackActionInputs'), 'format')
 
 
 class Speeds(NamedTuple):
-    """What a run measured.
+    """Loading times, the medians over the rounds.
 
     Args:
-        seconds: CPU seconds of each clip, by pipeline: [kind of video, seconds] each.
-        stages: milliseconds of a clip by pipeline and stage, medians over the rounds, means over the clips.
+        seconds: pipeline -> for each clip the kind of video and the CPU seconds.
+        stages: pipeline -> stage -> CPU milliseconds, the mean over the clips.
     """
 
     seconds: dict[str, list[tuple[str, float]]]
@@ -55,7 +56,7 @@ class Speeds(NamedTuple):
 
 
 class Load(NamedTuple):
-    """One clip: its CPU seconds, in all and by stage, and whether it is of the video that was asked for."""
+    """One loaded clip: its CPU seconds, in total and by stage, and whether the video asked for could be read."""
 
     seconds: float
     stages: dict[str, float]
@@ -63,7 +64,7 @@ class Load(NamedTuple):
 
 
 class _Timed:
-    """A transform that adds the CPU time it takes to its stage's."""
+    """A transform that adds its CPU time to that of its stage."""
 
     def __init__(self, step: Mapping[str, Any], spent: dict[str, float]) -> None:
         self.transform = TRANSFORMS.build(dict(step))
@@ -77,7 +78,7 @@ class _Timed:
 
 
 def pipelines_of(cfg: Config) -> dict[str, list[dict]]:
-    """The training pipeline of a config, the same with stock transforms, and mmaction2's Swin recipe.
+    """Return a config's training pipeline, the same with stock transforms, and mmaction2's Swin recipe.
 
     Raises:
         UserError: for a config whose training pipeline does not open videos with :class:`OpenVideo`, or has a
@@ -91,23 +92,17 @@ def pipelines_of(cfg: Config) -> dict[str, list[dict]]:
     stock = [dict(type=IN_STOCK[kind]) if kind in IN_STOCK else step for kind, step in zip(kinds, ours, strict=True)]
     first, last = kinds.index('DecodeVideo') + 1, kinds.index('FormatShape')
     pipelines = {OURS: ours, STOCK: stock, SWIN: [*stock[:first], *SWIN_CROPS, *stock[last:]]}
-    for steps in pipelines.values():
-        _check(cfg, steps)
+    try:  # here, as an error in a worker would only say that the worker died
+        with DefaultScope.overwrite_default_scope('mmaction'):
+            for steps in pipelines.values():
+                Compose(steps)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f'The training pipeline of {cfg.filename} is wrong: {reason(error, 300)}') from error
     return pipelines
 
 
-def _check(cfg: Config, steps: Iterable[Mapping[str, Any]]) -> None:
-    """Build a pipeline once here, as an error in a worker's start would only say that the worker is gone."""
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        for step in steps:
-            try:
-                TRANSFORMS.build(dict(step))
-            except (AssertionError, KeyError, TypeError, ValueError) as error:
-                raise UserError(f'The training pipeline of {cfg.filename} is wrong: {reason(error, 300)}') from error
-
-
 class _Loader:
-    """A data set of the videos with one pipeline, that says what each stage takes."""
+    """A data set of the videos with one pipeline, which times each stage."""
 
     def __init__(self, ann_file: str, pipeline: Sequence[Mapping[str, Any]]) -> None:
         self.spent: dict[str, float] = defaultdict(float)
@@ -125,17 +120,17 @@ class _Loader:
         began = time.process_time()
         try:
             sample = self.data[index]
-        except UserError:  # neither it nor those taken in its place can be read
+        except UserError:  # neither the video nor its substitutes can be read
             return Load(0.0, {}, read=False)
         took = time.process_time() - began
         return Load(took, dict(self.spent), not sample['data_samples'].metainfo.get('skipped'))
 
 
-_LOADER: list[_Loader] = []  # the one of a process that measures
+_LOADER: list[_Loader] = []  # of a worker process, one
 
 
 def _start(ann_file: str, pipeline: Sequence[Mapping[str, Any]]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     _LOADER.append(_Loader(ann_file, pipeline))
 
 
@@ -145,12 +140,12 @@ def _load(index: int, seed: int) -> Load:
 
 @contextmanager
 def _workers(videos: Iterable[Path], pipelines: Mapping[str, list[dict]]) -> Iterator[dict[str, Executor]]:
-    """One process for each pipeline, as loaders have: what one does to its memory does not reach the others."""
+    """Start one process per pipeline, as loaders do, so that none changes the memory of another."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         ann_file = Path(folder, 'videos.txt')
         text = ''.join(f'{os.path.abspath(video)} 0\n' for video in videos)
         ann_file.write_text(text, encoding='utf-8', errors='surrogateescape')
-        context = multiprocessing.get_context('fork')  # as a fresh process would first import torch and mmaction2
+        context = multiprocessing.get_context('fork')  # a new process would import torch and mmaction2 first
         yield {
             name: stack.enter_context(ProcessPoolExecutor(1, context, _start, (str(ann_file), steps)))
             for name, steps in pipelines.items()
@@ -158,10 +153,10 @@ def _workers(videos: Iterable[Path], pipelines: Mapping[str, list[dict]]) -> Ite
 
 
 def loading_speed(cfg: Config, source: Path, rounds: int = 5) -> Speeds:
-    """Load a random clip of each video in each way, in shuffled rounds, after one round of warming up.
+    """Load a random clip of each video with each pipeline, in shuffled rounds, after one round of warm-up.
 
-    Each way draws the same random numbers, so that all read the same frames, and has a process of its own; one
-    works at a time. What is measured is CPU time, all threads included: a clip's share of one core.
+    All pipelines draw the same random numbers, so that they read the same frames; each has its own process, and one
+    works at a time. The result is CPU time of all threads: what a clip takes of one core.
 
     Args:
         cfg: the experiment.
@@ -169,7 +164,7 @@ def loading_speed(cfg: Config, source: Path, rounds: int = 5) -> Speeds:
         rounds: how many clips of each video; the median counts. Defaults to 5.
 
     Raises:
-        UserError: for a config without such a pipeline, or where there is no video that can be read.
+        UserError: for a config without such a pipeline, or when no video can be read.
     """
     if rounds < 1:
         raise UserError(f'--rounds must be at least 1, got {rounds}.')
@@ -188,17 +183,17 @@ def _ask(worker: Executor, videos: list[Path], index: int, turn: int) -> Load:
     try:
         return worker.submit(_load, index, turn * len(videos) + index).result()
     except BrokenProcessPool as error:
-        raise UserError(f'{videos[index]} is so damaged that reading it ends the process; take it out.') from error
+        raise UserError(f'{videos[index]} is so damaged that reading it crashes the process; take it out.') from error
 
 
 def _summary(videos: list[Path], names: Iterable[str], loads: dict[tuple[str, int], list[Load]]) -> Speeds:
-    """The medians of the rounds after the first, of the videos that every pipeline could read."""
+    """Return the medians of the rounds after the first, for the videos that every pipeline could read."""
     kept = [i for i in range(len(videos)) if all(load.read for name in names for load in loads[name, i])]
     for index in sorted({*range(len(videos))} - {*kept}):
-        warn(f'{videos[index]} is left out: it cannot be read in every way that is compared.')
+        warn(f'{videos[index]} is left out: not every pipeline can read it.')
     if not kept:
-        raise UserError(f'None of the {len(videos)} videos can be read, {videos[0]} and the others.')
-    kinds = {index: kind_of(videos[index]) for index in kept}
+        raise UserError(f'None of the {len(videos)} videos can be read, such as {videos[0]}.')
+    kinds = {index: codec_of(videos[index]) for index in kept}
     seconds, stages = {}, {}
     for name in names:
         timed = {index: loads[name, index][1:] for index in kept}
@@ -217,8 +212,8 @@ def _row(what: str, speeds: Speeds, kind: str | None) -> str:
     return f'| {what} | {" | ".join(cells)} | {rate[OURS] / rate[STOCK]:.2f} |'
 
 
-def render(speeds: Speeds) -> str:
-    """Two Markdown tables: clips per second and core by kind of video, and where a clip's time goes."""
+def loading_table(speeds: Speeds) -> str:
+    """Format two Markdown tables: clips per second and core by kind of video, and where a clip's time goes."""
     names = (OURS, STOCK, SWIN)
     lines = [f'| clips/s per core | videos | {" | ".join(names)} | ratio to stock |', '| --- |' + ' ---: |' * 5]
     kinds = sorted({kind for kind, _ in speeds.seconds[OURS]})

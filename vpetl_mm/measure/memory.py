@@ -1,8 +1,8 @@
-"""How much memory a training run takes on one GPU: an estimate, without data, weights or a GPU.
+"""Estimate the memory of training on one GPU, without data, weights or a GPU.
 
-The model's forward pass is run on fake tensors (shapes and types, no values) with one GPU's batch, and what autograd
-keeps is added up. Attention is taken to be a fused kernel, which keeps q, k, v, the mask, its output and a number a
-row. What the allocator, cuDNN and a step's temporary tensors take comes on top.
+The model's forward pass runs on fake tensors (shapes and types, no values) with one GPU's batch, and what autograd
+keeps is added up. Attention counts as a fused kernel, which keeps q, k, v, the mask, its output and one number per
+row. The allocator, cuDNN and a step's temporary tensors come on top.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ from torch.overrides import TorchFunctionMode
 from ..config import load_config
 from ..errors import UserError
 from ..models.build import build_model
-from .count import shape_of, trains_by_budget
+from .count import shape_of
 from .live_bytes import alive_after_forward
 
-_estimated: dict[tuple, Memory] = {}  # models of one shape take the same
-# tensors as large as a parameter that an optimizer keeps for each
-STATES = {'SGD': 1, 'Adam': 2, 'AdamW': 2}
+_estimated: dict[tuple, Memory] = {}  # by the model's shape, its optimizer and its inputs
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,14 @@ class Memory:
     """An estimate in bytes.
 
     Args:
+        trained: how many parameters train, a count.
         parameters: all of the model's, and its buffers.
         gradients: of what trains.
-        optimizer: its state.
+        optimizer: the optimizer's state.
         activations: what the forward pass of one GPU's batch keeps for the backward pass.
     """
 
+    trained: int
     parameters: int
     gradients: int
     optimizer: int
@@ -51,12 +51,12 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Return the sum in bytes."""
         return self.parameters + self.gradients + self.optimizer + self.activations
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Keeps what a fused attention kernel keeps; its values are not attention's."""
+    """A stand-in that saves the tensors a fused attention kernel saves; its output has no meaning."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -67,7 +67,7 @@ class _FusedAttention(torch.autograd.Function):
 
 
 class _AttentionIsFused(TorchFunctionMode):
-    """Which kernel would run depends on the device; on a GPU it is a fused one."""
+    """A mode that replaces attention by the fused kernel that a GPU would run."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -94,8 +94,6 @@ def estimate(config: str | Path | Config, batch: int | None = None) -> Memory:
     cfg = load_config(config)
     shape = (batch or cfg.train_dataloader.batch_size, *input_shape(cfg))
     key = (shape_of(cfg.model), str(cfg.optim_wrapper), shape)
-    if trains_by_budget(cfg.model):  # what is in SPT's file may have changed
-        return _estimate(cfg, shape)
     if key not in _estimated:
         _estimated[key] = _estimate(cfg, shape)
     return _estimated[key]
@@ -103,20 +101,19 @@ def estimate(config: str | Path | Config, batch: int | None = None) -> Memory:
 
 def _estimate(cfg: Config, shape: tuple[int, ...]) -> Memory:
     model = build_model(cfg, meta=True).train()
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    held = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
-    states = STATES.get(cfg.optim_wrapper.optimizer.type, 2) if _has_state(cfg) else 0
-    mixed = 'Autocast' in cfg.optim_wrapper.get('type', 'OptimWrapper') or 'Amp' in cfg.optim_wrapper.get('type', '')
-    return Memory(held, trained, states * trained, saved_bytes(model, shape, mixed))
-
-
-def _has_state(cfg: Config) -> bool:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gradients = sum(p.nbytes for p in trained)
+    held = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     optimizer = cfg.optim_wrapper.optimizer
-    return optimizer.type != 'SGD' or bool(optimizer.get('momentum'))
+    # tensors of a parameter's size that it keeps for each: SGD its momentum, Adam and AdamW two moments
+    states = bool(optimizer.get('momentum')) if optimizer.type == 'SGD' else 2
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    activations = saved_bytes(model, shape, mixed='Autocast' in wrapper or 'Amp' in wrapper)
+    return Memory(sum(p.numel() for p in trained), held, gradients, states * gradients, activations)
 
 
 def saved_bytes(model: nn.Module, shape: tuple[int, ...], mixed: bool) -> int:
-    """The bytes that one forward pass leaves for the backward pass, parameters and buffers left out.
+    """Count the bytes that one forward pass keeps for the backward pass, parameters and buffers left out.
 
     Args:
         model: on the meta device, in training mode; it is moved to fake tensors.
@@ -147,26 +144,24 @@ def _quiet() -> Iterator[None]:
 
 
 def input_shape(cfg: Config) -> tuple[int, ...]:
-    """The shape of one training sample, (3, T, H, W) or (3, H, W), from the training pipeline.
+    """Return the shape of one training sample, (3, T, H, W) or (3, H, W), from the training pipeline.
 
     Raises:
-        UserError: when no step of the pipeline says it.
+        UserError: when no step of the pipeline states it.
     """
     steps = cfg.train_dataloader.dataset.pipeline
     frames = [s['clip_len'] for s in steps if 'clip_len' in s]
     sizes = [s[key] for s in steps for key in ('input_size', 'crop_size', 'scale', 'size') if key in s]
     sides = [s for s in sizes if isinstance(s, int) or (isinstance(s, (list, tuple)) and len(s) == 2)]
     if not sides:
-        raise UserError(
-            f'{cfg.filename or "The config"}: no step of the training pipeline says how large its output is.'
-        )
+        raise UserError(f'{cfg.filename or "The config"}: no step of the training pipeline states its output size.')
     side = sides[-1]
     height, width = (side, side) if isinstance(side, int) else (side[1], side[0])
     return (3, *frames[:1], height, width)
 
 
-def render(memory: Memory) -> str:
-    """The estimate in a line."""
+def memory_line(memory: Memory) -> str:
+    """Format the estimate as one line, in GiB."""
     parts = ('parameters', 'gradients', 'optimizer', 'activations')
     detail = ', '.join(f'{p} {getattr(memory, p) / 2**30:.2f}' for p in parts)
     return f'estimate {memory.total / 2**30:.1f} GiB a GPU ({detail})'

@@ -14,7 +14,7 @@ from .metafile import METAFILE, Entry, load_metafile, write_metafile
 from .names import Name, parse_name
 from .table_format import escaped, render
 from .table_layouts import DATASETS, LAYOUTS, METHODS, PRETRAIN
-from .tables import Tables, as_printed, summary, trainable
+from .tables import Tables, as_printed, mean_of, trainable
 from .transfer import TRANSFER_PAGE, transfer_page
 from .vtab import BY_BUDGET, PRETRAINED, extremes, pattern
 
@@ -64,7 +64,7 @@ def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> t
     filled = []
     for entry in entries:
         if entry.name in runs:
-            entry.ours, entry.where = summary(runs[entry.name]), _where(runs[entry.name])
+            entry.ours, entry.where = mean_of(runs[entry.name]), _where(runs[entry.name])
             filled.append(entry.name)
     out += sum(len(r) for name, r in runs.items() if name not in filled)
     if filled:
@@ -143,19 +143,16 @@ def reproduction_page(entries: Sequence[Entry], counts: Mapping[str, int]) -> st
     return '\n'.join([GENERATED, '', HOW_TO, body, *where]) + '\n'
 
 
-def documents(
-    root: Path = Path(), counts: Mapping[str, int] | None = None, progress: bool = False
-) -> dict[Path, str]:
+def documents(root: Path = Path(), counts: Mapping[str, int] | None = None) -> dict[Path, str]:
     """The generated pages and what has to stand in them.
 
     Args:
         root: of the repository.
         counts: trainable parameters by experiment, where they are known; None: they are counted.
-        progress: show a progress bar while parameters are counted, on a terminal.
     """
     configs = Path(root, 'configs')
     entries = load_metafile(configs / METAFILE.name)
-    counts = counts or trainable(extremes(e.name for e in entries), configs, progress)
+    counts = counts or trainable(extremes(e.name for e in entries), configs)
     return {
         configs / README: configs_page(entries, counts),
         Path(root, REPRODUCTION): reproduction_page(entries, counts),

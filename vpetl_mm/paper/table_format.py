@@ -1,4 +1,4 @@
-"""Tables as text: aligned for the terminal, in Markdown and as CSV."""
+"""Format tables for the terminal, as Markdown and as CSV."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-FORMATS = ('text', 'md', 'csv')
-
 
 @dataclass
 class Table:
-    """A table of text, ready to be written.
+    """A table of text.
 
     Args:
         title: what it shows.
-        head: the headings; the last column is the remarks'.
+        head: the headings; the last column holds remarks, shown below the table by number.
         rows: as wide as ``head``.
-        labels: how many of the first columns are labels, set to the left.
-        notes: sentences below it.
+        labels: how many of the first columns are labels, aligned to the left.
+        notes: sentences below the table.
     """
 
     title: str
@@ -32,19 +30,21 @@ class Table:
 
 
 def render(tables: Sequence[Table], fmt: str = 'text') -> str:
-    """Tables as text: ``'text'`` for the terminal, ``'md'`` or ``'csv'``."""
-    return {'text': _text, 'md': _markdown, 'csv': _csv}[fmt](tables)
+    """Format tables, one of :data:`FORMATS`."""
+    return FORMATS[fmt](tables)
 
 
-def _numbered(table: Table) -> tuple[list[list[str]], list[str]]:
-    """The rows with their remarks as numbers, and the numbered remarks with the notes."""
+def _numbered(table: Table) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return head, rows and notes, each remark as a number and a note; without remarks the column goes."""
     remarks = list(dict.fromkeys(row[-1] for row in table.rows if row[-1]))
-    rows = [[*row[:-1], f'({remarks.index(row[-1]) + 1})' if row[-1] else ''] for row in table.rows]
-    return rows, [*(f'({i}) {text}' for i, text in enumerate(remarks, 1)), *table.notes]
+    numbers = {text: f'({i})' for i, text in enumerate(remarks, 1)}
+    rows = [[*row[:-1], numbers.get(row[-1], '')] for row in table.rows]
+    notes = [*(f'{number} {text}' for text, number in numbers.items()), *table.notes]
+    return (table.head, rows, notes) if remarks else (table.head[:-1], [row[:-1] for row in rows], notes)
 
 
 def _aligned(table: Table, lines: Sequence[Sequence[str]], join: Callable[[list[str]], str]) -> list[str]:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(table.head))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     pads = [str.ljust if i < table.labels else str.rjust for i in range(len(widths))]
     return [join([pad(text, w) for pad, text, w in zip(pads, line, widths, strict=True)]) for line in lines]
 
@@ -52,33 +52,30 @@ def _aligned(table: Table, lines: Sequence[Sequence[str]], join: Callable[[list[
 def _text(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
-        rows, notes = _numbered(table)
-        split = [h.rpartition('\n') for h in table.head]
-        heads = [[first for first, _, _ in split], [last for _, _, last in split]]
+        head, rows, notes = _numbered(table)
+        group, _, last = zip(*(h.rpartition('\n') for h in head), strict=True)
+        heads = [group, last] if any(group) else [last]
         lines = _aligned(table, [*heads, *rows], lambda cells: '  '.join(cells).rstrip())
         rule = '-' * max(map(len, lines))
-        parts.append('\n'.join([table.title, rule, *lines[:2], rule, *lines[2:], rule, *notes]))
+        parts.append('\n'.join([table.title, rule, *lines[: len(heads)], rule, *lines[len(heads) :], rule, *notes]))
     return '\n\n'.join(parts)
 
 
 def _markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
-        rows, notes = _numbered(table)
+        head, rows, notes = _numbered(table)
         rows = [list(map(escaped, row)) for row in rows]
-        lines = _aligned(table, [_one_line(table.head), *rows], lambda cells: f'| {" | ".join(cells)} |')
-        rule = '|' + '|'.join([' --- '] * table.labels + [' ---: '] * (len(table.head) - table.labels)) + '|'
-        parts.append('\n'.join([f'### {table.title}', '', lines[0], rule, *lines[1:], '', *_list(notes)]))
+        lines = _aligned(table, [_one_line(head), *rows], lambda cells: f'| {" | ".join(cells)} |')
+        rule = '|' + '|'.join([' --- '] * table.labels + [' ---: '] * (len(head) - table.labels)) + '|'
+        notes = [f'- {note}' for note in notes]
+        parts.append('\n'.join([f'### {table.title}', '', lines[0], rule, *lines[1:], '', *notes]))
     return '\n\n'.join(parts)
 
 
 def escaped(text: str) -> str:
-    """A line out of a data file, written so that Markdown shows it as it is."""
+    """Escape a line from a data file so that Markdown shows it as it is."""
     return re.sub(r'([\\`*_\[\]|])', r'\\\1', html.escape(text, quote=False))
-
-
-def _list(notes: Sequence[str]) -> list[str]:
-    return [f'- {note}' for note in notes]
 
 
 def _csv(tables: Sequence[Table]) -> str:
@@ -92,3 +89,6 @@ def _csv(tables: Sequence[Table]) -> str:
 
 def _one_line(head: Sequence[str]) -> list[str]:
     return [h.replace('\n', ' ') for h in head]
+
+
+FORMATS: dict[str, Callable[[Sequence[Table]], str]] = dict(text=_text, md=_markdown, csv=_csv)

@@ -1,24 +1,17 @@
-"""Accuracy against trainable parameters, in the manner of V-PETL's Figure 1."""
+"""Draw accuracy against trainable parameters, in the style of V-PETL's Figure 1."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-
-class Point(Protocol):
-    """What is drawn: a method's name, trainable parameters, top-1 in percent, and its spread over seeds."""
-
-    method: str
-    params: int
-    top1: float
-    spread: float
-
+from ..files import written_whole
+from .demo_table import DemoRow
 
 OURS, CONTROL, OTHER = '#c1272d', '#8a8a8a', '#1f4e79'
-# where labels stand whose neighbours are close: (x, y) in points from the point, and the side they are anchored at
+# labels whose neighbours are close: the offset (x, y) in points, and the side they are anchored at
 PLACES = {
     'full': ((-7, 4), 'right'),
     'lora': ((-8, -4), 'right'),
@@ -35,11 +28,11 @@ MARKERS = {
 
 @contextmanager
 def styled(files: Sequence[Path], panels: int = 1) -> Iterator[list[Any]]:
-    """Axes in the manner of all figures here, side by side; on leaving, the figure is written.
+    """Give axes side by side, in the style of all figures here; on leaving, write the figure.
 
     Args:
-        files: where to, each PNG or PDF by its name, written whole or not at all.
-        panels: how many axes.
+        files: each in the format of its suffix, written whole or not at all.
+        panels: how many axes. Defaults to 1.
     """
     import matplotlib
 
@@ -54,41 +47,25 @@ def styled(files: Sequence[Path], panels: int = 1) -> Iterator[list[Any]]:
                 axes.grid(True, which='major', linewidth=0.4, alpha=0.5)
                 axes.spines[['top', 'right']].set_visible(False)
             for file in files:
-                partial = file.with_name(f'partial_{file.name}')
-                figure.savefig(partial, dpi=300)
-                partial.replace(file)
+                with written_whole(file) as partial:
+                    figure.savefig(partial, format=file.suffix[1:], dpi=300)
         finally:
             plt.close(figure)
 
 
-def draw_tradeoff(points: Sequence[Point], file: Path) -> None:
-    """Draw to ``file`` (PNG or PDF, by its name).
-
-    Args:
-        points: one a method.
-        file: written whole or not at all.
-    """
+def draw_tradeoff(rows: Sequence[DemoRow], file: Path) -> None:
+    """Draw the demo's methods to ``file``, PNG or PDF by its suffix."""
     with styled([file]) as (axes,):
-        for point in points:
-            control = point.method.endswith('random_backbone')
-            ours = point.method.startswith(('patt', 'bapat')) and not control
+        for row in rows:
+            control = row.method.endswith('random_backbone')
+            ours = row.method.startswith(('patt', 'bapat')) and not control
             colour = CONTROL if control else OURS if ours else OTHER
-            marker = MARKERS.get(point.method, 'x')
-            axes.errorbar(
-                point.params,
-                point.top1,
-                yerr=point.spread or None,
-                fmt=marker,
-                color=colour,
-                markersize=11 if marker == '*' else 6,
-                capsize=2.5,
-                linewidth=0.9,
-            )
-            label = point.method.replace('_', ' ')
-            offset, side = PLACES.get(point.method, ((7, 4), 'left'))
-            axes.annotate(
-                label, (point.params, point.top1), xytext=offset, textcoords='offset points', ha=side, color=colour
-            )
+            marker = MARKERS.get(row.method, 'x')
+            style = dict(markersize=11 if marker == '*' else 6, capsize=2.5, linewidth=0.9, color=colour)
+            axes.errorbar(row.params, row.top1, yerr=row.spread or None, fmt=marker, **style)
+            offset, side = PLACES.get(row.method, ((7, 4), 'left'))
+            place = dict(xytext=offset, textcoords='offset points', ha=side, color=colour)
+            axes.annotate(row.method.replace('_', ' '), (row.params, row.top1), **place)
         axes.set_xscale('log')
         axes.margins(x=0.12, y=0.14)
         axes.set_xlabel('trainable parameters')

@@ -1,4 +1,4 @@
-"""The transfer of a real pre-trained ViT-S/14 to real images: its table, and the page that holds it."""
+"""The table of transferring a real pre-trained ViT-S/14 to real images, and its page."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ BEGIN, END = '<!-- tools/tables.py --docs writes the table below -->', '<!-- and
 
 
 def _experiment(method: str, pretrain: str) -> str:
-    name, _, size = method.partition('_')
-    return '_'.join(filter(None, ['vits14', name, 'cifar100n50', size, pretrain]))
+    name, underscore, size = method.partition('_')
+    return f'vits14_{name}_cifar100n50{underscore}{size}_{pretrain}'
 
 
 EXPERIMENTS = (*(_experiment(m, 'dinov2') for m in METHODS), _experiment('bapat_b32', 'random'))
 
 
 def transfer_table(ours: Mapping[str, Ours], counts: Mapping[str, int], configs: Path = Path('configs')) -> Table:
-    """The table, with "not run" where there is no result.
+    """Build the table, with "not run" where a result is missing.
 
     Args:
         ours: results by experiment.
@@ -38,34 +38,36 @@ def transfer_table(ours: Mapping[str, Ours], counts: Mapping[str, int], configs:
     """
     rows = []
     for name in EXPERIMENTS:
-        result, said = ours.get(name), parse_name(name)
+        result, parsed = ours.get(name), parse_name(name)
         lr = load_config(configs / f'{name}.py').optim_wrapper.optimizer.lr
-        shown = ['not run', '-', '-'] if result is None else _figures(result)
-        count = counts.get(name, result and result.params)  # SPT's is known from a run
+        shown = [f'{result.top5:.2f}', str(result.seeds)] if result else ['-', '-']
+        count = counts.get(name, result and result.params)  # only a run knows SPT's
         full = counts[EXPERIMENTS[0]]
         trained = ['by budget', '-'] if count is None else [f'{count:,}', f'{100 * count / full:.1f}%']
-        rows.append([said.method, said.pretrain, *trained, f'{lr:g}', *shown, ''])
+        rows.append([parsed.method, parsed.pretrain, *trained, f'{lr:g}', top1_of(result), *shown, ''])
     head = ['method', 'backbone', 'trainable', 'share', 'lr', 'top-1', 'top-5', 'seeds', 'remark']
     notes = ['Top-1 and top-5 in percent on the 2,000 test images, last epoch; ±: standard deviation over seeds.']
     return Table('ViT-S/14 on CIFAR-100, 50 training images a class', head, rows, 2, notes)
 
 
-def _figures(result: Ours) -> list[str]:
-    spread = f' ± {result.spread:.2f}' if result.seeds > 1 else ''
-    return [f'{result.top1:.2f}{spread}', f'{result.top5:.2f}', str(result.seeds)]
+def top1_of(result: Ours | None) -> str:
+    """Format a result's top-1, with the spread over its seeds; "not run" without a result."""
+    if result is None:
+        return 'not run'
+    return f'{result.top1:.2f}' + f' ± {result.spread:.2f}' * (result.seeds > 1)
 
 
 def transfer_page(page: Path, entries: Sequence[Entry], counts: Mapping[str, int], configs: Path) -> str:
-    """The page's text with its table made anew from the metafile.
+    """Return the page's text with its table rebuilt from the metafile.
 
     Args:
-        page: the file, which has the two comments; a title alone where there is none.
+        page: the file, whose table stands between two comments; a missing file counts as a page without text.
         entries: the metafile's.
         counts: trainable parameters by experiment.
         configs: the folder of the configs.
 
     Raises:
-        UserError: when the comments are gone.
+        UserError: when the comments are missing.
     """
     text = page.read_text(encoding='utf-8') if page.is_file() else f'# A real transfer\n\n{BEGIN}{END}\n'
     if BEGIN not in text or END not in text:
