@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from vpetl_mm import build_model
+from vpetl_mm import UserError, build_model
+from vpetl_mm.petl import Delta
+from vpetl_mm.petl.addition import add
 
 HOST = None  # the attention of the host library
 FAST = dict(type='FastWindowAttention3D')
@@ -90,6 +94,20 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
 def trainable(model: nn.Module) -> set[str]:
     """The names of the parameters that require gradients."""
     return {n for n, p in model.named_parameters() if p.requires_grad}
+
+
+def added(delta: Delta, x: Tensor, y: Tensor) -> Tensor:
+    """``y``, the output of a host for ``x``, with what ``delta`` adds to it."""
+    return add(y, delta(y if delta.reads == 'output' else x))
+
+
+@contextmanager
+def refused(*words: str) -> Iterator[None]:
+    """Inside, a UserError is raised, of one line, that contains all of ``words``."""
+    with pytest.raises(UserError) as error:
+        yield
+    message = str(error.value)
+    assert all(word in message for word in words) and '\n' not in message, message
 
 
 # The other hosts
@@ -282,3 +300,39 @@ def heads_by_hand(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | No
         scores = q[:, part] @ k[:, part].T / width**0.5
         out.append((scores if bias is None else scores + bias[h]).softmax(-1) @ v[:, part])
     return torch.cat(out, -1)
+
+
+def shift_mask(windows: int, n: int, seed: int = 1) -> Tensor:
+    """A mask of two groups of tokens in each window, (windows, n, n), 0 or -100."""
+    groups = torch.randint(0, 2, (windows, n), generator=torch.Generator().manual_seed(seed))
+    return torch.where(groups[:, :, None] == groups[:, None, :], 0.0, -100.0)
+
+
+Tuned = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
+def attention_by_hand(attention: nn.Module, x: Tensor, tuned: Tuned, mask: Tensor | None = None) -> Tensor:
+    """The attention of any host from its weights, one set of tokens and one head at a time.
+
+    Args:
+        attention: its deltas are passed by.
+        x: tokens, (B, N, C).
+        tuned: of one set of tokens, (N, C), its q, k and v and the position bias and mask of its scores to what takes
+            the place of the last four.
+        mask: (nW, N, N) or None.
+
+    Returns:
+        (B, N, C).
+    """
+    w, n, out = dict(attention.named_parameters()), x.shape[1], []
+    bias = torch.cat([w['q_bias'], 0 * w['q_bias'], w['v_bias']]) if 'q_bias' in w else w['qkv.bias']
+    position = torch.zeros(attention.num_heads, n, n)
+    if 'relative_position_bias_table' in w:  # the host libraries' own tests hold the index
+        position = w['relative_position_bias_table'][attention.relative_position_index[:n, :n]].permute(2, 0, 1)
+    for number, tokens in enumerate(x):
+        q, k, v = (tokens @ w['qkv.weight'].T + bias).chunk(3, dim=-1)
+        scores = position if mask is None else position + mask[number % len(mask)]
+        q, k, v, scores = tuned(tokens, q, k, v, scores)
+        y = heads_by_hand(q, k, v, attention.num_heads, scores)
+        out.append((y @ w['proj.weight'].T + w['proj.bias']) * w.get('gamma1.weight', 1))
+    return torch.stack(out)

@@ -142,25 +142,22 @@ def test_without_a_seed_models_differ():
 def test_a_config_that_does_not_exist_names_the_nearest(tmp_path):
     write(tmp_path / 'swin_bapat_ssv2_b128.py')
     write(tmp_path / 'unlike.py')
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=r'swin_bapat_ssv2_b128\.py') as error:
         build_model(tmp_path / 'swin_bapat_ssv2_b12.py')
-    assert 'swin_bapat_ssv2_b128.py' in str(error.value)
     assert 'unlike' not in str(error.value)
 
 
 @pytest.mark.parametrize('text', ['model = (', 'model = unknown_name\n', 'import no_such_module\n'])
 def test_a_config_that_cannot_be_read(tmp_path, text):
     (tmp_path / 'broken.py').write_text(text)
-    with pytest.raises(UserError) as error:
+    with tiny.refused('broken.py'):
         build_model(tmp_path / 'broken.py')
-    assert 'broken.py' in str(error.value)
 
 
 def test_a_config_without_a_model(tmp_path):
     (tmp_path / 'part.py').write_text('petl = dict(train=["head"])\n')
-    with pytest.raises(UserError) as error:
+    with tiny.refused('part.py', 'model'):
         build_model(tmp_path / 'part.py')
-    assert 'part.py' in str(error.value) and 'model' in str(error.value)
 
 
 @pytest.mark.parametrize('kind', ['model', 'backbone', 'head'])

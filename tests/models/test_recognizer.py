@@ -103,9 +103,8 @@ def test_petl_and_base_must_be_written_out(missing):
     ids=str,
 )
 def test_wrong_base_is_said(base, said):
-    with pytest.raises(UserError) as error:
+    with tiny.refused(*said):
         build_model(tiny.config(base=base))
-    assert all(word in str(error.value) for word in said), str(error.value)
 
 
 OTHER_WEIGHTS = {
@@ -120,9 +119,8 @@ def test_weights_have_one_source(options):
     cfg = tiny.config()
     for part, values in options.items():
         cfg['model'].setdefault(part, {}).update(values)
-    with pytest.raises(UserError) as error:
+    with tiny.refused('base'):
         build_model(cfg)
-    assert 'base' in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -136,18 +134,16 @@ def test_weights_have_one_source(options):
     ids=['unknown', 'no_attention', 'no_type', 'a_string'],
 )
 def test_wrong_attention_is_said(attention, said):
-    with pytest.raises(UserError) as error:
+    with tiny.refused(*said):
         build_model(tiny.config(attention=attention))
-    assert all(word in str(error.value) for word in said), str(error.value)
 
 
 @pytest.mark.parametrize('backbone', [dict(type='C3D'), dict(type='ResNet3d', depth=50, base_channels=4)], ids=str)
 def test_another_backbone_is_refused_with_what_there_is(backbone):
     cfg = tiny.config()
     cfg['model']['backbone'] = backbone
-    with pytest.raises(UserError) as error:
+    with tiny.refused(backbone['type'], 'SwinTransformer3D'):
         build_model(cfg, meta=True)
-    assert backbone['type'] in str(error.value) and 'SwinTransformer3D' in str(error.value)
 
 
 def test_a_delta_of_ones_own():

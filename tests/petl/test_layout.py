@@ -7,7 +7,7 @@ import tiny
 from mmaction.models.backbones import SwinTransformer3D
 from torch import nn
 
-from vpetl_mm import UserError, build_model
+from vpetl_mm import build_model
 from vpetl_mm.petl import LAYOUTS, layout_of
 
 
@@ -61,10 +61,8 @@ def test_a_subclass_has_its_parents_entry():
 
 
 def test_another_backbone_is_refused_with_what_there_is():
-    with pytest.raises(UserError) as error:
+    with tiny.refused('Linear', 'SwinTransformer3D'):
         layout_of(nn.Linear(2, 2))
-    assert 'Linear' in str(error.value)
-    assert 'SwinTransformer3D' in str(error.value)
 
 
 # The other hosts: paths below a block, widths in and out for a block width of 1, slots
@@ -207,9 +205,8 @@ def test_train_names_of_the_other_hosts(name, group, adapted):
 
 @pytest.mark.parametrize('name', ['videomae', 'vit'])
 def test_what_a_host_has_not_is_said(name):
-    with pytest.raises(UserError) as error:
+    with tiny.refused('attn.rpb', 'attn.qkv'):
         build_model(tiny.HOSTS[name].config(train=['attn.rpb']))
-    assert 'attn.rpb' in str(error.value) and 'attn.qkv' in str(error.value)
 
 
 def test_layer_scale_and_position_embedding_are_in_no_group_but_all():

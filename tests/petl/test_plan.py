@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 import tiny
 
-from vpetl_mm import UserError, build_model, petl
+from vpetl_mm import build_model, petl
 from vpetl_mm.petl import Plan, check_petl
 
 BACKBONE = 87_638_984
@@ -22,21 +22,8 @@ BIAS, RPB, NORM_WEIGHTS = 137_216, 953_160, 24_064
 WIDTHS = [128] * 2 + [256] * 2 + [512] * 18 + [1024] * 2
 SUM, SQUARES = sum(WIDTHS), sum(d * d for d in WIDTHS)
 
-TRAIN_NAMES = [
-    'all',
-    'head',
-    'bias',
-    'norm',
-    'norm1',
-    'norm2',
-    'attn.qkv',
-    'attn.proj',
-    'attn.rpb',
-    'mlp.fc1',
-    'mlp.fc2',
-    'downsample',
-    'patch_embed',
-]
+TRAIN_NAMES = ['all', 'head', 'bias', 'norm', 'norm1', 'norm2', 'attn.qkv', 'attn.proj', 'attn.rpb']
+TRAIN_NAMES += ['mlp.fc1', 'mlp.fc2', 'downsample', 'patch_embed']
 
 
 def patt(r: int, slots: str = 'kv', **options) -> dict:
@@ -316,23 +303,18 @@ WRONG = {
 def test_wrong_petl_is_said(deltas, train, said):
     cfg = tiny.config()
     cfg['model']['petl'].update(deltas=deltas, train=train)
-    with pytest.raises(UserError) as error:
+    with tiny.refused(*said):
         build_model(cfg)
-    assert all(word in str(error.value) for word in said), str(error.value)
-    assert '\n' not in str(error.value)
 
 
 def test_a_train_name_that_matches_nothing_lists_what_there_is():
-    with pytest.raises(UserError) as error:
+    with tiny.refused("'downsample'", *TRAIN_NAMES):
         build_model(tiny.config({}, ['downsample'], depths=(1,)))
-    assert "'downsample'" in str(error.value)
-    assert all(n in str(error.value) for n in TRAIN_NAMES)
 
 
 def test_a_delta_that_matches_nothing_is_an_error():
-    with pytest.raises(UserError) as error:
+    with tiny.refused('patt', 'qkv'):
         build_model(tiny.config(dict(patt=PATT), depths=(0,)))
-    assert 'patt' in str(error.value) and 'qkv' in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -346,9 +328,8 @@ def test_a_delta_that_matches_nothing_is_an_error():
     ids=['none', 'list', 'no_train', 'unknown_key'],
 )
 def test_check_petl(given, said):
-    with pytest.raises(UserError) as error:
+    with tiny.refused(*said):
         check_petl(given)
-    assert all(word in str(error.value) for word in said)
 
 
 def test_check_petl_leaves_its_input():
