@@ -58,7 +58,10 @@ def same(ours: Step, theirs: Step, atol: float = 1e-5, rtol: float = 1e-5) -> No
     assert theirs['y'].abs().max() > 1e-2 and theirs['x'].any(), 'nothing is compared'
     for name, value in theirs.items():
         if value is not None:
-            torch.testing.assert_close(ours[name], value, atol=atol, rtol=rtol, msg=lambda m, n=name: f'{n}: {m}')
+            size = max(1.0, float(value.abs().max())) if value.numel() else 1.0
+            torch.testing.assert_close(
+                ours[name], value, atol=atol * size, rtol=rtol, msg=lambda m, n=name: f'{n}: {m}'
+            )
 
 
 def equal(ours: Step, theirs: Step) -> None:

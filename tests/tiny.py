@@ -102,10 +102,10 @@ def added(delta: Delta, x: Tensor, y: Tensor) -> Tensor:
 
 
 @contextmanager
-def refused(*words: str) -> Iterator[None]:
+def refused(*words: str) -> Iterator[pytest.ExceptionInfo]:
     """Inside, a UserError is raised, of one line, that contains all of ``words``."""
     with pytest.raises(UserError) as error:
-        yield
+        yield error
     message = str(error.value)
     assert all(word in message for word in words) and '\n' not in message, message
 
