@@ -12,10 +12,8 @@ from vpetl_mm.fast.dot_product import PLAIN_UP_TO, dot_product
 @pytest.mark.parametrize('masked', [False, True], ids=['plain', 'masked'])
 @pytest.mark.parametrize('scale', [None, 0.3])
 def test_the_two_ways_to_attend_agree(scale, masked):
-    q, k, v, mask = (
-        torch.randn(2, 3, n, d, generator=torch.Generator().manual_seed(n))
-        for n, d in ((5, 8), (7, 8), (7, 8), (5, 7))
-    )
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, mask = (torch.randn(2, 3, *s, generator=generator) for s in ((5, 8), (7, 8), (7, 8), (5, 7)))
     mask = mask if masked else None
     exact = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     torch.testing.assert_close(dot_product(q, k, v, mask, 0.0, scale), exact, atol=0, rtol=0)
