@@ -277,6 +277,9 @@ HOSTS = {
     ),
 }
 
+# each host's attention, and whether a shift mask is given
+ATTENTIONS = [(name, masked) for name, host in HOSTS.items() for masked in (False, True) if host.windows or not masked]
+
 
 # By hand
 

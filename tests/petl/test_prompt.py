@@ -45,29 +45,20 @@ def with_tokens(x: Tensor, tokens: Tensor) -> Tensor:
 
 @VITS
 @pytest.mark.parametrize('depth', [1, 2, 3])
-def test_deep_is_inserting_before_each_block_and_dropping_behind_it(name, depth):
+@pytest.mark.parametrize('deep', [True, False], ids=['deep', 'shallow'])
+def test_tokens_are_inserted_and_dropped_at_each_block_or_once(name, depth, deep):
     host = HOSTS[name]
-    model = host.build({'prompt': dict(type='Prompt', num_tokens=N)}, depth=depth)
-    plain, sample = plain_of(host, model, depth), host.sample()
+    model = host.build({'prompt': dict(type='Prompt', num_tokens=N, deep=deep)}, depth=depth)
+    plain, sample, blocks = plain_of(host, model, depth), host.sample(), host.blocks(model)
     with torch.no_grad():
         x = embedded(plain, sample)
         for number, block in enumerate(host.blocks(plain)):
-            tokens = host.part(host.blocks(model)[number], 'attn').deltas['prompt'].tokens
-            x = block(with_tokens(x, tokens))[:, :-N]
+            if deep:
+                x = block(with_tokens(x, host.part(blocks[number], 'attn').deltas['prompt'].tokens))[:, :-N]
+            else:
+                x = block(x if number else with_tokens(x, blocks[0].deltas['prompt'].tokens))
+        x = x if deep else x[:, :-N]
         torch.testing.assert_close(features(model, sample), finished(host, plain, x), atol=1e-5, rtol=1e-5)
-
-
-@VITS
-@pytest.mark.parametrize('depth', [1, 2, 3])
-def test_shallow_is_inserting_once_and_stripping_at_the_end(name, depth):
-    host = HOSTS[name]
-    model = host.build({'prompt': dict(type='Prompt', num_tokens=N, deep=False)}, depth=depth)
-    plain, sample = plain_of(host, model, depth), host.sample()
-    with torch.no_grad():
-        x = with_tokens(embedded(plain, sample), host.blocks(model)[0].deltas['prompt'].tokens)
-        for block in host.blocks(plain):
-            x = block(x)
-        torch.testing.assert_close(features(model, sample), finished(host, plain, x[:, :-N]), atol=1e-5, rtol=1e-5)
 
 
 @VITS
@@ -92,19 +83,17 @@ def test_deep_in_windows_joins_every_window_behind_norm1(name, masked):
     host = HOSTS[name]
     block = host.blocks(host.build({'prompt': dict(type='Prompt', num_tokens=N)}))[1]
     attention, n = host.part(block, 'attn'), host.tokens
+    normed = block.norm1(attention.deltas['prompt'].tokens)
+    _, k_p, v_p = (normed @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)
+
+    def tune(x: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
+        unbiased = torch.zeros(len(scores), n, N)
+        return q, torch.cat([k, k_p]), torch.cat([v, v_p]), torch.cat([scores, unbiased], dim=-1)
+
     x = torch.randn(4, n, D, generator=torch.Generator().manual_seed(0))
-    groups = torch.randint(0, 2, (2, n), generator=torch.Generator().manual_seed(1))
-    mask = torch.where(groups[:, :, None] == groups[:, None, :], 0.0, -100.0) if masked else None
-    table = attention.relative_position_bias_table[attention.relative_position_index[:n, :n]].permute(2, 0, 1)
-    expected = []
-    for number, window in enumerate(x):
-        joined = torch.cat([window, block.norm1(attention.deltas['prompt'].tokens)])
-        q, k, v = (joined @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)
-        scores = table + (mask[number % 2] if masked else 0)
-        bias = torch.cat([scores, torch.zeros(len(scores), n, N)], dim=-1)
-        y = tiny.heads_by_hand(q[:n], k, v, attention.num_heads, bias)
-        expected.append(y @ attention.proj.weight.T + attention.proj.bias)
-    torch.testing.assert_close(attention(x, mask=mask), torch.stack(expected), atol=1e-5, rtol=1e-5)
+    mask = tiny.shift_mask(2, n) if masked else None
+    expected = tiny.attention_by_hand(attention, x, tune, mask)
+    torch.testing.assert_close(attention(x, mask=mask), expected, atol=1e-5, rtol=1e-5)
 
 
 @WINDOWS
