@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from tiny import HOSTS, Host
+from tiny import HOSTS, Host, Shapes, linear
 
 C = 16  # the width of the small models
-Shapes = dict[tuple[str, str], tuple[int, ...]]
+Placed = dict[tuple[str, str], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Case:
     """
 
     deltas: dict[str, dict[str, Any]]
-    added: Shapes
+    added: Placed
     silent: bool = True
     captured: bool = False
 
@@ -42,11 +43,7 @@ class Case:
 
 
 def patt(name: str = 'patt', r: int = 4, slots: str = 'kv', bias: Any = True, **options: Any) -> Case:
-    added: dict[str, tuple[int, ...]] = {'down.weight': (r, C), 'up.weight': (len(slots) * C, r)}
-    if bias in (True, 'down'):
-        added['down.bias'] = (r,)
-    if bias is True:
-        added['up.bias'] = (len(slots) * C,)
+    added = linear('down', r, C, bias is not False) | linear('up', len(slots) * C, r, bias is True)
     if options.get('learn_scale'):
         added['scale'] = ()
     if options.get('source') == 'tokens':
@@ -56,47 +53,39 @@ def patt(name: str = 'patt', r: int = 4, slots: str = 'kv', bias: Any = True, **
 
 
 def adapter(name: str = 'adapter', r: int = 4, **options: Any) -> Case:
-    added: dict[str, tuple[int, ...]] = {
-        'down.weight': (r, C),
-        'down.bias': (r,),
-        'up.weight': (C, r),
-        'up.bias': (C,),
-    }
+    added = linear('down', r, C) | linear('up', C, r)
     if options.get('learn_scale'):
         added['scale'] = ()
     return Case({name: dict(type='AdaptMLP', at='mlp', d_bottle=r, **options)}, _at('mlp', name, added))
 
 
+def of_linear(kind: str, at: str, name: str, slots: str, added: Callable[..., Shapes], **options: Any) -> Case:
+    """A delta of a linear layer, of whose slots each has what ``added`` says: of slot, d_in and d_out."""
+    widths = {'fc1': (C, 4 * C), 'fc2': (4 * C, C)}.get(at, (C, C))
+    shapes = {n: s for slot in (slots if at == 'qkv' else ['out']) for n, s in added(slot, *widths).items()}
+    spec = dict(type=kind, at=at, **options, **(dict(slots=slots) if at == 'qkv' else {}))
+    return Case({name: spec}, _at(at, name, shapes))
+
+
 def lora(at: str, name: str = 'lora', rank: int = 2, slots: str = 'qv', **options: Any) -> Case:
-    d_in, d_out = {'fc1': (C, 4 * C), 'fc2': (4 * C, C)}.get(at, (C, C))
-    added: dict[str, tuple[int, ...]] = {}
-    for slot in slots if at == 'qkv' else ['out']:
-        added |= {f'A.{slot}.weight': (rank, d_in), f'B.{slot}.weight': (d_out, rank)}
-    options = dict(options, slots=slots) if at == 'qkv' else options
-    return Case({name: dict(type='LoRA', at=at, rank=rank, **options)}, _at(at, name, added))
+    def added(slot: str, d_in: int, d_out: int) -> Shapes:
+        return linear(f'A.{slot}', rank, d_in, False) | linear(f'B.{slot}', d_out, rank, False)
+
+    return of_linear('LoRA', at, name, slots, added, rank=rank, **options)
 
 
 def linear_adapter(at: str, name: str = 'behind', r: int = 3, slots: str = 'qkv', **options: Any) -> Case:
-    d_in, d_out = {'fc1': (C, 4 * C), 'fc2': (4 * C, C)}.get(at, (C, C))
-    seen = d_in if options.get('mode') == 'parallel' else d_out
-    added: dict[str, tuple[int, ...]] = {}
-    for slot in slots if at == 'qkv' else ['out']:
-        added |= {f'down.{slot}.weight': (r, seen), f'down.{slot}.bias': (r,)}
-        added |= {f'up.{slot}.weight': (d_out, r), f'up.{slot}.bias': (d_out,)}
-    options = dict(options, slots=slots) if at == 'qkv' else options
-    return Case({name: dict(type='LinearAdapter', at=at, d_bottle=r, **options)}, _at(at, name, added))
+    def added(slot: str, d_in: int, d_out: int) -> Shapes:
+        seen = d_in if options.get('mode') == 'parallel' else d_out
+        return linear(f'down.{slot}', r, seen) | linear(f'up.{slot}', d_out, r)
+
+    return of_linear('LinearAdapter', at, name, slots, added, d_bottle=r, **options)
 
 
 def prefix(name: str = 'prefix', n: int = 3, r: int = 4) -> Case:
-    shapes = {
-        'tokens': (n, C),
-        'down.weight': (r, C),
-        'down.bias': (r,),
-        'up.weight': (2 * C, r),
-        'up.bias': (2 * C,),
-    }
+    added = {'tokens': (n, C), **linear('down', r, C), **linear('up', 2 * C, r)}
     spec = dict(type='Prefix', at='attn', num_tokens=n, d_middle=r)
-    return Case({name: spec}, _at('attn', name, shapes), silent=False)
+    return Case({name: spec}, _at('attn', name, added), silent=False)
 
 
 def prompt(name: str = 'prompt', n: int = 3, deep: bool = True) -> Case:
@@ -105,13 +94,13 @@ def prompt(name: str = 'prompt', n: int = 3, deep: bool = True) -> Case:
     return Case({name: spec}, _at(place, name, {'tokens': (n, C)}), silent=False)
 
 
-def _at(place: str, name: str, shapes: dict[str, tuple[int, ...]]) -> Shapes:
+def _at(place: str, name: str, shapes: Shapes) -> Placed:
     return {(place, f'{name}.{parameter}'): shape for parameter, shape in shapes.items()}
 
 
 def both(*cases: Case) -> Case:
     deltas: dict[str, dict[str, Any]] = {}
-    added: Shapes = {}
+    added: Placed = {}
     for case in cases:
         assert not deltas.keys() & case.deltas.keys()
         deltas |= case.deltas

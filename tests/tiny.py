@@ -34,23 +34,11 @@ def config(
     """The config of a small Video Swin with deltas; ``backbone`` are further options of the backbone."""
     last = len(depths) - 1
     arch = dict(embed_dims=embed, depths=list(depths), num_heads=[2 * 2**i for i in range(len(depths))])
-    swin = dict(
-        type='SwinTransformer3D',
-        arch=arch,
-        window_size=(2, 4, 4),
-        drop_path_rate=0.0,
-        out_indices=(last,),
+    head = dict(in_channels=embed * 2**last, **(head or {}))
+    backbone = dict(arch=arch, out_indices=(last,), **backbone)
+    return HOSTS['swin3d'].config(
+        deltas, train, seed=seed, base=base, petl=dict(attention=attention), head=head, **backbone
     )
-    cls_head = dict(type='PETLVideoHead', num_classes=3, in_channels=embed * 2**last)
-    model = dict(
-        type='PETLRecognizer3D',
-        backbone={**swin, **backbone},
-        cls_head={**cls_head, **(head or {})},
-        petl=dict(deltas=dict(deltas or {}), train=list(train), attention=attention),
-        base=base,
-    )
-    cfg = dict(default_scope='mmaction', model=model)
-    return cfg if seed is None else dict(cfg, randomness=dict(seed=seed))
 
 
 def swin_b(deltas: Mapping[str, Any], train: Sequence[str], num_classes: int = 174) -> dict[str, Any]:
@@ -65,6 +53,14 @@ def swin_b(deltas: Mapping[str, Any], train: Sequence[str], num_classes: int = 1
             base=None,
         ),
     )
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def linear(name: str, d_out: int, d_in: int, bias: bool = True) -> Shapes:
+    """The shapes of a linear layer's parameters."""
+    return {f'{name}.weight': (d_out, d_in), **({f'{name}.bias': (d_out,)} if bias else {})}
 
 
 def randomised(module: nn.Module, seed: int = 0, std: float = 0.3) -> nn.Module:
@@ -216,6 +212,11 @@ MMCV = dict(fc1='layers.0.0', fc2='layers.1')  # how mmcv's FFN calls its linear
 IMAGE_HEAD = dict(type='PETLImageHead', num_classes=3, in_channels=16)
 
 
+def _swin3d(depth: int) -> dict[str, Any]:
+    arch = dict(embed_dims=16, depths=[depth], num_heads=[2])
+    return dict(type='SwinTransformer3D', arch=arch, window_size=(2, 4, 4), drop_path_rate=0.0, out_indices=(0,))
+
+
 def _vit(depth: int, **options: Any) -> dict[str, Any]:
     arch = dict(embed_dims=16, num_layers=depth, num_heads=2, feedforward_channels=64)
     return dict(type='VisionTransformer', arch=arch, img_size=16, patch_size=8, **options)
@@ -246,7 +247,7 @@ HOSTS = {
     'swin3d': Host(
         scope='mmaction',
         model=dict(type='PETLRecognizer3D', cls_head=dict(type='PETLVideoHead', num_classes=3, in_channels=16)),
-        backbone=lambda depth: config(depths=(depth,))['model']['backbone'],
+        backbone=_swin3d,
         size=(3, 4, 24, 24),
         tokens=32,
         block='backbone.layers.0.blocks.{}',
@@ -278,7 +279,9 @@ HOSTS = {
 }
 
 # each host's attention, and whether a shift mask is given
-ATTENTIONS = [(name, masked) for name, host in HOSTS.items() for masked in (False, True) if host.windows or not masked]
+ATTENTIONS = [
+    (name, masked) for name, host in HOSTS.items() for masked in (False, True) if host.windows or not masked
+]
 
 
 # By hand

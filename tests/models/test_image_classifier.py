@@ -136,8 +136,9 @@ def test_backbone_sizes(video, options, size):
     ('spec', 'count'),
     [
         (dict(type='AdaptMLP', d_bottle=64, source='residual'), 1_189_632),
-        (dict(type='PATT', d_bottle=32, bias='down'), 12 * (768 * 32 + 32 + 1536 * 32)),
+        *((dict(type='PATT', d_bottle=r, bias='down'), 12 * (768 * r + r + 1536 * r)) for r in (32, 64, 128)),
         (dict(type='Prompt', num_tokens=1), 12 * 768),
+        (dict(type='Prompt', num_tokens=1, deep=False), 768),
         (dict(type='LoRA', rank=16), 12 * 2 * 16 * 2 * 768),
         (dict(type='Prefix', num_tokens=16), 12 * (16 * 768 + 3 * 768 * 128 + 128 + 2 * 768)),
     ],

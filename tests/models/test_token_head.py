@@ -165,15 +165,6 @@ def test_head_and_statistics_come_back(name, train, bn, tmp_path):
 
 
 @MODELS
-def test_a_frozen_head_does_not_train(name):
-    host = HOSTS[name]
-    start = build_model(host.config(PATT, [], seed=1), init_weights=True).state_dict()
-    end = trained(name, []).state_dict()
-    assert all(torch.equal(start[k], end[k]) for k in host.fc)
-    assert any(not torch.equal(start[k], end[k]) for k in start if '.deltas.' in k)
-
-
-@MODELS
 def test_a_file_without_the_statistics_is_refused(name, tmp_path):
     host, model = HOSTS[name], trained(name, ['head'])
     save(model, tmp_path / 'a.pth')

@@ -99,45 +99,37 @@ def both(name: str) -> tuple[str, str]:
 
 
 VIDEO, VIT, STAGE = (blocks for blocks, _ in HOSTS.values())
+MATRICES = {'attn.qkv': 'qkv', 'attn.proj': 'proj', 'mlp.fc1': 'fc1', 'mlp.fc2': 'fc2'}
 GROUPS = {
-    'videomae': {
-        'norm': in_blocks(VIDEO, *both('norm1'), *both('norm2')) | {*both('fc_norm')},
-        'norm1': in_blocks(VIDEO, *both('norm1')),
-        'norm2': in_blocks(VIDEO, *both('norm2')),
-        'fc_norm': {*both('fc_norm')},
-        'attn.qkv': in_blocks(VIDEO, 'attn.qkv.weight', 'attn.q_bias', 'attn.v_bias'),
-        'attn.proj': in_blocks(VIDEO, *both('attn.proj')),
-        'mlp.fc1': in_blocks(VIDEO, *both('mlp.layers.0.0')),
-        'mlp.fc2': in_blocks(VIDEO, *both('mlp.layers.1')),
-        'patch_embed': {*both('patch_embed.projection')},
-        'bias': {'patch_embed.projection.bias', 'fc_norm.bias'}
-        | in_blocks(VIDEO, 'norm1.bias', 'norm2.bias', 'attn.q_bias', 'attn.v_bias', 'attn.proj.bias')
-        | in_blocks(VIDEO, 'mlp.layers.0.0.bias', 'mlp.layers.1.bias'),
-    },
-    'vit': {
-        'norm': in_blocks(VIT, *both('ln1'), *both('ln2')) | {*both('ln1')},
-        'norm1': in_blocks(VIT, *both('ln1')),
-        'norm2': in_blocks(VIT, *both('ln2')),
-        'attn.qkv': in_blocks(VIT, *both('attn.qkv')),
-        'attn.proj': in_blocks(VIT, *both('attn.proj')),
-        'mlp.fc1': in_blocks(VIT, *both('ffn.layers.0.0')),
-        'mlp.fc2': in_blocks(VIT, *both('ffn.layers.1')),
-        'patch_embed': {*both('patch_embed.projection')},
-        'bias': {'patch_embed.projection.bias', 'ln1.bias'}
-        | in_blocks(VIT, 'ln1.bias', 'ln2.bias', 'attn.qkv.bias', 'attn.proj.bias')
-        | in_blocks(VIT, 'ffn.layers.0.0.bias', 'ffn.layers.1.bias'),
-    },
-    'swin2d': {
-        'norm': in_blocks(STAGE, *both('norm1'), *both('norm2')) | {*both('norm0'), *both('patch_embed.norm')},
-        'norm1': in_blocks(STAGE, *both('norm1')),
-        'norm2': in_blocks(STAGE, *both('norm2')),
-        'attn.qkv': in_blocks(STAGE, *both('attn.w_msa.qkv')),
-        'attn.proj': in_blocks(STAGE, *both('attn.w_msa.proj')),
-        'attn.rpb': in_blocks(STAGE, 'attn.w_msa.relative_position_bias_table'),
-        'mlp.fc1': in_blocks(STAGE, *both('ffn.layers.0.0')),
-        'mlp.fc2': in_blocks(STAGE, *both('ffn.layers.1')),
-        'patch_embed': {*both('patch_embed.projection'), *both('patch_embed.norm')},
-    },
+    name: {group: in_blocks(blocks, *both(tiny.HOSTS[name].below[place])) for group, place in MATRICES.items()}
+    for name, (blocks, _) in HOSTS.items()
+}
+GROUPS['videomae'] |= {
+    'norm': in_blocks(VIDEO, *both('norm1'), *both('norm2')) | {*both('fc_norm')},
+    'norm1': in_blocks(VIDEO, *both('norm1')),
+    'norm2': in_blocks(VIDEO, *both('norm2')),
+    'fc_norm': {*both('fc_norm')},
+    'attn.qkv': in_blocks(VIDEO, 'attn.qkv.weight', 'attn.q_bias', 'attn.v_bias'),
+    'patch_embed': {*both('patch_embed.projection')},
+    'bias': {'patch_embed.projection.bias', 'fc_norm.bias'}
+    | in_blocks(VIDEO, 'norm1.bias', 'norm2.bias', 'attn.q_bias', 'attn.v_bias', 'attn.proj.bias')
+    | in_blocks(VIDEO, 'mlp.layers.0.0.bias', 'mlp.layers.1.bias'),
+}
+GROUPS['vit'] |= {
+    'norm': in_blocks(VIT, *both('ln1'), *both('ln2')) | {*both('ln1')},
+    'norm1': in_blocks(VIT, *both('ln1')),
+    'norm2': in_blocks(VIT, *both('ln2')),
+    'patch_embed': {*both('patch_embed.projection')},
+    'bias': {'patch_embed.projection.bias', 'ln1.bias'}
+    | in_blocks(VIT, 'ln1.bias', 'ln2.bias', 'attn.qkv.bias', 'attn.proj.bias')
+    | in_blocks(VIT, 'ffn.layers.0.0.bias', 'ffn.layers.1.bias'),
+}
+GROUPS['swin2d'] |= {
+    'norm': in_blocks(STAGE, *both('norm1'), *both('norm2')) | {*both('norm0'), *both('patch_embed.norm')},
+    'norm1': in_blocks(STAGE, *both('norm1')),
+    'norm2': in_blocks(STAGE, *both('norm2')),
+    'attn.rpb': in_blocks(STAGE, 'attn.w_msa.relative_position_bias_table'),
+    'patch_embed': {*both('patch_embed.projection'), *both('patch_embed.norm')},
 }
 TRAIN = [(host, group) for host, groups in GROUPS.items() for group in groups]
 

@@ -210,13 +210,3 @@ def test_the_papers_table():
     assert count['trainable'] == 4_647_424 + 196 * 12_032
     concat = build_model(tiny.swin_b(dict(patt=dict(type='PATT', d_bottle=128, mode='concat')), []), meta=True)
     assert concat.plan.count()['trainable'] == 4_647_424
-
-
-@pytest.mark.parametrize('r', [32, 64, 128])
-def test_vit_b_without_a_bias_of_up(r):
-    backbone = dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16)
-    petl = dict(deltas=dict(patt=dict(type='PATT', d_bottle=r, bias='down')), train=[])
-    head = dict(type='PETLImageHead', num_classes=100, in_channels=768)
-    model = dict(type='PETLImageClassifier', backbone=backbone, head=head, petl=petl, base=None)
-    count = build_model(dict(default_scope='mmpretrain', model=model), meta=True).plan.count()
-    assert count['trainable'] == 12 * (768 * r + r + 1536 * r)

@@ -170,8 +170,8 @@ def test_table_3(row):
 # Which parameters, on a small model, by names written down here
 
 
-def block(i: int, *names: str) -> set[str]:
-    return {f'backbone.layers.{i}.blocks.0.{n}' for n in names}
+def in_blocks(*names: str) -> set[str]:
+    return {f'backbone.layers.{i}.blocks.0.{n}' for i in (0, 1) for n in names}
 
 
 def both_of(name: str) -> tuple[str, str]:
@@ -180,13 +180,8 @@ def both_of(name: str) -> tuple[str, str]:
 
 EXPECTED = {
     'head': {*both_of('cls_head.fc_cls')},
-    'norm1': block(0, *both_of('norm1')) | block(1, *both_of('norm1')),
-    'norm2': block(0, *both_of('norm2')) | block(1, *both_of('norm2')),
-    'attn.qkv': block(0, *both_of('attn.qkv')) | block(1, *both_of('attn.qkv')),
-    'attn.proj': block(0, *both_of('attn.proj')) | block(1, *both_of('attn.proj')),
-    'attn.rpb': block(0, 'attn.relative_position_bias_table') | block(1, 'attn.relative_position_bias_table'),
-    'mlp.fc1': block(0, *both_of('mlp.fc1')) | block(1, *both_of('mlp.fc1')),
-    'mlp.fc2': block(0, *both_of('mlp.fc2')) | block(1, *both_of('mlp.fc2')),
+    **{n: in_blocks(*both_of(n)) for n in ('norm1', 'norm2', 'attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2')},
+    'attn.rpb': in_blocks('attn.relative_position_bias_table'),
     'downsample': {
         'backbone.layers.0.downsample.reduction.weight',
         *both_of('backbone.layers.0.downsample.norm'),

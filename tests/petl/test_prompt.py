@@ -177,19 +177,6 @@ def test_wrong_values_are_said(options, said):
         build_model(HOSTS['vit'].config({'prompt': dict(type='Prompt', **options)}))
 
 
-@pytest.mark.parametrize(('deep', 'count'), [(True, 12 * 768), (False, 768)])
-def test_one_token_on_a_vit_b(deep, count):
-    model = dict(
-        type='PETLImageClassifier',
-        backbone=dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16),
-        head=dict(type='PETLImageHead', num_classes=100, in_channels=768),
-        petl=dict(deltas=dict(prompt=dict(type='Prompt', num_tokens=1, deep=deep)), train=[]),
-        base=None,
-    )
-    built = build_model(dict(default_scope='mmpretrain', model=model), meta=True)
-    assert built.plan.count()['trainable'] == count
-
-
 @pytest.mark.parametrize('out_indices', [[0, 1], [0]])
 def test_shallow_prompts_are_refused_where_blocks_in_between_give_their_output(out_indices):
     config = HOSTS['vit'].config(dict(prompt=dict(type='Prompt', num_tokens=2, deep=False)))
