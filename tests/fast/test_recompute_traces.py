@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import pickle
 import threading
 import weakref
 from contextlib import nullcontext
@@ -15,7 +13,6 @@ import torch
 from steps import equal, keeping, last, step
 from torch import Tensor, nn
 
-from vpetl_mm import build_model
 from vpetl_mm.fast.recompute import note, recomputing
 from vpetl_mm.petl import layout_of
 
@@ -57,15 +54,6 @@ def test_hooks_are_removed_after_an_error():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):  # the only ones
         assert note('norm', packed, lambda: 1 / 0) is packed
     equal(step(model, tiny.clip()), step(keeping(model), tiny.clip()))
-
-
-@pytest.mark.parametrize('twin', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=['deepcopy', 'pickle'])
-def test_copies_after_a_step(twin):
-    model, x = tiny.tiny(BAPAT, ['all']), tiny.clip()
-    expected = step(model, x)
-    other = twin(model)
-    equal(step(other, x), expected)
-    assert list(other.state_dict()) == list(build_model(tiny.config(BAPAT, ['all'])).state_dict())
 
 
 def test_two_models_in_turn_and_one_inside_the_other():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import pickle
 
 import chosen
 import pytest
@@ -111,15 +109,6 @@ def test_a_step_follows_other_sizes_and_inference():
                 model.eval().backbone(tiny.clip(2, size))
             model.train()
         check(models, tiny.clip(2, size))
-
-
-@pytest.mark.parametrize('twin', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=['deepcopy', 'pickle'])
-def test_copies_of_a_used_model(twin):
-    host, fast = pair(dict(BAPAT, lora=dict(type='LoRA', slots='qkv', rank=2, alpha=3.0)), ['all'])
-    x = tiny.clip(2, (8, 32, 32))
-    expected = step(fast, x)
-    same(step(twin(fast), x), expected)
-    assert list(fast.state_dict()) == list(host.state_dict())
 
 
 # The order itself

@@ -59,12 +59,6 @@ def test_train_step_under_autocast(attention):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
-def test_predictions_under_autocast_can_be_read_by_numpy():
-    model = tiny.tiny(dict(patt=PATT))
-    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        model(views(), samples(0, 0), mode='predict')[0].pred_score.numpy()
-
-
 # petl and base must be there, and be right
 
 
@@ -107,21 +101,6 @@ def test_weights_have_one_source(options):
         cfg['model'].setdefault(part, {}).update(values)
     with tiny.refused('base'):
         build_model(cfg)
-
-
-@pytest.mark.parametrize(
-    ('attention', 'said'),
-    [
-        (dict(type='FastAttention'), ["'FastAttention'", 'FastWindowAttention3D']),
-        (dict(type='PATT'), ["'PATT'", 'FastWindowAttention3D']),
-        (dict(), ['petl.attention', 'type']),
-        ('FastWindowAttention3D', ['petl.attention', 'dict']),
-    ],
-    ids=['unknown', 'no_attention', 'no_type', 'a_string'],
-)
-def test_wrong_attention_is_said(attention, said):
-    with tiny.refused(*said):
-        build_model(tiny.config(attention=attention))
 
 
 @pytest.mark.parametrize('backbone', [dict(type='C3D'), dict(type='ResNet3d', depth=50, base_channels=4)], ids=str)

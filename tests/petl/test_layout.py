@@ -56,11 +56,6 @@ def test_a_subclass_has_its_parents_entry():
     assert layout_of(own) is LAYOUTS['mmaction.SwinTransformer3D']
 
 
-def test_another_backbone_is_refused_with_what_there_is():
-    with tiny.refused('Linear', 'SwinTransformer3D'):
-        layout_of(nn.Linear(2, 2))
-
-
 # The other hosts: the blocks, and the norm in front of their attention; places below a block are tiny's
 
 HOSTS = {
