@@ -19,7 +19,6 @@ from vpetl_mm.petl.merging import _merge
 
 D_IN, D_OUT, N = 7, 5, 11
 SHAPES = pytest.mark.parametrize('shape', [(D_OUT, D_IN), (D_IN,)], ids=['linear', 'norm'])
-LEADING = pytest.mark.parametrize('leading', [(4,), (2, 3), (2, 3, 2)], ids=str)
 
 
 def pair(shape: tuple[int, ...], n: int, m: int) -> tuple[nn.Module, nn.Module]:
@@ -31,18 +30,12 @@ def pair(shape: tuple[int, ...], n: int, m: int) -> tuple[nn.Module, nn.Module]:
     return plain, gathered
 
 
-@LEADING
-@pytest.mark.parametrize(('n', 'm'), [(N, 0), (0, 3), (N, 3), (1, 1), (D_IN * D_OUT, D_OUT)])
-def test_on_a_linear_layer(leading, n, m):
-    plain, gathered = pair((D_OUT, D_IN), n, m)
-    x = draw(*leading, D_IN)
-    same(step(gathered, x), step(plain, x), 1e-11, 1e-11)
-
-
-@LEADING
-@pytest.mark.parametrize(('n', 'm'), [(4, 0), (0, 3), (4, 3)])
-def test_on_a_layer_norm(leading, n, m):
-    plain, gathered = pair((D_IN,), n, m)
+@pytest.mark.parametrize('leading', [(4,), (2, 3), (2, 3, 2)], ids=str)
+@pytest.mark.parametrize(('n', 'm'), [(4, 0), (0, 3), (4, 3), (1, 1), (None, None)])
+@SHAPES
+def test_values_and_gradients(shape, n, m, leading):
+    """Of some entries, and of all."""
+    plain, gathered = pair(shape, *((torch.Size(shape).numel(), shape[0]) if n is None else (n, m)))
     x = draw(*leading, D_IN)
     same(step(gathered, x), step(plain, x), 1e-11, 1e-11)
 

@@ -127,14 +127,6 @@ def test_a_block_with_drop_path_equals_the_hand_written_one(name, mode, source, 
     torch.testing.assert_close(run(name, block, x), expected, atol=1e-5, rtol=1e-5)
 
 
-@EVERY
-def test_what_reads_the_stream_survives_a_dropped_mlp(name):
-    """With every path dropped, a block is x, and what the adapter makes of it."""
-    block, x = adapted_block(name, ALL, source='residual')
-    expected = x + 0.5 * bottleneck(HOSTS[name].part(block, 'mlp').deltas['adapter'], x)
-    torch.testing.assert_close(run(name, block, x), expected)
-
-
 def test_two_residual_adapters_read_the_same_stream():
     host = HOSTS['vit']
     spec = dict(type='AdaptMLP', d_bottle=R, scale=0.5, source='residual')
