@@ -91,22 +91,6 @@ def test_the_whole_backbone_equals_the_hosts_and_drops_alike(name, train):
     assert issubclass(types[0], types[1]) and types[0] is not types[1]
 
 
-@pytest.mark.parametrize('name', ['videomae', 'vit'])
-def test_patt_acts_as_on_a_hand_made_projection(name):
-    """Eq. 10 inside the host's own attention: its weights, with K_p and V_p where the projection gives k and v."""
-    host, spec = HOSTS[name], dict(type='PATT', d_bottle=2, scale=0.5)
-    attention = host.part(host.blocks(host.build({'patt': spec}))[0], 'attn')
-    w = dict(attention.qkv.deltas['patt'].named_parameters())
-
-    def tuned(x: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
-        added = torch.tanh(x @ w['down.weight'].T + w['down.bias']) @ w['up.weight'].T + w['up.bias']
-        return q, k + 0.5 * added[:, :16], v + 0.5 * added[:, 16:], scores
-
-    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
-    expected = tiny.attention_by_hand(attention, x, tuned)
-    torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-5)
-
-
 # What is refused
 
 KEYS = {

@@ -142,18 +142,6 @@ def test_vpts_own_bound_for_a_vit_b16():
     assert drawn.abs().max().item() == pytest.approx((6 / (3 * 16**2 + 768)) ** 0.5, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ('deep', 'at', 'place'), [(True, None, 'attn'), (False, None, 'block'), (True, 'attn', 'attn')], ids=str
-)
-def test_the_place_follows_from_deep(deep, at, place):
-    spec = dict(type='Prompt', num_tokens=1, deep=deep, **({'at': at} if at else {}))
-    model = build_model(HOSTS['vit'].config({'prompt': spec}))
-    names = {n for n in tiny.trainable(model) if 'deltas' in n}
-    below = 'attn.deltas' if place == 'attn' else 'deltas'
-    blocks = (0, 1) if deep else (0,)
-    assert names == {f'backbone.layers.{b}.{below}.prompt.tokens' for b in blocks}
-
-
 @pytest.mark.parametrize(('deep', 'at'), [(True, 'block'), (False, 'attn')])
 def test_a_place_that_contradicts_deep_is_refused(deep, at):
     with pytest.raises(UserError):
