@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vpetl_mm import UserError, build_model
-from vpetl_mm.petl import Delta
+from vpetl_mm.petl import Delta, Site
 from vpetl_mm.petl.addition import add
 
 HOST = None  # the attention of the host library
@@ -95,6 +95,12 @@ def trainable(model: nn.Module) -> set[str]:
 def added(delta: Delta, x: Tensor, y: Tensor) -> Tensor:
     """``y``, the output of a host for ``x``, with what ``delta`` adds to it."""
     return add(y, delta(y if delta.reads == 'output' else x))
+
+
+def site(place: str, d_in: int, d_out: int) -> Site:
+    """A linear layer at ``place``; on qkv it has three slots of ``d_out``."""
+    host = nn.Linear(d_in, 3 * d_out if place == 'qkv' else d_out)
+    return Site('block.x', host, place, d_in, host.out_features, 'qkv' if place == 'qkv' else '')
 
 
 @contextmanager

@@ -106,17 +106,6 @@ def test_logits_are_float32_under_autocast(kind, bn, train):
     torch.testing.assert_close(logits, exact, atol=0.15, rtol=0.05)
 
 
-@MODELS
-def test_a_whole_model_under_autocast(name):
-    host = HOSTS[name]
-    model = host.build(PATT)
-    exact = tiny.classify(model, host.sample())
-    with torch.autocast('cpu', torch.bfloat16):
-        logits = tiny.classify(model, host.sample())
-    assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, exact, atol=0.1, rtol=0.1)
-
-
 @KINDS
 @pytest.mark.parametrize('bn', ['yes', None, 2])
 def test_another_bn_is_said(kind, bn):

@@ -257,12 +257,6 @@ def test_names_that_can(name):
     assert f'deltas.{name}.weight' in host.state_dict()
 
 
-def test_torch_export():
-    model = nn.Sequential(hosted(nn.Linear(4, 4), add=Add(2.0)), nn.ReLU())
-    exported = torch.export.export(model, (X,)).module()
-    torch.testing.assert_close(exported(X), model(X))
-
-
 @pytest.mark.parametrize('path', sorted(Path(vpetl_mm.__file__).parent.glob('petl/*.py')), ids=lambda p: p.name)
 def test_petl_imports_torch_alone(path):
     for node in ast.walk(ast.parse(path.read_text())):

@@ -6,19 +6,15 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from vpetl_mm.petl import LinearAdapter
-from vpetl_mm.petl.delta import Site
 
 D_IN, D_OUT, R = 6, 10, 3
 ACTS = {'GELU': F.gelu, 'ReLU': F.relu}
 
 
 def at(place: str, **options) -> LinearAdapter:
-    host = nn.Linear(D_IN, 3 * D_OUT if place == 'qkv' else D_OUT)
-    site = Site('block.x', host, place, host.in_features, host.out_features, 'qkv' if place == 'qkv' else '')
-    return tiny.randomised(LinearAdapter.at_site(site, d_bottle=R, **options))
+    return tiny.randomised(LinearAdapter.at_site(tiny.site(place, D_IN, D_OUT), d_bottle=R, **options))
 
 
 def weights(delta: LinearAdapter, slot: str = 'out') -> list[torch.Tensor]:
@@ -56,8 +52,7 @@ def test_on_a_fused_projection_each_slot_has_its_own(slots, mode):
 
 def test_parameters_are_what_facts_md_counts():
     for width in (D_OUT, 768):
-        host = nn.Linear(width, width, device='meta')
-        delta = LinearAdapter.at_site(Site('x', host, 'fc1', width, width))
+        delta = LinearAdapter.at_site(tiny.site('fc1', width, width))
         assert sum(p.numel() for p in delta.parameters()) == 2 * width * 8 + 8 + width
     assert sum(p.numel() for p in at('qkv').parameters()) == 3 * (2 * D_OUT * R + R + D_OUT)
     assert sum(p.numel() for p in at('fc1', mode='parallel').parameters()) == D_IN * R + R + D_OUT * R + D_OUT
@@ -65,7 +60,7 @@ def test_parameters_are_what_facts_md_counts():
 
 def test_initial_values():
     torch.manual_seed(0)
-    delta = LinearAdapter.at_site(Site('x', nn.Linear(64, 192), 'qkv', 64, 192, 'qkv'), d_bottle=32)
+    delta = LinearAdapter.at_site(tiny.site('qkv', 64, 64), d_bottle=32)
     drawn = []
     for slot in 'qkv':
         down, *rest = weights(delta, slot)
@@ -115,6 +110,5 @@ def test_dropout_is_on_the_bottlenecks_input_and_in_training_alone(mode):
     ids=str,
 )
 def test_wrong_values_are_said(options, said):
-    site = Site('x', nn.Linear(6, 18), 'qkv', 6, 18, 'qkv')
     with tiny.refused(*said):
-        LinearAdapter.at_site(site, **options)
+        LinearAdapter.at_site(tiny.site('qkv', 6, 6), **options)

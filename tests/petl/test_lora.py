@@ -5,18 +5,14 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from torch import nn
 
 from vpetl_mm.petl import LoRA
-from vpetl_mm.petl.delta import Site
 
 D_IN, D_OUT = 6, 10
 
 
 def at(place: str, **options) -> LoRA:
-    fused = place == 'qkv'
-    host = nn.Linear(D_IN, 3 * D_IN if fused else D_OUT)
-    site = Site('block.x', host, place, host.in_features, host.out_features, 'qkv' if fused else '')
+    site = tiny.site(place, D_IN, D_IN if place == 'qkv' else D_OUT)
     return tiny.randomised(LoRA.at_site(site, **options))
 
 
@@ -64,8 +60,7 @@ def test_slots_are_ignored_on_a_plain_layer():
 
 def test_initial_values():
     torch.manual_seed(0)
-    host = nn.Linear(64, 192)
-    delta = LoRA.at_site(Site('x', host, 'qkv', 64, 192, 'qkv'), rank=32)
+    delta = LoRA.at_site(tiny.site('qkv', 64, 64), rank=32)
     a, b = factors(delta)
     assert not any(p.any() for p in b)
     for p in a:

@@ -120,9 +120,11 @@ def test_what_is_no_update_of_weights_is_refused_and_nothing_changes(name, delta
 
 
 @pytest.mark.parametrize('name', ['vit', 'videomae', 'swin3d'])
-def test_spt_adapter_is_refused_and_nothing_changes(name, tmp_path):
+def test_spt_adapter_and_spt_lora_beside_an_adapter_are_refused(name, tmp_path):
     host = HOSTS[name]
     check_refused(tuned(host, tmp_path, 'AdaptMLP'), host)
+    adapter = dict(adapter=dict(type='AdaptMLP', at='mlp', d_bottle=2))
+    check_refused(host.build(adapter, petl=options(written(host, tmp_path))), host)
 
 
 def check_refused(model: nn.Module, host: tiny.Host) -> None:
@@ -134,9 +136,3 @@ def check_refused(model: nn.Module, host: tiny.Host) -> None:
     after = model.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[k], v) for k, v in before.items())
     assert torch.equal(features(model, host.sample()), y)
-
-
-def test_spt_lora_beside_an_adapter_is_refused(tmp_path):
-    host = HOSTS['vit']
-    adapter = dict(adapter=dict(type='AdaptMLP', at='mlp', d_bottle=2))
-    check_refused(host.build(adapter, petl=options(written(host, tmp_path))), host)
