@@ -99,14 +99,14 @@ class GoldenSwin(Golden):
         # their classifier is a 1x1x1 convolution
         return {k: v.flatten(1) if k == 'cls_head.fc_cls.weight' else v for k, v in ours.items()}
 
-    def model_config(self, attention: dict | None) -> dict:
+    def model_config(self) -> dict:
         """The config of the same model in this framework."""
         c, deltas = self.config, {}
         if c['att_prefix']:
             slots = c['att_prefix_mode'].removeprefix('patt_')
             deltas['patt'] = dict(type='PATT', slots=slots, d_bottle=c['att_mid_dim'], scale=c['att_prefix_scale'])
         deltas |= self._adapter()
-        petl = dict(deltas=deltas, train=['head'] if deltas else ['all'], attention=attention)
+        petl = dict(deltas=deltas, train=['head'] if deltas else ['all'])
         backbone = dict(
             type='SwinTransformer3D',
             arch=dict(embed_dims=c['embed_dim'], depths=c['depths'], num_heads=c['num_heads']),
@@ -140,18 +140,17 @@ class GoldenViT(Golden):
         pairs = VIT_VIDEO if self.video else VIT_IMAGE
         return {renamed(k, pairs): v for k, v in fused(part).items()}
 
-    def model_config(self, attention: dict | None, mode: str | None = None, pooled: bool = False) -> dict:
+    def model_config(self, mode: str | None = None, pooled: bool = False) -> dict:
         """The config of the same model in this framework.
 
         Args:
-            attention: of ``petl``.
             mode: of the adapter; None for the file's own, if it has one.
             pooled: the image model pools the mean of the patches in place of the class token.
         """
         deltas = {n: dict(d, source='residual') for n, d in self._adapter().items()}
         if mode:
             deltas = dict(adapter=dict(type='AdaptMLP', d_bottle=4, scale=0.1, mode=mode, source='residual'))
-        petl = dict(deltas=deltas, train=['head'] if deltas else ['all'], attention=attention)
+        petl = dict(deltas=deltas, train=['head'] if deltas else ['all'])
         width, depth = self.features.shape[1], len([k for k in self.theirs if k.endswith('.fc1.bias')])
         head = dict(num_classes=self.logits.shape[1], in_channels=width, bn=False)
         c, sizes = self.config, dict(img_size=self.config['img'], patch_size=self.config['patch'])

@@ -8,15 +8,17 @@ import torch
 from golden import DATA, GoldenViT, golden, vit_by_hand
 
 from vpetl_mm import build_model
+from vpetl_mm.petl.host import Exchanged
 from vpetl_mm.weights.kinds import KINDS
 from vpetl_mm.weights.tensors import Weights
 
-FAST = dict(type='FastWindowAttention3D')
 SWINS, VITS = sorted(DATA.glob('swin_*.npz')), sorted(DATA.glob('vit_*.npz'))
-CASES = {
-    **{f'{p.stem}-{name}': (p, dict(attention=a)) for p in SWINS for name, a in (('host', None), ('fast', FAST))},
-    **{f'{p.stem}-{name}': (p, a) for p in VITS for name, a in (('host', dict(attention=None)), ('ours', {}))},
+WAYS = {
+    f'{attention}{"" if fast else "-plain"}': dict(options, fast=fast)
+    for attention, options in (('host', dict(attention=None)), ('ours', {}))
+    for fast in (True, False)
 }
+CASES = {f'{p.stem}-{name}': (p, options) for p in SWINS + VITS for name, options in WAYS.items()}
 # buffers that follow from the settings
 DERIVED = ('relative_position_index', 'backbone.pos_embed')
 
@@ -37,12 +39,11 @@ def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-def loaded(path, attention: dict) -> tuple:
+def loaded(path, petl: dict) -> tuple:
     """The reference and our model with its weights, in eval mode."""
     reference = golden(path)
-    config = reference.model_config(None)
-    config['model']['petl'].pop('attention')
-    config['model']['petl'] |= attention
+    config = reference.model_config()
+    config['model']['petl'] |= petl
     model = build_model(config).eval()
     keys = model.load_state_dict(reference.weights, strict=False)
     assert not keys.unexpected_keys
@@ -50,9 +51,10 @@ def loaded(path, attention: dict) -> tuple:
     return reference, model
 
 
-@pytest.mark.parametrize(('path', 'attention'), CASES.values(), ids=CASES.keys())
-def test_features_logits_and_gradients(path, attention):
-    reference, model = loaded(path, attention)
+@pytest.mark.parametrize(('path', 'petl'), CASES.values(), ids=CASES.keys())
+def test_features_logits_and_gradients(path, petl):
+    reference, model = loaded(path, petl)
+    assert isinstance(model.backbone, Exchanged) == petl['fast']
     features = model.backbone(reference.input)
     features = features[-1] if isinstance(features, tuple) else features
     logits = tiny.classify(model, reference.input)
@@ -99,7 +101,7 @@ def test_written_out_it_is_the_reference(path):
 def test_sequential_and_pooled(path, mode, pooled):
     reference = golden(path)
     pooled = pooled or reference.video
-    config = reference.model_config(None, mode, pooled)
+    config = reference.model_config(mode, pooled)
     config['model']['petl'] = dict(deltas=config['model']['petl']['deltas'] if mode else {}, train=['all'])
     model = build_model(config).eval()
     w = own_weights(reference, pooled)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from vpetl_mm import build_model
+from vpetl_mm import UserError, build_model
+from vpetl_mm.petl import Delta, Site
+from vpetl_mm.petl.addition import add
 
 HOST = None  # the attention of the host library
 FAST = dict(type='FastWindowAttention3D')
@@ -30,23 +34,11 @@ def config(
     """The config of a small Video Swin with deltas; ``backbone`` are further options of the backbone."""
     last = len(depths) - 1
     arch = dict(embed_dims=embed, depths=list(depths), num_heads=[2 * 2**i for i in range(len(depths))])
-    swin = dict(
-        type='SwinTransformer3D',
-        arch=arch,
-        window_size=(2, 4, 4),
-        drop_path_rate=0.0,
-        out_indices=(last,),
+    head = dict(in_channels=embed * 2**last, **(head or {}))
+    backbone = dict(arch=arch, out_indices=(last,), **backbone)
+    return HOSTS['swin3d'].config(
+        deltas, train, seed=seed, base=base, petl=dict(attention=attention), head=head, **backbone
     )
-    cls_head = dict(type='PETLVideoHead', num_classes=3, in_channels=embed * 2**last)
-    model = dict(
-        type='PETLRecognizer3D',
-        backbone={**swin, **backbone},
-        cls_head={**cls_head, **(head or {})},
-        petl=dict(deltas=dict(deltas or {}), train=list(train), attention=attention),
-        base=base,
-    )
-    cfg = dict(default_scope='mmaction', model=model)
-    return cfg if seed is None else dict(cfg, randomness=dict(seed=seed))
 
 
 def swin_b(deltas: Mapping[str, Any], train: Sequence[str], num_classes: int = 174) -> dict[str, Any]:
@@ -61,6 +53,14 @@ def swin_b(deltas: Mapping[str, Any], train: Sequence[str], num_classes: int = 1
             base=None,
         ),
     )
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def linear(name: str, d_out: int, d_in: int, bias: bool = True) -> Shapes:
+    """The shapes of a linear layer's parameters."""
+    return {f'{name}.weight': (d_out, d_in), **({f'{name}.bias': (d_out,)} if bias else {})}
 
 
 def randomised(module: nn.Module, seed: int = 0, std: float = 0.3) -> nn.Module:
@@ -90,6 +90,26 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
 def trainable(model: nn.Module) -> set[str]:
     """The names of the parameters that require gradients."""
     return {n for n, p in model.named_parameters() if p.requires_grad}
+
+
+def added(delta: Delta, x: Tensor, y: Tensor) -> Tensor:
+    """``y``, the output of a host for ``x``, with what ``delta`` adds to it."""
+    return add(y, delta(y if delta.reads == 'output' else x))
+
+
+def site(place: str, d_in: int, d_out: int) -> Site:
+    """A linear layer at ``place``; on qkv it has three slots of ``d_out``."""
+    host = nn.Linear(d_in, 3 * d_out if place == 'qkv' else d_out)
+    return Site('block.x', host, place, d_in, host.out_features, 'qkv' if place == 'qkv' else '')
+
+
+@contextmanager
+def refused(*words: str) -> Iterator[pytest.ExceptionInfo]:
+    """Inside, a UserError is raised, of one line, that contains all of ``words``."""
+    with pytest.raises(UserError) as error:
+        yield error
+    message = str(error.value)
+    assert all(word in message for word in words) and '\n' not in message, message
 
 
 # The other hosts
@@ -198,6 +218,11 @@ MMCV = dict(fc1='layers.0.0', fc2='layers.1')  # how mmcv's FFN calls its linear
 IMAGE_HEAD = dict(type='PETLImageHead', num_classes=3, in_channels=16)
 
 
+def _swin3d(depth: int) -> dict[str, Any]:
+    arch = dict(embed_dims=16, depths=[depth], num_heads=[2])
+    return dict(type='SwinTransformer3D', arch=arch, window_size=(2, 4, 4), drop_path_rate=0.0, out_indices=(0,))
+
+
 def _vit(depth: int, **options: Any) -> dict[str, Any]:
     arch = dict(embed_dims=16, num_layers=depth, num_heads=2, feedforward_channels=64)
     return dict(type='VisionTransformer', arch=arch, img_size=16, patch_size=8, **options)
@@ -228,7 +253,7 @@ HOSTS = {
     'swin3d': Host(
         scope='mmaction',
         model=dict(type='PETLRecognizer3D', cls_head=dict(type='PETLVideoHead', num_classes=3, in_channels=16)),
-        backbone=lambda depth: config(depths=(depth,))['model']['backbone'],
+        backbone=_swin3d,
         size=(3, 4, 24, 24),
         tokens=32,
         block='backbone.layers.0.blocks.{}',
@@ -259,6 +284,11 @@ HOSTS = {
     ),
 }
 
+# each host's attention, and whether a shift mask is given
+ATTENTIONS = [
+    (name, masked) for name, host in HOSTS.items() for masked in (False, True) if host.windows or not masked
+]
+
 
 # By hand
 
@@ -282,3 +312,39 @@ def heads_by_hand(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | No
         scores = q[:, part] @ k[:, part].T / width**0.5
         out.append((scores if bias is None else scores + bias[h]).softmax(-1) @ v[:, part])
     return torch.cat(out, -1)
+
+
+def shift_mask(windows: int, n: int, seed: int = 1) -> Tensor:
+    """A mask of two groups of tokens in each window, (windows, n, n), 0 or -100."""
+    groups = torch.randint(0, 2, (windows, n), generator=torch.Generator().manual_seed(seed))
+    return torch.where(groups[:, :, None] == groups[:, None, :], 0.0, -100.0)
+
+
+Tuned = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
+def attention_by_hand(attention: nn.Module, x: Tensor, tuned: Tuned, mask: Tensor | None = None) -> Tensor:
+    """The attention of any host from its weights, one set of tokens and one head at a time.
+
+    Args:
+        attention: its deltas are passed by.
+        x: tokens, (B, N, C).
+        tuned: of one set of tokens, (N, C), its q, k and v and the position bias and mask of its scores to what takes
+            the place of the last four.
+        mask: (nW, N, N) or None.
+
+    Returns:
+        (B, N, C).
+    """
+    w, n, out = dict(attention.named_parameters()), x.shape[1], []
+    bias = torch.cat([w['q_bias'], 0 * w['q_bias'], w['v_bias']]) if 'q_bias' in w else w['qkv.bias']
+    position = torch.zeros(attention.num_heads, n, n)
+    if 'relative_position_bias_table' in w:  # the host libraries' own tests hold the index
+        position = w['relative_position_bias_table'][attention.relative_position_index[:n, :n]].permute(2, 0, 1)
+    for number, tokens in enumerate(x):
+        q, k, v = (tokens @ w['qkv.weight'].T + bias).chunk(3, dim=-1)
+        scores = position if mask is None else position + mask[number % len(mask)]
+        q, k, v, scores = tuned(tokens, q, k, v, scores)
+        y = heads_by_hand(q, k, v, attention.num_heads, scores)
+        out.append((y @ w['proj.weight'].T + w['proj.bias']) * w.get('gamma1.weight', 1))
+    return torch.stack(out)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import pickle
 import threading
 import weakref
 from contextlib import nullcontext
@@ -12,11 +10,10 @@ from contextlib import nullcontext
 import pytest
 import tiny
 import torch
-from gradients import around, equal, gradients
+from steps import equal, keeping, last, step
 from torch import Tensor, nn
-from vpetl_mm.models.recompute import note, recomputing
 
-from vpetl_mm import build_model
+from vpetl_mm.fast.recompute import note, recomputing
 from vpetl_mm.petl import layout_of
 
 BAPAT = dict(patt=dict(type='PATT', d_bottle=2), adapter=dict(type='AdaptMLP', d_bottle=2, scale=0.5))
@@ -31,9 +28,7 @@ def test_a_graph_goes_with_its_output(name, backward):
     held = []
     for norm in layout_of(model.backbone).norms(model.backbone):
         norm.register_forward_hook(lambda m, args, y: held.append(weakref.ref(args[0].untyped_storage())))
-    with model.recomputing():
-        y = model.backbone(host.sample())
-    y = y[-1] if isinstance(y, tuple) else y
+    y = last(model.backbone(host.sample()))
     assert len(held) == 4 and all(ref() is not None for ref in held)
     if backward:
         y.sum().backward()
@@ -50,7 +45,7 @@ def test_hooks_are_removed_after_an_error():
         raise KeyError('on purpose')
 
     handle = model.backbone.layers[1].register_forward_pre_hook(fail)
-    with pytest.raises(KeyError, match='on purpose'), model.recomputing():
+    with pytest.raises(KeyError, match='on purpose'):
         model.backbone(tiny.clip())
     handle.remove()
     assert [len(m._forward_hooks) for m in model.modules()] == count
@@ -58,107 +53,72 @@ def test_hooks_are_removed_after_an_error():
     assert packed.grad_fn._saved_other is not None
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):  # the only ones
         assert note('norm', packed, lambda: 1 / 0) is packed
-    x = tiny.clip()
-    equal(gradients(model, x, True), gradients(model, x, False))
+    equal(step(model, tiny.clip()), step(keeping(model), tiny.clip()))
 
 
-@pytest.mark.parametrize('twin', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=['deepcopy', 'pickle'])
-def test_copies_after_a_step(twin):
-    model, x = tiny.tiny(BAPAT, ['all']), tiny.clip()
-    expected = gradients(model, x, True)
-    other = twin(model)
-    equal(gradients(other, x, True), expected)
-    assert list(other.state_dict()) == list(build_model(tiny.config(BAPAT, ['all'])).state_dict())
-
-
-def test_two_models_in_turn():
-    one, other = tiny.tiny(BAPAT, ['all'], seed_weights=1), tiny.tiny(BAPAT, ['all'], seed_weights=2)
-    x, losses = tiny.clip(), []
-    with one.recomputing():
-        a = one.backbone(x)
-        with other.recomputing():
-            b = other.backbone(a.mean((2, 3, 4)).view(2, 1, 4, 2, 2)[:, :, :2].repeat(1, 3, 4, 12, 12))
-        c = one.backbone(x * 2)
-    losses = [b.sum() + c.square().mean()]
-    losses[0].backward()
-    ours = [p.grad.clone() for m in (one, other) for p in m.parameters() if p.grad is not None]
-    one.zero_grad()
-    other.zero_grad()
-    a = one.backbone(x)
-    b = other.backbone(a.mean((2, 3, 4)).view(2, 1, 4, 2, 2)[:, :, :2].repeat(1, 3, 4, 12, 12))
-    (b.sum() + one.backbone(x * 2).square().mean()).backward()
-    theirs = [p.grad for m in (one, other) for p in m.parameters() if p.grad is not None]
-    assert len(ours) == len(theirs) > 60
-    for mine, expected in zip(ours, theirs, strict=True):
-        assert torch.equal(mine, expected)
+def test_two_models_in_turn_and_one_inside_the_other():
+    one, other = (tiny.tiny(BAPAT, ['all'], seed_weights=seed) for seed in (1, 2))
+    x, inner, grads = tiny.clip(), [], []
+    for pair in ((one, other), (keeping(one), keeping(other))):
+        inner.clear()
+        block = pair[0].backbone.layers[0].blocks[1]
+        handle = block.register_forward_pre_hook(lambda *_, b=pair[1].backbone: inner.append(b(x * 3)))
+        a = pair[0].backbone(x)
+        handle.remove()
+        (inner[0].sum() + a.square().mean() + pair[0].backbone(x * 2).square().mean()).backward()
+        grads.append([p.grad for m in pair for p in m.parameters() if p.grad is not None])
+    assert len(grads[0]) > 60
+    assert all(map(torch.equal, *grads))
 
 
 @pytest.mark.parametrize('mode', [torch.no_grad, torch.inference_mode])
-def test_without_gradients(mode):
-    model, x = tiny.tiny(BAPAT, ['all']), tiny.clip()
+def test_without_gradients_no_norm_is_watched(mode):
+    model, x, seen = tiny.tiny(BAPAT, ['all']), tiny.clip(), []
+    norm, other = list(layout_of(model.backbone).norms(model.backbone))[:2]
+    handle = other.register_forward_hook(lambda *_: seen.append(len(norm._forward_hooks)))
     expected = model.backbone(x)
-    with mode(), model.recomputing():
+    with mode():
         y = model.backbone(x)
-        assert not any(m._forward_hooks for m in model.modules())
+    handle.remove()
+    assert seen == [1, 0]
     torch.testing.assert_close(y, expected)
     assert not y.requires_grad
-    equal(gradients(model, x, True), gradients(model, x, False))
-
-
-def test_the_models_own_way_is_recomputing():
-    """extract_feat, which training goes through; in inference there is nothing to recompute."""
-    model = tiny.HOSTS['vit'].build(BAPAT, ['all']).train()
-    seen = []
-    norm, other = list(layout_of(model.backbone).norms(model.backbone))[:2]
-    other.register_forward_hook(lambda m, args, y: seen.append(len(norm._forward_hooks)))
-    model.extract_feat(tiny.HOSTS['vit'].sample())
-    with torch.no_grad():
-        model.extract_feat(tiny.HOSTS['vit'].sample())
-    assert seen == [1, 0]
+    equal(step(model, x), step(keeping(model), x))
 
 
 def test_a_norm_whose_output_a_hook_changes_is_kept():
-    model, x, grads = tiny.tiny(BAPAT, ['all']).train(), tiny.clip(), []
+    model = tiny.tiny(BAPAT, ['all']).train()
     for norm in layout_of(model.backbone).norms(model.backbone):
         norm.register_forward_hook(lambda m, args, y: y * 1.5)
-    for on in (False, True):
-        model.zero_grad()
-        with around(model, on):
-            y = model.backbone(x)
-        y.square().mean().backward()
-        grads.append([p.grad.clone() for p in model.backbone.parameters() if p.grad is not None])
-    for theirs, ours in zip(*grads, strict=True):
-        assert ours.equal(theirs)
+    equal(step(model, tiny.clip()), step(keeping(model), tiny.clip()))
 
 
-@pytest.mark.parametrize('amp', [False, True], ids=['float32', 'bf16'])
-def test_backward_in_another_thread(amp):
+def backward_elsewhere(y: Tensor) -> None:
     """As on a GPU, where autograd has threads of its own, which know of no autocast."""
+    thread = threading.Thread(target=y.float().square().mean().backward)
+    thread.start()
+    thread.join()
+
+
+def backward_in_bfloat16(y: Tensor) -> None:
+    with torch.autocast('cpu', torch.bfloat16):
+        y.square().mean().backward()
+
+
+@pytest.mark.parametrize(
+    ('backward', 'amp'),
+    [(backward_elsewhere, False), (backward_elsewhere, True), (backward_in_bfloat16, False)],
+    ids=['thread', 'thread_bf16', 'its_own_autocast'],
+)
+def test_where_the_backward_pass_runs_does_not_matter(backward, amp):
     model, x, grads = tiny.tiny(BAPAT, ['all']).train(), tiny.clip(), []
-    for on in (False, True):
-        model.zero_grad()
-        with torch.autocast('cpu', torch.bfloat16, amp), around(model, on):
-            y = model.backbone(x)
-        thread = threading.Thread(target=y.float().square().mean().backward)
-        thread.start()
-        thread.join()
-        grads.append([p.grad.clone() for p in model.backbone.parameters() if p.grad is not None])
+    for each in (keeping(model), model):
+        with torch.autocast('cpu', torch.bfloat16, amp):
+            y = each.backbone(x)
+        backward(y)
+        grads.append([p.grad for p in each.backbone.parameters() if p.grad is not None])
     assert len(grads[0]) > 30
-    for theirs, ours in zip(*grads, strict=True):
-        assert torch.equal(ours, theirs)
-
-
-def test_the_backward_passes_own_autocast_does_not_matter():
-    model, x, grads = tiny.tiny(BAPAT, ['norm']).train(), tiny.clip(), []
-    for on in (False, True):
-        model.zero_grad()
-        with around(model, on):
-            y = model.backbone(x)
-        with torch.autocast('cpu', torch.bfloat16):
-            y.square().mean().backward()
-        grads.append([p.grad.clone() for p in model.backbone.parameters() if p.grad is not None])
-    for theirs, ours in zip(*grads, strict=True):
-        assert torch.equal(ours, theirs)
+    assert all(map(torch.equal, *grads))
 
 
 # What is changed in place meanwhile

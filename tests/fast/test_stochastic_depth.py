@@ -7,9 +7,9 @@ import tiny
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
-from vpetl_mm.models.stochastic_depth import add_branch
 
 from vpetl_mm import build_model
+from vpetl_mm.fast.stochastic_depth import add_branch
 
 BAPAT = dict(patt=dict(type='PATT', d_bottle=2), adapter=dict(type='AdaptMLP', d_bottle=2, scale=0.5))
 
@@ -107,8 +107,9 @@ DELTAS = {
 }
 
 
-def backbone(deltas: dict, train: list[str], attention: dict | None, rate: float = 0.999999) -> nn.Module:
-    config = tiny.config(deltas, train, depths=(2, 2), embed=8, attention=attention, drop_path_rate=0.5)
+def backbone(deltas: dict, train: list[str], rate: float = 0.999999, **petl) -> nn.Module:
+    config = tiny.config(deltas, train, depths=(2, 2), embed=8, drop_path_rate=0.5)
+    config['model']['petl'].update(petl)
     model = tiny.randomised(build_model(config), std=0.2).train()
     dropping = [m for m in model.modules() if isinstance(m, DropPath)]
     assert len(dropping) == 3  # the first block's rate is 0
@@ -123,11 +124,8 @@ def backbone(deltas: dict, train: list[str], attention: dict | None, rate: float
 @pytest.mark.parametrize('batch', [1, 2])
 def test_a_backbone_that_is_dropped_whole(deltas, train, batch):
     """Nothing is None that the optimizer or DistributedDataParallel waits for: all that trains has zeros."""
-    model = backbone(deltas, train, tiny.FAST)
-    x = tiny.clip(batch, (8, 32, 32)).requires_grad_()
-    with model.recomputing():
-        y = model.cls_head(model.backbone(x))
-    y.sum().backward()
+    model = backbone(deltas, train)
+    tiny.logits(model, tiny.clip(batch, (8, 32, 32)).requires_grad_()).sum().backward()
     inside = {n: p for n, p in model.named_parameters() if p.requires_grad and '.blocks.' in n}
     assert {n for n, p in inside.items() if p.grad is None} == set()
     # what adds to the stream outside drop-path is not dropped
@@ -140,15 +138,13 @@ def test_a_backbone_that_is_dropped_whole(deltas, train, batch):
 def test_the_optimizers_steps_are_those_of_the_hosts(rate, deltas):
     """Weight decay and momentum act on what was dropped as well."""
     states = []
-    for attention in (tiny.HOST, tiny.FAST):
-        model = backbone(deltas, ['all'], attention, rate)
+    for petl in (dict(attention=None, fast=False), {}):
+        model = backbone(deltas, ['all'], rate, **petl)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.5, eps=1e-3)
         torch.manual_seed(0)
         for seed in range(3):
             optimizer.zero_grad()
-            with model.recomputing():
-                y = model.cls_head(model.backbone(tiny.clip(2, (8, 32, 32), seed)))
-            y.square().sum().backward()
+            tiny.logits(model, tiny.clip(2, (8, 32, 32), seed)).square().sum().backward()
             optimizer.step()
         states.append(model.state_dict())
     for name, value in states[0].items():

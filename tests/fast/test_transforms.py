@@ -5,23 +5,17 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from steps import last, weighed
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 DELTAS = dict(patt=dict(type='PATT', d_bottle=4), adapter=dict(type='AdaptMLP', d_bottle=4, scale=0.5))
-HOSTS = {**{name: (host, host.sample()) for name, host in tiny.HOSTS.items()}}
+HOSTS = {name: (host, host.sample()) for name, host in tiny.HOSTS.items()}
 HOSTS['swin3d_in_windows'] = (tiny.HOSTS['swin3d'], tiny.clip(2, (4, 32, 32)))  # which its windows divide
 
 
-def last(model: nn.Module, x: Tensor) -> Tensor:
-    with model.recomputing():
-        y = model.backbone(x)
-    return y[-1] if isinstance(y, tuple) else y
-
-
 def loss(model: nn.Module, x: Tensor) -> Tensor:
-    y = last(model, x)
-    return (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum()
+    return weighed(last(model.backbone(x)))
 
 
 class Last(nn.Module):
@@ -30,7 +24,7 @@ class Last(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return last(self.model, x)
+        return last(self.model.backbone(x))
 
 
 @pytest.mark.parametrize('gelu', ['exact', '8bit'])
@@ -52,7 +46,7 @@ def test_tracing(name):
     traced = torch.jit.trace(Last(model), x)
     other = torch.flip(x, [0]) * 0.5
     with torch.no_grad():
-        theirs = last(model, other)
+        theirs = last(model.backbone(other))
     assert (traced(other) - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
@@ -60,9 +54,9 @@ def test_tracing(name):
 def test_second_derivatives(name):
     """Where torch's attention has them; its kernel for the CPU says that it has none."""
     host, x = HOSTS[name]
-    deltas, results = {'adapter': DELTAS['adapter']} if name == 'videomae' else DELTAS, []
-    for petl in ({}, dict(attention=None)):
-        model = host.build(deltas, petl=petl).double().train()
+    results = []
+    for fast in (True, False):
+        model = host.build(DELTAS, petl=dict(fast=fast)).double().train()
         trained = [p for p in model.backbone.parameters() if p.requires_grad]
         with sdpa_kernel(SDPBackend.MATH):
             grads = torch.autograd.grad(loss(model, x.double()), trained, create_graph=True)
@@ -84,8 +78,6 @@ MANY = dict(
     behind=dict(type='AdaptMLP', d_bottle=4, scale=0.5, mode='sequential'),
     outside=dict(type='AdaptMLP', d_bottle=4, scale=0.5, source='residual'),
 )
-# VideoMAE's own attention does not call qkv, so that nothing can be hooked or hosted there
-FEWER = {n: spec for n, spec in MANY.items() if n not in ('lora', 'patt')}
 
 
 def captured(model: nn.Module, x: Tensor) -> dict[str, list[tuple[Tensor, Tensor]]]:
@@ -100,7 +92,7 @@ def captured(model: nn.Module, x: Tensor) -> dict[str, list[tuple[Tensor, Tensor
         return note
 
     handles = [m.register_forward_hook(hook(n)) for n, m in model.backbone.named_modules() if n]
-    last(model, x)
+    model.backbone(x)
     for handle in handles:
         handle.remove()
     return seen
@@ -110,21 +102,18 @@ def captured(model: nn.Module, x: Tensor) -> dict[str, list[tuple[Tensor, Tensor
 @pytest.mark.parametrize('name', HOSTS)
 def test_hooks_see_the_plain_paths_activations_and_they_stay(name, training):
     host, x = HOSTS[name]
-    deltas = FEWER if name == 'videomae' else MANY
-    plain = host.build(deltas, petl=dict(attention=None)).train(training)
-    model = host.build(deltas).train(training)
+    plain = host.build(MANY, petl=dict(fast=False)).train(training)
+    model = host.build(MANY).train(training)
     with torch.set_grad_enabled(training):
-        expected, ours, alone = captured(plain, x), captured(model, x), last(model, x)
+        expected, ours, alone = captured(plain, x), captured(model, x), last(model.backbone(x))
     parts = [f'{host.block.format(i)}.{path}'.rstrip('.') for i in range(2) for path in ('', *host.below.values())]
-    hooked = {p.removeprefix('backbone.') for p in parts}
-    hooked |= {n for n, m in model.backbone.named_modules() if isinstance(m, (nn.Linear, nn.LayerNorm)) and n in ours}
-    for part in hooked - ({p for p in hooked if p.endswith('qkv')} if name == 'videomae' else set()):
-        assert len(ours[part]) == len(expected[part]), part
-        for (later, then), (_, theirs) in zip(ours[part], expected[part], strict=True):
+    assert {p.removeprefix('backbone.') for p in parts} <= ours.keys() == expected.keys()
+    for part, calls in ours.items():
+        for (later, then), (_, theirs) in zip(calls, expected[part], strict=True):
             assert torch.equal(later, then), part
             torch.testing.assert_close(later, theirs, atol=1e-5, rtol=1e-4, msg=part)
     with torch.set_grad_enabled(training):
-        torch.testing.assert_close(last(model, x), alone)
+        torch.testing.assert_close(last(model.backbone(x)), alone)
     assert all(torch.equal(later, then) for calls in ours.values() for later, then in calls)
 
 

@@ -105,18 +105,12 @@ def state_after(noise: int, seed: int | None) -> dict[str, torch.Tensor]:
     return build_model(tiny.config(DELTAS, seed=seed), init_weights=True).state_dict()
 
 
-def test_head_and_deltas_come_from_the_configs_seed():
+def test_everything_comes_from_the_configs_seed():
     one, again, other = state_after(1, 5), state_after(2, 5), state_after(1, 6)
     drawn = [k for k in one if k.startswith('cls_head') or ('.deltas.' in k and '.B.' not in k)]
     assert len(drawn) > 4
-    for key in drawn:
-        assert torch.equal(one[key], again[key]), key
-        assert not torch.equal(one[key], other[key]), key
-
-
-def test_a_random_backbone_comes_from_the_configs_seed():
-    one, again = state_after(1, 5), state_after(2, 5)
-    assert {k for k in one if not torch.equal(one[k], again[k])} == set()
+    assert not [k for k in one if not torch.equal(one[k], again[k])]
+    assert not [k for k in drawn if torch.equal(one[k], other[k])]
 
 
 def test_the_seed_of_a_config_leaves_the_callers_random_state():
@@ -142,25 +136,22 @@ def test_without_a_seed_models_differ():
 def test_a_config_that_does_not_exist_names_the_nearest(tmp_path):
     write(tmp_path / 'swin_bapat_ssv2_b128.py')
     write(tmp_path / 'unlike.py')
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=r'swin_bapat_ssv2_b128\.py') as error:
         build_model(tmp_path / 'swin_bapat_ssv2_b12.py')
-    assert 'swin_bapat_ssv2_b128.py' in str(error.value)
     assert 'unlike' not in str(error.value)
 
 
 @pytest.mark.parametrize('text', ['model = (', 'model = unknown_name\n', 'import no_such_module\n'])
 def test_a_config_that_cannot_be_read(tmp_path, text):
     (tmp_path / 'broken.py').write_text(text)
-    with pytest.raises(UserError) as error:
+    with tiny.refused('broken.py'):
         build_model(tmp_path / 'broken.py')
-    assert 'broken.py' in str(error.value)
 
 
 def test_a_config_without_a_model(tmp_path):
     (tmp_path / 'part.py').write_text('petl = dict(train=["head"])\n')
-    with pytest.raises(UserError) as error:
+    with tiny.refused('part.py', 'model'):
         build_model(tmp_path / 'part.py')
-    assert 'part.py' in str(error.value) and 'model' in str(error.value)
 
 
 @pytest.mark.parametrize('kind', ['model', 'backbone', 'head'])

@@ -46,15 +46,6 @@ def test_predictions_are_the_softmax_of_the_logits(name):
     assert [int(s.pred_label) for s in predicted] == scores.argmax(-1).tolist()
 
 
-@pytest.mark.parametrize('name', ['vit', 'vit_layerscale'])
-def test_the_feature_is_the_class_token_behind_the_norm(name):
-    host = HOSTS[name]
-    model, seen = host.build(PATT), []
-    host.blocks(model)[-1].register_forward_hook(lambda m, i, o: seen.append(o))
-    feature = tiny.features(model, host.sample())
-    torch.testing.assert_close(feature, model.backbone.ln1(seen[0])[:, 0])
-
-
 # Both libraries in one process
 
 
@@ -136,8 +127,9 @@ def test_backbone_sizes(video, options, size):
     ('spec', 'count'),
     [
         (dict(type='AdaptMLP', d_bottle=64, source='residual'), 1_189_632),
-        (dict(type='PATT', d_bottle=32, bias='down'), 12 * (768 * 32 + 32 + 1536 * 32)),
+        *((dict(type='PATT', d_bottle=r, bias='down'), 12 * (768 * r + r + 1536 * r)) for r in (32, 64, 128)),
         (dict(type='Prompt', num_tokens=1), 12 * 768),
+        (dict(type='Prompt', num_tokens=1, deep=False), 768),
         (dict(type='LoRA', rank=16), 12 * 2 * 16 * 2 * 768),
         (dict(type='Prefix', num_tokens=16), 12 * (16 * 768 + 3 * 768 * 128 + 128 + 2 * 768)),
     ],

@@ -15,7 +15,8 @@ X = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
 class Noting(Delta):
     """Adds keys of its own number and notes what it was given."""
 
-    stream = 'keys'
+    reads = None
+    joins_attention = True
 
     def __init__(self, number: float) -> None:
         super().__init__()
@@ -42,30 +43,21 @@ def project(x: Tensor) -> Tensor:
     return x.repeat(1, 1, 3)
 
 
-def test_none_without_deltas():
-    assert extra_tokens(Attention(), X, project) == []
-
-
-def test_those_on_the_attention_come_before_those_on_its_qkv():
-    attention = Attention()
-    attach(attention.qkv, 'third', Noting(3.0))
-    attach(attention, 'first', Noting(1.0))
-    attach(attention, 'second', Noting(2.0))
+def test_those_on_the_attention_come_before_those_on_its_qkv_and_see_tokens_and_projection():
+    attention, deltas = Attention(), [Noting(n) for n in (3.0, 1.0, 2.0)]
+    for host, name, delta in zip(
+        (attention.qkv, attention, attention), ('third', 'first', 'second'), deltas, strict=True
+    ):
+        attach(host, name, delta)
     extras = extra_tokens(attention, X, project)
     assert [e.k[0, 0].item() for e in extras] == [1.0, 2.0, 3.0]
     assert [e.v[0, 0].item() for e in extras] == [-1.0, -2.0, -3.0]
-
-
-def test_each_is_given_the_tokens_and_the_projection():
-    attention, delta = Attention(), Noting(1.0)
-    attach(attention, 'noting', delta)
-    extra_tokens(attention, X, project)
-    assert len(delta.seen) == 1
-    assert delta.seen[0][0] is X and delta.seen[0][1] is project
+    assert all(len(d.seen) == 1 and d.seen[0][0] is X and d.seen[0][1] is project for d in deltas)
 
 
 def test_others_add_none():
     attention = Attention()
+    assert extra_tokens(attention, X, project) == []
     attach(attention.qkv, 'patt', PATT(4, d_bottle=2))
     attach(attention.qkv, 'lora', LoRA(4, 4, 'qkv', rank=1))
     attach(attention, 'adapter', AdaptMLP(4, d_bottle=2))

@@ -4,194 +4,17 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import tiny
 import torch
-from tiny import HOSTS, Host, features
+from cases import C, every
+from tiny import Host, features
 from torch import Tensor, nn
 
 from vpetl_mm import build_model
 from vpetl_mm.engine.adapter import FORMAT, adapter_state, load_trained, trained_meta
-
-C = 16  # the width of the small models
-Shapes = dict[tuple[str, str], tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Case:
-    """``deltas`` as in a config, and what they add to one block: (place, name below its deltas) -> shape.
-
-    Attributes:
-        silent: the deltas can start as the plain model.
-        captured: a full graph is captured of it (others differ in numbers alone).
-        constant: parameters that all start at one value, and which.
-    """
-
-    deltas: dict[str, dict[str, Any]]
-    added: Shapes
-    silent: bool = True
-    captured: bool = False
-    constant: dict[str, float] = field(default_factory=dict)
-
-    def zeroed(self) -> dict[str, dict[str, Any]]:
-        """The same deltas, all starting at zero."""
-        specs = self.deltas.items()
-        return {n: dict(s, init='zero') if s['type'] == 'PATT' else s for n, s in specs}
-
-    def names(self, host: Host, depth: int = 2) -> dict[str, tuple[int, ...]]:
-        """Every added parameter of a model; a whole block's are in the first block alone."""
-        names = {}
-        for (place, name), shape in self.added.items():
-            for block in range(1 if place == 'block' else depth):
-                path = f'{host.block.format(block)}.{host.below[place]}'.removesuffix('.')
-                names[f'{path}.deltas.{name}'] = shape
-        return names
-
-
-def patt(name: str = 'patt', r: int = 4, slots: str = 'kv', bias: Any = True, **options: Any) -> Case:
-    added: dict[str, tuple[int, ...]] = {'down.weight': (r, C), 'up.weight': (len(slots) * C, r)}
-    if bias in (True, 'down'):
-        added['down.bias'] = (r,)
-    if bias is True:
-        added['up.bias'] = (len(slots) * C,)
-    if options.get('learn_scale'):
-        added['scale'] = ()
-    if options.get('source') == 'tokens':
-        added['tokens'] = (options['num_tokens'], C)
-    spec = dict(type='PATT', at='qkv', slots=slots, d_bottle=r, bias=bias, **options)
-    return Case({name: spec}, _at('qkv', name, added), silent=options.get('mode') != 'concat')
-
-
-def adapter(name: str = 'adapter', r: int = 4, **options: Any) -> Case:
-    added: dict[str, tuple[int, ...]] = {
-        'down.weight': (r, C),
-        'down.bias': (r,),
-        'up.weight': (C, r),
-        'up.bias': (C,),
-    }
-    if options.get('learn_scale'):
-        added['scale'] = ()
-    return Case({name: dict(type='AdaptMLP', at='mlp', d_bottle=r, **options)}, _at('mlp', name, added))
-
-
-def lora(at: str, name: str = 'lora', rank: int = 2, slots: str = 'qv', **options: Any) -> Case:
-    d_in, d_out = {'fc1': (C, 4 * C), 'fc2': (4 * C, C)}.get(at, (C, C))
-    added: dict[str, tuple[int, ...]] = {}
-    for slot in slots if at == 'qkv' else ['out']:
-        added |= {f'A.{slot}.weight': (rank, d_in), f'B.{slot}.weight': (d_out, rank)}
-    options = dict(options, slots=slots) if at == 'qkv' else options
-    return Case({name: dict(type='LoRA', at=at, rank=rank, **options)}, _at(at, name, added))
-
-
-def linear_adapter(at: str, name: str = 'behind', r: int = 3, slots: str = 'qkv', **options: Any) -> Case:
-    d_in, d_out = {'fc1': (C, 4 * C), 'fc2': (4 * C, C)}.get(at, (C, C))
-    seen = d_in if options.get('mode') == 'parallel' else d_out
-    added: dict[str, tuple[int, ...]] = {}
-    for slot in slots if at == 'qkv' else ['out']:
-        added |= {f'down.{slot}.weight': (r, seen), f'down.{slot}.bias': (r,)}
-        added |= {f'up.{slot}.weight': (d_out, r), f'up.{slot}.bias': (d_out,)}
-    options = dict(options, slots=slots) if at == 'qkv' else options
-    return Case({name: dict(type='LinearAdapter', at=at, d_bottle=r, **options)}, _at(at, name, added))
-
-
-def prefix(name: str = 'prefix', n: int = 3, r: int = 4) -> Case:
-    shapes = {
-        'tokens': (n, C),
-        'down.weight': (r, C),
-        'down.bias': (r,),
-        'up.weight': (2 * C, r),
-        'up.bias': (2 * C,),
-    }
-    spec = dict(type='Prefix', at='attn', num_tokens=n, d_middle=r)
-    return Case({name: spec}, _at('attn', name, shapes), silent=False)
-
-
-def prompt(name: str = 'prompt', n: int = 3, deep: bool = True) -> Case:
-    place = 'attn' if deep else 'block'
-    spec = dict(type='Prompt', num_tokens=n, deep=deep)
-    return Case({name: spec}, _at(place, name, {'tokens': (n, C)}), silent=False)
-
-
-def _at(place: str, name: str, shapes: dict[str, tuple[int, ...]]) -> Shapes:
-    return {(place, f'{name}.{parameter}'): shape for parameter, shape in shapes.items()}
-
-
-def both(*cases: Case) -> Case:
-    deltas: dict[str, dict[str, Any]] = {}
-    added: Shapes = {}
-    for case in cases:
-        assert not deltas.keys() & case.deltas.keys()
-        deltas |= case.deltas
-        added |= case.added
-    return Case(deltas, added, all(c.silent for c in cases))
-
-
-def cases(host: Host) -> dict[str, Case]:
-    """Everything that makes sense on ``host``."""
-    concat, table = patt(mode='concat'), patt(source='tokens', num_tokens=host.tokens)
-    residual = adapter(source='residual')
-    captured = {
-        'patt_qkv_learn_scale': patt(slots='qkv', learn_scale=True),
-        'patt_concat': concat,
-        'patt_tokens': table,
-        'lora_everywhere': both(*(lora(at, f'lora_{at}') for at in ('qkv', 'proj', 'fc1', 'fc2'))),
-        'linear_adapter_everywhere': both(
-            *(linear_adapter(at, f'behind_{at}') for at in ('qkv', 'fc1', 'fc2')),
-            linear_adapter('proj', mode='parallel'),
-        ),
-        'three_adapters': both(
-            adapter('beside'), adapter('behind', mode='sequential'), adapter('out', source='residual')
-        ),
-        'prefix_patt_prompt': both(prefix(), patt(), prompt()),
-    }
-    if not host.windows:
-        captured['shallow_residual'] = both(prompt(deep=False), residual)
-    others = {
-        **{f'patt_{slots}': patt(slots=slots) for slots in ('kv', 'qv', 'qk')},
-        **{f'patt_{act.lower()}': patt(act=act) for act in ('ReLU', 'GELU')},
-        'patt_no_bias': patt(bias=False),
-        'patt_bias_down': patt(bias='down'),
-        'concat_tokens': patt(mode='concat', source='tokens', num_tokens=host.tokens, act='GELU', learn_scale=True),
-        'adapter': adapter(),
-        'adapter_learn_scale': adapter(learn_scale=True),
-        'adapter_sequential': adapter(mode='sequential'),
-        'adapter_residual': residual,
-        'adapter_dropout': adapter(dropout=0.5),
-        'lora_qkv_k': lora('qkv', slots='k'),
-        'lora_fc2': lora('fc2', alpha=4),
-        'lora_dropout': lora('qkv', slots='qkv', dropout=0.5),
-        'linear_adapter_dropout': linear_adapter('qkv', slots='kv', mode='parallel', act='ReLU', dropout=0.5),
-        'lora_and_linear_adapter': both(lora('qkv'), linear_adapter('qkv')),
-        'prefix': prefix(),
-        'prompt': prompt(),
-        'bapat': both(patt(), adapter()),
-        'patt_and_lora': both(patt(), lora('qkv', slots='qkv')),
-        'two_patts': both(patt('one', slots='kv'), patt('two', slots='qk', r=3)),
-        'two_prefixes_and_concat': both(prefix('one'), prefix('two', n=1), concat),
-    }
-    if not host.windows:
-        others['shallow'] = prompt(deep=False)
-        others['shallow_and_deep'] = both(prompt('one', deep=False), prompt('two'), prefix())
-    return {**{n: replace(c, captured=True) for n, c in captured.items()}, **others}
-
-
-# layer scale changes what lies in a branch and what does not, and nothing else
-SCALED = ('three_adapters', 'prefix_patt_prompt', 'shallow_residual', 'adapter_residual', 'lora_everywhere', 'bapat')
-MATRIX = {
-    f'{name}-{case}': (host, c)
-    for name, host in HOSTS.items()
-    for case, c in cases(host).items()
-    if name != 'vit_layerscale' or case in SCALED
-}
-
-
-def every(wanted=lambda case: True):
-    chosen = {i: pair for i, pair in MATRIX.items() if wanted(pair[1])}
-    return pytest.mark.parametrize(('host', 'case'), chosen.values(), ids=chosen.keys())
 
 
 def plain_of(host: Host, model: nn.Module) -> nn.Module:
@@ -350,9 +173,7 @@ def test_initialisation_is_the_deltas_own(host, case):
         for name in case.names(host):
             spec, parameter = specs[delta_of(name)], name.partition('.deltas.')[2].partition('.')[2]
             zero = ('up',) if spec.get('init') == 'zero' else ZERO.get(spec['type'], ())
-            if parameter in case.constant:
-                assert (state[name] == case.constant[parameter]).all(), name
-            elif parameter == 'scale':
+            if parameter == 'scale':
                 assert state[name].item() == pytest.approx({'PATT': 0.8, 'AdaptMLP': 0.1}[spec['type']])
             elif parameter.startswith(zero):
                 assert not state[name].any(), name

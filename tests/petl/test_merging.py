@@ -45,13 +45,7 @@ def test_spt_lora_merged_is_the_plain_model(name, seed, tmp_path):
         after = tiny.classify(model, host.sample())
     assert (after - before).norm() < 1e-5 * before.norm()
     check_plain(model, host)
-
-
-@pytest.mark.parametrize('name', SPT_HOSTS)
-def test_merging_in_double_precision_is_exact_to_the_last_digits(name, tmp_path):
-    host = HOSTS[name]
-    model = tuned(host, tmp_path, seed=1).double()
-    x = host.sample().double()
+    model, x = tuned(host, tmp_path, seed=seed).double(), host.sample().double()
     before = features(model, x)
     assert (features(merge(model), x) - before).norm() < 1e-12 * before.norm()
 
@@ -126,9 +120,11 @@ def test_what_is_no_update_of_weights_is_refused_and_nothing_changes(name, delta
 
 
 @pytest.mark.parametrize('name', ['vit', 'videomae', 'swin3d'])
-def test_spt_adapter_is_refused_and_nothing_changes(name, tmp_path):
+def test_spt_adapter_and_spt_lora_beside_an_adapter_are_refused(name, tmp_path):
     host = HOSTS[name]
     check_refused(tuned(host, tmp_path, 'AdaptMLP'), host)
+    adapter = dict(adapter=dict(type='AdaptMLP', at='mlp', d_bottle=2))
+    check_refused(host.build(adapter, petl=options(written(host, tmp_path))), host)
 
 
 def check_refused(model: nn.Module, host: tiny.Host) -> None:
@@ -140,9 +136,3 @@ def check_refused(model: nn.Module, host: tiny.Host) -> None:
     after = model.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[k], v) for k, v in before.items())
     assert torch.equal(features(model, host.sample()), y)
-
-
-def test_spt_lora_beside_an_adapter_is_refused(tmp_path):
-    host = HOSTS['vit']
-    adapter = dict(adapter=dict(type='AdaptMLP', at='mlp', d_bottle=2))
-    check_refused(host.build(adapter, petl=options(written(host, tmp_path))), host)

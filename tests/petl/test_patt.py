@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import tiny
 import torch
 import torch.nn.functional as F
 from tiny import HOSTS
+from torch import Tensor, nn
 
-from vpetl_mm import UserError, build_model
+from vpetl_mm import build_model
 from vpetl_mm.petl import PATT
 
 D, R = 8, 3
 ACTS = {'Tanh': torch.tanh, 'ReLU': torch.relu, 'GELU': F.gelu}
 
 
-def sample(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(5, 7, D, generator=generator), torch.randn(5, 7, 3 * D, generator=generator)
 
@@ -33,42 +36,22 @@ def test_is_equations_9_and_10(slots, bias, act):
     for position, slot in enumerate(slots):  # the slots in the order of their letters
         column = 'qkv'.index(slot) * D
         expected[..., column : column + D] += 0.5 * added[..., position * D : (position + 1) * D]
-    torch.testing.assert_close(patt(x, y), expected)
-
-
-@pytest.mark.parametrize('slots', ['kv', 'qv', 'qk', 'qkv'])
-def test_other_slots_are_untouched_and_the_input_kept(slots):
-    patt = tiny.randomised(PATT(D, d_bottle=R, slots=slots))
-    x, y = sample()
-    kept = y.clone()
-    out = patt(x, y)
-    assert torch.equal(y, kept)
-    for index, slot in enumerate('qkv'):
-        same = torch.equal(out[..., index * D : (index + 1) * D], y[..., index * D : (index + 1) * D])
-        assert same == (slot not in slots)
+    ours = tiny.added(patt, x, y)
+    torch.testing.assert_close(ours, expected)
+    for slot, after, before in zip('qkv', ours.chunk(3, -1), sample()[1].chunk(3, -1), strict=True):
+        assert torch.equal(after, before) == (slot not in slots)
 
 
 def test_defaults_are_the_papers():
     patt = PATT(D, d_bottle=R)
     assert {n: tuple(p.shape) for n, p in patt.named_parameters()} == {
-        'down.weight': (R, D),
-        'down.bias': (R,),
-        'up.weight': (2 * D, R),
-        'up.bias': (2 * D,),
-    }
+        'down.weight': (R, D), 'down.bias': (R,), 'up.weight': (2 * D, R), 'up.bias': (2 * D,),
+    }  # fmt: skip
     x, y = sample()
     full = PATT(D, d_bottle=R, slots='kv', scale=0.8, learn_scale=False, act='Tanh', bias=True, init='default')
     full.load_state_dict(patt.state_dict())
-    assert torch.equal(patt(x, y), full(x, y))
-    assert not torch.equal(patt(x, y), y), 'as published, step 0 is perturbed'
-
-
-@pytest.mark.parametrize('slots', ['kv', 'qkv'])
-@pytest.mark.parametrize('r', [1, 32])
-def test_parameter_count(slots, r):
-    n = len(slots)
-    count = sum(p.numel() for p in PATT(D, d_bottle=r, slots=slots).parameters())
-    assert count == (n + 1) * D * r + r + n * D
+    assert torch.equal(tiny.added(patt, x, y), tiny.added(full, x, y))
+    assert not torch.equal(tiny.added(patt, x, y), y), 'as published, step 0 is perturbed'
 
 
 def test_init_default_is_nn_linears():
@@ -89,8 +72,8 @@ def test_init_zero_silences_up_alone():
     assert not patt.up.weight.any() and not patt.up.bias.any()
     assert patt.down.weight.any()
     x, y = sample()
-    assert torch.equal(patt(x, y), y)
-    patt(x, y).square().sum().backward()
+    assert torch.equal(tiny.added(patt, x, y), y)
+    tiny.added(patt, x, y).square().sum().backward()
     assert patt.up.weight.grad.any(), 'it can leave zero'
 
 
@@ -109,9 +92,9 @@ def test_learned_scale_is_one_trained_number():
     x, y = sample()
     learned, fixed = PATT(D, d_bottle=R, scale=0.6, learn_scale=True), PATT(D, d_bottle=R, scale=0.6)
     learned.load_state_dict({**fixed.state_dict(), 'scale': torch.tensor(0.6)})
-    torch.testing.assert_close(learned(x, y), fixed(x, y))
-    learned(x, y).sum().backward()
-    torch.testing.assert_close(learned.scale.grad, ((fixed(x, y) - y) / 0.6).sum(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tiny.added(learned, x, y), tiny.added(fixed, x, y))
+    tiny.added(learned, x, y).sum().backward()
+    torch.testing.assert_close(learned.scale.grad, ((tiny.added(fixed, x, y) - y) / 0.6).sum(), rtol=1e-4, atol=1e-4)
     assert 'scale' not in fixed.state_dict()
 
 
@@ -144,72 +127,48 @@ def test_learned_scale_is_one_trained_number():
     ids=str,
 )
 def test_wrong_values_are_said(options, said):
-    with pytest.raises(UserError) as error:
+    with tiny.refused(*said):
         PATT(D, **options)
-    assert all(word in str(error.value) for word in said)
 
 
 # Table 6's "Concat" and "No Z"
 
 
-def additions(patt: torch.nn.Module, x: torch.Tensor, scale: float) -> tuple[torch.Tensor, ...]:
+def additions(patt: nn.Module, x: Tensor, scale: float) -> tuple[Tensor, ...]:
     """s K_p and s V_p of (N, d), or of the table in its place."""
     w = dict(patt.named_parameters())
     z = torch.tanh(w.get('tokens', x) @ w['down.weight'].T + w['down.bias'])
     return (scale * (z @ w['up.weight'].T + w['up.bias'])).chunk(2, dim=-1)
 
 
-def heads_of(attention, x: torch.Tensor, mask: torch.Tensor | None, mode: str) -> torch.Tensor:
-    """One window of (N, C), with its additions put beside the keys ('concat') or onto them ('add')."""
-    patt = attention.qkv.deltas['patt']
-    q, k, v = (x @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)
-    k_p, v_p = additions(patt, x, 0.5)
-    n = len(x)
-    bias = attention.relative_position_bias_table[attention.relative_position_index[:n, :n]].permute(2, 0, 1)
-    mask = torch.zeros(n, n) if mask is None else mask
-    if mode == 'concat':  # key j under the mask of token j, and no bias
-        bias = torch.cat([mask.expand(len(bias), -1, -1), bias + mask], dim=-1)
-        k, v = torch.cat([k_p, k]), torch.cat([v_p, v])
-    else:
-        bias, k, v = bias + mask, k + k_p, v + v_p
-    y = tiny.heads_by_hand(q, k, v, attention.num_heads, bias)
-    return y @ attention.proj.weight.T + attention.proj.bias
+def tuned(attention: nn.Module, mask: Tensor | None, mode: str) -> tiny.Tuned:
+    """The additions put beside the keys ('concat') or onto them ('add')."""
+    numbers = itertools.count()
+
+    def tune(x: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
+        number, (k_p, v_p) = next(numbers), additions(attention.qkv.deltas['patt'], x, 0.5)
+        if mode == 'add':
+            return q, k + k_p, v + v_p, scores
+        beside = torch.zeros(len(x), len(x)) if mask is None else mask[number % len(mask)]
+        beside = beside.expand(len(scores), -1, -1)  # key j under the mask of token j, and no position bias
+        return q, torch.cat([k_p, k]), torch.cat([v_p, v]), torch.cat([beside, scores], dim=-1)
+
+    return tune
 
 
-@pytest.mark.parametrize('masked', [False, True], ids=['plain', 'shifted'])
 @pytest.mark.parametrize('source', ['input', 'tokens'])
 @pytest.mark.parametrize('mode', ['add', 'concat'])
-@pytest.mark.parametrize('name', ['swin3d', 'swin2d'])
-def test_in_windows(name, mode, source, masked):
+@pytest.mark.parametrize(('name', 'masked'), tiny.ATTENTIONS)
+def test_in_attention(name, mode, source, masked):
     host = HOSTS[name]
-    n = host.tokens
     spec = dict(type='PATT', d_bottle=R, scale=0.5, mode=mode, source=source)
-    spec |= dict(num_tokens=n) if source == 'tokens' else {}
-    attention = host.part(host.blocks(host.build({'patt': spec}))[1], 'attn')
-    x = torch.randn(4, n, 16, generator=torch.Generator().manual_seed(0))
-    groups = torch.randint(0, 2, (2, n), generator=torch.Generator().manual_seed(1))
-    mask = torch.where(groups[:, :, None] == groups[:, None, :], 0.0, -100.0) if masked else None
-    expected = [heads_of(attention, w, mask[i % 2] if masked else None, mode) for i, w in enumerate(x)]
-    torch.testing.assert_close(attention(x, mask=mask), torch.stack(expected), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize('source', ['input', 'tokens'])
-@pytest.mark.parametrize('name', ['videomae', 'vit'])
-def test_concat_on_a_vit(name, source):
-    host = HOSTS[name]
-    spec = dict(type='PATT', d_bottle=R, scale=0.5, mode='concat', source=source)
     spec |= dict(num_tokens=host.tokens) if source == 'tokens' else {}
     attention = host.part(host.blocks(host.build({'patt': spec}))[1], 'attn')
-    x = torch.randn(3, host.tokens, 16, generator=torch.Generator().manual_seed(0))
-    w = dict(attention.named_parameters())
-    bias = w['qkv.bias'] if name == 'vit' else torch.cat([w['q_bias'], torch.zeros(16), w['v_bias']])
-    expected = []
-    for sample in x:
-        q, k, v = (sample @ w['qkv.weight'].T + bias).chunk(3, dim=-1)
-        k_p, v_p = additions(attention.qkv.deltas['patt'], sample, 0.5)
-        y = tiny.heads_by_hand(q, torch.cat([k_p, k]), torch.cat([v_p, v]), attention.num_heads)
-        expected.append(y @ w['proj.weight'].T + w['proj.bias'])
-    torch.testing.assert_close(attention(x), torch.stack(expected), atol=1e-5, rtol=1e-5)
+    x = torch.randn(4, host.tokens, 16, generator=torch.Generator().manual_seed(0))
+    mask = tiny.shift_mask(2, host.tokens) if masked else None
+    expected = tiny.attention_by_hand(attention, x, tuned(attention, mask, mode), mask)
+    ours = attention(x, mask=mask) if masked else attention(x)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_table_takes_the_inputs_place():
@@ -219,9 +178,9 @@ def test_the_table_takes_the_inputs_place():
     assert drawn.std().item() == pytest.approx(1, rel=0.05)
     patt = tiny.randomised(PATT(D, d_bottle=R, source='tokens', num_tokens=7))
     x, y = sample()
-    added = patt(x, y) - y
+    added = tiny.added(patt, x, y) - y
     torch.testing.assert_close(added, added[:1].expand_as(added))
-    torch.testing.assert_close(added, patt(x * 3, y) - y)
+    torch.testing.assert_close(added, tiny.added(patt, x * 3, y) - y)
     k, v = additions(patt, x[0], 0.8)
     torch.testing.assert_close(added[0, :, D:], torch.cat([k, v], -1), atol=1e-5, rtol=1e-5)
 
@@ -232,9 +191,8 @@ def test_a_window_of_another_size_is_said(name, mode):
     host = HOSTS[name]
     spec = dict(type='PATT', d_bottle=R, mode=mode, source='tokens', num_tokens=host.tokens + 1)
     model = host.build({'patt': spec})
-    with pytest.raises(UserError) as error:
+    with tiny.refused('num_tokens', str(host.tokens), str(host.tokens + 1)):
         model.backbone(host.sample())
-    assert all(word in str(error.value) for word in ('num_tokens', str(host.tokens), str(host.tokens + 1)))
 
 
 def test_the_papers_table():
@@ -244,13 +202,3 @@ def test_the_papers_table():
     assert count['trainable'] == 4_647_424 + 196 * 12_032
     concat = build_model(tiny.swin_b(dict(patt=dict(type='PATT', d_bottle=128, mode='concat')), []), meta=True)
     assert concat.plan.count()['trainable'] == 4_647_424
-
-
-@pytest.mark.parametrize('r', [32, 64, 128])
-def test_vit_b_without_a_bias_of_up(r):
-    backbone = dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16)
-    petl = dict(deltas=dict(patt=dict(type='PATT', d_bottle=r, bias='down')), train=[])
-    head = dict(type='PETLImageHead', num_classes=100, in_channels=768)
-    model = dict(type='PETLImageClassifier', backbone=backbone, head=head, petl=petl, base=None)
-    count = build_model(dict(default_scope='mmpretrain', model=model), meta=True).plan.count()
-    assert count['trainable'] == 12 * (768 * r + r + 1536 * r)

@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 import tiny
 
-from vpetl_mm import UserError, build_model, petl
+from vpetl_mm import build_model, petl
 from vpetl_mm.petl import Plan, check_petl
 
 BACKBONE = 87_638_984
@@ -22,21 +22,8 @@ BIAS, RPB, NORM_WEIGHTS = 137_216, 953_160, 24_064
 WIDTHS = [128] * 2 + [256] * 2 + [512] * 18 + [1024] * 2
 SUM, SQUARES = sum(WIDTHS), sum(d * d for d in WIDTHS)
 
-TRAIN_NAMES = [
-    'all',
-    'head',
-    'bias',
-    'norm',
-    'norm1',
-    'norm2',
-    'attn.qkv',
-    'attn.proj',
-    'attn.rpb',
-    'mlp.fc1',
-    'mlp.fc2',
-    'downsample',
-    'patch_embed',
-]
+TRAIN_NAMES = ['all', 'head', 'bias', 'norm', 'norm1', 'norm2', 'attn.qkv', 'attn.proj', 'attn.rpb']
+TRAIN_NAMES += ['mlp.fc1', 'mlp.fc2', 'downsample', 'patch_embed']
 
 
 def patt(r: int, slots: str = 'kv', **options) -> dict:
@@ -183,8 +170,8 @@ def test_table_3(row):
 # Which parameters, on a small model, by names written down here
 
 
-def block(i: int, *names: str) -> set[str]:
-    return {f'backbone.layers.{i}.blocks.0.{n}' for n in names}
+def in_blocks(*names: str) -> set[str]:
+    return {f'backbone.layers.{i}.blocks.0.{n}' for i in (0, 1) for n in names}
 
 
 def both_of(name: str) -> tuple[str, str]:
@@ -193,13 +180,8 @@ def both_of(name: str) -> tuple[str, str]:
 
 EXPECTED = {
     'head': {*both_of('cls_head.fc_cls')},
-    'norm1': block(0, *both_of('norm1')) | block(1, *both_of('norm1')),
-    'norm2': block(0, *both_of('norm2')) | block(1, *both_of('norm2')),
-    'attn.qkv': block(0, *both_of('attn.qkv')) | block(1, *both_of('attn.qkv')),
-    'attn.proj': block(0, *both_of('attn.proj')) | block(1, *both_of('attn.proj')),
-    'attn.rpb': block(0, 'attn.relative_position_bias_table') | block(1, 'attn.relative_position_bias_table'),
-    'mlp.fc1': block(0, *both_of('mlp.fc1')) | block(1, *both_of('mlp.fc1')),
-    'mlp.fc2': block(0, *both_of('mlp.fc2')) | block(1, *both_of('mlp.fc2')),
+    **{n: in_blocks(*both_of(n)) for n in ('norm1', 'norm2', 'attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2')},
+    'attn.rpb': in_blocks('attn.relative_position_bias_table'),
     'downsample': {
         'backbone.layers.0.downsample.reduction.weight',
         *both_of('backbone.layers.0.downsample.norm'),
@@ -293,13 +275,8 @@ WRONG = {
     'adapter_at': (dict(d=dict(type='AdaptMLP', at='qkv')), ['head'], ["'qkv'", 'AdaptMLP', 'mlp']),
     'lora_at': (dict(d=dict(type='LoRA', at='fc3')), ['head'], ["'fc3'", 'qkv', 'proj', 'fc1', 'fc2']),
     'at_is_a_list': (dict(d=dict(type='LoRA', at=['qkv'])), ['head'], ['qkv', 'proj', 'fc1', 'fc2']),
-    'slots': (dict(d=dict(PATT, slots='kz')), ['head'], ["'kz'", 'q', 'k', 'v']),
     'option': (dict(d=dict(PATT, d_botle=3)), ['head'], ["'d_botle'", 'd_bottle', 'scale', 'act', 'init', 'slots']),
     'no_d_bottle': (dict(d=dict(type='PATT')), ['head'], ['PATT', 'd_bottle']),
-    'd_bottle_0': (dict(d=dict(type='PATT', d_bottle=0)), ['head'], ['d_bottle', 'at least 1']),
-    'adapter_d_bottle_0': (dict(d=dict(type='AdaptMLP', d_bottle=0)), ['head'], ['d_bottle', 'at least 1']),
-    'rank_0': (dict(d=dict(type='LoRA', rank=0)), ['head'], ['rank', 'at least 1']),
-    'act': (dict(d=dict(PATT, act='tanh')), ['head'], ["'tanh'", 'Tanh', 'ReLU', 'GELU']),
     'name_keys': (dict(keys=PATT), ['head'], ["'keys'"]),
     'name_dash': ({'a-b': PATT}, ['head'], ["'a-b'"]),
     'name_training': (dict(training=PATT), ['head'], ["'training'"]),
@@ -316,23 +293,18 @@ WRONG = {
 def test_wrong_petl_is_said(deltas, train, said):
     cfg = tiny.config()
     cfg['model']['petl'].update(deltas=deltas, train=train)
-    with pytest.raises(UserError) as error:
+    with tiny.refused(*said):
         build_model(cfg)
-    assert all(word in str(error.value) for word in said), str(error.value)
-    assert '\n' not in str(error.value)
 
 
 def test_a_train_name_that_matches_nothing_lists_what_there_is():
-    with pytest.raises(UserError) as error:
+    with tiny.refused("'downsample'", *TRAIN_NAMES):
         build_model(tiny.config({}, ['downsample'], depths=(1,)))
-    assert "'downsample'" in str(error.value)
-    assert all(n in str(error.value) for n in TRAIN_NAMES)
 
 
 def test_a_delta_that_matches_nothing_is_an_error():
-    with pytest.raises(UserError) as error:
+    with tiny.refused('patt', 'qkv'):
         build_model(tiny.config(dict(patt=PATT), depths=(0,)))
-    assert 'patt' in str(error.value) and 'qkv' in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -346,9 +318,8 @@ def test_a_delta_that_matches_nothing_is_an_error():
     ids=['none', 'list', 'no_train', 'unknown_key'],
 )
 def test_check_petl(given, said):
-    with pytest.raises(UserError) as error:
+    with tiny.refused(*said):
         check_petl(given)
-    assert all(word in str(error.value) for word in said)
 
 
 def test_check_petl_leaves_its_input():

@@ -8,7 +8,7 @@ import torch
 from tiny import HOSTS
 from torch import Tensor, nn
 
-from vpetl_mm import UserError, build_model
+from vpetl_mm import build_model
 from vpetl_mm.petl import Prefix
 
 D, N, R = 16, 3, 4
@@ -23,65 +23,28 @@ def keys_and_values(delta: nn.Module) -> tuple[Tensor, Tensor]:
     return both[:, : both.shape[1] // 2], both[:, both.shape[1] // 2 :]
 
 
-def qkv_by_hand(attention: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """The host's projection of (N, d), whichever way it holds its biases."""
-    w = dict(attention.named_parameters())
-    bias = w.get('qkv.bias')
-    if 'q_bias' in w:
-        bias = torch.cat([w['q_bias'], torch.zeros(D), w['v_bias']])
-    return (x @ w['qkv.weight'].T + bias).chunk(3, dim=-1)
+def tuned(delta: nn.Module) -> tiny.Tuned:
+    """The prefix in front, seen by every token of every window, without a bias."""
+    p_k, p_v = keys_and_values(delta)
+
+    def tune(x: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
+        unbiased = torch.zeros(*scores.shape[:2], N)
+        return q, torch.cat([p_k, k]), torch.cat([p_v, v]), torch.cat([unbiased, scores], dim=-1)
+
+    return tune
 
 
-def projected(attention: nn.Module, y: Tensor) -> Tensor:
-    return y @ attention.proj.weight.T + attention.proj.bias
-
-
-def position_bias(attention: nn.Module, n: int) -> Tensor:
-    """(heads, n, n) from the table and its index, which the host library's own tests hold."""
-    index = attention.relative_position_index[:n, :n]
-    return attention.relative_position_bias_table[index].permute(2, 0, 1)
-
-
-def shift_mask(windows: int, n: int) -> Tensor:
-    groups = torch.randint(0, 2, (windows, n), generator=torch.Generator().manual_seed(1))
-    return torch.where(groups[:, :, None] == groups[:, None, :], 0.0, -100.0)
-
-
-@pytest.mark.parametrize('masked', [False, True], ids=['plain', 'shifted'])
-@pytest.mark.parametrize('name', ['swin3d', 'swin2d'])
-def test_is_equation_5_in_windows(name, masked):
-    """Prepended, seen by every token of every window, without a bias."""
+@pytest.mark.parametrize(('name', 'masked'), tiny.ATTENTIONS)
+def test_is_equation_5(name, masked):
     host = HOSTS[name]
     attention = host.part(host.blocks(host.build({'prefix': SPEC}))[1], 'attn')
-    n, windows = host.tokens, 4
-    mask = shift_mask(2, n) if masked else None
-    x = torch.randn(windows, n, D, generator=torch.Generator().manual_seed(0))
-    p_k, p_v = keys_and_values(attention.deltas['prefix'])
-    expected = []
-    for number, window in enumerate(x):
-        q, k, v = qkv_by_hand(attention, window)
-        scores = position_bias(attention, n) + (mask[number % 2] if masked else 0)
-        bias = torch.cat([torch.zeros(len(scores), n, N), scores], dim=-1)
-        y = tiny.heads_by_hand(q, torch.cat([p_k, k]), torch.cat([p_v, v]), attention.num_heads, bias)
-        expected.append(projected(attention, y))
+    mask = tiny.shift_mask(2, host.tokens) if masked else None
+    x = torch.randn(4, host.tokens, D, generator=torch.Generator().manual_seed(0))
+    expected = tiny.attention_by_hand(attention, x, tuned(attention.deltas['prefix']), mask)
     with torch.no_grad():
         for _ in range(2):  # the second time with what was kept
-            ours = attention(x, mask=mask)
-            torch.testing.assert_close(ours, torch.stack(expected), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize('name', ['videomae', 'vit', 'vit_layerscale'])
-def test_is_equation_5_on_a_vit(name):
-    host = HOSTS[name]
-    attention = host.part(host.blocks(host.build({'prefix': SPEC}))[1], 'attn')
-    x = torch.randn(2, 7, D, generator=torch.Generator().manual_seed(0))
-    p_k, p_v = keys_and_values(attention.deltas['prefix'])
-    expected = []
-    for sample in x:
-        q, k, v = qkv_by_hand(attention, sample)
-        y = tiny.heads_by_hand(q, torch.cat([p_k, k]), torch.cat([p_v, v]), attention.num_heads)
-        expected.append(projected(attention, y) * (attention.gamma1.weight if 'layerscale' in name else 1))
-    torch.testing.assert_close(attention(x), torch.stack(expected), atol=1e-5, rtol=1e-5)
+            ours = attention(x, mask=mask) if masked else attention(x)
+            torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_with_patt_on_the_same_projection():
@@ -89,14 +52,16 @@ def test_with_patt_on_the_same_projection():
     host = HOSTS['vit']
     deltas = {'prefix': SPEC, 'patt': dict(type='PATT', d_bottle=2, scale=0.5)}
     attention = host.part(host.blocks(host.build(deltas))[0], 'attn')
-    x = torch.randn(6, D, generator=torch.Generator().manual_seed(0))
     w = dict(attention.qkv.deltas['patt'].named_parameters())
-    added = torch.tanh(x @ w['down.weight'].T + w['down.bias']) @ w['up.weight'].T + w['up.bias']
-    q, k, v = (x @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)
-    p_k, p_v = keys_and_values(attention.deltas['prefix'])
-    k, v = k + 0.5 * added[:, :D], v + 0.5 * added[:, D:]
-    y = tiny.heads_by_hand(q, torch.cat([p_k, k]), torch.cat([p_v, v]), attention.num_heads)
-    torch.testing.assert_close(attention(x[None])[0], projected(attention, y), atol=1e-5, rtol=1e-5)
+    prefixed = tuned(attention.deltas['prefix'])
+
+    def tune(x: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
+        added = torch.tanh(x @ w['down.weight'].T + w['down.bias']) @ w['up.weight'].T + w['up.bias']
+        return prefixed(x, q, k + 0.5 * added[:, :D], v + 0.5 * added[:, D:], scores)
+
+    x = torch.randn(1, 6, D, generator=torch.Generator().manual_seed(0))
+    expected = tiny.attention_by_hand(attention, x, tune)
+    torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_it_is_no_function_of_the_input():
@@ -110,12 +75,9 @@ def test_it_is_no_function_of_the_input():
 def test_defaults_and_count():
     delta = Prefix(D)
     assert {n: tuple(p.shape) for n, p in delta.named_parameters()} == {
-        'tokens': (16, D),
-        'down.weight': (128, D),
-        'down.bias': (128,),
-        'up.weight': (2 * D, 128),
-        'up.bias': (2 * D,),
-    }
+        'tokens': (16, D), 'down.weight': (128, D), 'down.bias': (128,),
+        'up.weight': (2 * D, 128), 'up.bias': (2 * D,),
+    }  # fmt: skip
     assert sum(p.numel() for p in delta.parameters()) == 16 * D + 3 * D * 128 + 128 + 2 * D
 
 
@@ -139,13 +101,11 @@ def test_the_papers_count():
 
 @pytest.mark.parametrize('options', [dict(num_tokens=0), dict(num_tokens=1.5), dict(d_middle=0), dict(d_middle='8')])
 def test_wrong_values_are_said(options):
-    with pytest.raises(UserError) as error:
+    with tiny.refused(next(iter(options))):
         Prefix(D, **options)
-    assert next(iter(options)) in str(error.value)
 
 
 @pytest.mark.parametrize('at', ['qkv', 'mlp', 'block'])
 def test_it_sits_on_attention_alone(at):
-    with pytest.raises(UserError) as error:
+    with tiny.refused(repr(at), 'attn'):
         build_model(HOSTS['vit'].config({'prefix': dict(SPEC, at=at)}))
-    assert repr(at) in str(error.value) and 'attn' in str(error.value)

@@ -45,29 +45,20 @@ def with_tokens(x: Tensor, tokens: Tensor) -> Tensor:
 
 @VITS
 @pytest.mark.parametrize('depth', [1, 2, 3])
-def test_deep_is_inserting_before_each_block_and_dropping_behind_it(name, depth):
+@pytest.mark.parametrize('deep', [True, False], ids=['deep', 'shallow'])
+def test_tokens_are_inserted_and_dropped_at_each_block_or_once(name, depth, deep):
     host = HOSTS[name]
-    model = host.build({'prompt': dict(type='Prompt', num_tokens=N)}, depth=depth)
-    plain, sample = plain_of(host, model, depth), host.sample()
+    model = host.build({'prompt': dict(type='Prompt', num_tokens=N, deep=deep)}, depth=depth)
+    plain, sample, blocks = plain_of(host, model, depth), host.sample(), host.blocks(model)
     with torch.no_grad():
         x = embedded(plain, sample)
         for number, block in enumerate(host.blocks(plain)):
-            tokens = host.part(host.blocks(model)[number], 'attn').deltas['prompt'].tokens
-            x = block(with_tokens(x, tokens))[:, :-N]
+            if deep:
+                x = block(with_tokens(x, host.part(blocks[number], 'attn').deltas['prompt'].tokens))[:, :-N]
+            else:
+                x = block(x if number else with_tokens(x, blocks[0].deltas['prompt'].tokens))
+        x = x if deep else x[:, :-N]
         torch.testing.assert_close(features(model, sample), finished(host, plain, x), atol=1e-5, rtol=1e-5)
-
-
-@VITS
-@pytest.mark.parametrize('depth', [1, 2, 3])
-def test_shallow_is_inserting_once_and_stripping_at_the_end(name, depth):
-    host = HOSTS[name]
-    model = host.build({'prompt': dict(type='Prompt', num_tokens=N, deep=False)}, depth=depth)
-    plain, sample = plain_of(host, model, depth), host.sample()
-    with torch.no_grad():
-        x = with_tokens(embedded(plain, sample), host.blocks(model)[0].deltas['prompt'].tokens)
-        for block in host.blocks(plain):
-            x = block(x)
-        torch.testing.assert_close(features(model, sample), finished(host, plain, x[:, :-N]), atol=1e-5, rtol=1e-5)
 
 
 @VITS
@@ -92,26 +83,23 @@ def test_deep_in_windows_joins_every_window_behind_norm1(name, masked):
     host = HOSTS[name]
     block = host.blocks(host.build({'prompt': dict(type='Prompt', num_tokens=N)}))[1]
     attention, n = host.part(block, 'attn'), host.tokens
+    normed = block.norm1(attention.deltas['prompt'].tokens)
+    _, k_p, v_p = (normed @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)
+
+    def tune(x: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
+        unbiased = torch.zeros(len(scores), n, N)
+        return q, torch.cat([k, k_p]), torch.cat([v, v_p]), torch.cat([scores, unbiased], dim=-1)
+
     x = torch.randn(4, n, D, generator=torch.Generator().manual_seed(0))
-    groups = torch.randint(0, 2, (2, n), generator=torch.Generator().manual_seed(1))
-    mask = torch.where(groups[:, :, None] == groups[:, None, :], 0.0, -100.0) if masked else None
-    table = attention.relative_position_bias_table[attention.relative_position_index[:n, :n]].permute(2, 0, 1)
-    expected = []
-    for number, window in enumerate(x):
-        joined = torch.cat([window, block.norm1(attention.deltas['prompt'].tokens)])
-        q, k, v = (joined @ attention.qkv.weight.T + attention.qkv.bias).chunk(3, dim=-1)
-        scores = table + (mask[number % 2] if masked else 0)
-        bias = torch.cat([scores, torch.zeros(len(scores), n, N)], dim=-1)
-        y = tiny.heads_by_hand(q[:n], k, v, attention.num_heads, bias)
-        expected.append(y @ attention.proj.weight.T + attention.proj.bias)
-    torch.testing.assert_close(attention(x, mask=mask), torch.stack(expected), atol=1e-5, rtol=1e-5)
+    mask = tiny.shift_mask(2, n) if masked else None
+    expected = tiny.attention_by_hand(attention, x, tune, mask)
+    torch.testing.assert_close(attention(x, mask=mask), expected, atol=1e-5, rtol=1e-5)
 
 
 @WINDOWS
 def test_shallow_prompts_are_refused_in_windows(name):
-    with pytest.raises(UserError) as error:
+    with tiny.refused('block', 'prompt'):
         build_model(HOSTS[name].config({'prompt': dict(type='Prompt', num_tokens=N, deep=False)}))
-    assert 'block' in str(error.value) and 'prompt' in str(error.value)
 
 
 def test_with_patt_the_prompts_go_through_the_adapted_projection():
@@ -154,18 +142,6 @@ def test_vpts_own_bound_for_a_vit_b16():
     assert drawn.abs().max().item() == pytest.approx((6 / (3 * 16**2 + 768)) ** 0.5, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ('deep', 'at', 'place'), [(True, None, 'attn'), (False, None, 'block'), (True, 'attn', 'attn')], ids=str
-)
-def test_the_place_follows_from_deep(deep, at, place):
-    spec = dict(type='Prompt', num_tokens=1, deep=deep, **({'at': at} if at else {}))
-    model = build_model(HOSTS['vit'].config({'prompt': spec}))
-    names = {n for n in tiny.trainable(model) if 'deltas' in n}
-    below = 'attn.deltas' if place == 'attn' else 'deltas'
-    blocks = (0, 1) if deep else (0,)
-    assert names == {f'backbone.layers.{b}.{below}.prompt.tokens' for b in blocks}
-
-
 @pytest.mark.parametrize(('deep', 'at'), [(True, 'block'), (False, 'attn')])
 def test_a_place_that_contradicts_deep_is_refused(deep, at):
     with pytest.raises(UserError):
@@ -185,22 +161,8 @@ def test_a_place_that_contradicts_deep_is_refused(deep, at):
     ids=str,
 )
 def test_wrong_values_are_said(options, said):
-    with pytest.raises(UserError) as error:
+    with tiny.refused(*said):
         build_model(HOSTS['vit'].config({'prompt': dict(type='Prompt', **options)}))
-    assert all(word in str(error.value) for word in said)
-
-
-@pytest.mark.parametrize(('deep', 'count'), [(True, 12 * 768), (False, 768)])
-def test_one_token_on_a_vit_b(deep, count):
-    model = dict(
-        type='PETLImageClassifier',
-        backbone=dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16),
-        head=dict(type='PETLImageHead', num_classes=100, in_channels=768),
-        petl=dict(deltas=dict(prompt=dict(type='Prompt', num_tokens=1, deep=deep)), train=[]),
-        base=None,
-    )
-    built = build_model(dict(default_scope='mmpretrain', model=model), meta=True)
-    assert built.plan.count()['trainable'] == count
 
 
 @pytest.mark.parametrize('out_indices', [[0, 1], [0]])

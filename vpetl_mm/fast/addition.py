@@ -17,10 +17,11 @@ def add_in_place(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
 
     A linear layer, a scaling and a sum would pass four times over something as large as ``y``. The plain way is taken
     where a hook sees what modules inside ``host`` return, under torch.compile and torch.func, and where
-    the delta has read ``y``, which its gradient may need.
+    a delta has read or returned ``y``, which its gradient may need.
     """
     additions = delta(x)
-    if delta.reads == 'output' or is_transformed() or any(map(is_watched, host.modules())):
+    needed = delta.reads == 'output' or any(type(d).after is not Delta.after for d in host.deltas.values())
+    if needed or is_transformed() or any(map(is_watched, host.modules())):
         return addition.add(y, additions)
     for part in additions if isinstance(additions, (list, tuple)) else [additions]:
         one_each = isinstance(part, Addition) and part.h.shape[:-1] == y.shape[:-1] and y.is_contiguous()

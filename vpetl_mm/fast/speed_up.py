@@ -40,7 +40,7 @@ def speed_up(model: nn.Module, fast: bool = True, gelu: str = 'exact') -> None:
         UserError: when the model's MLPs have no GELU.
     """
     if gelu == '8bit':
-        _store_gelu_in_8_bits(model.backbone)
+        _store_gelu_in_8_bits(model)
     if not fast:
         return
     for module in list(model.backbone.modules()):
@@ -56,9 +56,10 @@ def speed_up(model: nn.Module, fast: bool = True, gelu: str = 'exact') -> None:
     model.backbone.__class__ = recomputing_class(type(model.backbone))
 
 
-def _store_gelu_in_8_bits(backbone: nn.Module) -> None:
+def _store_gelu_in_8_bits(model: nn.Module) -> None:
+    backbone, of_deltas = model.backbone, {id(m) for delta in model.plan.deltas() for m in delta.modules()}
     mlps = [site.host for site in layout_of(backbone).sites(backbone, 'mlp')]
-    found = [m for mlp in mlps for m in mlp.modules() if type(m) is nn.GELU]
+    found = [m for mlp in mlps for m in mlp.modules() if type(m) is nn.GELU and id(m) not in of_deltas]
     if not found:
         raise UserError(f"petl.gelu='8bit': the MLPs of {type(backbone).__name__} have no GELU.")
     for gelu in found:

@@ -47,16 +47,17 @@ class WindowedStage(BasicLayer):
     """mmaction2's stage, with tokens in the order of their windows from block to block.
 
     From block to block tokens are copied once, instead of shifted, cut into windows, put together and shifted back.
-    The host's own way is taken for sizes that windows do not divide, activation checkpointing, torch.compile and
-    torch.func, and with dropout and hooks, which then see the host's order and shapes.
+    The host's own way is taken for sizes that windows do not divide, blocks of your own class, activation checkpointing,
+    torch.compile and torch.func, and with dropout and hooks, which then see the host's order and shapes.
     """
 
     def forward(self, x: Tensor, do_downsample: bool = True) -> Tensor:
         """Run a stage, (B, C, T, H, W) to (B, T', H', W', C')."""
         size = tuple(x.shape[2:])
         window, shift = get_window_size(size, self.window_size, self.shift_size)
-        divided = all(n % w == 0 for n, w in zip(size, window, strict=True))
-        if not divided or self.with_cp or is_transformed() or _drops_out(self) or _is_seen(self.blocks):
+        fits = all(n % w == 0 for n, w in zip(size, window, strict=True))
+        fits = fits and all(isinstance(b, WindowedBlock) for b in self.blocks)
+        if not fits or self.with_cp or is_transformed() or _drops_out(self) or _is_seen(self.blocks):
             return super().forward(x, do_downsample)
         shift = tuple(shift)
         x = self._blocks(x.permute(0, 2, 3, 4, 1), size, tuple(window), shift)
@@ -119,4 +120,7 @@ class WindowedBlock(SwinTransformerBlock3D):
         return add_branch(x, lambda part: self.mlp(self.norm2(part)), self.drop_path)
 
     def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if not len(x):  # every clip was dropped; torch's kernels would leave gradients of None instead of zeros
+            parameters = (p for m in (self.norm1, self.attn) for p in m.parameters() if p.requires_grad)
+            return x + sum(p.sum() for p in parameters)
         return self.attn(self.norm1(x).flatten(0, 1), mask).view_as(x)

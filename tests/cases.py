@@ -1,0 +1,172 @@
+"""Every delta, alone and in combination, on every host, and the parameters that it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from tiny import HOSTS, Host, Shapes, linear
+
+C = 16  # the width of the small models
+Placed = dict[tuple[str, str], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """``deltas`` as in a config, and what they add to one block: (place, name below its deltas) -> shape.
+
+    Attributes:
+        silent: the deltas can start as the plain model.
+        captured: a full graph is captured of it (others differ in numbers alone).
+    """
+
+    deltas: dict[str, dict[str, Any]]
+    added: Placed
+    silent: bool = True
+    captured: bool = False
+
+    def zeroed(self) -> dict[str, dict[str, Any]]:
+        """The same deltas, all starting at zero."""
+        specs = self.deltas.items()
+        return {n: dict(s, init='zero') if s['type'] == 'PATT' else s for n, s in specs}
+
+    def names(self, host: Host, depth: int = 2) -> dict[str, tuple[int, ...]]:
+        """Every added parameter of a model; a whole block's are in the first block alone."""
+        names = {}
+        for (place, name), shape in self.added.items():
+            for block in range(1 if place == 'block' else depth):
+                path = f'{host.block.format(block)}.{host.below[place]}'.removesuffix('.')
+                names[f'{path}.deltas.{name}'] = shape
+        return names
+
+
+def patt(name: str = 'patt', r: int = 4, slots: str = 'kv', bias: Any = True, **options: Any) -> Case:
+    added = linear('down', r, C, bias is not False) | linear('up', len(slots) * C, r, bias is True)
+    if options.get('learn_scale'):
+        added['scale'] = ()
+    if options.get('source') == 'tokens':
+        added['tokens'] = (options['num_tokens'], C)
+    spec = dict(type='PATT', at='qkv', slots=slots, d_bottle=r, bias=bias, **options)
+    return Case({name: spec}, _at('qkv', name, added), silent=options.get('mode') != 'concat')
+
+
+def adapter(name: str = 'adapter', r: int = 4, **options: Any) -> Case:
+    added = linear('down', r, C) | linear('up', C, r)
+    if options.get('learn_scale'):
+        added['scale'] = ()
+    return Case({name: dict(type='AdaptMLP', at='mlp', d_bottle=r, **options)}, _at('mlp', name, added))
+
+
+def of_linear(kind: str, at: str, name: str, slots: str, added: Callable[..., Shapes], **options: Any) -> Case:
+    """A delta of a linear layer, of whose slots each has what ``added`` says: of slot, d_in and d_out."""
+    widths = {'fc1': (C, 4 * C), 'fc2': (4 * C, C)}.get(at, (C, C))
+    shapes = {n: s for slot in (slots if at == 'qkv' else ['out']) for n, s in added(slot, *widths).items()}
+    spec = dict(type=kind, at=at, **options, **(dict(slots=slots) if at == 'qkv' else {}))
+    return Case({name: spec}, _at(at, name, shapes))
+
+
+def lora(at: str, name: str = 'lora', rank: int = 2, slots: str = 'qv', **options: Any) -> Case:
+    def added(slot: str, d_in: int, d_out: int) -> Shapes:
+        return linear(f'A.{slot}', rank, d_in, False) | linear(f'B.{slot}', d_out, rank, False)
+
+    return of_linear('LoRA', at, name, slots, added, rank=rank, **options)
+
+
+def linear_adapter(at: str, name: str = 'behind', r: int = 3, slots: str = 'qkv', **options: Any) -> Case:
+    def added(slot: str, d_in: int, d_out: int) -> Shapes:
+        seen = d_in if options.get('mode') == 'parallel' else d_out
+        return linear(f'down.{slot}', r, seen) | linear(f'up.{slot}', d_out, r)
+
+    return of_linear('LinearAdapter', at, name, slots, added, d_bottle=r, **options)
+
+
+def prefix(name: str = 'prefix', n: int = 3, r: int = 4) -> Case:
+    added = {'tokens': (n, C), **linear('down', r, C), **linear('up', 2 * C, r)}
+    spec = dict(type='Prefix', at='attn', num_tokens=n, d_middle=r)
+    return Case({name: spec}, _at('attn', name, added), silent=False)
+
+
+def prompt(name: str = 'prompt', n: int = 3, deep: bool = True) -> Case:
+    place = 'attn' if deep else 'block'
+    spec = dict(type='Prompt', num_tokens=n, deep=deep)
+    return Case({name: spec}, _at(place, name, {'tokens': (n, C)}), silent=False)
+
+
+def _at(place: str, name: str, shapes: Shapes) -> Placed:
+    return {(place, f'{name}.{parameter}'): shape for parameter, shape in shapes.items()}
+
+
+def both(*cases: Case) -> Case:
+    deltas: dict[str, dict[str, Any]] = {}
+    added: Placed = {}
+    for case in cases:
+        assert not deltas.keys() & case.deltas.keys()
+        deltas |= case.deltas
+        added |= case.added
+    return Case(deltas, added, all(c.silent for c in cases))
+
+
+def cases(host: Host) -> dict[str, Case]:
+    """Everything that makes sense on ``host``."""
+    concat, table = patt(mode='concat'), patt(source='tokens', num_tokens=host.tokens)
+    residual = adapter(source='residual')
+    captured = {
+        'patt_qkv_learn_scale': patt(slots='qkv', learn_scale=True),
+        'patt_concat': concat,
+        'patt_tokens': table,
+        'lora_everywhere': both(*(lora(at, f'lora_{at}') for at in ('qkv', 'proj', 'fc1', 'fc2'))),
+        'linear_adapter_everywhere': both(
+            *(linear_adapter(at, f'behind_{at}') for at in ('qkv', 'fc1', 'fc2')),
+            linear_adapter('proj', mode='parallel'),
+        ),
+        'three_adapters': both(
+            adapter('beside'), adapter('behind', mode='sequential'), adapter('out', source='residual')
+        ),
+        'prefix_patt_prompt': both(prefix(), patt(), prompt()),
+    }
+    if not host.windows:
+        captured['shallow_residual'] = both(prompt(deep=False), residual)
+    others = {
+        **{f'patt_{slots}': patt(slots=slots) for slots in ('kv', 'qv', 'qk')},
+        **{f'patt_{act.lower()}': patt(act=act) for act in ('ReLU', 'GELU')},
+        'patt_no_bias': patt(bias=False),
+        'patt_bias_down': patt(bias='down'),
+        'concat_tokens': patt(mode='concat', source='tokens', num_tokens=host.tokens, act='GELU', learn_scale=True),
+        'adapter': adapter(),
+        'adapter_learn_scale': adapter(learn_scale=True),
+        'adapter_sequential': adapter(mode='sequential'),
+        'adapter_residual': residual,
+        'adapter_dropout': adapter(dropout=0.5),
+        'lora_qkv_k': lora('qkv', slots='k'),
+        'lora_fc2': lora('fc2', alpha=4),
+        'lora_dropout': lora('qkv', slots='qkv', dropout=0.5),
+        'linear_adapter_dropout': linear_adapter('qkv', slots='kv', mode='parallel', act='ReLU', dropout=0.5),
+        'lora_and_linear_adapter': both(lora('qkv'), linear_adapter('qkv')),
+        'prefix': prefix(),
+        'prompt': prompt(),
+        'bapat': both(patt(), adapter()),
+        'patt_and_lora': both(patt(), lora('qkv', slots='qkv')),
+        'two_patts': both(patt('one', slots='kv'), patt('two', slots='qk', r=3)),
+        'two_prefixes_and_concat': both(prefix('one'), prefix('two', n=1), concat),
+    }
+    if not host.windows:
+        others['shallow'] = prompt(deep=False)
+        others['shallow_and_deep'] = both(prompt('one', deep=False), prompt('two'), prefix())
+    return {**{n: replace(c, captured=True) for n, c in captured.items()}, **others}
+
+
+# layer scale changes what lies in a branch and what does not, and nothing else
+SCALED = ('three_adapters', 'prefix_patt_prompt', 'shallow_residual', 'adapter_residual', 'lora_everywhere', 'bapat')
+MATRIX = {
+    f'{name}-{case}': (host, c)
+    for name, host in HOSTS.items()
+    for case, c in cases(host).items()
+    if name != 'vit_layerscale' or case in SCALED
+}
+
+
+def every(wanted=lambda case: True):
+    chosen = {i: pair for i, pair in MATRIX.items() if wanted(pair[1])}
+    return pytest.mark.parametrize(('host', 'case'), chosen.values(), ids=chosen.keys())
