@@ -48,7 +48,7 @@ class WindowedStage(BasicLayer):
 
     From block to block tokens are copied once, instead of shifted, cut into windows, put together and shifted back.
     The host's own way is taken for sizes that windows do not divide, for blocks of your own class, with activation
-    checkpointing, torch.compile and torch.func, and with dropout and hooks, which then see the host's order and shapes.
+    checkpointing, torch.compile and torch.func, and with dropout and hooks, which see the host's order and shapes.
     """
 
     def forward(self, x: Tensor, do_downsample: bool = True) -> Tensor:
