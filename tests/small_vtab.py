@@ -18,7 +18,8 @@ REPO = Path(__file__).parents[1]
 TOOL = REPO / 'tools/sensitivity.py'
 COUNTS = dict(train800=24, val200=8, test=6)
 CONFIG = """\
-_base_ = '{repo}/configs/vit_{method}_vtabkitti_mae.py'
+_base_ = '{repo}/configs/vtab1k/vit_{method}_vtab_mae.py'
+vtab_task = 'kitti'
 _arch = dict(_delete_=True, embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=64)
 _load = dict(type='LoadImageFromFile', imdecode_backend='pillow')
 _data = dict(data_root='{root}', pipeline=[_load, dict(type='PackInputs')], serialize_data=False)

@@ -91,7 +91,7 @@ def test_the_official_lists_are_the_parts(task, options, lists):
 
 
 def test_images_are_what_the_configs_make_of_them(task):
-    cfg = load_config(REPO / 'configs/vit_fc_vtabkitti_mae.py')
+    cfg = load_config('vit_fc_vtabkitti_mae')
     data = built(task, pipeline=cfg.test_dataloader.dataset.pipeline)
     for n in range(3):  # both sides are resized, not a crop
         assert data[n]['inputs'].shape == (3, 224, 224) and (data[n]['inputs'] == 10 * (n + 1)).all()
@@ -102,7 +102,7 @@ def test_direct_resizing_keeps_every_part_of_a_wide_image(task):
     picture = np.zeros((10, 40, 3), np.uint8)
     picture[:, :10, 0] = picture[:, 30:, 2] = 255  # red on the left, blue on the right: lost by a centre crop
     Image.fromarray(picture).save(task / 'images/test/0.png')
-    cfg = load_config(REPO / 'configs/vit_fc_vtabkitti_mae.py')
+    cfg = load_config('vit_fc_vtabkitti_mae')
     image = built(task, split='test', pipeline=cfg.test_dataloader.dataset.pipeline)[0]['inputs']
     assert image[:, 112, 5].tolist() == [255, 0, 0] and image[:, 112, 218].tolist() == [0, 0, 255]
 
@@ -139,7 +139,7 @@ def test_wrong_lists(task, text, said):
 
 def test_a_broken_image_is_named(task):
     (task / 'images/val200/0.png').write_bytes(b'no image')
-    cfg = load_config(REPO / 'configs/vit_fc_vtabkitti_mae.py')
+    cfg = load_config('vit_fc_vtabkitti_mae')
     with pytest.raises(UserError, match=r'val200/0\.png cannot be decoded'):
         built(task, holdout=0.2, held_out=True, pipeline=cfg.test_dataloader.dataset.pipeline)[0]
 
@@ -150,7 +150,7 @@ def test_the_19_tasks_and_their_configs():
     groups = [a.group for a in TASKS.values()]
     assert [groups.count(g) for g in ('natural', 'specialized', 'structured')] == [7, 4, 8]
     for token, task in TOKENS.items():
-        cfg = load_config(REPO / f'configs/vit_lora_{token}_r8_in21k.py')
+        cfg = load_config(f'vit_lora_{token}_r8_in21k')
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             assert loader.dataset.data_root == f'data/vtab1k/{task}'
             assert loader.dataset.num_classes == cfg.model.head.num_classes == wanted[task]
@@ -159,7 +159,7 @@ def test_the_19_tasks_and_their_configs():
 def test_a_hold_out_in_the_config_is_val200(task):
     """As tools/train.py sees it, before and after --cfg-options holdout.fraction=0.2."""
     for options, train, val in (({}, 4, None), ({'holdout.fraction': 0.2}, 3, 1)):
-        cfg = prepare(str(REPO / 'configs/vit_lora_vtabkitti_r8_in21k.py'), Options(cfg_options=options))
+        cfg = prepare('vit_lora_vtabkitti_r8_in21k', Options(cfg_options=options))
         lengths = []
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             lengths.append(loader and len(built(task, **dict(loader.dataset, data_root=str(task), num_classes=3))))

@@ -13,7 +13,7 @@ from .names import Name, parse_name
 from .table_layouts import DATASETS, METHODS, SWIN
 from .tables import Tables
 from .tradeoff import MARKERS, OTHER, OURS, styled
-from .vtab import BACKBONE, CLAIMS, SIZES, Result, needed, result
+from .vtab import BACKBONE, CLAIMS, SIZES, GroupMeans, group_means, needed
 
 FIGURES = ('figure1', 'figure1c', 'figure4')
 # how far from its point a method's label stands, in points
@@ -90,7 +90,7 @@ def figure1c(tables: Tables, folder: Path) -> list[Path]:
     """
     counts = tables.counted(needed(tables.ours))
     ours = tables.still(counts)
-    rows = {method: result(method, 'in21k', ours, counts) for method in SIZES}
+    rows = {method: group_means(method, 'in21k', ours, counts) for method in SIZES}
     files = _files(folder, 'figure1c')
     with styled(files) as (axes,):
         for method, row in rows.items():
@@ -108,7 +108,7 @@ def figure1c(tables: Tables, folder: Path) -> list[Path]:
     return files
 
 
-def _draw_means(axes, method: str, row: Result) -> None:
+def _draw_means(axes, method: str, row: GroupMeans) -> None:
     """The paper's points of a method, open, and ours, filled."""
     colour = OURS if method.startswith('spt') else OTHER
     style = dict(marker=MARKERS[method], color=colour, linewidth=0.9, markersize=6)
