@@ -1,4 +1,4 @@
-"""One small task of VTAB-1k on disk, and configs that learn it with a small ViT."""
+"""The tasks of VTAB-1k; a small one on disk, and configs that learn it with a small ViT."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ from vpetl_mm.config import load_config
 
 REPO = Path(__file__).parents[1]
 TOOL = REPO / 'tools/sensitivity.py'
+# task -> classes, of the benchmark's paper, by group
+NATURAL = dict(cifar=100, caltech101=102, dtd=47, oxford_flowers102=102, svhn=10, sun397=397, oxford_iiit_pet=37)
+SPECIALIZED = dict(patch_camelyon=2, eurosat=10, resisc45=45, diabetic_retinopathy=5)
+STRUCTURED = dict(clevr_count=8, clevr_dist=6, dmlab=6, kitti=4, dsprites_loc=16, dsprites_ori=16)
+STRUCTURED |= dict(smallnorb_azi=18, smallnorb_ele=9)
+CLASSES = NATURAL | SPECIALIZED | STRUCTURED
+SIZES = dict(sptlora='', sptadapter='', full='', fc='', bitfit='', vpt='', adaptformer='_b8', lora='_r8')
+PRETRAINED = ('in21k', 'mae', 'mocov3')
 COUNTS = dict(train800=24, val200=8, test=6)
 CONFIG = """\
 _base_ = '{repo}/configs/vtab1k/vit_{method}_vtab_mae.py'
@@ -32,6 +40,11 @@ param_scheduler = [dict(type='ConstantLR', factor=1.0)]
 optim_wrapper = dict(type='OptimWrapper')
 train_cfg = dict(max_epochs=2)
 """
+
+
+def name_of(method: str, task: str, pretrain: str = 'in21k') -> str:
+    """The experiment of a task; of its leaf for ``''``."""
+    return f'vit_{method}_vtab{task.removeprefix("oxford_").replace("_", "")}{SIZES[method]}_{pretrain}'
 
 
 def make_task(root: Path) -> Path:

@@ -79,8 +79,10 @@ def test_the_command_finds_configs_by_name_and_speaks_of_itself(installed, tmp_p
         assert status == 0 and f' vpetl {name} ' in said and 'tools/' not in said
     status, said = vpetl(installed, tmp_path, 'tables', '--docs')
     assert status == 2 and 'in a clone' in said
-    status, said = vpetl(installed, tmp_path, 'count_params', 'demo_fc', 'configs/swin_fc_ssv2.py', '--json')
-    assert status == 0 and [row['trainable'] for row in json.loads(said[said.index('[') :])] == [520, 178_350]
+    given = ('demo_fc', 'configs/swin_fc_ssv2.py', 'vit_fc_vtabdtd_mae')
+    status, said = vpetl(installed, tmp_path, 'count_params', *given, '--json')
+    counts = [row['trainable'] for row in json.loads(said[said.index('[') :])]
+    assert status == 0 and counts == [520, 178_350, 47 * 769]
     assert not [*tmp_path.iterdir()]
 
 

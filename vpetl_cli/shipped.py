@@ -31,7 +31,7 @@ def experiments(folder: Path) -> dict[str, Path]:
     """
     found = {path.stem: path for path in sorted([*folder.glob('*.py'), *folder.glob('vtab1k/*.py')])}
     if leaves := [stem for stem in found if _LEAF.search(stem)]:
-        tasks = runpy.run_path(str(configs() / '_base_/datasets/vtab1k.py'))['vtab_tasks']
+        tasks = runpy.run_path(str(ROOT / 'configs/_base_/datasets/vtab1k.py'))['vtab_tasks']
         for stem in leaves:
             leaf = found.pop(stem)
             names = [_LEAF.sub(f'vtab{task}', stem) for task in tasks]
