@@ -24,6 +24,9 @@ STRUCTURED |= dict(smallnorb_azi=18, smallnorb_ele=9)
 CLASSES = NATURAL | SPECIALIZED | STRUCTURED
 SIZES = dict(sptlora='', sptadapter='', full='', fc='', bitfit='', vpt='', adaptformer='_b8', lora='_r8')
 PRETRAINED = ('in21k', 'mae', 'mocov3')
+# what a method trains on ViT-B beside the head, which has 769 parameters per class
+WITHOUT_HEAD = dict(full=85_798_656, fc=0, bitfit=102_912, vpt=12 * 50 * 768)
+WITHOUT_HEAD |= dict(adaptformer=12 * (2 * 768 * 8 + 8 + 768), lora=12 * 4 * 768 * 8)
 COUNTS = dict(train800=24, val200=8, test=6)
 CONFIG = """\
 _base_ = '{repo}/configs/vtab1k/vit_{method}_vtab_mae.py'

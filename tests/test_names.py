@@ -11,7 +11,7 @@ import pytest
 from vpetl_cli.shipped import experiments
 from vpetl_mm.config import load_config
 from vpetl_mm.errors import UserError
-from vpetl_mm.paper.names import parse_name
+from vpetl_mm.paper.names import Name, parse_name
 
 REPO = Path(__file__).parents[1]
 CONFIGS = experiments(REPO / 'configs')
@@ -19,21 +19,11 @@ DEMOS = [c for c in CONFIGS if c.startswith('demo_')]
 # of VTAB-1k's 19 tasks only one, as all are read from the same leaf
 PAPER = [c for c in CONFIGS if c not in DEMOS and ('_vtab' not in c or 'vtabkitti' in c)]
 EXPERIMENTS = REPO.parent / 'shared/paper/experiments.csv'
-DEMO = ['prefix', 'prompt', 'norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample']
 CLASSES = dict(ssv2=174, hmdb51=51, cifar100=100, svhn=10, food101=101, cifar100n50=100, vtabkitti=4)
 # train lists without the head
-TRAIN = dict(
-    full=['all'],
-    bitfit=['attn.rpb', 'bias', 'norm1', 'norm2'],
-    attnproj=['attn.proj'],
-    attnqkv=['attn.qkv'],
-    attnrpb=['attn.rpb'],
-    mlpfc1=['mlp.fc1'],
-    mlpfc2=['mlp.fc2'],
-    norm1=['norm1'],
-    norm2=['norm2'],
-    downsample=['downsample'],
-)
+POSITIONS = ('attn.proj', 'attn.qkv', 'attn.rpb', 'mlp.fc1', 'mlp.fc2', 'norm1', 'norm2', 'downsample')
+TRAIN = {place.replace('.', ''): [place] for place in POSITIONS}
+TRAIN |= dict(full=['all'], bitfit=['attn.rpb', 'bias', 'norm1', 'norm2'])
 BASE = dict(k400=['kinetics400'], k600=['kinetics600'], in22k=['22k'], in21k=['21k'], mae=['mae'])
 BASE |= dict(videomae=['videomae'], videomaek400=['videomae'], dinov2=['dinov2'], mocov3=['moco-v3', 'mocov3'])
 
@@ -140,27 +130,21 @@ def test_the_papers_143_experiments_parse_to_their_settings_and_have_files():
 
 
 def test_the_demos_configs_are_the_demos():
-    assert {f'demo_{m}' for m in DEMO} <= {*DEMOS}
+    assert {f'demo_{m}' for m in (*TRAIN, 'prefix', 'prompt')} <= {*DEMOS}
     for stem in DEMOS:
         name = parse_name(stem)
         assert name.is_demo and name.file == stem and name.dataset == 'demo' and name.frames == 8
 
 
 def test_worked_examples():
-    name = parse_name('swin_bapatqk_hmdb51_b128_s05_f16_k600_fc')
-    assert (name.method, name.size, name.scale, name.frames, name.pretrain) == ('bapatqk', 128, 0.5, 16, 'k600')
-    assert name.fc and name.size_kind == 'b'
-    assert parse_name('swin_bapat_ssv2_b128_s10').scale == 1.0
-    plain = parse_name('swin_lora_hmdb51_r16')
-    assert (plain.scale, plain.frames, plain.pretrain, plain.fc, plain.size_kind) == (None, 8, 'k400', False, 'r')
-    assert parse_name('vit_fc_svhn_mae').frames is None
+    for text, *said in (
+        ('swin_bapatqk_hmdb51_b128_s05_f16_k600_fc', 'swin', 'bapatqk', 'hmdb51', 'b', 128, 0.5, 16, 'k600', True),
+        ('swin_bapat_ssv2_b128_s10', 'swin', 'bapat', 'ssv2', 'b', 128, 1.0, 8, 'k400', True),
+        ('swin_lora_hmdb51_r16', 'swin', 'lora', 'hmdb51', 'r', 16, None, 8, 'k400', False),
+        ('vit_sptlora_vtabclevrcount_mocov3', 'vit', 'sptlora', 'vtabclevrcount', *[None] * 4, 'mocov3', True),
+    ):
+        assert parse_name(text) == Name(*said)
     assert parse_name('vits14_bapat_vtabflowers102_b32_dinov2').dataset == 'vtabflowers102'
-    spt = parse_name('vit_sptlora_vtabclevrcount_mocov3')
-    assert (spt.method, spt.size, spt.scale, spt.frames, spt.pretrain, spt.fc) == (
-        *('sptlora', None, None, None, 'mocov3', True),
-    )
-    assert parse_name('vits14_sptadaptershuffled_cifar100n50_dinov2').method == 'sptadaptershuffled'
-    assert parse_name('vits14_sptlorarandom_cifar100n50_dinov2').method == 'sptlorarandom'
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tools import refused
 from vpetl_cli.shipped import experiments
@@ -16,7 +15,7 @@ from vpetl_mm.paper.table_layouts import LAYOUTS
 
 REPO = Path(__file__).parents[2]
 METAFILE = REPO / 'configs/metafile.yml'
-PAPER = REPO.parent / 'shared/paper'
+EXPERIMENTS = REPO.parent / 'shared/paper/experiments.csv'
 
 OURS = 'top1: 50.5, top5: 99.0, mean_class: 50.1, params: 520, seeds: 2, spread: 0.5'
 SMALL = f"""\
@@ -49,10 +48,10 @@ def small(tmp_path) -> Path:
     return configs / 'metafile.yml'
 
 
-@pytest.mark.skipif(not PAPER.exists(), reason='the list of experiments is not at hand')
+@pytest.mark.skipif(not EXPERIMENTS.exists(), reason='the list of experiments is not at hand')
 def test_the_metafile_holds_the_papers_experiments_figure_by_figure():
     entries = {e.name: e for e in load_metafile(METAFILE)}
-    with open(PAPER / 'experiments.csv', newline='') as stream:
+    with open(EXPERIMENTS, newline='') as stream:
         rows = list(csv.DictReader(stream))
     assert {n for n, e in entries.items() if e.cells} == {r['name'] for r in rows}
     for row in rows:
@@ -60,18 +59,6 @@ def test_the_metafile_holds_the_papers_experiments_figure_by_figure():
         assert entry.cells == row['cells'].split(';') and entry.paper.top1 == float(row['top1'])
         kind, _, params = row['params_m'].rpartition(':')
         assert (entry.paper.params_are, entry.paper.params_m) == (kind or 'own', float(params))
-
-
-@pytest.mark.skipif(not PAPER.exists(), reason="the paper's tables are not at hand")
-def test_a_table_that_prints_another_figure_keeps_it():
-    entries = {e.name: e for e in load_metafile(METAFILE)}
-    printed = yaml.safe_load((PAPER / 'vpetl_tables.yaml').read_text())['table5']
-    for row in printed[:3]:
-        for dataset in ('ssv2', 'hmdb51'):
-            paper = next(
-                e for e in entries.values() if f'T5/{row["method"]}' in e.cells and e.dataset == dataset
-            ).paper
-            assert paper.top1_in.get(f'T5/{row["method"]}', paper.top1) == row[dataset]
 
 
 def test_every_cell_has_its_place_in_a_table_and_every_place_its_entry():
@@ -152,11 +139,6 @@ def test_every_config_of_the_project_has_an_entry():
     assert {*names} == {*experiments(METAFILE.parent)} and len(names) == 182 + 24 * 19
 
 
-def test_a_metafile_that_is_not_there():
-    with pytest.raises(UserError, match='does not exist'):
-        load_metafile('nowhere/metafile.yml')
-
-
 def test_an_entry_of_its_own_needs_nothing_but_a_name(small):
     assert Entry('demo_fc').dataset == 'demo' and Entry('vit_fc_svhn_mae').dataset == 'svhn'
     small.write_text('experiments:\n- {name: demo_fc, cells: [], paper: null, ours: null, where: null}\n')
@@ -168,3 +150,5 @@ def test_the_tool_says_it_and_exits_with_2(small, monkeypatch, capsys):
     (small.parent / 'swin_fc_ssv2.py').unlink()
     said = refused(capsys, 'tables', 'table1')
     assert 'swin_fc_ssv2 has no config in configs' in said and said.count('\n') == 1
+    with pytest.raises(UserError, match='does not exist'):
+        load_metafile('nowhere/metafile.yml')

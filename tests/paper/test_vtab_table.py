@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 from records import record
-from small_vtab import CLASSES, NATURAL, PRETRAINED, SIZES, SPECIALIZED, STRUCTURED, name_of
+from small_vtab import CLASSES, NATURAL, PRETRAINED, SIZES, SPECIALIZED, STRUCTURED, WITHOUT_HEAD, name_of
 from test_figures import are_figures, drawn
 
 from tools import call
 from vpetl_mm.engine.record import changed_options, write_record
-from vpetl_mm.measure.count import trainable
 from vpetl_mm.paper.figures import figure1c
 from vpetl_mm.paper.metafile import Ours
 from vpetl_mm.paper.tables import Tables, counts_as_printed, summary
@@ -21,6 +20,7 @@ REPO = Path(__file__).parents[2]
 CONFIGS = REPO / 'configs'
 SPT, LORA = 'vit_sptlora_vtabkitti_in21k', 'vit_lora_vtabkitti_r8_in21k'
 SPT_FILE = 'model.petl.spt.file'
+COUNTS = {name_of(m, t): n + 769 * c for m, n in WITHOUT_HEAD.items() for t, c in CLASSES.items()}
 
 
 def runs_of(method: str, base: int, skip: tuple[str, ...] = ()) -> dict[str, Ours]:
@@ -71,11 +71,8 @@ def test_the_papers_claims_stand_beside_the_supervised_rows_alone():
 
 
 def test_trainable_parameters_are_those_of_the_literature_without_the_head():
-    names = [name_of(m, 'cifar') for m in ('full', 'fc', 'bitfit', 'vpt', 'adaptformer', 'lora')]
-    rows = rows_of({}, trainable(names, CONFIGS))
-    shown = {m: row[0] for (m, p), row in rows.items() if p == 'IN-21K'}
-    # of ViT-B: 0.10 M bias vectors, 12 x 50 x 768 prompts, 12 x (2 x 768 x 8 + 776), 12 x 4 x 768 x 8
-    assert shown == {
+    rows = rows_of({}, COUNTS)
+    assert {m: row[0] for (m, p), row in rows.items() if p == 'IN-21K'} == {
         **{'Full tuning': '85.80', 'FC': '0.00', 'BitFit': '0.10', 'VPT': '0.46', 'AdaptFormer': '0.16'},
         **{'LoRA': '0.29', 'SPT-LoRA': 'by budget', 'SPT-Adapter': 'by budget'},
     }
@@ -114,7 +111,7 @@ def test_a_run_of_spt_counts_whatever_its_file_trains(change, counts):
 
 
 def test_a_run_of_other_parameters_of_a_counted_config_does_not():
-    assert counts_as_printed(record(LORA, epoch=100, params=294_912 + 769 * 4), CONFIGS)
+    assert counts_as_printed(record(LORA, epoch=100, params=COUNTS[LORA]), CONFIGS)
     assert not counts_as_printed(record(LORA, epoch=100, params=294_912), CONFIGS)
 
 
@@ -133,9 +130,8 @@ def elsewhere(tmp_path, monkeypatch):
 
 def test_the_command_shows_runs_and_leaves_others_out(elsewhere, capsys):
     for i, task in enumerate(SPECIALIZED):
-        classes = CLASSES[task]
-        run = record(name_of('lora', task), 0, 80.0 + i, epoch=100, params=294_912 + 769 * classes)
-        write_record(elsewhere / f'work_dirs/{i}', run)
+        name = name_of('lora', task)
+        write_record(elsewhere / f'work_dirs/{i}', record(name, 0, 80.0 + i, epoch=100, params=COUNTS[name]))
     write_record(elsewhere / 'work_dirs/spt', spt_record(0, 400_000))
     write_record(elsewhere / 'work_dirs/spt1', spt_record(1, 400_000))
     write_record(elsewhere / 'work_dirs/other', record(LORA, epoch=100, params=5))
@@ -151,9 +147,7 @@ def test_the_command_shows_runs_and_leaves_others_out(elsewhere, capsys):
 
 
 def test_the_figure_shows_the_papers_points_and_ours(tmp_path, monkeypatch):
-    base = dict(full=85_798_656, bitfit=102_912, vpt=460_800, adaptformer=156_768, lora=294_912)
-    counts = {name_of(m, t): n + 769 * c for m, n in base.items() for t, c in CLASSES.items()}
-    tables = Tables([], None, CONFIGS, counts=counts)
+    tables = Tables([], None, CONFIGS, counts=COUNTS)
     tables.ours = runs_of('sptlora', 400_000) | runs_of('adaptformer', 156_768) | runs_of('vpt', 460_801)
     tables.ours |= runs_of('full', 85_798_656, skip=('dtd',))
     seen = drawn(monkeypatch)
