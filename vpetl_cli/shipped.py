@@ -1,4 +1,4 @@
-"""Where configs and tools are: beside the packages in a checkout, inside one once a wheel is installed."""
+"""Find configs and tools: beside the packages in a checkout, inside vpetl_mm once a wheel is installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEAF, _TASK = (re.compile(rf'(?<![^_])vtab{task}(?![^_])') for task in ('', '([
 
 
 def configs() -> Path:
-    """Return the folder of the experiments: ``configs`` in the current folder if they are there, else the shipped."""
+    """Return the folder of the experiments: ``configs`` in the current folder if it holds them, else the shipped."""
     here = Path('configs')
     return here if (here / 'metafile.yml').is_file() else ROOT / 'configs'
 
@@ -26,26 +26,26 @@ def configs() -> Path:
 def experiments(folder: Path) -> dict[str, Path]:
     """Return name -> file for the experiments of a folder and of its ``vtab1k/``.
 
-    A file whose name has the field ``vtab`` is a leaf that stands for an experiment per task of VTAB-1k: ``vtabdtd``.
-    These have files in name only; :func:`leaf_of` returns the one to read.
+    A file with the field ``vtab`` in its name is a leaf: it stands for an experiment per task of VTAB-1k, whose names
+    have ``vtab<task>`` instead. Only the leaf exists on disk: see :func:`leaf_of`.
     """
     found = {path.stem: path for path in sorted([*folder.glob('*.py'), *folder.glob('vtab1k/*.py')])}
     if leaves := [stem for stem in found if _LEAF.search(stem)]:
         tasks = runpy.run_path(str(ROOT / 'configs/_base_/datasets/vtab1k.py'))['vtab_tasks']
         for stem in leaves:
-            leaf = found.pop(stem)
             names = [_LEAF.sub(f'vtab{task}', stem) for task in tasks]
-            found |= {name: leaf.with_name(f'{name}.py') for name in names}
+            leaf = found.pop(stem)
+            found |= {name: leaf.with_stem(name) for name in names}
     return found
 
 
 def leaf_name(name: str) -> str:
-    """Return the name of the file that holds an experiment: of VTAB-1k's that of the leaf, else its own."""
+    """Return the name of the file that an experiment is read from: its leaf for VTAB-1k, else its own."""
     return _TASK.sub('vtab', name)
 
 
 def leaf_of(path: Path) -> tuple[Path, str | None]:
-    """Return the file to read for an experiment's path, and the VTAB-1k task in its name if that is another file."""
+    """Return the file that an experiment's path is read from and, if that is a leaf, the task of VTAB-1k."""
     task = _TASK.search(path.stem)
     if path.is_file() or not task:
         return path, None
@@ -78,7 +78,7 @@ def find_config(given: str | Path) -> Path:
 
 
 def spoken(text: str) -> str:
-    """``text`` with its commands as they are typed here: ``vpetl train`` for ``tools/train.py`` once installed."""
+    """Return ``text`` with its commands as they are typed: ``vpetl train`` for ``tools/train.py`` once installed."""
     if not INSTALLED:
         return text
     return re.sub(r'\btools/(\w+)\.(?:py|sh)', r'vpetl \1', text).replace('"make demo"', '"vpetl demo"')

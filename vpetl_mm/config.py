@@ -79,16 +79,16 @@ def _from_file(path: Path) -> Config:
         )
     if task not in tasks:
         raise unknown(f'vtab_task in {path}', task, tasks)
-    filled = _filled(cfg.to_dict(), {'task': task, **tasks[task]})
-    return Config(filled, cfg_text=cfg.text, filename=str(path))
+    replaced = _replaced(cfg.to_dict(), {'task': task, **tasks[task]})
+    return Config(replaced, cfg_text=cfg.text, filename=str(path))
 
 
-def _filled(value: Any, words: Mapping[str, Any]) -> Any:
+def _replaced(value: Any, words: Mapping[str, Any]) -> Any:
     """Return a config's value with ``{word}`` replaced, also inside a longer string."""
     if isinstance(value, dict):
-        return {k: _filled(v, words) for k, v in value.items()}
+        return {k: _replaced(v, words) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_filled(v, words) for v in value)
+        return type(value)(_replaced(v, words) for v in value)
     if not isinstance(value, str):
         return value
     for word, by in words.items():

@@ -95,8 +95,7 @@ def load_metafile(path: str | Path = METAFILE) -> list[Entry]:
     path = Path(path)
     listed, remarks = _read(path)
     entries = [_entry(raw, path) for one in listed for raw in _per_task(one, path)]
-    _check_names(entries, path)
-    _check_cells(entries, path)
+    _check(entries, path)
     for cell, text in remarks.items():
         owners = [e for e in entries if cell in e.cells]
         if not owners:
@@ -179,19 +178,15 @@ def _figures(cls: type, raw: Any, what: str) -> Any:
     return cls(**raw)
 
 
-def _check_names(entries: Iterable[Entry], path: Path) -> None:
-    there, seen = experiments(path.parent), set()
+def _check(entries: Iterable[Entry], path: Path) -> None:
+    """Check the entries against each other and against the configs."""
+    there, seen, answered = experiments(path.parent), set(), {}
     for entry in entries:
         if entry.name in seen:
             raise UserError(f'{path}: {entry.name} has two entries.')
         if entry.name not in there:
             raise UserError(f'{path}: {entry.name} has no config in {path.parent}.')
         seen.add(entry.name)
-
-
-def _check_cells(entries: Iterable[Entry], path: Path) -> None:
-    answered: dict[tuple[str, str], str] = {}
-    for entry in entries:
         for cell in entry.cells:
             other = answered.setdefault((cell, entry.dataset), entry.name)
             if other != entry.name or entry.cells.count(cell) > 1:
@@ -212,15 +207,15 @@ def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
     for leaf, group in groupby(entries, lambda entry: leaf_name(entry.name)):
         tasks = {}
         for entry in group:
-            row = _filled(asdict(entry))
+            row = _pruned(asdict(entry))
             remarks |= row.pop('remarks', {})
             if entry.name == leaf:
                 listed.append(row)
             else:
                 tasks[entry.dataset.removeprefix('vtab')] = {k: v for k, v in row.items() if k in ('ours', 'where')}
         if entry.name != leaf:
-            listed.append(_filled(dict(name=leaf, tasks=tasks)))
-    header = re.match(r'(#.*\n)*', path.read_text(encoding='utf-8'))[0] if path.is_file() else ''
+            listed.append(_pruned(dict(name=leaf, tasks=tasks)))
+    header = re.match(r'(#.*\n)*', path.read_text(encoding='utf-8'))[0]
     options = dict(sort_keys=False, allow_unicode=True, width=118)
     with written_whole(path) as partial:
         text = yaml.safe_dump(dict(remarks=remarks), **options) if remarks else ''
@@ -228,7 +223,7 @@ def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
         partial.write_text(header + text, encoding='utf-8')
 
 
-def _filled(mapping: Mapping[str, Any]) -> dict[str, Any]:
+def _pruned(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Return a nested mapping without what is None or empty."""
-    items = ((k, _filled(v) if isinstance(v, dict) else v) for k, v in mapping.items())
+    items = ((k, _pruned(v) if isinstance(v, dict) else v) for k, v in mapping.items())
     return {k: v for k, v in items if v not in (None, [], {})}

@@ -41,17 +41,14 @@ def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> t
         The experiments that were filled in, and the number of results that count for none.
     """
     entries = load_metafile(metafile)
-    records = find_records(work_dirs).values()
-    runs, out = as_printed(records, Path(metafile).parent)
-    filled = []
-    for entry in entries:
-        if entry.name in runs:
-            entry.ours, entry.where = summary(runs[entry.name]), _where(runs[entry.name])
-            filled.append(entry.name)
-    out += sum(len(r) for name, r in runs.items() if name not in filled)
+    runs, out = as_printed(find_records(work_dirs).values(), Path(metafile).parent)
+    filled = [entry for entry in entries if entry.name in runs]
+    for entry in filled:
+        entry.ours, entry.where = summary(runs[entry.name]), _where(runs[entry.name])
     if filled:
         write_metafile(metafile, entries)
-    return filled, out
+    names = [entry.name for entry in filled]
+    return names, out + sum(len(r) for name, r in runs.items() if name not in names)
 
 
 def _where(runs: Sequence[Record]) -> str:
