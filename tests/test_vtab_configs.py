@@ -59,7 +59,7 @@ def test_an_experiment_has_its_own_name_however_it_is_spelled(given, flowers, tm
     assert prepare(given, Options()).work_dir == f'work_dirs/{LORA}'
 
 
-def test_the_task_is_said_by_a_config_that_inherits_or_by_its_name(flowers, tmp_path, monkeypatch, capsys):
+def test_a_config_that_inherits_names_its_task_or_has_it_in_its_name(flowers, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = f"_base_ = '{CONFIGS}/vtab1k/vit_lora_vtab_r8_mae.py'\n"
     Path('flowers.py').write_text(f"{text}vtab_task = 'flowers102'\n")
@@ -104,7 +104,7 @@ def test_every_method_trains_what_it_is_known_for_and_a_plain_head():
 
 
 @pytest.mark.parametrize('method', ['full', 'bitfit', 'lora', 'adaptformer'])
-def test_of_weight_decay_vectors_are_free(method):
+def test_vectors_are_free_of_weight_decay(method):
     cfg = load_config(name_of(method, 'kitti'))
     model = build_model(cfg, meta=True)
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups

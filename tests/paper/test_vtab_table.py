@@ -85,7 +85,7 @@ def test_the_parameters_of_spt_are_those_of_its_runs():
     assert group_means('sptlora', 'in21k', ours, {}).params == (18 * 400_000 + 210_000) / 19
 
 
-def test_what_is_counted_of_a_row_are_its_smallest_and_largest_head():
+def test_a_row_is_counted_with_its_smallest_and_largest_head():
     ends = [name_of('lora', 'patch_camelyon', 'mae'), name_of('lora', 'sun397', 'mae')]
     assert extremes([*row_names('lora', 'mae').values(), 'swin_fc_ssv2', LORA]) == [*ends, 'swin_fc_ssv2', LORA]
 
