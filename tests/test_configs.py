@@ -36,11 +36,6 @@ def counts() -> dict[str, int]:
     return trainable([c.stem for c in BUILT], REPO / 'configs')
 
 
-def test_the_best_known_count_is_exact(counts):
-    assert counts['swin_bapat_ssv2_b128'] == 6_379_438
-    assert counts['swin_full_ssv2'] == 87_638_984 + 178_350
-
-
 def test_every_experiment_counts_as_printed(counts):
     entries = [e for e in load_metafile(METAFILE) if e.cells]
     assert len(entries) == 143

@@ -129,8 +129,7 @@ def test_a_leaf_keeps_spts_recipe(method, pretrain):
     assert model.base.convert == dict(in21k='google_vit', mae='timm_vit', mocov3='mocov3')[pretrain]
     assert model.base.url.startswith('https://')
     steps = cfg.train_dataloader.dataset.pipeline
-    nothing_augments = ['LoadImageFromFile', 'NumpyToPIL', 'torchvision/Resize', 'PackInputs']
-    assert [s.type for s in steps] == nothing_augments
+    assert [s.type for s in steps] == ['LoadImageFromFile', 'NumpyToPIL', 'torchvision/Resize', 'PackInputs']
     assert steps[2].size == [224, 224] and steps[2].interpolation == 'bicubic'
     assert cfg.test_dataloader.dataset.pipeline == cfg.val_dataloader.dataset.pipeline == steps
     assert cfg.holdout == dict(fraction=0.0, seed=0)

@@ -16,8 +16,7 @@ from vpetl_mm.paper.metafile import Ours
 from vpetl_mm.paper.tables import Tables, counts_as_printed, summary
 from vpetl_mm.paper.vtab import EXPERIMENTS, extremes, group_means, row_names, vtab_table
 
-REPO = Path(__file__).parents[2]
-CONFIGS = REPO / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 SPT, LORA = 'vit_sptlora_vtabkitti_in21k', 'vit_lora_vtabkitti_r8_in21k'
 SPT_FILE = 'model.petl.spt.file'
 COUNTS = {name_of(m, t): n + 769 * c for m, n in WITHOUT_HEAD.items() for t, c in CLASSES.items()}
