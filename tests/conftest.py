@@ -4,13 +4,6 @@ import os
 
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # what is expected is what the CPU computes
 
-import pytest
 import torch
 
 torch.set_num_threads(1)  # what the tests run is too small to share
-
-
-@pytest.fixture
-def onednn_for_small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests' models are small, and what is checked of them must hold for large ones."""
-    monkeypatch.setattr('vpetl_mm.petl.linear.WORTH_FROM', 1)

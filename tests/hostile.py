@@ -1,4 +1,4 @@
-"""Files of torch that nobody's torch.save writes, put together from pickle's opcodes."""
+"""Files that torch.save never writes, put together from pickle's opcodes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def mapping(**parts: bytes) -> bytes:
 
 
 def call(dotted: str, *args: bytes) -> bytes:
-    """What a function gives."""
+    """The result of a function."""
     return name(dotted) + several(*args) + b'R'
 
 
@@ -68,7 +68,7 @@ def tensor(size: int, stride: int = 1, stored: int = 1, key: str = '0', kind: st
 def write(
     path: Path, body: bytes, records: Mapping[str, bytes] | None = None, method: int = zipfile.ZIP_STORED
 ) -> Path:
-    """A file as torch.save writes it, but for what is in it."""
+    """A file as torch.save writes it, with any content."""
     with zipfile.ZipFile(path, 'w', method) as file:
         file.writestr('archive/data.pkl', b'\x80\x02' + body + b'.')
         file.writestr('archive/byteorder', 'little')

@@ -9,54 +9,74 @@ from pathlib import Path
 import av
 import numpy as np
 
-SIDE, BITS = 16, 6
+BITS = 6
 
 
-def frame(number: int, height: int = 2 * SIDE, fill: int = 16) -> np.ndarray:
-    """[height, 96, 3]: the number in black and white squares, the lowest bit first, above a moving pattern."""
-    bits = [(number >> bit) & 1 for bit in range(BITS)]
-    top = np.repeat(np.repeat(np.array([bits]) * 255, SIDE, 0), SIDE, 1)
-    below = (np.add.outer(np.arange(height - SIDE), np.arange(SIDE * BITS)) * fill + 5 * number) % 200
-    return np.repeat(np.concatenate([top, below])[..., None], 3, 2).astype(np.uint8)
+def frame(number: int, size: tuple[int, int] = (96, 32)) -> np.ndarray:
+    """[H, W, 3] of a size (W, H): the number as black and white bars, lowest bit first, above a moving pattern."""
+    width, height = size
+    bars = np.repeat([255 * (number >> bit & 1) for bit in range(BITS)], -(-width // BITS))[:width]
+    pattern = (np.add.outer(np.arange(height - height // 2), np.arange(width)) * 16 + 5 * number) % 200
+    return np.repeat(np.concatenate([[bars] * (height // 2), pattern])[..., None], 3, 2).astype(np.uint8)
 
 
 def number_of(picture: np.ndarray) -> int:
-    """What a frame [H, W, 3] shows."""
-    middles = picture[SIDE // 2, SIDE // 2 :: SIDE, 0]
-    return sum(int(value > 127) << bit for bit, value in enumerate(middles))
+    """The number that a frame [H, W, 3] shows."""
+    height, width = picture.shape[:2]
+    step = -(-width // BITS)
+    return sum(int(value > 127) << bit for bit, value in enumerate(picture[height // 4, step // 2 :: step, 0]))
 
 
 def write(
     path: Path,
-    codec: str,
+    codec: str = 'libx264',
     count: int = 50,
     pix_fmt: str = 'yuv420p',
+    size: tuple[int, int] = (96, 32),
+    rate: int | Fraction = 25,
     times: Sequence[int] = (),
     matrix: Sequence[int] | None = None,
+    sound: bool = False,
+    title: str = '',
     **options: str,
 ) -> Path:
-    """A video of ``count`` frames, 0 to count - 1.
+    """A video of ``count`` frames, 0 to count - 1, and the folders above it.
 
     Args:
-        times: of the frames in milliseconds; 25 frames per second by default.
+        size: width and height.
+        times: of the frames in milliseconds; by default they follow ``rate``.
         matrix: how the header asks for the frames to be shown.
+        sound: add a moment of silence.
         options: the encoder's, with _ for -.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     options = {key.replace('_', '-'): value for key, value in options.items()}
     with av.open(str(path), 'w') as container:
-        stream = container.add_stream(codec, rate=25, options={'threads': '1', **options})
-        stream.height, stream.width = frame(0).shape[:2]
+        container.metadata['title'] = title
+        stream = container.add_stream(codec, rate=rate, options={'threads': '1', **options})
+        stream.width, stream.height = size
         stream.pix_fmt = pix_fmt
         stream.set_display_matrix(matrix)
+        audio = container.add_stream('aac' if path.suffix == '.mp4' else 'mp3', rate=44100) if sound else None
         if times:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number in range(count):
-            picture = av.VideoFrame.from_ndarray(frame(number), format='rgb24')
+            picture = av.VideoFrame.from_ndarray(frame(number, size), format='rgb24')
             if times:
                 picture.pts, picture.time_base = times[number], Fraction(1, 1000)
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
+        if audio:
+            container.mux([*audio.encode(silence(44100, 'stereo')), *audio.encode()])
     return path
+
+
+def silence(rate: int, layout: str) -> av.AudioFrame:
+    """A moment without sound."""
+    channels = {'mono': 1, 'stereo': 2}[layout]
+    quiet = av.AudioFrame.from_ndarray(np.zeros((channels, 1024), np.float32), format='fltp', layout=layout)
+    quiet.sample_rate = rate
+    return quiet
 
 
 def cut(source: Path, path: Path, first: int, end: int, at_key: bool = True) -> Path:
@@ -89,3 +109,10 @@ def shown(path: Path) -> list[int]:
     with av.open(str(path)) as container:
         frames = container.decode(container.streams.best('video'))
         return [number_of(picture.to_ndarray(format='rgb24')) for picture in frames]
+
+
+def truncate(source: Path, path: Path, share: float = 0.6) -> Path:
+    """The beginning of a file, as an interrupted download leaves it."""
+    content = source.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    return path

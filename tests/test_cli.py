@@ -170,11 +170,11 @@ def importing_for_ever(folder: Path, tool: str, *argv: str) -> list[str]:
 @pytest.mark.parametrize(
     ('tool', 'name', 'module'),
     [
-        ('demo', 'METHODS', 'results.demo.ALL'),
-        ('tables', 'PRINTED', 'results.layouts.LAYOUTS'),
-        ('tables', 'FIGURES', 'results.figures.FIGURES'),
-        ('tables', 'FORMATS', 'results.render.FORMATS'),
-        ('sensitivity', 'STRUCTURED', 'spt.find.SHORT'),
+        ('demo', 'METHODS', 'commands.demo.ALL'),
+        ('tables', 'PRINTED', 'paper.table_layouts.LAYOUTS'),
+        ('tables', 'FIGURES', 'paper.figures.FIGURES'),
+        ('tables', 'FORMATS', 'paper.table_format.FORMATS'),
+        ('sensitivity', 'STRUCTURED', 'commands.allocate.SHORT'),
         ('sensitivity', 'CONTROLS', 'spt.sensitivity.CONTROLS'),
         ('convert_checkpoint', 'KINDS', 'weights.kinds.KINDS'),
     ],

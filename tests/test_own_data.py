@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tools import REPO, shell
 from vpetl_mm.engine.record import read_record
 
-REPO = Path(__file__).parents[1]
 CLIPS = REPO.parent / 'shared/data/fight_surv'
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason='needs ../shared/data/fight_surv')
 
@@ -41,14 +38,8 @@ def clone(tmp_path) -> Path:
 
 
 def run(clone: Path, command: str) -> str:
-    """What a command prints, in the shell of an activated environment."""
-    env = dict(os.environ, HOME=str(clone.parent / 'home'), OMP_NUM_THREADS='1')
-    env['PATH'] = f'{Path(sys.executable).parent}:{env["PATH"]}'
-    done = subprocess.run(
-        command, shell=True, cwd=clone, env=env, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, f'{command}: {done.stderr[-2000:]}'
-    return done.stdout
+    """Run a command as its user does."""
+    return shell(command, clone, HOME=str(clone.parent / 'home'), OMP_NUM_THREADS='1')
 
 
 @needs_clips

@@ -19,7 +19,6 @@ CASES = {
 }
 # buffers that follow from the settings
 DERIVED = ('relative_position_index', 'backbone.pos_embed')
-pytestmark = pytest.mark.usefixtures('onednn_for_small_products')
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:

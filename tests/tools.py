@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +27,15 @@ def tool(name: str) -> ModuleType:
 def call(name: str, *argv: object) -> int:
     """Run a tool; its exit status."""
     return run(tool(name).main, tool(name).parser, [str(a) for a in argv])
+
+
+def shell(command: str, folder: Path, **env: str) -> str:
+    """Run a command in ``folder``, in the shell of an activated environment; what it prints."""
+    env = dict(os.environ, PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}', **env)
+    options = dict(shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, check=False, **options)
+    assert done.returncode == 0, f'{command}: {done.stdout[-3000:]}{done.stderr[-2000:]}'
+    return done.stdout
 
 
 def snapshot() -> dict[str, bytes]:

@@ -14,19 +14,19 @@ EXAMPLES = """\
 def main(args) -> None:
     """Test, print the three accuracies, and write the predictions."""
     from vpetl_mm.engine.experiment import Options, prepare, test
-    from vpetl_mm.engine.launch import place
-    from vpetl_mm.engine.merged import describe
+    from vpetl_mm.engine.launch import rank_and_world_size
+    from vpetl_mm.engine.merged import describe_merged
     from vpetl_mm.engine.outcome import predictions_of
 
     cfg = prepare(args.config, Options(args.work_dir, None, False, args.launcher, args.cfg_options))
     dump = args.dump or predictions_of(cfg, args.checkpoint)
     scores = test(cfg, args.checkpoint, dump, merged=args.merge)
-    if place(cfg)[0]:
+    if rank_and_world_size(cfg)[0]:
         return
     print(', '.join(f'{name.removeprefix("acc/")} {value:.2f}' for name, value in scores.items()))
     print(f'predictions: {dump}')
     if args.merge:
-        print(f'merged: {args.merge}, the plain model that was tested: {describe(args.merge)}')
+        print(f'merged: {args.merge}, the plain model that was tested: {describe_merged(args.merge)}')
         print('docs/weights.md shows how to load it without this package')
 
 

@@ -28,6 +28,11 @@ def did_you_mean(name: object, valid: Iterable[str]) -> str:
     return f' Did you mean {near[0]!r}?' if near else ''
 
 
+def reason(error: BaseException, most: int = 200) -> str:
+    """Return a library's error on one line of at most ``most`` characters; its type where it has no text."""
+    return (' '.join(str(error).split()) or type(error).__name__)[:most]
+
+
 def tellable(text: object) -> str:
     """Text on one line, safe for any terminal: what cannot be printed, or is not UTF-8, is escaped."""
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))

@@ -1,15 +1,30 @@
 """Visual parameter-efficient transfer learning on OpenMMLab.
 
-Importing the package registers its modules and makes the host libraries usable with today's torch.
+Importing the package registers its modules and makes the host libraries usable with today's torch. Where OpenMMLab is
+not installed nothing is registered, and ``vpetl_mm.petl`` works all the same.
 """
 
-from . import compat
+from importlib.util import find_spec
 
-compat.apply()
-
-from . import registry  # noqa: E402, F401
-from .errors import UserError  # noqa: E402
-from .models.build import build_model  # noqa: E402
+from .errors import UserError
 
 __version__ = '0.1.0'
 __all__ = ['UserError', 'build_model']
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except (ImportError, ValueError):  # where something hides it
+        return False
+
+
+if all(map(_is_installed, ('mmengine', 'mmcv', 'mmaction', 'mmpretrain'))):
+    from . import compat
+
+    compat.apply()
+
+    from . import registry  # noqa: F401
+    from .models.build import build_model
+else:
+    __all__.remove('build_model')

@@ -1,4 +1,4 @@
-"""How much a compressed file may hold: what it says itself is not trusted."""
+"""Limits on what a compressed file may unpack to: the sizes that it states are not trusted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TIMES, LEAST = 100, 64 << 20
 
 
 def most_bytes(size: int) -> int:
-    """The most bytes that a compressed file of ``size`` bytes may unpack to.
+    """Return the most bytes that a compressed file of ``size`` bytes may unpack to.
 
     It is 100 times its own size, or 64 MiB for small files. Images, videos and arrays take a few times their
     compressed size; bombs take a thousand times and more.
@@ -20,11 +20,11 @@ def most_bytes(size: int) -> int:
 
 
 def check_zip(file: Path, most: int) -> None:
-    """Refuse a zip archive that states more than ``most`` bytes for its entries; zipfile reads no more.
+    """Refuse a zip archive whose entries state more than ``most`` bytes in all; zipfile reads no more than stated.
 
     Raises:
         UserError: with both sizes.
-        BadZipFile: when it is none.
+        BadZipFile: if the file is not a zip archive.
     """
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())

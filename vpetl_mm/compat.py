@@ -1,4 +1,4 @@
-"""What the host libraries need to work with today's torch: one place, each entry with its reason."""
+"""Patches that make the host libraries work with today's torch, each with its reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def silence_harmless_warnings() -> None:
 
 
 def stand_in_for_drn() -> None:
-    """The mmaction2 1.2.0 wheel lacks ``localizers/drn`` (open-mmlab/mmaction2#2714), which its package imports."""
+    """Stand in for ``localizers/drn``, which mmaction2's 1.2.0 wheel lacks (open-mmlab/mmaction2#2714)."""
     spec = importlib.util.find_spec('mmaction')
     if spec is None or not spec.submodule_search_locations:
         return
@@ -51,7 +51,7 @@ def stand_in_for_drn() -> None:
 
 
 def leave_multimodal_models_out() -> None:
-    """With transformers (for mmpretrain: pycocotools) installed, the hosts import models that version 5 breaks."""
+    """Leave out models that the hosts import beside transformers (pycocotools); version 5 breaks them."""
     import importlib_metadata
     from mmaction.utils import dependency
 
@@ -65,7 +65,7 @@ def leave_multimodal_models_out() -> None:
 
 
 def checkpoint_without_reentry() -> None:
-    """The hosts and mmengine checkpoint in re-entrant mode, where no delta behind a frozen stem gets a gradient."""
+    """Checkpoint without re-entry: in re-entrant mode no delta behind a frozen stem gets a gradient."""
     from mmaction.models.backbones import swin
     from mmengine.runner import activation_checkpointing
     from mmpretrain.models.backbones import swin_transformer
@@ -76,7 +76,7 @@ def checkpoint_without_reentry() -> None:
 
 
 def format_configs_once() -> None:
-    """mmengine formats the whole config anew each time it is logged or saved, up to a second each."""
+    """Format a config once: mmengine does so each time it is logged or saved, up to a second each."""
     from mmengine.config import config
 
     format_code, formatted = config.FormatCode, {}
@@ -92,7 +92,7 @@ def format_configs_once() -> None:
 
 
 def drop_paths_are_floats() -> None:
-    """mmpretrain's ViT hands mmcv's DropPath a numpy number, on which full-graph capture breaks."""
+    """Make mmcv's drop rates floats: mmpretrain's ViT passes a numpy number, which breaks full-graph capture."""
     from mmcv.cnn.bricks.drop import DropPath
 
     init = DropPath.__init__

@@ -1,4 +1,4 @@
-"""Reading configs, with errors that say what to do."""
+"""Configs, read with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from vpetl_cli.shipped import find_config, leaf_of
 
 from .errors import UserError, unknown
 
-# top-level keys that a config may have and need not
+# top-level keys that a config may lack
 OPTIONAL = (
     'activation_checkpointing',
     'auto_scale_lr',
     'cache_features',
     'compile_backbone',
     'custom_hooks',
-    'expect_params',
     'find_unused_parameters',
     'load_from',
     'model_wrapper_cfg',
@@ -31,10 +30,10 @@ OPTIONAL = (
 def load_config(
     config: str | Path | Config | Mapping[str, Any], cfg_options: Mapping[str, Any] | None = None
 ) -> Config:
-    """The config as an mmengine Config of its own, with ``cfg_options`` merged in.
+    """Return a new mmengine Config, with ``cfg_options`` merged in.
 
     Args:
-        config: a file's path, the name of an experiment that is shipped, a Config or a dict.
+        config: a file's path, the name of a shipped experiment, a Config or a dict.
         cfg_options: dotted keys and their values.
 
     Raises:
@@ -54,7 +53,7 @@ def load_config(
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f'--cfg-options cannot be merged into {_name(cfg)}: {error}.') from error
     if 'model' not in cfg:
-        raise UserError(f'{_name(cfg)} has no model: it is a part of a config, not an experiment.')
+        raise UserError(f'{_name(cfg)} has no model: it is part of a config, not an experiment.')
     return cfg
 
 
@@ -99,10 +98,10 @@ def _replaced(value: Any, words: Mapping[str, Any]) -> Any:
 
 
 def arguments_of(called: Any) -> dict[str, Any]:
-    """The arguments that a config's entry may give, with their defaults.
+    """Return the arguments that a config's entry may have, with their defaults.
 
     Args:
-        called: a function, or a class, whose ancestors' arguments count as far as ``**kwargs`` reach them.
+        called: a function, or a class; arguments of its ancestors count as far as ``**kwargs`` reach them.
     """
     arguments: dict[str, Any] = {}
     classes = called.__mro__ if inspect.isclass(called) else ()

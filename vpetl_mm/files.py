@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from .errors import UserError, tellable
 
 
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
-    """Gives the path to write to; once all is written, it takes the place of ``file``. After an error it is removed.
+    """Yield a path to write to, which replaces ``file`` at the end; after an error it is removed.
 
-    A link that lies at that path is removed first: in a folder from a stranger it could lead to any file.
+    A link at that path is removed first: in a stranger's folder it could lead to any file.
     """
     partial = file.with_name(f'{file.name}.partial')
     partial.unlink(missing_ok=True)
@@ -24,7 +28,31 @@ def written_whole(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def from_json(text: str | bytes) -> Any:
+    """Return what JSON text holds.
+
+    Raises:
+        ValueError: where it is not JSON, or is nested too deeply to read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError('it is nested too deeply') from error
+
+
+@contextmanager
+def os_errors_explained() -> Iterator[None]:
+    """Turn an error of the file system into a :class:`UserError` that names the file."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f'{tellable(error.filename)}: ' if error.filename else ''
+        raise UserError(f'{where}{error.strerror or error}.') from error
+
+
 def file_sha256(file: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with open(file, 'rb') as stream:
         return hashlib.file_digest(stream, 'sha256').hexdigest()

@@ -1,7 +1,8 @@
-"""Registers everything of ours in mmengine's root registries, so that every host library's scope finds it."""
+"""Register everything of ours in mmengine's root registries, where every host library's scope finds it."""
 
 from __future__ import annotations
 
+from mmengine.logging import MMLogger
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -27,31 +28,25 @@ from .datasets.svhn import SVHN
 from .datasets.video_transforms import DecodeVideo, OpenVideo
 from .datasets.vtab1k import VTAB1k
 from .engine.accuracy import PETLAccuracy
-from .engine.console import quiet_before_a_run
-from .engine.hooks import (
-    AdapterHook,
-    EMAHook,
-    EpochSeedHook,
-    FiniteLossHook,
-    FrozenBackboneHook,
-    SameStatisticsHook,
-    UnreadableVideoHook,
-    seed_worker,
-)
-from .engine.optim import AutocastOptimWrapper, PETLOptimWrapperConstructor
+from .engine.console import quiet
+from .engine.hooks.adapter_hook import AdapterHook
+from .engine.hooks.ema_hook import EMAHook
+from .engine.hooks.epoch_seed_hook import EpochSeedHook, seed_worker
+from .engine.hooks.finite_loss_hook import FiniteLossHook
+from .engine.hooks.frozen_backbone_hook import FrozenBackboneHook
+from .engine.hooks.same_statistics_hook import SameStatisticsHook
+from .engine.hooks.unreadable_video_hook import UnreadableVideoHook
+from .engine.optim import AutocastOptimWrapper, PETLOptimWrapperConstructor, WholeStepsBatchSampler
 from .engine.runner import PETLRunner
 from .engine.wandb_backend import WandbVisBackend
-from .engine.whole_steps import WholeStepsBatchSampler
 from .models.image_classifier import PETLImageClassifier
-from .models.mlp import FastHidden, FastMlp
 from .models.recognizer import PETLRecognizer3D
-from .models.swin_stage import WindowedBlock, WindowedStage
 from .models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention
 from .models.token_head import PETLImageHead, PETLTokenHead
 from .models.video_head import PETLVideoHead
 from .models.videomae_block import PETLVideoMAEBlock
 from .models.window_attention import FastWindowAttention3D, FastWindowMSA
-from .petl import DELTAS, FastLinear
+from .petl import DELTAS
 
 REGISTERED = {
     MODELS: (
@@ -59,7 +54,7 @@ REGISTERED = {
         *(PETLRecognizer3D, PETLImageClassifier),
         *(PETLVideoHead, PETLTokenHead, PETLImageHead),
         *(FastWindowAttention3D, FastWindowMSA, PETLMultiheadAttention, PETLVideoMAEAttention),
-        *(PETLVideoMAEBlock, WindowedBlock, WindowedStage, FastMlp, FastHidden, FastLinear),
+        PETLVideoMAEBlock,
     ),
     HOOKS: (
         *(AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook),
@@ -86,7 +81,14 @@ def register() -> None:
             registry.register_module(module=module)
     for registry, module in REPLACED.items():
         registry.register_module(module=module, force=True)
+    try:
+        from .fast import speed_up
+    except ImportError as error:  # the folder can be left out
+        if error.name not in (None, f'{__package__}.fast'):
+            raise
+    else:
+        FUNCTIONS.register_module(module=speed_up)
 
 
 register()
-quiet_before_a_run()
+quiet(MMLogger.get_current_instance())  # silences initialisation dumps before a run has a logger of its own

@@ -113,7 +113,7 @@ def killed(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize('step', ['weights.files.save_file', 'whole_files.os.replace'])
+@pytest.mark.parametrize('step', ['weights.files.save_file', 'files.os.replace'])
 def test_killed_it_leaves_what_was_there(monkeypatch, step):
     """While the new file is written, and when it is whole and not yet in its place."""
     write(timm())

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from vpetl_mm.datasets import demo_clips
-from vpetl_mm.datasets.demo_clips import DOMAINS, digit_pools, make_demo_clips, render, trajectory
+from vpetl_mm.datasets.demo_clips import DOMAINS, digit_pools, draw_clip, make_demo_clips, trajectory
 from vpetl_mm.errors import UserError
 
 COUNTS = {'source_train': 16, 'target_train': 16, 'target_val': 8}
@@ -52,7 +52,7 @@ def test_decord_reads_eight_frames_close_to_what_was_drawn(made, tmp_path):
     reader = decord.VideoReader(str(made / 'clips/target_train/00005.mp4'), num_threads=1)
     assert reader.get_batch(range(len(reader))).shape == (8, 32, 32, 3)
     rng = np.random.default_rng(0)
-    drawn = render(demo_clips.digit_images()[0], trajectory('target', 4, rng), rng)
+    drawn = draw_clip(demo_clips.digit_images()[0], trajectory('target', 4, rng), rng)
     demo_clips.write_clip(tmp_path / 'clip.mp4', drawn)
     read = decord.VideoReader(str(tmp_path / 'clip.mp4'), num_threads=1).get_batch(range(8)).asnumpy()
     assert np.abs(read.astype(int) - drawn).mean() < 5
@@ -146,7 +146,7 @@ def test_one_drawn_frame_does_not_give_the_class_away():
     rng = np.random.default_rng(0)
     centres, labels = paths(800, seed=0)
     digits = demo_clips.digit_images()[rng.integers(1797, size=800)]
-    frames = [render(digit, path, rng)[4] for digit, path in zip(digits, centres, strict=True)]
+    frames = [draw_clip(digit, path, rng)[4] for digit, path in zip(digits, centres, strict=True)]
     flat = np.reshape(frames, (800, -1)) / 255
     model = LogisticRegression(C=0.01).fit(flat[:400], labels[:400])
     assert 100 * model.score(flat[400:], labels[400:]) < 20

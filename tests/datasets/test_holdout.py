@@ -8,7 +8,12 @@ from mmengine.dataset import BaseDataset
 from mmpretrain.datasets import CustomDataset
 
 from vpetl_mm import UserError
+from vpetl_mm.datasets.cifar100 import PETLCIFAR100
+from vpetl_mm.datasets.food101 import PETLFood101
 from vpetl_mm.datasets.holdout import Holdout
+from vpetl_mm.datasets.image_arrays import ImageArrays
+from vpetl_mm.datasets.svhn import SVHN
+from vpetl_mm.datasets.vtab1k import VTAB1k
 
 
 class Numbers(Holdout, BaseDataset):
@@ -70,6 +75,21 @@ def test_a_share_outside_0_to_1_is_refused(share):
 def test_an_empty_part_is_refused_with_its_source():
     with pytest.raises(UserError, match=r'holdout=0\.5 leaves nothing of the 1 samples of some/folder'):
         Numbers(count=1, data_root='some/folder', holdout=0.5)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'args', 'said'),
+    [
+        (PETLCIFAR100, (), "Unknown split of CIFAR-100 'tests'; valid: test, train"),
+        (PETLFood101, (), "Unknown split of Food-101 'tests'; valid: test, train"),
+        (ImageArrays, (), "Unknown split of an array file 'tests'; valid: test, train"),
+        (SVHN, (), "Unknown split of SVHN 'tests'; valid: extra, test, train"),
+        (VTAB1k, (4,), "Unknown split of VTAB-1k 'tests'; valid: test, train"),
+    ],
+)
+def test_an_unknown_split_is_refused(kind, args, said):
+    with pytest.raises(UserError, match=rf"{said}\. Did you mean 'test'\?"):
+        kind('/nowhere', *args, split='tests')
 
 
 def test_it_stands_before_mmaction2s_data_sets(tmp_path):

@@ -2,71 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from building import REPO
+from building import build as build_dataset
 from mmengine import Config
 from mmengine.registry import DATASETS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
-from scipy.io import savemat
+from trees import REAL, cifar_files, make_official, put, put_all, write_svhn
 
-from vpetl_mm.datasets.cifar100 import PETLCIFAR100
-
-BASES = Path(__file__).parents[2] / 'configs/_base_'
-SUBSET = Path(__file__).parents[3] / 'shared/data/cifar100/cifar100_subset.npz'
+BASES = REPO / 'configs/_base_'
+SUBSET = REAL / 'cifar100/cifar100_subset.npz'
 NAMES = ('cifar100', 'svhn', 'food101')
 LOADERS = ('train', 'val', 'test')
 
 
-def write_cifar100(folder: Path, images: np.ndarray) -> None:
-    """Both splits as the official pickles; needs the md5 sums of the class patched."""
-    (folder / 'cifar-100-python').mkdir()
-    rows = np.array(images).transpose(0, 3, 1, 2).reshape(-1, 3072)
-    for split in ('train', 'test'):
-        content = pickle.dumps(dict(data=rows, fine_labels=[i % 100 for i in range(len(rows))]))
-        (folder / 'cifar-100-python' / split).write_bytes(content)
-
-
-def write_svhn(folder: Path, images: np.ndarray) -> None:
-    labels = np.resize(np.arange(1, 11, dtype=np.uint8), (len(images), 1))
-    for split in ('train', 'test'):
-        savemat(folder / f'{split}_32x32.mat', dict(X=np.array(images).transpose(1, 2, 3, 0), y=labels))
-
-
 def write_food101(folder: Path, images: np.ndarray | list[np.ndarray]) -> None:
     (folder / 'images/waffles').mkdir(parents=True)
-    (folder / 'meta').mkdir()
     for i, image in enumerate(images):
         Image.fromarray(image).save(folder / f'images/waffles/{i}.jpg', quality=95)
     for split in ('train', 'test'):
-        (folder / f'meta/{split}.txt').write_text(''.join(f'waffles/{i}\n' for i in range(len(images))))
-
-
-WRITERS = dict(cifar100=write_cifar100, svhn=write_svhn, food101=write_food101)
+        put(folder / f'meta/{split}.txt', ''.join(f'waffles/{i}\n' for i in range(len(images))))
 
 
 @pytest.fixture
 def build(tmp_path, monkeypatch) -> Callable:
-    """A data set of a config's loader over the given images [N, H, W, 3]."""
+    """The data set of a config's loader over the given images [N, H, W, 3]."""
 
     def made(name: str, images: np.ndarray | list[np.ndarray], loader: str = 'train'):
-        WRITERS[name](tmp_path, images)
-        for split in ('train', 'test'):
-            file = tmp_path / 'cifar-100-python' / split
-            if file.exists():
-                monkeypatch.setattr(
-                    PETLCIFAR100, f'{split}_list', [[split, hashlib.md5(file.read_bytes()).hexdigest()]]
-                )
+        if name == 'food101':
+            write_food101(tmp_path, images)
+        elif name == 'svhn':
+            write_svhn(tmp_path, 'train', images)
+            write_svhn(tmp_path, 'test', images)
+        else:
+            files = cifar_files(*[(images, range(len(images)))] * 2)
+            make_official(monkeypatch, files)
+            put_all(tmp_path, files)
         dataset = config(name)[f'{loader}_dataloader'].dataset
         dataset.update(data_root=str(tmp_path), serialize_data=False)
-        with DefaultScope.overwrite_default_scope('mmpretrain'):
-            return DATASETS.build(dataset)
+        return build_dataset(dataset)
 
     return made
 

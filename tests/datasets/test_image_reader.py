@@ -7,10 +7,9 @@ import zlib
 
 import numpy as np
 import pytest
-from mmengine.registry import TRANSFORMS, DefaultScope
+from building import build_transform
 from PIL import Image, PngImagePlugin
 
-import vpetl_mm  # noqa: F401
 from vpetl_mm import UserError
 from vpetl_mm.preparation.inspection import inspect_image
 
@@ -21,8 +20,7 @@ RGB = np.stack([BYTES, 255 - BYTES, np.full_like(BYTES, 7)], -1).astype(np.uint8
 
 def load(path):
     """What training reads of a file, in RGB; ``check`` must be of the same mind."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        step = TRANSFORMS.build(dict(type='LoadImageFromFile', imdecode_backend='pillow'))
+    step = build_transform(dict(type='LoadImageFromFile', imdecode_backend='pillow'))
     try:
         found = step(dict(img_path=str(path)))
     except UserError:

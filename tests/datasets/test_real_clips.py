@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from building import REPO, build
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, DefaultScope
+from numbered import write
 from torch import nn
 
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
 
-REPO = Path(__file__).parents[2]
 CLIPS = REPO.parent / 'shared/data/clips'
 FILES = sorted(CLIPS.glob('*')) if CLIPS.is_dir() else []
 CONFIGS = {
@@ -31,14 +31,13 @@ SMALL = {
     'model.backbone.patch_size': (2, 16, 16),
     'model.backbone.out_indices': (1,),
     'model.cls_head.in_channels': 16,
-    'expect_params': None,
     'randomness.seed': 0,
 }
 
 
 @cache
 def experiment(name: str) -> tuple[nn.Module, dict]:
-    """A small Video Swin in the place of the experiment's, and its test data set's config."""
+    """A small Video Swin instead of the experiment's, and its test data set's config."""
     cfg = load_config(REPO / f'configs/{CONFIGS[name]}.py', SMALL)
     return build_model(cfg, init_weights=True).eval(), cfg.test_dataloader.dataset
 
@@ -48,8 +47,7 @@ def views_and_logits(name: str, video: Path, folder: Path) -> tuple[torch.Tensor
     model, dataset = experiment(name)
     (folder / 'list.txt').write_text(f'{video.name} 1\n')
     found = dict(dataset, ann_file=str(folder / 'list.txt'), data_prefix=dict(video=str(video.parent)), metainfo=None)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        sample = DATASETS.build(found)[0]
+    sample = build(found, 'mmaction')[0]
     assert not sample['data_samples'].metainfo['skipped']
     (answer,) = model.test_step(pseudo_collate([sample]))
     return sample['inputs'], answer.pred_score
@@ -72,6 +70,7 @@ def test_every_real_clip_has_finite_logits(video, name, tmp_path):
     assert views.std() > 10, 'a picture'
     assert (views[0] - views[9]).abs().mean() > 1, 'the first and the last quarter differ'
     assert (views[0] - views[2]).abs().mean() > 1, 'left and right differ'
+    assert all(not torch.equal(one, two) for one, two in combinations(views, 2)), '4 in time, 3 in space'
 
 
 @pytest.mark.skipif(not FILES, reason='needs ../shared/data/clips')
@@ -81,46 +80,26 @@ def test_a_real_clip_shorter_than_the_window(name, tmp_path):
     check('hmdb51 32 frames', CLIPS / name, tmp_path)
 
 
-def write(
-    path: Path, frames: int, size: tuple[int, int], codec: str = 'libx264', rate: int | Fraction = 25, **tags: str
-) -> Path:
-    """A video of moving noise."""
-    import av
-
-    width, height = size
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    with av.open(str(path), 'w') as container:
-        container.metadata.update(tags)
-        stream = container.add_stream(codec, rate=rate)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = 'yuv444p' if codec == 'libx264' else 'yuv420p'
-        for n in range(frames):
-            picture = np.ascontiguousarray(np.roll(noise, n, 1))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
-        container.mux(stream.encode())
-    return path
-
-
 def latin(folder: Path) -> Path:
     """A title in Latin-1, as in HMDB51's files: ä, ö and ü are no UTF-8."""
-    path = write(folder / 'latin.avi', 20, (64, 48), 'mpeg4', title='title-title')
+    path = write(folder / 'latin.avi', 'mpeg4', 20, title='title-title')
     path.write_bytes(path.read_bytes().replace(b'title-title', b't\xe4tle-t\xfctl\xd6'))
     assert b't\xe4tle' in path.read_bytes()
     return path
 
 
 KINDS: dict[str, Callable[[Path], Path]] = {
-    'one frame': lambda f: write(f / 'one.mp4', 1, (64, 48)),
-    'three frames': lambda f: write(f / 'three.mp4', 3, (64, 48)),
-    'as long as the window': lambda f: write(f / 'window.mp4', 16, (64, 48)),
-    'odd width and height': lambda f: write(f / 'odd.mp4', 20, (97, 55)),
-    'portrait': lambda f: write(f / 'portrait.mp4', 20, (48, 120)),
-    'tiny': lambda f: write(f / 'tiny.avi', 20, (16, 12), 'mpeg4'),
-    'wide': lambda f: write(f / 'wide.mkv', 20, (320, 32)),
-    'vp9': lambda f: write(f / 'vp9.webm', 20, (86, 48), 'libvpx-vp9', 12),
-    'a fractional rate': lambda f: write(f / 'ntsc.mp4', 20, (64, 48), rate=Fraction(30000, 1001)),
+    'one frame': lambda f: write(f / 'one.mp4', count=1),
+    'three frames': lambda f: write(f / 'three.mp4', count=3),
+    'as long as the window': lambda f: write(f / 'window.mp4', count=16),
+    'odd width and height': lambda f: write(f / 'odd.mp4', count=20, pix_fmt='yuv444p', size=(97, 55)),
+    'portrait': lambda f: write(f / 'portrait.mp4', count=20, size=(48, 120)),
+    'tiny': lambda f: write(f / 'tiny.avi', 'mpeg4', 20, size=(16, 12)),
+    'wide': lambda f: write(f / 'wide.mkv', count=20, size=(320, 32)),
+    'vp9': lambda f: write(f / 'vp9.webm', 'libvpx-vp9', 20, size=(86, 48), rate=12),
+    'a fractional rate': lambda f: write(f / 'ntsc.mp4', count=20, rate=Fraction(30000, 1001)),
     'metadata in Latin-1': latin,
-    'a name of spaces and umlauts': lambda f: write(f / 'zwei Wörter #1 (2).mp4', 20, (64, 48)),
+    'a name of spaces and umlauts': lambda f: write(f / 'zwei Wörter #1 (2).mp4', count=20),
 }
 
 

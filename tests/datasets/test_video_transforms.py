@@ -12,13 +12,13 @@ from pathlib import Path
 import decord
 import numpy as np
 import pytest
-from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from building import REPO, build_listed, build_transform
 from numbered import write
+from trees import REAL as DATA
 
 from vpetl_mm.config import load_config
 
-REPO = Path(__file__).parents[2]
-DATA = REPO.parent / 'shared/data'
+SSV2 = 'swin_bapat_ssv2_b128'
 REAL = [*sorted((DATA / 'clips').glob('*')), *sorted((DATA / 'fight_surv').glob('*/*'))]
 needs_clips = pytest.mark.skipif(not REAL, reason='needs ../shared/data')
 STOCK = {'OpenVideo': 'DecordInit', 'DecodeVideo': 'DecordDecode'}
@@ -30,8 +30,7 @@ def pipeline(config: str, loader: str, stock: bool) -> list:
     steps = load_config(REPO / f'configs/{config}.py')[loader].dataset.pipeline
     kinds = [STOCK.get(step.type, step.type) if stock else step.type for step in steps]
     assert set(kinds) & set(STOCK if not stock else STOCK.values()), 'the configs use what is compared'
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        return [TRANSFORMS.build(dict(s, type=kind)) for s, kind in zip(steps, kinds, strict=True)][:-1]
+    return [build_transform(dict(s, type=kind), 'mmaction') for s, kind in zip(steps, kinds, strict=True)][:-1]
 
 
 def load(path: Path, steps: list, seed: int) -> dict:
@@ -59,7 +58,7 @@ def in_order(monkeypatch):
 @pytest.mark.usefixtures('in_order')
 @pytest.mark.parametrize('path', REAL, ids=lambda p: p.stem)
 def test_training_clips_are_the_stock_ones(path):
-    ours, stock = (pipeline('swin_bapat_ssv2_b128', 'train_dataloader', stock) for stock in (False, True))
+    ours, stock = (pipeline(SSV2, 'train_dataloader', stock) for stock in (False, True))
     seed = REAL.index(path)
     got, expected = (load(path, steps, seed) for steps in (ours, stock))
     assert_same(got, expected)
@@ -90,6 +89,7 @@ def assert_same(got: dict, expected: dict) -> None:
 def test_views_are_the_stock_ones(config, path, loader):
     ours, stock = (load(path, pipeline(config, loader, stock), 0) for stock in (False, True))
     assert_same(ours, stock)
+    assert loader == 'val_dataloader' or ours['imgs'].shape == (12, 3, 16 if 'f16' in config else 8, 224, 224)
 
 
 @needs_clips
@@ -100,41 +100,29 @@ def test_plain_decord_agrees_where_it_finds_its_frames():
         assert_same(*(load(path, steps, 3) for steps in (ours, stock)))
 
 
-def dataset(tmp_path, lines: str, loader: str):
-    (tmp_path / 'list.txt').write_text(lines)
-    cfg = load_config(REPO / 'configs/swin_bapat_ssv2_b128.py')[loader].dataset
-    cfg.update(ann_file=str(tmp_path / 'list.txt'), data_prefix=dict(video=str(tmp_path)), metainfo={})
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        return DATASETS.build(cfg)
-
-
 @pytest.mark.parametrize('broken', [b'', b'no video'], ids=['empty', 'text'])
 def test_unreadable_videos_are_skipped_and_named(tmp_path, broken):
     write(tmp_path / 'whole.mp4', 'libx264', 20)
     (tmp_path / 'broken.mp4').write_bytes(broken)
     lines = 'broken.mp4 3\nwhole.mp4 1\n'
-    tested = dataset(tmp_path, lines, 'test_dataloader')[0]['data_samples']
+    tested = build_listed(tmp_path, lines, SSV2, 'test_dataloader')[0]['data_samples']
     assert tested.gt_label.item() == 3 and 'broken.mp4' in tested.skipped[0]
     random.seed(0)
     np.random.seed(0)
-    trained = dataset(tmp_path, lines, 'train_dataloader')[0]['data_samples']
+    trained = build_listed(tmp_path, lines, SSV2, 'train_dataloader')[0]['data_samples']
     assert trained.gt_label.item() == 1 and 'broken.mp4' in trained.skipped[0]
-    assert dataset(tmp_path, lines, 'train_dataloader')[1]['data_samples'].img_shape == (224, 224)
+    assert build_listed(tmp_path, lines, SSV2, 'train_dataloader')[1]['data_samples'].img_shape == (224, 224)
 
 
 def test_a_name_without_a_suffix_is_an_mp4_file(tmp_path):
     write(tmp_path / 'clip.mp4', 'libx264', 20)
-    assert dataset(tmp_path, 'clip 5\n', 'train_dataloader')[0]['inputs'].shape == (1, 3, 8, 224, 224)
+    assert build_listed(tmp_path, 'clip 5\n', SSV2, 'train_dataloader')[0]['inputs'].shape == (1, 3, 8, 224, 224)
 
 
 def test_names_may_be_any_bytes(tmp_path):
-    name = os.fsdecode(b'caf\xe9 100%?.mp4')
-    os.rename(write(tmp_path / 'clip.mp4', 'libx264', 20), tmp_path / name)
-    (tmp_path / 'list.txt').write_bytes(os.fsencode(name) + b' 5\n')
-    cfg = load_config(REPO / 'configs/swin_bapat_ssv2_b128.py').train_dataloader.dataset
-    cfg.update(ann_file=str(tmp_path / 'list.txt'), data_prefix=dict(video=str(tmp_path)), metainfo={})
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        sample = DATASETS.build(cfg)[0]
+    name = b'caf\xe9 100%?.mp4'
+    os.rename(write(tmp_path / 'clip.mp4', 'libx264', 20), tmp_path / os.fsdecode(name))
+    sample = build_listed(tmp_path, name + b' 5\n', SSV2, 'train_dataloader')[0]
     assert 'skipped' not in sample['data_samples'].metainfo
 
 

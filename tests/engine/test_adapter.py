@@ -18,8 +18,8 @@ from mmpretrain.apis import get_model
 from torch import nn
 
 from vpetl_mm import UserError, build_model
-from vpetl_mm.engine.adapter import FORMAT, adapter_state, load_trained, read_checkpoint, trained_meta
-from vpetl_mm.engine.checkpoint_meta import NEEDED, OPTIONAL
+from vpetl_mm.engine.adapter import FORMAT, adapter_state, load_trained, trained_meta
+from vpetl_mm.engine.checkpoint import NEEDED, OPTIONAL, read_checkpoint
 
 DELTAS = dict(patt=dict(type='PATT', at='qkv', d_bottle=4))
 SWIN, VIT = tiny.HOSTS['swin3d'], tiny.HOSTS['vit']
@@ -99,8 +99,8 @@ WRONG = {
     'a further tensor': (lambda content: content['state_dict'].update(more=torch.ones(1)), 'more'),
     'no state_dict': (lambda content: content.pop('state_dict'), 'state_dict'),
     'a list of tensors': (lambda content: content.update(state_dict=[torch.ones(1)]), 'state_dict'),
-    'no meta': (lambda content: content.pop('meta'), 'no checkpoint of this project'),
-    'a list for meta': (lambda content: content.update(meta=[1]), 'no checkpoint of this project'),
+    'no meta': (lambda content: content.pop('meta'), 'not a checkpoint of this project'),
+    'a list for meta': (lambda content: content.update(meta=[1]), 'not a checkpoint of this project'),
     **{f'no {name}': (lambda content, n=name: content['meta'].pop(n), '.') for name in NEEDED},
     **{
         f'{name} is {value!r:.20}': (in_meta(name, value), rf'meta\.{name}|adapter')
@@ -153,7 +153,7 @@ def test_a_part_that_is_wrong_is_named_and_nothing_is_loaded(model, good, tmp_pa
         (
             'a.pth',
             b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n',
-            r'a\.pth is no checkpoint: .*git lfs pull',
+            r'a\.pth is not a checkpoint: .*git lfs pull',
         ),
         ('a.pth', b'', 'it is empty'),
         ('test.txt', b'a.mp4 0\n', 'it is text, not weights'),
@@ -201,33 +201,16 @@ def plain(config: dict) -> Config:
     return Config(dict(config, model=model))
 
 
-def opened_by_mmengine(config: Config, file: Path) -> object:
-    return load_checkpoint(build_model(config), str(file), map_location='cpu')
-
-
-def opened_by_mmaction(config: Config, file: Path) -> object:
-    return init_recognizer(config, str(file), 'cpu')
-
-
-def opened_by_inferencer(config: Config, file: Path) -> object:
-    return ActionRecogInferencer(
-        Config(dict(config, test_dataloader=dict(dataset=dict(pipeline=PIPELINE)))), str(file), 'cpu'
-    )
-
-
-def opened_by_mmpretrain(config: Config, file: Path) -> object:
-    return get_model(config, pretrained=str(file), device='cpu')
-
-
 PIPELINE = [dict(type='DecordInit'), dict(type='DecordDecode'), dict(type='PackActionInputs')]
-OPENERS = [
-    (SWIN, opened_by_mmengine),
-    (SWIN, opened_by_mmaction),
-    (SWIN, opened_by_inferencer),
-    (VIT, opened_by_mmengine),
-    (VIT, opened_by_mmpretrain),
-]
-each = pytest.mark.parametrize(('host', 'opened'), OPENERS, ids=lambda v: getattr(v, '__name__', ''))
+LOADED = dict(test_dataloader=dict(dataset=dict(pipeline=PIPELINE)))
+OPENED = {
+    'mmengine': lambda config, file: load_checkpoint(build_model(config), file, map_location='cpu'),
+    'init_recognizer': lambda config, file: init_recognizer(config, file, 'cpu'),
+    'inferencer': lambda config, file: ActionRecogInferencer(Config(dict(config, **LOADED)), file, 'cpu'),
+    'get_model': lambda config, file: get_model(config, pretrained=file, device='cpu'),
+}
+OPENERS = [(SWIN, 'mmengine'), (SWIN, 'init_recognizer'), (SWIN, 'inferencer'), (VIT, 'mmengine'), (VIT, 'get_model')]
+each = pytest.mark.parametrize(('host', 'opened'), OPENERS, ids=lambda v: v if isinstance(v, str) else '')
 
 
 @each
@@ -235,15 +218,15 @@ each = pytest.mark.parametrize(('host', 'opened'), OPENERS, ids=lambda v: getatt
 def test_they_refuse_an_adapter_in_a_sentence(host, opened, old, tmp_path):
     file = save(model_of(host), tmp_path / 'a.pth', old)
     with pytest.raises(UserError, match=r'holds no backbone.*tools/test\.py'):
-        opened(Config(host.config(DELTAS, seed=1)), file)
+        OPENED[opened](Config(host.config(DELTAS, seed=1)), str(file))
 
 
-@pytest.mark.parametrize(('host', 'opened'), [o for o in OPENERS if o[1] != opened_by_mmengine])
+@pytest.mark.parametrize(('host', 'opened'), [o for o in OPENERS if o[1] != 'mmengine'])
 def test_a_plain_model_of_theirs_ends_too(host, opened, tmp_path):
     """Nothing of this project is asked there."""
     file = save(model_of(host), tmp_path / 'a.pth')
     with pytest.raises(AttributeError, match="'str' object"):
-        opened(plain(host.config(DELTAS)), file)
+        OPENED[opened](plain(host.config(DELTAS)), str(file))
     with pytest.raises(AttributeError, match="'str' object"):
         load_checkpoint(MODELS.build(plain(SWIN.config()).model), str(file))
 
@@ -252,7 +235,7 @@ def test_a_plain_model_of_theirs_ends_too(host, opened, tmp_path):
 def test_a_file_with_the_whole_backbone_works_there(host, opened, tmp_path):
     full = model_of(host, ('all',))
     file = save(full, tmp_path / 'a.pth')
-    model = opened(Config(host.config(DELTAS, ('all',), seed=1)), file)
+    model = OPENED[opened](Config(host.config(DELTAS, ('all',), seed=1)), str(file))
     if isinstance(model, nn.Module):
         assert all(torch.equal(v, full.state_dict()[k]) for k, v in model.state_dict().items())
 

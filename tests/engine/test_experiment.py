@@ -3,65 +3,50 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from ranks import free_port
-from small_experiment import REPO, write_config
+from ranks import commands, free_port
+from small_experiment import QUICK, SGD, adapter, assert_same, content, held_out
 from torch.utils.checkpoint import checkpoint
 
 from vpetl_mm import UserError
-from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_mm.commands.conversion import Options as Conversion
+from vpetl_mm.commands.conversion import convert
 from vpetl_mm.engine.experiment import test as run_test
+from vpetl_mm.engine.experiment import train
 from vpetl_mm.engine.preflight import check_experiment
 from vpetl_mm.models import window_attention
 
 
-def state(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, map_location='cpu', weights_only=True)['state_dict']
-
-
-def assert_same(one: dict, other: dict) -> None:
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert torch.equal(value, other[key]), key
-
-
-def adapter(run: Path, epoch: int = 2) -> dict[str, torch.Tensor]:
-    return state(run / f'adapter_epoch_{epoch}.pth')
-
-
-def test_a_run_writes_an_adapter_and_its_full_state(ready, tmp_path, clips):
+def test_a_run_writes_an_adapter_and_its_full_state_and_leaves_the_backbone_and_the_environment(
+    ready, tmp_path, clips
+):
+    before = dict(os.environ)
     runner = train(ready())
+    assert {k: v for k, v in os.environ.items() if k in before} == before
     run = tmp_path / 'run'
-    small, full = adapter(run), state(run / 'epoch_2.pth')
-    trained = {n for n, p in runner.plain_model.named_parameters() if p.requires_grad}
-    assert trained and set(small) == trained
+    small, full = adapter(run), content(run / 'epoch_2.pth')['state_dict']
+    trained = {n: p for n, p in runner.plain_model.named_parameters() if p.requires_grad}
+    assert trained and set(small) == set(trained)
+    held = {id(p) for g in runner.optim_wrapper.optimizer.param_groups for p in g['params']}
+    assert held == {id(p) for p in trained.values()}, 'the optimizer holds nothing else'
     assert any(k.startswith('cls_head.') for k in small)
     assert set(full) == set(runner.plain_model.state_dict())
-    meta = torch.load(run / 'adapter_epoch_2.pth', weights_only=True)['meta']
+    base = content(clips / 'base.pth')
+    assert_same(base, {key: full[f'backbone.{key}'] for key in base})
+    meta = content(run / 'adapter_epoch_2.pth')['meta']
     assert meta['base']['file'] == f'{clips}/base.pth' and len(meta['base']['sha256']) == 64
     assert 'PETLRecognizer3D' in meta['cfg'] and meta['dataset_meta']['classes'] is not None
     assert list(run.glob('*/vis_data/events.out.tfevents*')), 'TensorBoard'
     assert not list(run.glob('*.partial'))
 
 
-def test_the_frozen_backbone_is_the_base(ready, tmp_path, clips):
-    train(ready())
-    base = torch.load(clips / 'base.pth', weights_only=True)
-    full = state(tmp_path / 'run/epoch_2.pth')
-    for key, value in base.items():
-        assert torch.equal(full[f'backbone.{key}'], value), key
-
-
-def test_testing_gives_the_accuracies_of_its_predictions(ready, tmp_path):
+def test_testing_gives_the_accuracies_of_its_predictions_from_the_adapter_and_the_full_state(ready, tmp_path):
     cfg = ready()
     train(cfg)
     scores = run_test(cfg, tmp_path / 'run/adapter_epoch_2.pth', str(tmp_path / 'p.csv'))
@@ -75,15 +60,8 @@ def test_testing_gives_the_accuracies_of_its_predictions(ready, tmp_path):
     assert scores['acc/top5'] == pytest.approx(100 * np.mean(top5))
     per_class = [np.mean([r for r, x in zip(right, labels, strict=True) if x == c]) for c in np.unique(labels)]
     assert scores['acc/mean_class'] == pytest.approx(100 * np.mean(per_class))
-
-
-def test_adapter_and_full_state_test_alike(ready, tmp_path):
-    cfg = ready()
-    train(cfg)
-    one = run_test(cfg, tmp_path / 'run/adapter_epoch_2.pth', str(tmp_path / 'a.csv'))
-    other = run_test(cfg, tmp_path / 'run/epoch_2.pth', str(tmp_path / 'b.csv'))
-    assert one == other
-    assert (tmp_path / 'a.csv').read_text() == (tmp_path / 'b.csv').read_text()
+    assert run_test(cfg, tmp_path / 'run/epoch_2.pth', str(tmp_path / 'full.csv')) == scores
+    assert (tmp_path / 'full.csv').read_text() == (tmp_path / 'p.csv').read_text()
 
 
 def test_one_seed_is_one_result_and_another_is_another(ready, tmp_path):
@@ -100,21 +78,6 @@ def test_resuming_equals_never_having_stopped(ready, tmp_path):
     train(ready('halves', train_cfg__max_epochs=1))
     train(ready('halves', resume='auto', resume_with='new'))
     assert_same(adapter(tmp_path / 'whole'), adapter(tmp_path / 'halves'))
-
-
-def test_a_killed_run_resumes_from_its_last_finished_epoch(ready, config, tmp_path):
-    epochs = {'train_cfg__max_epochs': 4}
-    train(ready('whole', **epochs))
-    command = [sys.executable, 'tools/train.py', str(config), '--work-dir', str(tmp_path / 'killed')]
-    command += ['--cfg-options', 'train_cfg.max_epochs=4']
-    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 600
-        while not (tmp_path / 'killed/epoch_1.pth').exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    assert not (tmp_path / 'killed/adapter_epoch_4.pth').exists()
-    train(ready('killed', resume='auto', **epochs))
-    assert_same(adapter(tmp_path / 'whole', 4), adapter(tmp_path / 'killed', 4))
 
 
 def test_augmentation_differs_from_epoch_to_epoch(ready, monkeypatch):
@@ -155,9 +118,7 @@ def test_accumulation_equals_the_large_batch(ready, tmp_path):
     two = train(ready('small', train_dataloader__batch_size=2, optim_wrapper__accumulative_counts=4, **still, **sgd))
     rates = [r.optim_wrapper.optimizer.param_groups[0]['lr'] for r in (one, two)]
     assert rates[0] == rates[1] == pytest.approx(8 / 256)
-    small = adapter(tmp_path / 'small')
-    for key, value in adapter(tmp_path / 'large').items():
-        torch.testing.assert_close(value, small[key], atol=1e-5, rtol=1e-4)
+    assert_same(adapter(tmp_path / 'large'), adapter(tmp_path / 'small'), atol=1e-5, rtol=1e-4)
 
 
 def test_accumulation_ends_each_epoch_with_a_step_so_that_a_resumed_run_is_the_same(ready, tmp_path):
@@ -168,33 +129,24 @@ def test_accumulation_ends_each_epoch_with_a_step_so_that_a_resumed_run_is_the_s
     assert len(whole.train_dataloader) == 4 and whole.iter == 8
     train(ready('cut', train_cfg__max_epochs=1, **odd))
     train(ready('cut', resume='auto', resume_with='new', **odd))
-    for key, value in adapter(tmp_path / 'whole').items():
-        assert torch.equal(value, adapter(tmp_path / 'cut')[key]), key
+    assert_same(adapter(tmp_path / 'whole'), adapter(tmp_path / 'cut'))
 
 
 def test_activation_checkpointing_changes_nothing_but_memory(ready, tmp_path):
-    # SGD: AdamW would divide rounding errors by the size of vanishing gradients
-    sgd = {'optim_wrapper__optimizer': dict(type='SGD', lr=0.1, _delete_=True)}
-    train(ready('plain', **sgd))
-    train(ready('checkpointed', model__backbone__with_cp=True, **sgd))
-    checkpointed = adapter(tmp_path / 'checkpointed')
-    for key, value in adapter(tmp_path / 'plain').items():
-        torch.testing.assert_close(value, checkpointed[key], atol=1e-6, rtol=1e-4)
+    train(ready('plain', **SGD))
+    train(ready('checkpointed', model__backbone__with_cp=True, **SGD))
+    assert_same(adapter(tmp_path / 'plain'), adapter(tmp_path / 'checkpointed'), atol=1e-6, rtol=1e-4)
 
 
 def test_two_processes_equal_one_with_the_same_total_batch(ready, config, tmp_path):
-    # SGD: AdamW would divide rounding errors by the size of vanishing gradients
-    sgd = {'optim_wrapper__optimizer': dict(type='SGD', lr=0.1, _delete_=True)}
-    train(ready('one', train_dataloader__batch_size=8, model__backbone__drop_path_rate=0.0, **sgd))
+    train(ready('one', train_dataloader__batch_size=8, model__backbone__drop_path_rate=0.0, **SGD))
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}']
     command += ['tools/train.py', str(config), '--launcher', 'pytorch', '--work-dir', str(tmp_path / 'two')]
     command += ['--cfg-options', 'model.backbone.drop_path_rate=0.0']
     command += ['optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=0.1']
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    two = adapter(tmp_path / 'two')
-    for key, value in adapter(tmp_path / 'one').items():
-        torch.testing.assert_close(value, two[key], atol=1e-5, rtol=1e-4)
+    ((status, output),) = commands([(command, {})], tmp_path)
+    assert status == 0, output[-2000:]
+    assert_same(adapter(tmp_path / 'one'), adapter(tmp_path / 'two'), atol=1e-5, rtol=1e-4)
 
 
 def test_a_random_backbone_is_proved_by_its_seed(ready, tmp_path):
@@ -206,12 +158,24 @@ def test_a_random_backbone_is_proved_by_its_seed(ready, tmp_path):
         run_test(ready(model__base=None, randomness__seed=5), file)
 
 
+def test_inputs_normalised_otherwise_than_the_bases_are_told_of_in_one_line(ready, clips, tmp_path, capsys):
+    convert(str(clips / 'base.pth'), str(tmp_path / 'base.safetensors'), Conversion('mmaction_swin'))
+    other = {'model__base__file': str(tmp_path / 'base.safetensors'), 'model__data_preprocessor__mean': [0, 0, 0]}
+    cfg = ready(train_cfg__max_epochs=1, **other, **QUICK)
+    for start in (lambda: train(cfg), lambda: run_test(cfg, tmp_path / 'run/adapter_epoch_1.pth')):
+        capsys.readouterr()
+        start()
+        said = capsys.readouterr()
+        lines = [line for line in (said.out + said.err).splitlines() if 'data_preprocessor' in line]
+        assert len(lines) == 1 and '123.675' in lines[0] and '[0.0, 0.0, 0.0]' in lines[0]
+
+
 def test_an_adapter_meets_its_own_base_or_none(ready, tmp_path, clips):
     train(ready())
     file = tmp_path / 'run/adapter_epoch_2.pth'
     with pytest.raises(UserError, match='random, base=None'):
         run_test(ready(model__base=None), file)
-    other = torch.load(clips / 'base.pth', weights_only=True)
+    other = content(clips / 'base.pth')
     other['norm1.weight'] = other['norm1.weight'] + 1
     torch.save(other, tmp_path / 'other.pth')
     with pytest.raises(UserError, match=r'base\.pth.*other\.pth'):
@@ -228,12 +192,6 @@ def test_an_adapter_meets_its_own_base_or_none(ready, tmp_path, clips):
         train(ready(resume='auto', model__base=None))
     with pytest.raises(UserError, match='cannot be resumed'):
         train(ready('again', resume=str(file)))
-
-
-def test_expect_params_is_held_to(ready, tmp_path):
-    with pytest.raises(UserError, match='expect_params is 12'):
-        train(ready(expect_params=12))
-    assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize(
@@ -256,7 +214,7 @@ def test_expect_params_is_held_to(ready, tmp_path):
         ({'train_dataloader__dataset__type': 'PETLVideoDatset'}, 'train_dataloader is wrong.*PETLVideoDatset'),
         ({'train_dataloader__dataset__data_prefix__video': '/'}, 'do not exist'),
         ({'train_dataloader__batch_size': 0}, 'batch_size must be'),
-        ({'optim_wrapper__optimizer__type': 'Adamm'}, 'optim_wrapper is wrong.*Adamm'),
+        ({'optim_wrapper__optimizer__type': 'Adamm'}, "there is no optimizer 'Adamm'.* mean 'Adam"),
         ({'optim_wrapper__optimizer__lrr': 1}, 'optim_wrapper is wrong.*lrr'),
         ({'model__petl__train': [], 'model__petl__deltas': None}, 'Nothing is trained'),
         ({'modle__petl__train': []}, "'modle'.*model"),
@@ -282,7 +240,7 @@ def test_expect_params_is_held_to(ready, tmp_path):
         ({'train_dataloader__num_worker': 1}, "mean 'num_workers'"),
         ({'train_dataloader__sampler__type': 'InfiniteSampler'}, 'never end'),
         ({'train_dataloader__dataset__pipeline': []}, 'train_dataloader.dataset.pipeline is wrong.*data_samples'),
-        ({'train_dataloader__dataset__pipeline__1__num_clips': 2}, 'gives 2 clips of each video.*num_clips=1'),
+        ({'train_dataloader__dataset__pipeline__1__num_clips': 2}, 'returns 2 clips per video.*num_clips=1'),
         ({'train_dataloader__dataset__pipeline__3__input_format': 'NCHW'}, r'the model takes \(clips, 3, T, H, W\)'),
         ({'train_dataloader__collate_fn': dict(type='default_collate')}, 'train_dataloader.collate_fn, is wrong'),
         ({'model__data_preprocessor__mean': [1, 2]}, 'model.data_preprocessor.* is wrong'),
@@ -300,6 +258,7 @@ def test_expect_params_is_held_to(ready, tmp_path):
         ({'randomness__seed': -1}, 'randomness.seed must be'),
         ({'env_cfg__mp_cfg__mp_start_method': 'forkk'}, "mean 'fork'"),
         ({'log_level': 'LOUD'}, 'log_level is wrong.*LOUD'),
+        ({'compile_backbone': 'yes'}, 'compile_backbone is'),
         ({'work_dir': '/proc/run'}, 'cannot be written'),
     ],
 )
@@ -311,38 +270,22 @@ def test_what_is_wrong_is_said_before_anything_is_written(ready, tmp_path, wrong
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_holdout_is_validated_on_and_the_best_epoch_kept(clips, tmp_path):
-    extra = """
-holdout = dict(fraction=0.25, seed=0)
-val_dataloader = dict(
-    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='PETLVideoDataset', ann_file='{root}/target_train.txt', data_prefix=dict(video='{root}'),
-        num_classes=8, held_out=True, test_mode=True, pipeline=_base_.test_dataloader.dataset.pipeline))
-val_cfg = dict(type='ValLoop')
-val_evaluator = dict(type='PETLAccuracy')
-""".replace('{root}', str(clips))
-    cfg = prepare(write_config(clips, tmp_path / 'held.py', extra=extra), Options(str(tmp_path / 'run')))
+def test_a_holdout_is_validated_on_and_the_best_epoch_kept(ready, clips, tmp_path):
+    cfg = ready(**held_out(clips))
     runner = train(cfg)
     fit, out = (
         {d.get_data_info(i)['filename'] for i in range(len(d))}
         for d in (runner.train_dataloader.dataset, runner.val_dataloader.dataset)
     )
     assert len(fit) == 18 and len(out) == 6 and not fit & out
-    best = list((tmp_path / 'run').glob('best_*.pth'))
-    assert len(best) == 1
-    assert set(state(best[0])) == set(adapter(tmp_path / 'run'))
-    assert run_test(cfg, best[0])['acc/top1'] >= 0
+    (best,) = (tmp_path / 'run').glob('best_*.pth')
+    assert set(content(best)['state_dict']) == set(adapter(tmp_path / 'run'))
+    assert run_test(cfg, best)['acc/top1'] >= 0
 
 
-def test_what_a_person_must_know_of_validation_is_on_the_console(clips, tmp_path, capfd):
-    loader = f"""
-holdout = dict(fraction=0.25, seed=0)
-_data = dict(ann_file='{clips}/target_train.txt', data_prefix=dict(video='{clips}'))
-val_dataloader = dict(num_workers=0, dataset=_data)
-custom_hooks = [dict(type='EarlyStoppingHook', monitor='acc/top1', stopping_threshold=-1)]
-"""
-    runner = train(prepare(write_config(clips, tmp_path / 'c.py', extra=loader), Options(str(tmp_path / 'run'))))
+def test_what_a_person_must_know_of_validation_is_on_the_console(ready, clips, capfd):
+    stopping = [dict(type='EarlyStoppingHook', monitor='acc/top1', stopping_threshold=-1)]
+    runner = train(ready(custom_hooks=stopping, **held_out(clips)))
     said = ''.join(capfd.readouterr())
     assert 'chosen on 6 validation samples, each 16.7 points' in said
     assert runner.epoch == 1 and 'Stopping threshold reached' in said
@@ -408,14 +351,8 @@ def test_scores_that_are_not_finite_end_a_test(ready, tmp_path):
     assert not (tmp_path / 'run/result.json').exists()
 
 
-def test_the_optimizer_holds_the_trainable_parameters_alone(ready):
-    runner = train(ready(train_cfg__max_epochs=1))
-    held = {id(p) for g in runner.optim_wrapper.optimizer.param_groups for p in g['params']}
-    assert held == {id(p) for p in runner.plain_model.parameters() if p.requires_grad}
-
-
 def test_a_frozen_weight_that_changes_is_found(ready, monkeypatch):
-    from vpetl_mm.engine.hooks import EpochSeedHook
+    from vpetl_mm.engine.hooks.epoch_seed_hook import EpochSeedHook
 
     def spoil(self, runner, *_, **__):
         with torch.no_grad():
@@ -447,7 +384,8 @@ def test_what_gets_no_gradient_ends_the_run(ready, monkeypatch, unused):
 
 
 def test_what_does_not_move_is_warned_of(ready, monkeypatch, tmp_path):
-    from vpetl_mm.engine.hooks import EpochSeedHook, frozen_backbone_hook
+    from vpetl_mm.engine.hooks import frozen_backbone_hook
+    from vpetl_mm.engine.hooks.epoch_seed_hook import EpochSeedHook
 
     def silence(self, runner):
         runner.model.backbone.layers[1].blocks[0].attn.qkv.deltas['lora'].B['v'].weight.register_hook(
@@ -466,14 +404,6 @@ def test_what_does_not_move_is_warned_of(ready, monkeypatch, tmp_path):
 @pytest.mark.parametrize(('batch_size', 'fits'), [(2, False), (1, True)])
 def test_views_are_tested_in_parts_for_one_clip_at_a_time(ready, tmp_path, batch_size, fits):
     options = dict(model__test_cfg=dict(max_testing_views=2), test_dataloader__batch_size=batch_size)
-    if fits:
+    said = pytest.raises(UserError, match=r'max_testing_views needs test_dataloader\.batch_size=1, got 2')
+    with nullcontext() if fits else said:
         check_experiment(ready(**options), ('test_dataloader',))
-        return
-    with pytest.raises(UserError, match=r'max_testing_views needs test_dataloader\.batch_size=1, got 2'):
-        check_experiment(ready(**options), ('test_dataloader',))
-
-
-def test_environment_is_left_alone(ready):
-    before = dict(os.environ)
-    train(ready(train_cfg__max_epochs=1))
-    assert {k: v for k, v in os.environ.items() if k in before} == before

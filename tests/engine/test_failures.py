@@ -39,15 +39,9 @@ def test_a_killed_worker_is_told_of_in_training_and_in_testing(ready, tmp_path):
     assert not (tmp_path / 'whole/result.json').exists()
 
 
-@pytest.fixture
-def full(tmp_path) -> Path:
-    """A file on a disk that is full."""
-    file = tmp_path / 'full.json'
-    file.symlink_to('/dev/full')
-    return file
-
-
-def test_a_full_disk_ends_training_in_a_sentence(ready, full):
+def test_a_full_disk_ends_training_in_a_sentence(ready, tmp_path):
+    full = tmp_path / 'full.json'
+    full.symlink_to('/dev/full')
     backend = dict(type='LocalVisBackend', scalar_save_file=str(full))
     with pytest.raises(UserError, match=r'cannot be written \(No space left on device\).*--resume'):
         train(ready(visualizer__vis_backends=[backend]))

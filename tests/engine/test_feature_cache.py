@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_experiment import write_config
-from test_images import digits, run  # noqa: F401  fixtures
+from small_experiment import adapter, assert_same, prepared, write_config
 
 from vpetl_mm import UserError, build_model
 from vpetl_mm.datasets.feature_dataset import FeatureDataset
-from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_mm.engine.experiment import train
 from vpetl_mm.engine.feature_cache import check_cache, is_fixed, random_transforms, views_of
 
 FLIP = dict(type='torchvision/RandomHorizontalFlip', p=0.5)
@@ -20,8 +19,7 @@ FLIP = dict(type='torchvision/RandomHorizontalFlip', p=0.5)
 
 def weights(cfg) -> dict[str, torch.Tensor]:
     """The last adapter file's tensors."""
-    file = Path(cfg.work_dir, f'adapter_epoch_{cfg.train_cfg.max_epochs}.pth')
-    return torch.load(file, weights_only=True)['state_dict']
+    return adapter(Path(cfg.work_dir), cfg.train_cfg.max_epochs)
 
 
 def counting(monkeypatch) -> Counter:
@@ -39,7 +37,7 @@ def counting(monkeypatch) -> Counter:
 
 
 @pytest.fixture
-def fc(run):  # noqa: F811
+def fc(run):
     """Prepares fc on digits."""
 
     def make(folder: str = 'run', **options):
@@ -58,28 +56,22 @@ def test_the_same_head_in_one_pass_over_the_images(fc, monkeypatch):
     runner = train(cached)
     assert seen['images'] == 256 + 64
     assert runner.message_hub.get_scalar('val/acc/top1').current() == expected
-    ours, theirs = weights(cached), weights(plain)
-    assert ours.keys() == theirs.keys()
+    theirs = weights(plain)
     moved = build_model(plain, init_weights=False).head.fc.weight
     assert not torch.equal(theirs['head.fc.weight'], moved), 'training did something'
-    for name, value in theirs.items():
-        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-5)
-
-
-def test_the_model_is_itself_again_afterwards(fc):
-    runner = train(fc(cache_features=True))
+    assert_same(theirs, weights(cached), atol=1e-5, rtol=1e-5)
+    # and the model is itself again
     assert type(runner.plain_model.data_preprocessor).__name__ == 'ClsDataPreprocessor'
     assert {k.split('.')[0] for k in runner.plain_model.state_dict()} == {'backbone', 'head'}
 
 
-def test_a_run_resumed_on_cached_features_equals_the_uninterrupted_one(fc, run):  # noqa: F811
+def test_a_run_resumed_on_cached_features_equals_the_uninterrupted_one(fc, run):
     whole = fc('whole', cache_features=True)
     train(whole)
     train(fc('halves', cache_features=True, train_cfg__max_epochs=2))
     rest = run('fc_svhn', 'halves', 'auto', 'new', holdout__fraction=0.2, cache_features=True)
     train(rest)
-    for name, value in weights(whole).items():
-        torch.testing.assert_close(weights(rest)[name], value, atol=0, rtol=0)
+    assert_same(weights(whole), weights(rest))
 
 
 def random_config(fc, folder: str, p: float = 0.5, **options):
@@ -110,55 +102,49 @@ def test_in_bfloat16_too(fc):
     options = dict(optim_wrapper__type='AutocastOptimWrapper', optim_wrapper__any_cpu=True)
     plain, cached = fc('plain', **options), fc('cached', cache_features=True, **options)
     train(plain), train(cached)
-    for name, value in weights(plain).items():
-        torch.testing.assert_close(weights(cached)[name], value, atol=2e-3, rtol=2e-3)
+    assert_same(weights(plain), weights(cached), atol=2e-3, rtol=2e-3)
 
 
-def test_a_random_pipeline_without_views_is_refused(fc):
-    with pytest.raises(UserError, match='RandomHorizontalFlip of the training pipeline is random; give the number'):
-        train(random_config(fc, 'refused', cache_features=True))
-
-
-def test_what_trains_more_than_the_head_is_refused(run):  # noqa: F811
-    with pytest.raises(UserError, match=r'head alone.*also trains backbone'):
-        train(run('bapat_svhn_b32', cache_features=True))
-
-
-@pytest.mark.parametrize(
-    'rates', [dict(drop_rate=0.1), dict(drop_path_rate=0.1), dict(layer_cfgs=dict(attn_drop_rate=0.1))]
-)
-def test_a_backbone_that_drops_at_random_is_refused(fc, rates):
-    cfg = fc('refused')
-    cfg.model.backbone.update(rates)
-    cfg.cache_features = True
-    with pytest.raises(UserError, match='at random'):
-        train(cfg)
-
-
-def test_a_random_pipeline_inside_another_data_set_is_refused(fc):
+def test_a_random_pipeline_without_views_is_refused_before_anything_is_written(fc):
     cfg = random_config(fc, 'refused', cache_features=True)
-    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
-    cfg.holdout = cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-    with pytest.raises(UserError, match='RandomHorizontalFlip of the training pipeline is random'):
+    with pytest.raises(UserError, match='RandomHorizontalFlip of the training pipeline is random; set the number'):
         train(cfg)
-
-
-def test_more_views_than_epochs_are_refused(fc):
-    with pytest.raises(UserError, match='5 views are more than 4 epochs'):
-        train(random_config(fc, 'refused', cache_features=dict(views=5)))
-
-
-@pytest.mark.parametrize('step', [dict(type='SampleFrames', num_clips=2, test_mode=True), dict(type='ThreeCrop')])
-def test_several_clips_a_sample_are_refused_before_anything_is_written(fc, step):
-    cfg = fc('refused', cache_features=True)
-    cfg.train_dataloader.dataset.pipeline.insert(0, step)
-    with pytest.raises(UserError, match='one clip a sample'):
-        check_cache(cfg, build_model(cfg, meta=True))
     assert not Path(cfg.work_dir).exists()
 
 
+def inside_another(cfg) -> None:
+    pipeline = [*cfg.train_dataloader.dataset.pipeline, FLIP]
+    inner = dict(cfg.train_dataloader.dataset, pipeline=pipeline)
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=inner)
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (lambda cfg: cfg.model.petl.train.append('norm'), r'head alone.*also trains backbone'),
+        (lambda cfg: cfg.model.backbone.update(drop_rate=0.1), 'at random'),
+        (lambda cfg: cfg.model.backbone.update(drop_path_rate=0.1), 'at random'),
+        (lambda cfg: cfg.model.backbone.update(layer_cfgs=dict(attn_drop_rate=0.1)), 'at random'),
+        (inside_another, 'RandomHorizontalFlip of the training pipeline is random'),
+        (lambda cfg: cfg.update(cache_features=dict(views=5)), '5 views are more than 4 epochs'),
+        (
+            lambda cfg: cfg.train_dataloader.dataset.pipeline.insert(
+                0, dict(type='SampleFrames', num_clips=2, test_mode=True)
+            ),
+            'one clip per sample',
+        ),
+        (lambda cfg: cfg.train_dataloader.dataset.pipeline.insert(0, dict(type='ThreeCrop')), 'one clip per sample'),
+    ],
+)
+def test_what_a_cache_would_change_is_refused(fc, change, said):
+    cfg = fc('refused', cache_features=True)
+    change(cfg)
+    with pytest.raises(UserError, match=said):
+        check_cache(cfg, build_model(cfg, meta=True))
+
+
 @pytest.mark.parametrize('wrong', [dict(views=0), dict(views=True), dict(n=2), 3, 'yes', dict(views=2.5)])
-def test_another_setting_is_refused(fc, wrong):
+def test_another_setting_is_refused(wrong):
     with pytest.raises(UserError, match='cache_features must be'):
         views_of(wrong)
 
@@ -194,9 +180,8 @@ cache_features = {cache}
     runs = []
     for cache in (False, True):
         path = write_config(clips, tmp_path / f'{cache}.py', 'fc', fixed.format(cache=cache))
-        cfg = prepare(path, Options(str(tmp_path / str(cache))))
+        cfg = prepared(path, tmp_path / str(cache))
         cfg.train_dataloader.dataset.pipeline[1].test_mode = True
         train(cfg)
         runs.append(weights(cfg))
-    for name, value in runs[0].items():
-        torch.testing.assert_close(runs[1][name], value, atol=1e-5, rtol=1e-5)
+    assert_same(*runs, atol=1e-5, rtol=1e-5)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import commands, free_port
-from small_experiment import REPO, write_config
+from small_experiment import REPO, adapter, assert_same, content, write_config
 
 from vpetl_cli import command as cli
 from vpetl_mm import UserError
@@ -64,10 +64,6 @@ def cluster(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / 'adapter_epoch_1.pth', weights_only=True)['state_dict']
-
-
 def test_srun_and_two_machines_train_the_same_and_the_first_alone_writes(cluster, clips, tmp_path):
     config = str(write_config(clips, tmp_path / 'two.py', extra=ENDING))
     job = str(free_port() - 15000)  # so that the job's own port is a free one
@@ -88,10 +84,9 @@ def test_srun_and_two_machines_train_the_same_and_the_first_alone_writes(cluster
     both = [([*machine, str(tmp_path / f'node{i}')], dict(nodes, NODE_RANK=str(i))) for i in range(2)]
     for status, output in commands(both, tmp_path):
         assert status == 0, output[-3000:]
-    one, two = weights(tmp_path / 'slurm'), weights(tmp_path / 'node0')
-    assert one.keys() == two.keys() and all(torch.equal(value, two[key]) for key, value in one.items())
+    assert_same(adapter(tmp_path / 'slurm', 1), adapter(tmp_path / 'node0', 1))
     # 24 clips in batches of 4 on each of 2 ranks are 3 steps, so that both took their share
-    assert torch.load(tmp_path / 'node0/epoch_1.pth', weights_only=True)['meta']['iter'] == 3
+    assert content(tmp_path / 'node0/epoch_1.pth')['meta']['iter'] == 3
     assert not [p for p in (tmp_path / 'node1').rglob('*') if p.is_file()]
 
 

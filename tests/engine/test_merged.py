@@ -17,7 +17,7 @@ from tiny import HOSTS
 
 from vpetl_mm import UserError, build_model
 from vpetl_mm.config import load_config
-from vpetl_mm.engine.merged import check_plain, describe, make_plain, plain_config, write_merged
+from vpetl_mm.engine.merged import check_plain, describe_merged, make_plain, plain_config, write_merged
 
 REPO = Path(__file__).parents[2]
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -91,7 +91,7 @@ def test_what_is_said_of_it(tmp_path):
     model = tuned(cfg)
     make_plain(model)
     write_merged(model, tmp_path / 'merged.safetensors', cfg, 'adapter.pth')
-    said = describe(tmp_path / 'merged.safetensors')
+    said = describe_merged(tmp_path / 'merged.safetensors')
     assert "mmpretrain's ImageClassifier with LinearClsHead" in said and str(MEAN) in said and str(STD) in said
     assert 'Mixup' not in str(plain_config(model, cfg)), 'which is for training'
 

@@ -92,10 +92,10 @@ def test_impossible_values_are_neither_read_nor_written(tmp_path, change, said):
     [
         ('{"format": "vpetl', 'corrupt'),
         ('', 'corrupt'),
-        ('[]', 'no result'),
+        ('[]', 'not a result'),
         ('[' * 100_000 + ']' * 100_000, 'corrupt'),
         (json.dumps({**asdict(RECORD), 'options': {'a': json.loads('[' * 90 + ']' * 90)}}), 'nested too deeply'),
-        ('{"format": "another"}', 'no result'),
+        ('{"format": "another"}', 'not a result'),
         ('{"format": "vpetl_mm result 1"}', 'missing'),
         (json.dumps({'format': 'vpetl_mm result 1', **asdict(RECORD), 'top2': 1}), 'top2 is unknown'),
     ],

@@ -15,7 +15,7 @@ from vpetl_mm import UserError
 from vpetl_mm.engine import run_folder
 from vpetl_mm.engine.experiment import Options, prepare
 from vpetl_mm.engine.record import FORMAT
-from vpetl_mm.engine.run_folder import check_folder, check_links, claimed, remove_run
+from vpetl_mm.engine.run_folder import check_folder, check_links, locked, remove_run
 from vpetl_mm.engine.runner import PETLRunner
 
 
@@ -107,7 +107,7 @@ def claim_in_a_child(folder: Path) -> int:
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        with claimed(about(folder)):
+        with locked(about(folder)):
             if os.fork():
                 os.write(writer, b'1')
             time.sleep(60)
@@ -121,14 +121,14 @@ def test_a_folder_in_use_is_refused_until_its_process_is_killed(tmp_path):
     try:
         with pytest.raises(UserError, match=rf'in use by process {pid} on .* since '):
             check_folder(about(tmp_path / 'run'))
-        with pytest.raises(UserError, match='in use'), claimed(about(tmp_path / 'run')):
+        with pytest.raises(UserError, match='in use'), locked(about(tmp_path / 'run')):
             pass
     finally:
         os.kill(pid, signal.SIGKILL)  # its child lives on
         os.waitpid(pid, 0)
     try:
         check_folder(about(tmp_path / 'run'))
-        with claimed(about(tmp_path / 'run')) as warning:
+        with locked(about(tmp_path / 'run')) as warning:
             assert warning is None
     finally:
         os.killpg(pid, signal.SIGKILL)
@@ -137,7 +137,7 @@ def test_a_folder_in_use_is_refused_until_its_process_is_killed(tmp_path):
 
 def test_what_another_machine_left_is_told(tmp_path):
     put(tmp_path, run_folder.LOCK, text='process 7 on node\n17 since 2026-01-02')
-    with claimed(about(tmp_path)) as warning:
+    with locked(about(tmp_path)) as warning:
         assert 'last used by process 7 on node17 since' in warning
 
 
@@ -147,16 +147,16 @@ def test_a_lock_that_is_a_link_leads_to_no_other_file(tmp_path):
     (tmp_path / 'run' / run_folder.LOCK).symlink_to(tmp_path / 'mine.txt')
     with pytest.raises(UserError, match=r'\.lock is a link'):
         check_folder(about(tmp_path / 'run'))
-    with pytest.raises(UserError, match=r'\.lock cannot be opened'), claimed(about(tmp_path / 'run')):
+    with pytest.raises(UserError, match=r'\.lock cannot be opened'), locked(about(tmp_path / 'run')):
         pass
     assert (tmp_path / 'mine.txt').read_text() == 'mine'
 
 
 def test_a_run_that_came_in_between_is_found_and_an_older_one_goes(tmp_path):
     put(tmp_path, 'epoch_1.pth', 'notes.txt')
-    with pytest.raises(UserError, match='holds another run'), claimed(about(tmp_path)):
+    with pytest.raises(UserError, match='holds another run'), locked(about(tmp_path)):
         pass
-    with claimed(about(tmp_path, overwrite=True)):
+    with locked(about(tmp_path, overwrite=True)):
         assert {p.name for p in tmp_path.iterdir()} == {'notes.txt', run_folder.LOCK}
 
 

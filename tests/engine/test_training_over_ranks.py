@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from mmengine.hooks import Hook
 from ranks import over_ranks
-from small_experiment import PIPELINE, REPO
+from small_experiment import PIPELINE, QUICK, REPO, prepared
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.experiment import test as run_test
-from vpetl_mm.engine.hooks import EMAHook
+from vpetl_mm.engine.experiment import train
+from vpetl_mm.engine.hooks.ema_hook import EMAHook
 
 BATCHNORM = (
     "_base_ = '{repo}/configs/vit_bapat_ssv2_b32_videomae.py'\n"
@@ -60,8 +60,8 @@ def test_the_deltas_alone_travel_and_every_rank_validates_what_is_saved(clips, t
     config.write_text(BATCHNORM.format(repo=REPO, root=clips))
 
     def on(rank: int) -> dict:
-        cfg, traffic = prepare(config, Options(str(tmp_path / 'run'), launcher='pytorch')), Traffic()
-        runner = train(cfg, [traffic])
+        traffic = Traffic()
+        runner = train(prepared(config, tmp_path / 'run', launcher='pytorch'), [traffic])
         info, count = runner.message_hub.runtime_info, runner.plain_model.plan.count()
         return dict(
             trained=count['trainable'],
@@ -80,7 +80,7 @@ def test_the_deltas_alone_travel_and_every_rank_validates_what_is_saved(clips, t
     assert first == second
     assert first['averages'] and first['bytes_a_step'] == 4 * first['trained'] and first['share'] < 0.5
     assert first['lr'] == pytest.approx(0.1 * 3 * 2 / 256)
-    cfg = prepare(config, Options(str(tmp_path / 'run')))
+    cfg = prepared(config, tmp_path / 'run')
     cfg.test_dataloader = cfg.val_dataloader
     score, name = first['best']
     assert run_test(cfg, tmp_path / 'run' / name)['acc/top1'] == pytest.approx(score)
@@ -95,15 +95,11 @@ class Dies(Hook):
 
 
 def test_when_a_rank_dies_the_others_end_and_the_last_epoch_is_whole(ready, tmp_path):
-    options = {'model__backbone__drop_path_rate': 0.0, 'train_dataloader__num_workers': 0}
-
     def on(rank: int) -> None:
-        cfg = ready(**options)
-        cfg.launcher = 'pytorch'
-        train(cfg, [Dies()])
+        train(ready(launcher='pytorch', **QUICK), [Dies()])
 
     ended, dead = over_ranks(2, on)
     assert dead is None and 'RuntimeError' in ended, ended
     assert {p.name for p in (tmp_path / 'run').glob('*.pth*')} == {'epoch_1.pth'}
-    train(ready(resume='auto', resume_with='new', **options))
+    train(ready(resume='auto', resume_with='new', **QUICK))
     assert (tmp_path / 'run/adapter_epoch_2.pth').exists()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 
 import pytest
 import torch
-from small_experiment import write_config
+from small_experiment import prepared, write_config
 
 from vpetl_mm import UserError
-from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.experiment import test as run_test
+from vpetl_mm.engine.experiment import train
 
 
 @pytest.fixture
@@ -21,13 +22,7 @@ def broken(clips, tmp_path):
     for split in ('target_train', 'target_test'):
         (root / f'clips/{split}/00003.mp4').write_bytes(b'no video')
     path = write_config(root, tmp_path / 'broken.py')
-
-    def make(**dotted):
-        return prepare(
-            path, Options(str(tmp_path / 'run'), cfg_options={k.replace('__', '.'): v for k, v in dotted.items()})
-        )
-
-    return make
+    return partial(prepared, path, tmp_path / 'run')
 
 
 def test_more_than_a_percent_ends_the_run(broken):

@@ -9,21 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_experiment import QUICK, held_out
 
 from vpetl_mm import UserError
 from vpetl_mm.engine.experiment import train
 
-QUICK = {f'{loader}_dataloader__num_workers': 0 for loader in ('train', 'val', 'test')}
-QUICK['model__backbone__drop_path_rate'] = 0.0
-
 
 def watched(clips: Path, **init_kwargs) -> dict:
     """Options of a run with a hold-out that reports to Weights & Biases."""
-    dataset = dict(ann_file=f'{clips}/target_train.txt', data_prefix=dict(video=str(clips)))
-    where = {f'val_dataloader__dataset__{key}': value for key, value in dataset.items()}
     wandb = dict(type='WandbVisBackend', init_kwargs=dict(project='tests', **init_kwargs))
-    backends = [dict(type='LocalVisBackend'), wandb]
-    return {'holdout__fraction': 0.25, 'visualizer__vis_backends': backends, **where, **QUICK}
+    return {'visualizer__vis_backends': [dict(type='LocalVisBackend'), wandb], **held_out(clips)}
 
 
 def records(run: Path) -> list:

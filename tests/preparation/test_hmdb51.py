@@ -128,12 +128,6 @@ def test_a_damaged_list_is_refused_with_its_line(refused, tmp_path, line):
     assert 'wave_test_split1.txt, line 2' in refused('hmdb51', '--src', src)
 
 
-def test_a_video_in_train_and_test_is_refused(refused, tmp_path):
-    src = small(tmp_path / 'src')
-    put(src / 'testTrainMulti_7030_splits/wave_test_split1.txt', 'w0.avi 1 \nw0.avi 2 \n')
-    assert 'wave/w0.avi is in both trainval and test' in refused('hmdb51', '--src', src)
-
-
 @pytest.mark.parametrize(
     ('change', 'said'),
     [

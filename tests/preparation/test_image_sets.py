@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -10,25 +9,13 @@ import struct
 
 import numpy as np
 import pytest
-from scipy.io import savemat
-from trees import REAL, call, lines, put, tar
+from trees import CIFAR_NAMES, REAL, call, cifar_files, lines, make_official, put_all, tar, write_svhn
 
 from vpetl_mm.datasets.cifar100 import PETLCIFAR100
 from vpetl_mm.datasets.food101 import PETLFood101
 from vpetl_mm.datasets.svhn import SVHN
 
 SUBSET = REAL / 'cifar100/cifar100_subset.npz'
-NAMES = [f'class {i}' for i in range(100)]
-
-
-def cifar_files(train=20, test=5, protocol=2, names=NAMES):
-    """The three pickles, as Python 3 writes them."""
-    rng = np.random.default_rng(0)
-    files = {'meta': {'fine_label_names': names}}
-    for name, count in (('train', train), ('test', test)):
-        rows = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
-        files[name] = dict(data=rows, fine_labels=[i % 100 for i in range(count)], filenames=['x'])
-    return {f'cifar-100-python/{n}': pickle.dumps(c, protocol) for n, c in files.items()}
 
 
 def python2_pickle(rows, labels):
@@ -68,30 +55,25 @@ def test_the_archive_of_cifar100(here, tmp_path, monkeypatch, capsys, protocol):
     src = tar(tmp_path / 'cifar-100-python.tar.gz', {**files, 'cifar-100-python/file.txt~': b''})
     assert call('cifar100', '--src', src) == 0
     out = here / 'data/cifar100'
-    assert lines(out / 'classes.txt') == NAMES and lines(out / 'trainval.txt') == [f'{i} {i}' for i in range(20)]
+    assert lines(out / 'classes.txt') == CIFAR_NAMES and lines(out / 'trainval.txt') == [
+        f'{i} {i}' for i in range(20)
+    ]
     assert {n: (out / n).read_bytes() for n in files} == files
     said = capsys.readouterr().err
     assert f'{src} is not the official file' in said and 'train is not the official file' in said
     assert 'officially it has 50,000' in said
-    for part in ('train', 'test'):
-        md5 = hashlib.md5(files[f'cifar-100-python/{part}']).hexdigest()
-        monkeypatch.setattr(PETLCIFAR100, f'{part}_list', [[part, md5]])
-    rest = PETLCIFAR100(str(out), holdout=0.1)
-    # what training holds out is what the lists say
-    assert rest.get_gt_labels().tolist() == [int(line.split()[1]) for line in lines(out / 'train.txt')]
+    make_official(monkeypatch, files)
+    for part, held_out in (('train', False), ('val', True)):
+        data = PETLCIFAR100(str(out), holdout=0.1, held_out=held_out)
+        # what training holds out is what the lists say
+        assert data.get_gt_labels().tolist() == [int(line.split()[1]) for line in lines(out / f'{part}.txt')]
 
 
 @pytest.mark.skipif(not SUBSET.exists(), reason='the real images are not at hand')
 def test_real_images_of_cifar100_from_the_unpacked_folder(here, tmp_path):
     real = np.load(SUBSET)
-    files = cifar_files(names=real['classes'].tolist())
-    for part in ('train', 'test'):
-        images, labels = real[f'{part}_images'][:200], real[f'{part}_labels'][:200]
-        rows = images.transpose(0, 3, 1, 2).reshape(200, 3072)
-        content = pickle.dumps(dict(data=rows, fine_labels=[int(v) for v in labels]), 2)
-        files[f'cifar-100-python/{part}'] = content
-    for name, content in files.items():
-        put(tmp_path / name, content)
+    train, test = ((real[f'{part}_images'][:200], real[f'{part}_labels'][:200]) for part in ('train', 'test'))
+    put_all(tmp_path, cifar_files(train, test, names=real['classes'].tolist()))
     assert call('cifar100', '--src', tmp_path) == 0
     out = here / 'data/cifar100'
     assert (out / 'cifar-100-python').readlink() == tmp_path / 'cifar-100-python'
@@ -163,8 +145,7 @@ HOSTILE = {
 def test_a_pickle_that_would_read_or_take_memory_is_refused(refused, tmp_path, content):
     good = pickled(array_pickle())
     assert pickle.loads(good)['data'].shape == (1, 3072), 'the builder is wrong'
-    for name, held in {**cifar_files(), 'cifar-100-python/test': good, 'cifar-100-python/train': content}.items():
-        put(tmp_path / name, held)
+    put_all(tmp_path, cifar_files() | {'cifar-100-python/test': good, 'cifar-100-python/train': content})
     assert 'cifar-100-python/train' in refused('cifar100', '--src', tmp_path)
 
 
@@ -177,20 +158,15 @@ def test_what_is_wrong_with_cifar100_is_said(refused, tmp_path):
     files = cifar_files()
     tar(path, {n: c for n, c in files.items() if not n.endswith('test')})
     assert 'should hold cifar-100-python/train' in refused('cifar100', '--src', path)
-    tar(path, cifar_files(names=NAMES[:7]))
+    tar(path, cifar_files(names=CIFAR_NAMES[:7]))
     assert 'the label 7 of image 7 is outside of the 7 classes' in refused('cifar100', '--src', path)
-    for name, content in {**files, 'cifar-100-python/train': files['cifar-100-python/train'][:-50]}.items():
-        put(tmp_path / 'folder' / name, content)
+    put_all(tmp_path / 'folder', {**files, 'cifar-100-python/train': files['cifar-100-python/train'][:-50]})
     assert 'cifar-100-python/train is damaged' in refused('cifar100', '--src', tmp_path / 'folder')
 
 
-def svhn(src, train=12, test=4):
-    src.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    for name, count in (('train', train), ('test', test)):
-        images = rng.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
-        labels = np.arange(count)[:, None].astype(np.uint8) % 10 + 1
-        savemat(src / f'{name}_32x32.mat', dict(X=images, y=labels), do_compression=True)
+def svhn(src):
+    for name, count in (('train', 12), ('test', 4)):
+        write_svhn(src, name, np.zeros((count, 32, 32, 3), np.uint8))
     return src
 
 
@@ -217,15 +193,12 @@ def test_svhn_where_it_is_to_be_already(here):
 
 
 def test_what_is_wrong_with_svhn_is_said(refused, tmp_path):
+    """What may be wrong with a file is in the tests of the data set."""
     src = svhn(tmp_path / 'src')
-    whole = (src / 'train_32x32.mat').read_bytes()
-    for size in (0, 60, 300, len(whole) // 2, len(whole) - 5):
-        (src / 'train_32x32.mat').write_bytes(whole[:size])
-        assert 'train_32x32.mat' in refused('svhn', '--src', src)
-    savemat(src / 'train_32x32.mat', dict(X=np.zeros((32, 32, 3, 2), np.uint8), y=np.array([[1], [11]])))
+    (src / 'train_32x32.mat').write_bytes(b'')
+    assert 'train_32x32.mat is damaged' in refused('svhn', '--src', src)
+    write_svhn(src, 'train', np.zeros((2, 32, 32, 3), np.uint8), labels=[1, 11])
     assert 'has the label 11' in refused('svhn', '--src', src)
-    savemat(src / 'train_32x32.mat', dict(X=np.zeros((32, 32, 3, 3), np.uint8), y=np.array([[1], [2]])))
-    assert 'should hold X (32 x 32 x 3 x N)' in refused('svhn', '--src', src)
     (src / 'train_32x32.mat').unlink()
     assert 'does not exist; download' in refused('svhn', '--src', src)
 
@@ -246,12 +219,8 @@ def food_files(kind='txt'):
 @pytest.mark.parametrize('kind', ['txt', 'json'])
 @pytest.mark.parametrize('packed', [True, False])
 def test_food101_reads_back(here, tmp_path, kind, packed):
-    if packed:
-        src = tar(tmp_path / 'food-101.tar.gz', food_files(kind))
-    else:
-        src = tmp_path
-        for name, content in food_files(kind).items():
-            put(tmp_path / name, content)
+    files = food_files(kind)
+    src = tar(tmp_path / 'food-101.tar.gz', files) if packed else put_all(tmp_path, files)
     assert call('food101', '--src', src) == call('food101', '--src', src) == 0
     out = here / 'data/food101'
     assert (out / 'images').is_symlink() is not packed and len(lines(out / 'classes.txt')) == 101
@@ -270,7 +239,7 @@ def test_what_is_wrong_with_food101_is_said(refused, tmp_path):
     src = tmp_path / 'food-101.tar.gz'
     assert 'neither images/ and meta/' in refused('food101', '--src', tmp_path)
     tar(src, {**food_files(), 'food-101/meta/train.txt': b'pizzas/1\n'})
-    assert "'pizzas' is not among the 101 classes; did you mean 'pizza'?" in refused('food101', '--src', src)
+    assert "'pizzas' is not among the 101 classes. Did you mean 'pizza'?" in refused('food101', '--src', src)
     tar(src, {**food_files(), 'food-101/meta/train.txt': b'pizza\n'})
     assert 'should have lines "class/image"' in refused('food101', '--src', src)
     tar(src, {n: c for n, c in food_files().items() if 'meta/test' not in n})

@@ -8,10 +8,9 @@ from itertools import accumulate
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 from av.stream import Disposition
-from numbered import cut, frame, number_of, shown, write
+from numbered import cut, frame, number_of, shown, silence, write
 
 from vpetl_mm.datasets.video_reader import VideoReader
 from vpetl_mm.preparation.inspection import WHOLE, inspect_video
@@ -85,7 +84,7 @@ def agree(path: Path, expected: list[int], folder: Path) -> None:
         assert [number_of(f) for f in VideoReader(path).frames(indices)] == [expected[i] for i in indices]
     found = inspect_video(str(path))
     assert found.frames == count and of_file(found, 1) is None
-    make_copy(path, folder / 'copy.mp4', folder, 64, '')
+    make_copy(path, folder / 'copy.mp4', 64, '')
     assert shown(folder / 'copy.mp4') == expected
 
 
@@ -121,17 +120,23 @@ def test_frames_that_cannot_be_decoded_at_the_beginning_are_told(tmp_path):
     with pytest.raises(OSError, match='its first frames cannot be decoded'):
         inspect_video(str(path))
     with pytest.raises(OSError, match='its first frames cannot be decoded'):
-        make_copy(path, tmp_path / 'copy.mp4', tmp_path, 64, '')
+        make_copy(path, tmp_path / 'copy.mp4', 64, '')
 
 
-def test_a_sound_file_with_a_cover_is_no_video(tmp_path):
+@pytest.mark.parametrize('cover', [False, True])
+def test_sound_is_no_video_with_a_cover_or_without(tmp_path, cover):
     with av.open(str(tmp_path / 'a.mp4'), 'w') as made:
-        sound, cover = made.add_stream('aac', rate=16000), made.add_stream('mjpeg', rate=25)
-        cover.height, cover.width, cover.pix_fmt, cover.disposition = 32, 96, 'yuvj420p', Disposition.attached_pic
-        made.mux(cover.encode(av.VideoFrame.from_ndarray(frame(1), format='rgb24')))
-        quiet = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
-        quiet.sample_rate = 16000
-        made.mux([*sound.encode(quiet), *sound.encode(), *cover.encode()])
+        streams = [made.add_stream('aac', rate=16000), *([made.add_stream('mjpeg', rate=25)] if cover else [])]
+        for stream in streams[1:]:
+            stream.height, stream.width, stream.pix_fmt, stream.disposition = (
+                32,
+                96,
+                'yuvj420p',
+                Disposition.attached_pic,
+            )
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(frame(1), format='rgb24')))
+        made.mux(streams[0].encode(silence(16000, 'mono')))
+        made.mux([packet for stream in streams for packet in stream.encode()])
     for read in (VideoReader, inspect_video):
         with pytest.raises(OSError, match='no video'):
             read(str(tmp_path / 'a.mp4'))

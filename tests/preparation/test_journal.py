@@ -6,7 +6,6 @@ import os
 
 import pytest
 
-from vpetl_mm import UserError
 from vpetl_mm.preparation.journal import Finding, Journal
 
 FINDINGS = {
@@ -83,9 +82,3 @@ def test_damaged_lines_are_left_out(tmp_path, stat, line):
     with Journal(tmp_path / 'j') as journal:
         assert {path: journal.get(path, stat) for path in FINDINGS} == FINDINGS
         assert len(journal._known) == len(FINDINGS)
-
-
-def test_a_folder_in_its_place_is_told(tmp_path):
-    (tmp_path / 'j').mkdir()
-    with pytest.raises(UserError, match='cannot be used'):
-        Journal(tmp_path / 'j')

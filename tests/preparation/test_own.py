@@ -1,4 +1,4 @@
-"""Data of one's own: class folders, and lists in the manner of Kinetics."""
+"""Your own data: class folders, and lists like those of Kinetics."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 from collections import Counter
 
 import pytest
+from building import build
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
 from trees import REAL, REPO, call, lines, put
 
 from vpetl_mm.datasets.petl_video_dataset import PETLVideoDataset
@@ -175,8 +175,7 @@ def test_the_config_that_is_printed_builds(here, tmp_path, capsys, name, suffix)
     cfg = Config.fromfile(put(here / f'configs/mine/{name}.py', text))
     assert (cfg.model.get('cls_head') or cfg.model.head).num_classes == 2
     for loader, part in (('train_dataloader', 'train'), ('val_dataloader', 'val'), ('test_dataloader', 'test')):
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            data = DATASETS.build(cfg[loader].dataset)
+        data = build(cfg[loader].dataset, cfg.default_scope)
         assert len(data) == len(lines(here / f'data/{name}/{part}.txt'))
         assert list(data.metainfo['classes']) == ['run fast', 'walk'] or data.metainfo['classes'].endswith(
             'classes.txt'
@@ -195,11 +194,11 @@ def test_the_config_that_is_printed_builds(here, tmp_path, capsys, name, suffix)
         ('a.mp4 0\n/etc/b.mp4 1\n', 'lies outside of'),
         ('a.mp4 0\na.mp4 1\n', 'a.mp4 is listed with two labels, 0 and 1'),
         ('a.mp4 0\n./a.mp4 1\n', 'a.mp4 is listed with two labels, 0 and 1'),
-        ('a.mp4 0\nb.heic 0\n', "line 2: '.heic' is no suffix of a video or an image"),
-        ('a.mp4 walking\n', "line 1: 'walking' is not among the 2 classes; did you mean 'walk'?"),
+        ('a.mp4 0\nb.heic 0\n', "line 2: '.heic' is not a known suffix of a video or an image"),
+        ('a.mp4 walking\n', "line 1: 'walking' is not among the 2 classes. Did you mean 'walk'?"),
         ('a.mp4 2\n', "line 1: '2' is not among the 2 classes"),
         (b'a\xff.mp4 0\n', 'is not UTF-8 text'),
-        ('a.mp4 ' + '9' * 5000, 'is no index of a class'),
+        ('a.mp4 ' + '9' * 5000, 'is not an index of a class'),
         ('a.mp4 0\nb.jpg 1\n', 'has both videos and images'),
         ('b.mp4 0\nc.mp4 0\n', 'None of the'),
     ],

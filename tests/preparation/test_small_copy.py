@@ -64,7 +64,7 @@ def middles(picture: np.ndarray) -> np.ndarray:
 def test_grey_levels_stay(tmp_path, encoder, grey_range):
     wanted = np.repeat(np.array(GREYS)[:, None], 3, 1)
     path = stripes(tmp_path / f'a.{ENCODERS[encoder][0]}', encoder, [*wanted], grey_range, BT601)
-    make_copy(path, tmp_path / 'copy.mp4', tmp_path, HEIGHT, '')
+    make_copy(path, tmp_path / 'copy.mp4', HEIGHT, '')
     for file in (path, tmp_path / 'copy.mp4'):
         assert np.abs(middles(VideoReader(file).frames([2])[0]) - wanted).max() <= 3, file
 
@@ -74,7 +74,7 @@ def test_grey_levels_stay(tmp_path, encoder, grey_range):
 def test_colours_stay(tmp_path, encoder, matrix):
     for grey_range in (LIMITED, FULL):
         path = stripes(tmp_path / f'a.{ENCODERS[encoder][0]}', encoder, COLOURS, grey_range, matrix)
-        make_copy(path, tmp_path / 'copy.mp4', tmp_path, HEIGHT, '')
+        make_copy(path, tmp_path / 'copy.mp4', HEIGHT, '')
         for file in (path, tmp_path / 'copy.mp4'):
             assert np.abs(middles(VideoReader(file).frames([2])[0]) - COLOURS).max() <= 6, file
 
@@ -84,7 +84,7 @@ def test_colours_that_nothing_can_convert_are_refused(tmp_path):
     path = write(tmp_path / 'a.mp4', 'libx264', 4, x264_params='colormatrix=YCgCo')
     for read in (
         lambda: VideoReader(path).frames([0]),
-        lambda: make_copy(path, tmp_path / 'copy.mp4', tmp_path, 32, ''),
+        lambda: make_copy(path, tmp_path / 'copy.mp4', 32, ''),
     ):
         with pytest.raises(OSError, match='not supported'):
             read()
@@ -120,7 +120,7 @@ def test_each_orientation_is_upright(tmp_path, turn):
     graph.push(stored)
     wanted = graph.pull().to_ndarray().astype(int)
     assert np.abs(VideoReader(path).frames([3])[0] - wanted).max() <= 2
-    make_copy(path, tmp_path / 'copy.mp4', tmp_path, HEIGHT, '')
+    make_copy(path, tmp_path / 'copy.mp4', HEIGHT, '')
     got = VideoReader(tmp_path / 'copy.mp4').frames([3])[0]
     assert got.shape == wanted.shape and np.abs(got - wanted).mean() < 4
     with av.open(str(tmp_path / 'copy.mp4')) as container:

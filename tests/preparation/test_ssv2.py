@@ -51,7 +51,7 @@ def test_the_real_labels(here, tmp_path):
 @pytest.mark.parametrize(
     ('file', 'content', 'said'),
     [
-        ('train', '[{"id": "1", "template": "Opening [some', 'train.json is truncated or no JSON'),
+        ('train', '[{"id": "1", "template": "Opening [some', 'train.json is truncated or not JSON'),
         ('train', '{}', 'train.json should hold a JSON list'),
         ('train', '[{"id": "1"}]', 'entry 1, should have an id and a template'),
         ('train', '[]', 'train.json is empty'),
@@ -60,13 +60,13 @@ def test_the_real_labels(here, tmp_path):
             '[{"id": "1", "template": "Opening [some] thing"}]',
             "'Opening some thing' is not among the 3 classes",
         ),
-        ('train', '[{"id": "../1", "template": "Closing [something]"}]', 'lies outside of the folder'),
+        ('train', '[{"id": "../1", "template": "Closing [something]"}]', 'is outside the folder'),
         ('train', '[{"id": "a\\nb", "template": "Closing [something]"}]', 'has a line break'),
         ('labels', '{"A": "0", "B": "2"}', 'should number the classes from 0'),
         ('labels', '{"A": "zero"}', 'should give every class its index'),
         ('labels', '{"A": Infinity}', 'should give every class its index'),
         ('labels', json.dumps({**SSV2_LABELS, 'B\nC': 3}), 'has a line break'),
-        ('train', '[' * 100_000, 'train.json is truncated or no JSON'),
+        ('train', '[' * 100_000, 'train.json is truncated or not JSON'),
         ('validation', b'[\xff', 'validation.json is not UTF-8 text'),
     ],
 )
@@ -74,13 +74,6 @@ def test_a_damaged_list_is_refused(refused, tmp_path, file, content, said):
     src = ssv2(tmp_path / 'src')
     put(src / f'something-something-v2-{file}.json', content)
     assert said in refused('ssv2', '--src', src)
-
-
-def test_an_entry_twice_with_two_labels(refused, tmp_path):
-    src = ssv2(tmp_path / 'src')
-    entries = [dict(id='100', template=f'{verb} [something]') for verb in ('Opening', 'Closing')]
-    put(src / 'something-something-v2-train.json', json.dumps(entries))
-    assert '100.webm is listed with two labels, 1 and 0' in refused('ssv2', '--src', src)
 
 
 def test_a_wrong_folder_and_a_missing_list(refused, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from moving import write_video
+from numbered import write
 from PIL import Image
 from trees import REPO, call, lines
 
@@ -45,7 +45,7 @@ def videos(folder: Path) -> None:
     """Two classes of twelve clips."""
     for label in ('left', 'right'):
         for n in range(12):
-            write_video(folder / label / f'{n}.mp4', frames=18)
+            write(folder / label / f'{n}.mp4', count=18)
 
 
 @pytest.mark.parametrize(('make', 'tiny'), [(images, TINY_IMAGE), (videos, TINY_VIDEO)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from mmengine.registry import DATASETS, DefaultScope
+from building import build
 from PIL import Image
 from trees import REPO, call, lines, put, snapshot
 
@@ -29,13 +29,6 @@ def small(src, **counts):
     return task(src, 'oxford_iiit_pet', 37, dict(train800=40, val200=3, test=4))
 
 
-def built(folder, **options):
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        data = DATASETS.build(dict(type='VTAB1k', data_root=str(folder), **options))
-    data.full_init()
-    return data
-
-
 def test_an_official_task_is_prepared_without_a_word_and_read_back(here, tmp_path, capsys):
     src = task(tmp_path / 'src', 'kitti', 4, COUNTS)
     before = snapshot(src)
@@ -54,7 +47,8 @@ def test_an_official_task_is_prepared_without_a_word_and_read_back(here, tmp_pat
     assert len(rows) == 1 + 1711 and rows[1] == 'images/train800/000000.jpg,26,'
     about = json.loads((out / 'dataset.json').read_text())
     assert about['counts'] == COUNTS == about['official'] | COUNTS and about['missing'] == 0
-    assert len(built(out, num_classes=4)) == 1000 and len(built(out, num_classes=4, split='test')) == 711
+    data = dict(type='VTAB1k', data_root=str(out), num_classes=4)
+    assert len(build(data)) == 1000 and len(build(dict(data, split='test'))) == 711
 
 
 def test_the_command_that_is_shown_is_there(here, tmp_path, capsys):
@@ -99,7 +93,7 @@ def test_wrong_sources(refused, tmp_path):
     src = small(tmp_path / 'src')
     assert 'has none of the 19 tasks' in refused('vtab1k', '--src', src / 'clevr_count')
     assert 'does not exist' in refused('vtab1k', '--src', tmp_path / 'nowhere')
-    assert 'should be the folder' in refused('vtab1k', '--src', put(tmp_path / 'file'))
+    assert 'should be a folder' in refused('vtab1k', '--src', put(tmp_path / 'file'))
     assert '--reencode is for videos' in refused('vtab1k', '--src', src, '--reencode')
     assert '--classes is for data of your own' in refused('vtab1k', '--src', src, '--classes', src)
     assert "did you mean 'vtab1k'" in refused('vtab-1k', '--src', src)

@@ -125,7 +125,7 @@ def test_videomaes_own_attention_would_pass_it_by(tmp_path):
     host = HOSTS['videomae']
     for seed in SEEDS:
         petl = dict(options(written(host, tmp_path, seed=seed)), attention=None)
-        with pytest.raises(UserError, match=r'petl\.attention=None.*PETLVideoMAEAttention'):
+        with pytest.raises(UserError, match=r'petl\.attention=None.*default'):
             build_model(host.config(petl=petl))
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from vpetl_mm import UserError, build_model
 from vpetl_mm.commands.conversion import Options, convert
 from vpetl_mm.config import load_config
-from vpetl_mm.preparation.summary import own_config
+from vpetl_mm.preparation.next_steps import own_config
 from vpetl_mm.weights.converted import recorded_inputs
 from vpetl_mm.weights.kinds import KINDS
 

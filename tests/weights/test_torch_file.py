@@ -30,8 +30,7 @@ from hostile import (
 from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
-from vpetl_mm.engine.adapter import read_checkpoint
-from vpetl_mm.engine.plain import history_of, plain
+from vpetl_mm.engine.checkpoint import as_plain, history_of, read_checkpoint
 from vpetl_mm.errors import UserError
 from vpetl_mm.spt.allocation import read_allocation
 from vpetl_mm.weights.converted import KEY, record_of
@@ -215,7 +214,7 @@ def test_honest_files_are_read(tmp_path):
 
 def test_histories_are_lists_in_a_file_and_come_back_from_old_ones(tmp_path, monkeypatch):
     buffer = HistoryBuffer([1.5, float('nan'), 3.0], [1, 2, 1], 7)
-    torch.save(plain(dict(new=buffer, best=np.float64(3), table=np.eye(2))), tmp_path / 'new.pth')
+    torch.save(as_plain(dict(new=buffer, best=np.float64(3), table=np.eye(2))), tmp_path / 'new.pth')
     monkeypatch.setitem(  # as files were written before
         copyreg.dispatch_table,
         HistoryBuffer,
@@ -229,7 +228,7 @@ def test_histories_are_lists_in_a_file_and_come_back_from_old_ones(tmp_path, mon
         assert [part.dtype for part in back.data] == [part.dtype for part in buffer.data] and back.max_length == 7
         assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(back.data, buffer.data, strict=True))
     for wrong in (3, {}, dict(log=[1], count=[], max_length=3), dict(log=[[1]], count=[1], max_length=3)):
-        with pytest.raises(UserError, match=r'loss.* is no history'):
+        with pytest.raises(UserError, match=r'loss.* is not a history'):
             history_of(tmp_path, 'loss', wrong)
 
 

@@ -17,8 +17,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
+from ..engine.building import naming
 from ..engine.experiment import Options, prepare
-from ..engine.preflight import check_experiment, naming
+from ..engine.preflight import check_experiment
 from ..errors import UserError
 from ..models.build import build_model
 from ..petl import check_petl, host_of
@@ -150,7 +151,7 @@ def plain(cfg: Config) -> Config:
     cfg = copy.deepcopy(cfg)  # Config.copy() shares what is nested
     petl = cfg.model.petl
     cfg.model.petl = dict(train=['all'], **({'attention': petl.attention} if 'attention' in petl else {}))
-    cfg.cache_features = cfg.expect_params = None
+    cfg.cache_features = None
     return cfg
 
 

@@ -15,7 +15,7 @@ from mmengine import Config
 from ..engine.experiment import Options, prepare, train
 from ..engine.record import json_safe
 from ..errors import UserError
-from ..files import file_sha256, written_whole
+from ..files import file_sha256, from_json, written_whole
 from ..spt.allocation import write_allocation
 from ..spt.budget import BUDGETS
 from .allocate import SHORT, Request, allocate, measured, prepared
@@ -100,7 +100,7 @@ def _asked(cfg: Config, request: Request) -> dict[str, Any]:
 def _recorded(file: Path, of: dict) -> float | None:
     """Top-1 of a run that was made before with the very same request; None for another, or a damaged record."""
     try:
-        record = json.loads(file.with_name(RECORD).read_text(encoding='utf-8'))
+        record = from_json(file.with_name(RECORD).read_text(encoding='utf-8'))
         return float(record['top1']) if record['of'] == of and file.is_file() else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None

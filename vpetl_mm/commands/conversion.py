@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from ..config import load_config
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..files import file_sha256
 from ..models.build import build_model, on_meta
 from ..petl import host_of
@@ -171,8 +171,7 @@ def _built(kind: Kind, config: dict[str, Any]) -> nn.Module:
         with DefaultScope.overwrite_default_scope(kind.host.partition('.')[0]), on_meta():
             return MODELS.build(dict(config))
     except WRONG as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'its shapes are of no {kind.host} ({reason[:200]}).') from error
+        raise UserError(f'its shapes are of no {kind.host} ({reason(error)}).') from error
 
 
 def check_complete(weights: Weights, backbone: nn.Module) -> None:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from mmengine import Config
 from mmengine.fileio import list_from_file
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..datasets.demo_clips import make_demo_clips
 from ..engine.experiment import Options, prepare, test, train
-from ..engine.hooks.progress_hook import ProgressHook
 from ..files import written_whole
 from ..paper.demo_rows import DemoRow, demo_table
 from ..paper.tradeoff import draw_tradeoff
-from ..preparation.progress import TimeLeft
 from .allocate import Request, find, prepared
 
 CLIPS = dict(source_train=4000, source_test=400, target_train=800, target_val=400, target_test=800)
@@ -80,7 +81,7 @@ class Demo:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn('clips,'),
-            TimeLeft(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             console=self.console,
         ) as progress:
             self._begin(progress)
@@ -114,7 +115,7 @@ class Demo:
         started = time.monotonic()
         if cfg.model.petl.get('spt'):
             cfg.model.petl.spt.file = self._sensitivity(name, seed, cfg.work_dir)
-        hooks = [ProgressHook(self._advance)]
+        hooks = [_Progress(self._advance)]
         runner = train(cfg, hooks)
         counts = runner.plain_model.plan.count()
         adapter = Path(cfg.work_dir, f'adapter_epoch_{runner.epoch}.pth')
@@ -168,6 +169,19 @@ class Demo:
         drawn = [r for r in rows if r.method not in ('one_frame', *SPT_CONTROLS, *POSITIONS)]
         draw_tradeoff(drawn, self.work_dir / 'tradeoff.png')
         print(f'\n{table}\n\n{note}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
+
+
+class _Progress(Hook):
+    """Calls ``advance`` with the number of samples after each batch of training and testing."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance = advance
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Count a batch."""
+        self.advance(len(data_batch['data_samples']))
+
+    after_test_iter = after_train_iter
 
 
 def _clips_of(cfg: Config) -> int:

@@ -1,4 +1,4 @@
-"""mmpretrain's CIFAR-100, with a held-out part, that says which file is missing or damaged."""
+"""mmpretrain's CIFAR-100 with a held-out part and errors that name the missing or damaged file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 from mmpretrain.datasets import CIFAR100
 from mmpretrain.datasets.utils import check_md5
 
-from ..errors import UserError, unknown
-from .holdout import Holdout
+from ..errors import UserError
+from .holdout import Holdout, check_split
 
 HOMEPAGE = 'https://www.cs.toronto.edu/~kriz/cifar.html'
-SPLITS = ('train', 'test')
 
 
 class PETLCIFAR100(Holdout, CIFAR100):
@@ -21,7 +20,7 @@ class PETLCIFAR100(Holdout, CIFAR100):
     Args:
         data_root: the folder that holds ``cifar-100-python``; '' is the current one.
         split: ``'train'`` or ``'test'``. Defaults to 'train'.
-        kwargs: of :class:`Holdout` (holdout, held_out, holdout_seed) and of mmpretrain's CIFAR100.
+        kwargs: arguments of :class:`Holdout` (holdout, held_out, holdout_seed) and of mmpretrain's CIFAR100.
 
     Raises:
         UserError: for another split, or a file that is missing or not the official one.
@@ -30,21 +29,18 @@ class PETLCIFAR100(Holdout, CIFAR100):
     num_classes = 100
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs: Any) -> None:
-        if split not in SPLITS:
-            raise unknown('split of CIFAR-100', split, SPLITS)
+        split = check_split('CIFAR-100', split)
         super().__init__(data_root=data_root or '.', split=split, download=False, **kwargs)
 
-    # mmpretrain calls this before it unpickles anything. A pickle can run any code, so that only the md5 sums
-    # of the official files make reading one safe: do not drop them.
+    # mmpretrain calls this before it unpickles anything. A pickle can run any code, so only the md5 sums of the
+    # official files make reading one safe: do not drop them.
     def _check_integrity(self) -> bool:
         folder = Path(self.data_prefix['root'], self.base_folder)
+        how = f'unpack {self.filename} from {HOMEPAGE} in {folder.parent}.'
         for name, md5 in self.train_list + self.test_list:
             path = folder / name
             if not path.is_file():
-                raise UserError(f'{path} does not exist; {self._how(folder)}.')
+                raise UserError(f'{path} does not exist; {how}')
             if not check_md5(str(path), md5):
-                raise UserError(f'{path} is damaged or not the official file (its md5 differs); {self._how(folder)}.')
+                raise UserError(f'{path} is damaged or not the official file (its md5 differs); {how}')
         return True
-
-    def _how(self, folder: Path) -> str:
-        return f'unpack {self.filename} from {HOMEPAGE} in {folder.parent}'

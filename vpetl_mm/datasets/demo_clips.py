@@ -1,9 +1,9 @@
 """Demo clips: real handwritten digits (scikit-learn, 8x8) in motion, as H.264 files and VideoDataset lists.
 
-A clip is 8 frames of 32x32 RGB. Its class is how the digit moves; which digit, its colour, its size and
-the background are drawn at random. The canvas wraps round and the start is uniform on it, so that the digit's
-place in any one frame is uniform for every class: one frame says nothing, and each target class has a twin
-with the same motions in another order.
+A clip has 8 frames of 32x32 RGB. Its class is how the digit moves; the digit, its colour and size, and the
+background are random. The canvas wraps round and the start is uniform on it, so the digit's position in any one
+frame is uniform for every class: one frame says nothing, and each target class has a twin with the same motions in
+another order.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import json
 import multiprocessing
 import shutil
 import signal
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -22,14 +21,15 @@ import av
 import numpy as np
 from rich.progress import Progress
 
-from vpetl_mm.errors import UserError, unknown
-from vpetl_mm.files import written_whole
+from ..errors import UserError, unknown
+from ..files import written_whole
+from .list_file import Sample, write_list
 
-FORMAT = 1  # Raise it when the same settings give other clips: what was made before is then made again.
+FORMAT = 1  # Raise it when the same settings make other clips: earlier ones are then made again.
 FRAMES = 8
 SIZE = 32  # pixels
-# How much lighter (of 255) the last background is than the first: a clock. Video Swin knows relative times
-# only, by biases that straight motion hardly trains; without it the trials stayed below 50 %.
+# How much lighter (of 255) the last background is than the first: a clock. Video Swin sees only relative times,
+# through biases that straight motion hardly trains; without it the trials stayed below 50 %.
 DAWN = 70
 STATE_FILE = 'demo_clips.json'
 THERE_AND_BACK = ('left_then_right', 'right_then_left', 'up_then_down', 'down_then_up')
@@ -46,14 +46,14 @@ POOL_SHARES = {
     'target_val': 0.05,
     'target_test': 0.15,
 }
-# With yuv444p, as 420 reads back with five times the error at the same speed. One key frame per clip and no
-# B-frames is the smallest, and as fast to decode as key frames only.
+# With yuv444p, as 420 has five times the error at the same speed. One key frame per clip and no B-frames is the
+# smallest, and decodes as fast as key frames alone.
 ENCODER = {'preset': 'ultrafast', 'crf': '20', 'g': str(FRAMES), 'bf': '0', 'threads': '1'}
 
 
 @cache
 def digit_images() -> np.ndarray:
-    """scikit-learn's handwritten digits [1797, 8, 8], 0 .. 16."""
+    """Return scikit-learn's handwritten digits [1797, 8, 8], 0 .. 16."""
     from sklearn.datasets import load_digits
 
     return load_digits().images
@@ -61,38 +61,38 @@ def digit_images() -> np.ndarray:
 
 @cache
 def digit_pools(seed: int = 0) -> dict[str, np.ndarray]:
-    """Which digit images each split draws from: split to indices, pairwise disjoint, shuffled by ``seed``."""
+    """Return the indices of the digit images of each split, pairwise disjoint, shuffled by ``seed``."""
     order = np.random.default_rng(seed).permutation(len(digit_images()))
     cuts = np.round(np.cumsum(list(POOL_SHARES.values()))[:-1] * len(order)).astype(int)
     return dict(zip(POOL_SHARES, np.split(order, cuts), strict=True))
 
 
 def _heading(degrees: float | np.ndarray) -> np.ndarray:
-    """Unit steps [..., 2] as (x, y) in image axes (y down); 0 degrees is north (up), 90 is east (right)."""
+    """Return unit steps [..., 2] as (x, y) in image axes (y down); 0 degrees is north (up), 90 is east (right)."""
     return np.stack([np.sin(np.radians(degrees)), -np.cos(np.radians(degrees))], axis=-1)
 
 
 def _there_and_back(degrees: float, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Offsets [8, 2] in pixels: along the heading at constant speed, then back, turning near the middle."""
+    """Return offsets [8, 2] in pixels: along the heading at constant speed and back, turning near the middle."""
     turn = time.mean() + rng.uniform(-0.5, 0.5)
     return -np.abs(time - turn)[:, None] * rng.uniform(1.6, 2.8) * _heading(degrees)
 
 
 def _circle(sign: int, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Offsets [8, 2] in pixels: most of a circle, from near its top; sign 1 is clockwise on the screen."""
+    """Return offsets [8, 2] in pixels: most of a circle, from near its top; sign 1 is clockwise on the screen."""
     angle = rng.uniform(-30, 30) + sign * rng.uniform(40, 52) * time
     return rng.uniform(3.5, 5.0) * _heading(angle)
 
 
 def _change_speed(forward: bool, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Offsets [8, 2] in pixels: straight on a random heading, from rest (or, reversed, to it)."""
+    """Return offsets [8, 2] in pixels: straight on a random heading, from rest or, reversed, to rest."""
     clock = time if forward else time - time[-1]
     path = rng.uniform(0.24, 0.36) * clock**2 * np.sign(clock)
     return path[:, None] * _heading(45 * rng.integers(8))
 
 
 def trajectory(domain: str, label: int, rng: np.random.Generator) -> np.ndarray:
-    """Centres [8, 2] of the digit as (x, y) in pixels, not wrapped; modulo 32 each is uniform."""
+    """Draw the digit's centres [8, 2] as (x, y) in pixels, not wrapped; modulo 32 each is uniform."""
     time = np.arange(FRAMES, dtype=float)
     if domain == 'source':
         offsets = time[:, None] * rng.uniform(1.4, 3.0) * _heading(45 * label)
@@ -106,25 +106,25 @@ def trajectory(domain: str, label: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _hat(at: np.ndarray, count: int) -> np.ndarray:
-    """Linear interpolation weights [..., count] of samples 0 .. count - 1 at the positions ``at`` [...]."""
+    """Return linear interpolation weights [..., count] of samples 0 .. count - 1 at the positions ``at`` [...]."""
     return np.clip(1 - np.abs(at[..., None] - np.arange(count)), 0, None)
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """Dark [8, 32, 32, 3] in 0 .. 255, plain or faintly textured, that grows lighter over the clip."""
+    """Draw a dark background [8, 32, 32, 3] in 0 .. 255, plain or faintly textured, that grows lighter."""
     coarse = rng.uniform(5, 40, 3) + rng.choice([0.0, 10.0]) * rng.standard_normal((5, 5, 3))
     weights = _hat(np.linspace(0, 4, SIZE), 5)
     still = np.einsum('yi,xj,ijc->yxc', weights, weights, coarse)
     return still + np.linspace(0, DAWN, FRAMES)[:, None, None, None]
 
 
-def render(digit: np.ndarray, centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_clip(digit: np.ndarray, centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw a clip.
 
     Args:
         digit: [8, 8], 0 .. 16.
         centres: [8, 2] as (x, y) in pixels; wrapped here.
-        rng: draws the size (10 .. 14 pixels), the colours and the background.
+        rng: decides the size (10 .. 14 pixels), the colours and the background.
 
     Returns:
         frames [8, 32, 32, 3], uint8 RGB.
@@ -150,55 +150,21 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
-def clip_path(split: str, index: int) -> str:
-    """Where a clip lies under the root, as its list names it."""
-    return f'clips/{split}/{index:05d}.mp4'
-
-
-def clip_label(index: int) -> int:
-    """Class of a split's clip: the eight take turns, so that their counts differ by one at most."""
-    return index % 8
-
-
-def _make_clip(root: Path, seed: int, job: tuple[str, int]) -> None:
-    split, index = job
-    # A generator of its own for each clip, so that neither the workers nor the other counts change it.
+def _make_clip(root: Path, seed: int, job: tuple[str, int, Sample]) -> None:
+    split, index, sample = job
+    # Each clip has a generator of its own, so that neither the workers nor the other counts change it.
     rng = np.random.default_rng([seed, list(POOL_SHARES).index(split), index])
-    centres = trajectory(split.split('_')[0], clip_label(index), rng)
-    frames = render(digit_images()[rng.choice(digit_pools(seed)[split])], centres, rng)
-    write_clip(root / clip_path(split, index), frames)
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable]:
-    """A ``map`` that shares the work among processes; they end with the context, done or not."""
-    if workers <= 1:
-        yield map
-        return
-    # Processes, as threads gain nothing here; forked, as a fresh one would first import torch and mmaction2.
-    context = multiprocessing.get_context('fork')
-    ignore_interrupt = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer.
-    pool = ProcessPoolExecutor(workers, context, signal.signal, ignore_interrupt)
-    try:
-        yield partial(pool.map, chunksize=16)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    centres = trajectory(split.split('_')[0], sample.label, rng)
+    frames = draw_clip(digit_images()[rng.choice(digit_pools(seed)[split])], centres, rng)
+    write_clip(root / sample.path, frames)
 
 
 def _clear(root: Path) -> None:
-    """Remove what an earlier generation wrote, the state first: from there on it counts as not finished."""
+    """Remove what an earlier call wrote, the state first, so that an interruption leaves it unfinished."""
     (root / STATE_FILE).unlink(missing_ok=True)
     for split in POOL_SHARES:
         (root / f'{split}.txt').unlink(missing_ok=True)
         shutil.rmtree(root / 'clips' / split, ignore_errors=True)
-
-
-def _write_lists(root: Path, counts: dict[str, int]) -> None:
-    for split, count in counts.items():
-        lines = [f'{clip_path(split, index)} {clip_label(index)}\n' for index in range(count)]
-        (root / f'{split}.txt').write_text(''.join(lines))
-    for domain, names in DOMAINS.items():
-        (root / f'{domain}_classes.txt').write_text('\n'.join(names) + '\n')
 
 
 def _check(counts: dict[str, int]) -> None:
@@ -206,23 +172,23 @@ def _check(counts: dict[str, int]) -> None:
         if split not in POOL_SHARES:
             raise unknown('split of the demo clips', split, POOL_SHARES)
         if count < 1:
-            raise UserError(f'The demo clips need 1 clip or more in each split: {split} has {count}.')
+            raise UserError(f'The demo clips need at least 1 clip in each split: {split} has {count}.')
 
 
 def make_demo_clips(
     root: Path, counts: dict[str, int], seed: int = 0, workers: int = 2, progress: bool = True
 ) -> None:
-    """Write the clips, one list of 'clips/<split>/<index>.mp4 LABEL' for each split, and the class names.
+    """Write the clips, a list of 'clips/<split>/<index>.mp4 LABEL' lines for each split, and the class names.
 
-    Returns at once where the same settings have been written in full; what other settings, or an interrupted
-    call, have left is removed and made again.
+    Returns at once if the same settings have been written in full; what other settings or an interrupted call left
+    is removed first.
 
     Args:
         root: the folder to write to.
-        counts: clips in each split of ``POOL_SHARES`` that is wanted, such as ``{'source_train': 4000}``.
-        seed: decides every clip, whatever ``workers`` is.
-        workers: processes.
-        progress: show a bar with the time left.
+        counts: clips in each wanted split of ``POOL_SHARES``, such as ``{'source_train': 4000}``.
+        seed: decides every clip, whatever ``workers`` is. Defaults to 0.
+        workers: processes. Defaults to 2.
+        progress: show a bar with the time left. Defaults to True.
     """
     _check(counts)
     root = Path(root)
@@ -233,14 +199,25 @@ def make_demo_clips(
     _clear(root)
     for split in counts:
         (root / 'clips' / split).mkdir(parents=True)
-    digit_pools(seed)  # Here once, for every worker to inherit.
-    jobs = [(split, index) for split, count in counts.items() for index in range(count)]
-    with _mapper(workers) as run:
-        done = run(partial(_make_clip, root, seed), jobs)  # Forks, so before the bar starts its thread.
+    # the classes take turns, so their counts differ by one at most
+    lists = {s: [Sample(f'clips/{s}/{i:05d}.mp4', i % 8) for i in range(count)] for s, count in counts.items()}
+    jobs = [(split, index, sample) for split, samples in lists.items() for index, sample in enumerate(samples)]
+    digit_pools(seed)  # once, for every worker to inherit
+    # Processes, as threads gain nothing here; forked, as fresh ones would first import torch and mmaction2; without
+    # an answer to Ctrl-C, which is the parent's.
+    context = multiprocessing.get_context('fork')
+    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    try:
+        done = pool.map(partial(_make_clip, root, seed), jobs, chunksize=16)  # forks before the bar starts a thread
         with Progress(disable=not progress) as bar:
             for _ in bar.track(done, total=len(jobs), description='Making the demo clips'):
                 pass
-    _write_lists(root, counts)
-    # Last and in one step: where this file is, everything before it is.
+    finally:
+        pool.shutdown(cancel_futures=True)
+    for split, samples in lists.items():
+        write_list(root / f'{split}.txt', samples)
+    for domain, names in DOMAINS.items():
+        (root / f'{domain}_classes.txt').write_text('\n'.join(names) + '\n')
+    # Last and in one step: where this file exists, everything else does.
     with written_whole(root / STATE_FILE) as partial_file:
         partial_file.write_text(json.dumps(state, indent=2) + '\n')

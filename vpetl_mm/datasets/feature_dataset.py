@@ -1,4 +1,4 @@
-"""A data set's samples with their features in the place of images or clips."""
+"""A data set's samples with their features instead of images or clips."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class FeatureDataset(Dataset):
     """Cached samples, ``dict(features=Tensor, data_samples=...)`` each.
 
     Args:
-        views: of each view the features [N, ...] and what the pipeline packed beside the image or clip, N of
-            them; a video that cannot be read is replaced by another, of another label, in each view.
+        views: per view, the features [N, ...] and the N data samples that the pipeline packed beside the image or
+            clip. They differ between views where an unreadable video was replaced by others.
     """
 
     def __init__(self, views: Iterable[tuple[Tensor, Sequence[Any]]]) -> None:
         self.views, self.view = list(views), 0
 
     def __len__(self) -> int:
-        """Samples, views not counted."""
+        """Return the number of samples, each counted once for all views."""
         return len(self.views[0][1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The sample as the view in turn, ``view``, shows it."""
+        """Return the sample in the current view, ``view``."""
         features, samples = self.views[self.view]
         return dict(features=features[index], data_samples=samples[index])

@@ -1,4 +1,4 @@
-"""In which order the frames of a video's packets are shown."""
+"""The order in which the frames of a video's packets are shown."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from av.bitstream import BitStreamFilterContext
 
 PICTURE = b'\0\0\1\xb6'  # MPEG-4's start code of a picture; the next two bits are its kind
 INTRA, BIDIRECTIONAL = 0, 2
-SMALLEST = 16  # bytes; MPEG-4's pictures below may be marks that there is none
+SMALLEST = 16  # bytes; smaller pictures of MPEG-4 may be placeholders without content
 
 
 def order_by_time(packets: list[Packet], reorders: bool) -> list[int] | None:
-    """The places of the packets in the order in which their frames are shown, by their times.
+    """Sort the places of the packets by the times at which their frames are shown.
 
     Args:
         packets: in the order of the file; those that an edit list hides are left out.
         reorders: whether the video has B-frames, so that the orders differ.
 
     Returns:
-        None where the times do not say it: AVI numbers the packets as they are stored, B-frames or not.
+        None if the times do not tell: AVI numbers the packets as they are stored, B-frames or not.
     """
     places = [place for place, packet in enumerate(packets) if not packet.is_discard]
     times = [packets[place].pts for place in places]
@@ -28,24 +28,24 @@ def order_by_time(packets: list[Packet], reorders: bool) -> list[int] | None:
 
 
 def distinct(packets: list[Packet]) -> bool:
-    """Whether a frame can be told by its time."""
+    """Check that each frame has a time of its own."""
     times = [packet.pts for packet in packets]
     return None not in times and len(set(times)) == len(times)
 
 
 def unpacked(packets: list[Packet]) -> list[Packet]:
-    """The packets of MPEG-4 video with one picture each, where DivX stored two in one; uses up the given ones."""
+    """Split packets of MPEG-4 video in which DivX stored two pictures; uses up the given ones."""
     split = BitStreamFilterContext('mpeg4_unpack_bframes', 'mpeg4')
     return [one for packet in (*packets, None) for one in split.filter(packet) if one.size]
 
 
 def order_by_kind(packets: list[Packet]) -> list[int] | None:
-    """As :func:`order_by_time`, of MPEG-4 video by its pictures' kinds: a B-frame is shown before what it follows.
+    """Sort the packets of MPEG-4 video by their pictures' kinds: a B-frame is shown before the frame it follows.
 
-    The packets are given times in this order.
+    Sets the packets' times in this order.
 
     Returns:
-        fewer places than there are packets where some hold no picture, None where a packet is not as it should be.
+        fewer places than packets if some hold no picture, None if a packet is not as it should be.
     """
     if not distinct(packets):
         return None

@@ -1,16 +1,24 @@
-"""A seeded part of a training list, held out to choose settings on."""
+"""Splits of data sets, and a seeded part of a training list that is held out to choose settings on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, unknown
+
+
+def check_split(dataset: str, split: str, splits: Sequence[str] = ('train', 'test')) -> str:
+    """Return ``split``, or raise :class:`UserError` if ``dataset`` has no such split."""
+    if split not in splits:
+        raise unknown(f'split of {dataset}', split, splits)
+    return split
 
 
 def held_out_indices(count: int, fraction: float, seed: int | list[int]) -> set[int]:
-    """Which of ``count`` samples are held out: ``round(fraction * count)`` of them, at least one.
+    """Draw the indices of the samples to hold out: ``round(fraction * count)`` of ``count``, at least one.
 
     Published runs, and the lists of ``tools/prepare_data.py``, depend on this very draw.
     """
@@ -21,17 +29,16 @@ def held_out_indices(count: int, fraction: float, seed: int | list[int]) -> set[
 class Holdout:
     """Mixin that keeps one of two parts of what a data set's ``load_data_list()`` returns.
 
-    It stands before a data set of mmengine, mmaction2 or mmpretrain:
-    ``class Mine(Holdout, VideoDataset)``. The two parts are disjoint and together are the whole list; the
-    order of the list stays.
+    It comes before a data set of mmengine, mmaction2 or mmpretrain: ``class Mine(Holdout, VideoDataset)``. The two
+    parts are disjoint, make up the whole list together, and keep its order.
 
     Args:
-        args: of the data set.
+        args: arguments of the data set.
         holdout: the share of the list that is held out, in [0, 1); at least one sample. Defaults to 0, the
             whole list.
-        held_out: take the held-out part, for choosing settings, instead of the rest. Defaults to False.
-        holdout_seed: of the draw. Defaults to 0.
-        kwargs: of the data set.
+        held_out: take the held-out part, to choose settings on, instead of the rest. Defaults to False.
+        holdout_seed: seed of the draw. Defaults to 0.
+        kwargs: arguments of the data set.
 
     Raises:
         UserError: for a share outside [0, 1), or one that leaves no sample.
@@ -46,7 +53,7 @@ class Holdout:
         super().__init__(*args, **kwargs)
 
     def filter_data(self) -> list[dict]:
-        """The samples of the wanted part.
+        """Return the samples of the wanted part.
 
         mmengine calls this on the loaded list before it takes ``indices`` or serializes. Overriding
         ``load_data_list`` here would miss the data sets that define it themselves.

@@ -15,13 +15,13 @@ class PETLImageList(Holdout, BaseDataset):
     """Images and labels from a text file of ``path label`` lines, ``dict(img_path=str, gt_label=int)`` each.
 
     Args:
-        ann_file: the list; names may contain spaces, the label is what follows the last one.
-        classes: the class names, or a file with a name per line; labels must lie in [0, their number).
-        kwargs: of :class:`Holdout` (holdout, held_out, holdout_seed) and of mmpretrain's BaseDataset
+        ann_file: the list. Paths may contain spaces: the label is what follows the last one.
+        classes: the class names, or a file with one name per line; labels must lie in [0, their number).
+        kwargs: arguments of :class:`Holdout` (holdout, held_out, holdout_seed) and of mmpretrain's BaseDataset
             (data_root, data_prefix, pipeline).
 
     Raises:
-        UserError: for a list that is missing or empty, a line without a label, or a label outside the classes.
+        UserError: if the list is missing or empty, a line has no label, or a label lies outside the classes.
     """
 
     def __init__(self, ann_file: str, classes: str | list[str], **kwargs: Any) -> None:
@@ -29,10 +29,10 @@ class PETLImageList(Holdout, BaseDataset):
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.CLASSES)
 
     def load_data_list(self) -> list[dict]:
-        """The listed images."""
-        listed = read_list(self.ann_file, self.num_classes)
-        return [dict(img_path=str(Path(self.img_prefix or '', path)), gt_label=label) for path, label in listed]
+        """Return the listed images."""
+        samples = read_list(self.ann_file, self.num_classes)
+        return [dict(img_path=str(Path(self.img_prefix or '', path)), gt_label=label) for path, label in samples]

@@ -1,16 +1,16 @@
-"""Reads images of any depth as 8 bits, and says which file it is that cannot be read."""
+"""Reads images of any depth as 8 bits, and names the file that cannot be read."""
 
 from __future__ import annotations
 
 import io
 
 import numpy as np
-from mmcv.image.io import _pillow2array  # private, but what makes 8-bit images the same to the bit as mmcv's
+from mmcv.image.io import _pillow2array  # private, but makes 8-bit images equal to mmcv's bit for bit
 from mmcv.transforms import LoadImageFromFile as PlainLoadImageFromFile
 from mmengine import fileio
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from ..errors import UserError
+from ..errors import UserError, reason
 
 # Image generators write megabytes of text beside the picture. Pillow still limits their sum to 64 MB.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
@@ -23,18 +23,18 @@ DECLARING = ('PPM', 'JPEG2000')  # these files say what white is, and Pillow sca
 
 
 def decode_image(content: bytes, color_type: str = 'color') -> np.ndarray:
-    """An image [H, W, 3] of uint8 in BGR, turned as its EXIF data say.
+    """Decode an image to [H, W, 3] of uint8 in BGR, turned as its EXIF data say.
 
     Grey images of 16 bits or of whole numbers up to 65,535 are divided by 257, of floats from 0 to 1 multiplied by
     255, and rounded.
 
     Args:
-        content: of the file.
-        color_type: mmcv's; 'unchanged' keeps the depth.
+        content: the file's bytes.
+        color_type: as in mmcv; 'unchanged' keeps the depth. Defaults to 'color'.
 
     Raises:
-        Exception: of many kinds, where the image is damaged; ValueError where its values are out of range or so low
-            that white must be another value.
+        Exception: of many kinds, if the image is damaged; ValueError if its values are out of range, or so low that
+            white must be another value.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -51,7 +51,7 @@ def decode_image(content: bytes, color_type: str = 'color') -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 or 32 bits as one of 8."""
+    """Convert a grey image of 16 or 32 bits to 8."""
     tags = image.tag_v2 if image.format == 'TIFF' else {}
     white = 1 if image.mode == 'F' else 4095 if tags.get(BITS) == (12,) else 65535
     declared = image.format in DECLARING or white == 4095
@@ -67,10 +67,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 class LoadImageFromFile(PlainLoadImageFromFile):
-    """mmcv's, where ``imdecode_backend='pillow'`` reads images of any depth (:func:`decode_image`).
+    """mmcv's LoadImageFromFile; with ``imdecode_backend='pillow'`` it reads any depth (:func:`decode_image`).
 
     Raises:
-        UserError: for an image that cannot be read, with its path.
+        UserError: if the image cannot be read, with its path.
     """
 
     def transform(self, results: dict) -> dict | None:
@@ -83,8 +83,7 @@ class LoadImageFromFile(PlainLoadImageFromFile):
         except Exception as error:  # Pillow names no set of errors for a damaged file
             if self.ignore_empty:
                 return None
-            reason = (str(error).strip().splitlines() or [''])[0][:200] or type(error).__name__
-            raise UserError(f'The image {path} cannot be decoded ({reason}).') from error
+            raise UserError(f'The image {path} cannot be decoded ({reason(error)}).') from error
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results

@@ -1,4 +1,4 @@
-"""mmaction2's VideoDataset that says what is wrong with its list and survives unreadable videos."""
+"""mmaction2's VideoDataset with checked lists, which replaces unreadable videos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import av
 import decord
 from mmaction.datasets import VideoDataset
 
-from ..errors import UserError, tellable
+from ..errors import UserError, reason, tellable
 from .holdout import Holdout
 from .list_file import read_list
 
@@ -17,40 +17,34 @@ from .list_file import read_list
 UNREADABLE = (av.FFmpegError, decord.DECORDError, OSError, EOFError, RuntimeError, IndexError, ZeroDivisionError)
 
 
-def _told(path: str, error: Exception) -> str:
-    """A path and why it cannot be read, on one line."""
-    reason = (str(error).strip().splitlines() or [''])[-1][:120]
-    return tellable(f'{path} ({type(error).__name__}: {reason})')
-
-
 class PETLVideoDataset(Holdout, VideoDataset):
     """Videos and labels from a text file of ``path label`` lines.
 
-    In training an unreadable video is replaced by another, drawn at random; in testing by the next readable
-    one, for its shape, and marked so that it counts as wrong. Either way its path stands in the sample's
+    In training an unreadable video is replaced by another, drawn at random. In testing it takes the frames of the
+    next readable one and is marked, so that it counts as wrong. In both cases its path is in the sample's
     ``skipped``.
 
     Args:
-        ann_file: the list; names may contain spaces, the label is what follows the last one.
+        ann_file: the list. Paths may contain spaces: the label is what follows the last one.
         num_classes: labels must lie in [0, num_classes).
-        kwargs: of :class:`Holdout` (holdout, held_out, holdout_seed) and of mmaction2's VideoDataset.
+        kwargs: arguments of :class:`Holdout` (holdout, held_out, holdout_seed) and of mmaction2's VideoDataset.
 
     Raises:
-        UserError: for a list that is missing or empty, a line without a label, or a label outside the classes.
+        UserError: if the list is missing or empty, a line has no label, or a label lies outside the classes.
     """
 
     def load_data_list(self) -> list[dict]:
-        """The annotated videos, ``dict(filename=..., label=...)`` each."""
+        """Return the annotated videos, ``dict(filename=..., label=...)`` each."""
         folder = self.data_prefix['video'] or ''
-        listed = read_list(self.ann_file, self.num_classes, self.delimiter)
-        return [dict(filename=str(Path(folder, path)), label=label) for path, label in listed]
+        samples = read_list(self.ann_file, self.num_classes, self.delimiter)
+        return [dict(filename=str(Path(folder, path)), label=label) for path, label in samples]
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The class of a sample, for mmengine's ClassBalancedDataset."""
+        """Return the class of a sample in a list, as mmengine's ClassBalancedDataset asks for it."""
         return [int(self.get_data_info(idx)['label'])]
 
     def __getitem__(self, index: int) -> dict:
-        """The packed sample ``dict(inputs=..., data_samples=...)``."""
+        """Return the packed sample ``dict(inputs=..., data_samples=...)``."""
         if not self._fully_initialized:
             self.full_init()
         skipped: list[str] = []
@@ -58,7 +52,8 @@ class PETLVideoDataset(Holdout, VideoDataset):
             try:
                 sample = self.prepare_data(candidate)
             except UNREADABLE as error:
-                skipped.append(_told(self.get_data_info(candidate)['filename'], error))
+                told = f'{type(error).__name__}: {reason(error, 120)}'
+                skipped.append(tellable(f'{self.get_data_info(candidate)["filename"]} ({told})'))
                 continue
             return self._label(sample, index, skipped)
         raise UserError(
@@ -72,10 +67,10 @@ class PETLVideoDataset(Holdout, VideoDataset):
             yield (index + step) % len(self) if self.test_mode else self._rand_another()
 
     def _label(self, sample: dict, index: int, skipped: list[str]) -> dict:
-        """Note on the sample what was skipped for it; in testing it stays the sample that was asked for."""
-        info = self.get_data_info(index)
+        """Note the skipped videos on the sample; in testing, give it the label of ``index``."""
         about = sample['data_samples']
         if self.test_mode:
+            info = self.get_data_info(index)
             about.set_gt_label(info['label'])
             about.set_metainfo(dict(filename=info['filename'], skipped=tuple(skipped[:1])))
         elif skipped:

@@ -1,4 +1,4 @@
-"""The frames of a video by number, with as little decoded as that takes."""
+"""Reads the frames of a video by number and decodes as little as that takes."""
 
 from __future__ import annotations
 
@@ -10,44 +10,42 @@ from os import PathLike
 import av
 import numpy as np
 from av.container import InputContainer
-from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from .frame_order import distinct, order_by_kind, order_by_time, unpacked
+from .frame_picture import picture_of
 
-# The headers of these say all that is needed; FFmpeg otherwise decodes a few frames to learn the rest.
+# Their headers say all that is needed; for others FFmpeg decodes a few frames to learn the rest.
 COMPLETE_HEADERS = ('.m4v', '.mkv', '.mov', '.mp4', '.webm')
 HEADERS_ALONE = {'probesize': '32', 'analyzeduration': '0', 'skip_frame': 'all'}
-# Containers that hold all of a video; others, such as playlists, name further files, which FFmpeg would open
+# Containers that hold a whole video; others, such as playlists, name further files, which FFmpeg would open
 FORMATS = (
     'amv,asf,av1,avi,cavsvideo,dirac,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,live_flv,m4v,matroska,mjpeg,mov,mpeg,'
     'mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,swf,vc1,vc1test,vvc,wtv,yuv4mpegpipe'
 )
-MOST_PIXELS = 1 << 26  # of a frame, twice those of 8K; kilobytes can hold frames of 400 MB
-# Codecs whose frames that no other frame refers to FFmpeg can leave out without a trace in the rest
+MOST_PIXELS = 1 << 26  # of a frame, twice as many as in 8K; a file of kilobytes can hold frames of 400 MB
+# Codecs of which FFmpeg can leave out frames that no other refers to, without a trace in the rest
 SKIPPING = ('h264', 'mpeg4')
-# orientation() by the quarters that FFmpeg says a picture is to be turned by, against the clock
-TURNS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
 
 
 class VideoReader:
-    """One video file; its packets are read at once, its frames decoded when they are asked for.
+    """One video file, whose packets are read at once and whose frames are decoded on demand.
 
-    Frame ``i`` is the i-th that a player shows: what an edit list hides does not count, nor what lost the frames
-    that it refers to when the video was cut. A packet without a frame, as at the end of DivX's files, repeats the
-    frame before. Iterating gives every frame as ``av.VideoFrame``, decoded from the start.
+    Frame ``i`` is the i-th that a player shows: frames that an edit list hides, or that lost the frames they refer to
+    when the video was cut, do not count. A packet without a frame, as at the end of DivX files, repeats the frame
+    before. Iterating yields every frame as ``av.VideoFrame``, decoded from the start.
 
     Args:
         path: a local file.
 
     Attributes:
-        fps: frames per second, 0 where the file does not say.
-        lost: how many frames a cut left at the beginning without what they refer to.
+        fps: frames per second, 0 if the file does not say.
+        lost: number of frames at the beginning that a cut left without the frames they refer to.
 
     Raises:
-        OSError: when there is no such file, no video in it, or no decoder for it.
-        av.FFmpegError: when it cannot be read.
+        OSError: if the file does not exist, holds no video, or has no decoder.
+        av.FFmpegError: if it cannot be read.
     """
 
     def __init__(self, path: str | PathLike) -> None:
@@ -62,7 +60,7 @@ class VideoReader:
             self._count = self._counted()
 
     def _open(self, quick: bool) -> None:
-        """Read the packets; ``quick`` is to learn no more than it takes to decode a few of them."""
+        """Read the packets; with ``quick``, learn no more from the file than decoding a few of them takes."""
         self._headers_alone = quick and str(self._path).lower().endswith(COMPLETE_HEADERS)
         options = HEADERS_ALONE if self._headers_alone else {}
         with open_video(self._path, options) as container:
@@ -87,7 +85,7 @@ class VideoReader:
         return packets
 
     def _find_order(self) -> list[int] | None:
-        """The places of the packets in the order in which their frames are shown; None where they do not tell."""
+        """Sort the places of the packets by when their frames are shown; None if the packets do not tell."""
         order = order_by_time(self._packets, self._codec.has_b_frames)
         if order is None and self._codec.name == 'mpeg4':
             self._packets = unpacked(self._packets)
@@ -95,7 +93,7 @@ class VideoReader:
         return order and self._without_lost(order)
 
     def _without_lost(self, order: list[int]) -> list[int] | None:
-        """The order without what a cut left at the beginning and cannot be decoded; None where more may be lost."""
+        """Drop what a cut left at the beginning and cannot be decoded; None if more may be lost."""
         key, packets = self._first_key, self._packets
         if key == 0 and packets[0].is_keyframe and packets[order[0]].pts >= packets[0].pts:
             return order
@@ -111,7 +109,7 @@ class VideoReader:
         return [place for place in order if place not in lost] or None
 
     def _counted(self) -> int:
-        """How many frames decoding all of it gives."""
+        """Count the frames by decoding all of them."""
         self._open(quick=False)
         count = sum(1 for _ in self._decoded(0, len(self._packets)))
         if not count:
@@ -120,7 +118,7 @@ class VideoReader:
 
     @property
     def timed_rate(self) -> float:
-        """Frames per second by the times of the frames, 0 without them."""
+        """Frames per second by the times of the packets, 0 without times."""
         times = [float(packet.pts * packet.time_base) for packet in self._packets if packet.pts is not None]
         span = max(times, default=0) - min(times, default=0)
         return (len(times) - 1) / span if span else 0.0
@@ -149,26 +147,26 @@ class VideoReader:
         yield from repeat(before, self._count - shown)
 
     def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Frames [H, W, 3], uint8 RGB, in the order of ``indices``; all have the size of the first.
+        """Return frames [H, W, 3], uint8 RGB, in the order of ``indices``; all have the size of the first.
 
         Raises:
             IndexError: for an index outside [0, len).
-            OSError: when nothing can be decoded.
-            av.FFmpegError: when a frame on the way is damaged beyond use.
+            OSError: if nothing can be decoded.
+            av.FFmpegError: if a frame on the way is damaged beyond use.
         """
         wanted = sorted({int(index) for index in indices})
         if not 0 <= wanted[0] <= wanted[-1] < len(self):
-            raise IndexError(f'there are no frames {wanted[0]} to {wanted[-1]} among {len(self)}')
+            raise IndexError(f'frames {wanted[0]} to {wanted[-1]} are out of range: the video has {len(self)}')
         found = self._by_order(wanted)
         if found is None:
             every = enumerate(islice(self, wanted[-1] + 1))
             found = {index: frame for index, frame in every if index in wanted}
         convert, like = VideoReformatter(), found[wanted[0]]
-        # an index that comes twice is converted twice: later transforms may work in place
-        return [_picture(found[int(index)], convert, like) for index in indices]
+        # a repeated index is converted twice: later transforms may work in place
+        return [picture_of(found[int(index)], convert, like) for index in indices]
 
     def _by_order(self, wanted: list[int]) -> dict[int, av.VideoFrame] | None:
-        """The wanted frames, decoded from the key frames before them; None where that does not give them all."""
+        """Decode the wanted frames from the key frames before them; None if that does not yield them all."""
         if self._order is None:
             return None
         last = len(self._order) - 1
@@ -185,12 +183,12 @@ class VideoReader:
         return {index: found[self._packets[place].pts] for index, place in places.items()}
 
     def _runs(self, places: list[int]) -> list[tuple[int, int]]:
-        """Ranges of packets, each from a key frame on, that give the frames of the packets at ``places``."""
+        """Return ranges of packets, each from a key frame on, that cover the packets at ``places``."""
         packets = self._packets
         keys = [place for place, packet in enumerate(packets) if packet.is_keyframe and packet.pts is not None]
         runs: list[tuple[int, int]] = []
         for place in places:
-            # a frame that is shown before the key frame that it follows needs the one before that
+            # a frame shown before the key frame that it follows needs the key frame before that
             before = (key for key in reversed(keys) if key <= place and packets[key].pts <= packets[place].pts)
             first = next(before, 0)
             while runs and first <= runs[-1][1]:
@@ -199,7 +197,7 @@ class VideoReader:
         return runs
 
     def _decoded(self, first: int, end: int, needed: Container[int] | None = None) -> Iterator[av.VideoFrame]:
-        """The frames of a range of packets; of those not ``needed`` (by time), as many as can be are left out."""
+        """Decode a range of packets, leaving out as many frames not ``needed`` (by time) as can be."""
         if self._codec.is_open:
             self._codec.flush_buffers()  # forgets what an earlier range left behind
         for place in range(first, end):
@@ -209,27 +207,27 @@ class VideoReader:
             try:
                 yield from self._codec.decode(packet)
             except av.FFmpegError:
-                if place >= self._first_key:  # a player goes over what a cut left before
+                if place >= self._first_key:  # players skip what a cut left before it
                     raise
         yield from self._codec.decode(None)
 
 
 def open_video(path: str | PathLike, options: Mapping[str, str] | None = None) -> InputContainer:
-    """A local file, opened by FFmpeg with ``options``; no other file is opened, whatever this one names.
+    """Open a local file with FFmpeg and ``options``; no other file is opened, whatever this one names.
 
     Raises:
-        av.FFmpegError: when it cannot be read or is no video.
+        av.FFmpegError: if it cannot be read or is not a video.
     """
-    # file: as a name may look like an address
+    # with file: in front, as a name may look like an address
     options = {'format_whitelist': FORMATS, **(options or {})}
     return av.open(f'file:{path}', metadata_errors='ignore', options=options)
 
 
 def video_stream(container: InputContainer) -> av.VideoStream:
-    """The stream of an open file that a player shows; a cover picture is none.
+    """Return the stream of an open file that a player shows; a cover picture does not count.
 
     Raises:
-        OSError: when there is none, or no decoder for it.
+        OSError: if there is no stream, or no decoder for it.
     """
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
@@ -239,40 +237,3 @@ def video_stream(container: InputContainer) -> av.VideoStream:
     if stream.codec_context is None:
         raise OSError('there is no decoder for its codec')
     return stream
-
-
-def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """How the header asks for a frame to be shown, to the next quarter turn.
-
-    Returns:
-        whether to transpose it, then whether to mirror it left to right, and top to bottom.
-    """
-    try:
-        # frame.side_data would refer back to the frame, which then lives until Python looks for such circles
-        matrix = SideDataContainer(frame).get('DISPLAYMATRIX')
-    except ValueError:  # PyAV 18 does not know EXIF's; it reads turns from it, but not mirroring
-        return TURNS[frame.rotation // 90 % 4]
-    if matrix is None:
-        return TURNS[0]
-    xx, xy, _, yx, yy, *_ = np.frombuffer(matrix, np.int32).tolist()
-    transposed = abs(xy) + abs(yx) > abs(xx) + abs(yy)
-    right, down = (yx, xy) if transposed else (xx, yy)
-    return transposed, right < 0, down < 0
-
-
-def _picture(frame: av.VideoFrame, convert: VideoReformatter, like: av.VideoFrame) -> np.ndarray:
-    """A frame as [H, W, 3], uint8 RGB, in the size of ``like`` and as the header asks for it to be shown.
-
-    Mostly a view of FFmpeg's memory. One converter for all of a clip's frames takes a quarter of the time of
-    ``to_ndarray``.
-    """
-    rgb = convert.reformat(frame, like.width, like.height, 'rgb24', threads=1)
-    plane = rgb.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-    picture = rows[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-    transposed, mirrored, upside_down = shown = orientation(frame)
-    if transposed:
-        picture = picture.swapaxes(0, 1)
-    if any(shown) or rgb is frame:
-        return picture[:: -1 if upside_down else 1, :: -1 if mirrored else 1].copy()
-    return picture

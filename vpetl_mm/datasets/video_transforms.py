@@ -1,4 +1,4 @@
-"""Opening and decoding a video in a pipeline, in place of mmaction2's DecordInit and DecordDecode."""
+"""Pipeline steps that open and decode a video, instead of mmaction2's DecordInit and DecordDecode."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .worker_memory import keep_freed_memory
 
 
 class OpenVideo(BaseTransform):
-    """Opens ``filename``, and adds ``video_reader``, ``total_frames`` and ``avg_fps``.
+    """Opens ``filename`` and adds ``video_reader``, ``total_frames`` and ``avg_fps``.
 
-    A name without a suffix is one of an mp4 file, as everywhere in mmaction2.
+    A name without a suffix means an mp4 file, as everywhere in mmaction2.
     """
 
     def transform(self, results: dict) -> dict:
-        """The sample with its open video."""
+        """Return the sample with its open video."""
         keep_freed_memory(os.getpid())
         name = results['filename']
         reader = VideoReader(name if os.path.splitext(name)[1] else f'{name}.mp4')
@@ -26,10 +26,10 @@ class OpenVideo(BaseTransform):
 
 
 class DecodeVideo(BaseTransform):
-    """Decodes the frames ``frame_inds``, and adds ``imgs``, ``original_shape`` and ``img_shape``."""
+    """Decodes the frames ``frame_inds`` and adds ``imgs``, ``original_shape`` and ``img_shape``."""
 
     def transform(self, results: dict) -> dict:
-        """The sample with its frames, [H, W, 3] uint8 RGB each."""
+        """Return the sample with its frames, [H, W, 3] uint8 RGB each."""
         frames = results['video_reader'].frames(results['frame_inds'].reshape(-1))
         shape = frames[0].shape[:2]
         results.update(video_reader=None, imgs=frames, original_shape=shape, img_shape=shape)

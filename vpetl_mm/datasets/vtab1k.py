@@ -1,4 +1,4 @@
-"""VTAB-1k: 19 tasks of 800 training, 200 validation and all test images, by the lists of each task's folder."""
+"""VTAB-1k: 19 tasks of 800 training and 200 validation images and a full test set, by the lists of each folder."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 from mmpretrain.datasets import BaseDataset
 
-from ..errors import UserError, unknown
+from ..errors import UserError
+from .holdout import check_split
 from .list_file import read_list
 
-SPLITS = ('train', 'test')
 LISTS = dict(train='train800', val='val200', test='test')
-SHARE = 0.2  # of the 1,000 images for training, those of val200
+SHARE = 0.2  # of val200 in the 1,000 images for training
 
 
 class Task(NamedTuple):
-    """What is fixed of a task: its group, its classes, and how many test images it has."""
+    """A task's group, number of classes and number of test images."""
 
     group: str
     classes: int
@@ -47,7 +47,7 @@ TASKS = {
 
 
 def token(task: str) -> str:
-    """How a config's name says a task: ``'oxford_iiit_pet'`` is ``'vtabiiitpet'``."""
+    """Return a task's token in config names: ``'vtabiiitpet'`` for ``'oxford_iiit_pet'``."""
     return 'vtab' + task.removeprefix('oxford_').replace('_', '')
 
 
@@ -62,11 +62,11 @@ class VTAB1k(BaseDataset):
             ``images/train800/000000.jpg 12`` lines; the paths are relative to this folder.
         num_classes: labels must lie in [0, num_classes).
         split: ``'train'`` or ``'test'``. Defaults to 'train'.
-        holdout: 0 takes both train800 and val200, for the final run; 0.2 takes train800 alone: the part that is
-            held out is the official one. Defaults to 0.
+        holdout: 0 takes both train800 and val200, for the final run; 0.2 holds out the official val200 and takes
+            train800 alone. Defaults to 0.
         held_out: take val200. Defaults to False.
-        holdout_seed: as for other data sets; nothing is drawn here.
-        kwargs: of mmpretrain's BaseDataset (pipeline, indices).
+        holdout_seed: accepted as by other data sets; nothing is drawn here.
+        kwargs: arguments of mmpretrain's BaseDataset (pipeline, indices).
 
     Raises:
         UserError: for another split or share, or a list that is missing or wrong.
@@ -82,33 +82,23 @@ class VTAB1k(BaseDataset):
         holdout_seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        if split not in SPLITS:
-            raise unknown('split of VTAB-1k', split, SPLITS)
+        check_split('VTAB-1k', split)
         if holdout not in (0, SHARE):
-            raise UserError(
-                f'holdout is {holdout!r}, and of VTAB-1k the official val200 is held out: it must be 0 or {SHARE}.'
-            )
+            raise UserError(f'holdout is {holdout!r}: it must be 0 or {SHARE}, as VTAB-1k holds out its val200.')
         if not isinstance(num_classes, int) or num_classes < 1:
             raise UserError(f'num_classes of VTAB-1k must be a whole number of at least 1, got {num_classes!r}.')
         self.num_classes = num_classes
-        if split == 'test':
-            self.lists = [LISTS['test']]
-        elif held_out:
-            self.lists = [LISTS['val']]
-        else:
-            self.lists = [LISTS['train']] if holdout else [LISTS['train'], LISTS['val']]
+        parts = ['test'] if split == 'test' else ['val'] if held_out else ['train'] if holdout else ['train', 'val']
+        self.lists = [LISTS[part] for part in parts]
         kwargs.setdefault('classes', [str(label) for label in range(num_classes)])
         super().__init__(ann_file=f'{self.lists[0]}.txt', data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """The images of the lists, in their order."""
-        data: list[dict] = []
+        """Return the images of the lists, in their order."""
+        samples = []
         for name in self.lists:
             file = Path(self.data_root, f'{name}.txt')
             if not file.is_file():
                 raise UserError(f'{file} does not exist; tools/prepare_data.py vtab1k --src DIR makes it.')
-            data += [
-                dict(img_path=str(Path(self.data_root, path)), gt_label=label)
-                for path, label in read_list(file, self.num_classes)
-            ]
-        return data
+            samples += read_list(file, self.num_classes)
+        return [dict(img_path=str(Path(self.data_root, path)), gt_label=label) for path, label in samples]

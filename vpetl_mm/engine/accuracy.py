@@ -15,7 +15,7 @@ from mmengine.evaluator import BaseMetric
 from ..errors import UserError
 from ..files import written_whole
 
-COLUMNS = ('file', 'label', 'prediction', 'readable', 'scores')  # of the predictions
+COLUMNS = ('file', 'label', 'prediction', 'readable', 'scores')  # of the CSV file
 
 
 class PETLAccuracy(BaseMetric):
@@ -37,15 +37,11 @@ class PETLAccuracy(BaseMetric):
 
     @property
     def names(self) -> list[str]:
-        """What its scores are called, such as ``'acc/top1'``."""
+        """The names of its scores, such as ``'acc/top1'``."""
         return [self._named(name) for name in (*(f'top{k}' for k in self.topk), 'mean_class')]
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep each sample's scores, label and origin.
-
-        Raises:
-            UserError: for scores that are not finite.
-        """
+        """Keep each sample's scores, label and origin; raise :class:`UserError` for scores that are not finite."""
         for sample in data_samples:
             file = sample.get('filename') or sample.get('img_path') or ''
             if not sample['pred_score'].isfinite().all():
@@ -61,28 +57,25 @@ class PETLAccuracy(BaseMetric):
             )
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """The accuracies over all ranks' samples, the same on each rank.
+        """Return the accuracies over all ranks' samples, the same on each rank.
 
         Args:
             size: samples in the data set. DefaultSampler gives rank r of W the samples r, r + W, ...; what it adds
-                for ranks to have as many comes last and is cut.
+                so that all ranks have the same number comes last and is cut.
         """
         # through the process group: mmengine's own way needs a folder that all machines share, the current one
         ranks = all_gather_object(self.results)
         in_order = [r for turn in zip_longest(*ranks) for r in turn if r is not None]
         self.results.clear()
-        metrics = [self._scores(in_order[:size]) if is_main_process() else None]
+        metrics = [self.compute_metrics(in_order[:size]) if is_main_process() else None]
         broadcast_object_list(metrics)
-        return metrics[0]
-
-    def _scores(self, results: list[dict]) -> dict[str, float]:
-        return {self._named(name): value for name, value in self.compute_metrics(results).items()}
+        return {self._named(name): value for name, value in metrics[0].items()}
 
     def _named(self, name: str) -> str:
         return f'{self.prefix}/{name}' if self.prefix else name
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """``top1``, ``top5`` and ``mean_class`` over all samples."""
+        """Compute ``top1``, ``top5`` and ``mean_class`` over all samples."""
         labels = np.array([r['label'] for r in results])
         readable = np.array([r['readable'] for r in results])
         order = np.stack([np.argsort(-r['scores'], kind='stable') for r in results])
@@ -95,16 +88,16 @@ class PETLAccuracy(BaseMetric):
         return {k: float(v) for k, v in metrics.items()}
 
     def _write(self, results: list[dict], order: np.ndarray) -> None:
-        path, rows = Path(self.dump), [COLUMNS]
+        rows = [COLUMNS]
         for result, ranked in zip(results, order, strict=True):
             scores = ' '.join(f'{s:.6g}' for s in result['scores'])
             prediction = int(ranked[0]) if result['readable'] else ''
             rows.append((result['file'], result['label'], prediction, int(result['readable']), scores))
         try:
             with (
-                written_whole(path) as partial,
+                written_whole(Path(self.dump)) as partial,
                 open(partial, 'w', newline='', encoding='utf-8', errors='surrogateescape') as stream,
             ):
                 csv.writer(stream).writerows(rows)
         except OSError as error:
-            raise UserError(f'The predictions cannot be written to {path} ({error.strerror}).') from error
+            raise UserError(f'The predictions cannot be written to {self.dump} ({error.strerror}).') from error

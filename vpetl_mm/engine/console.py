@@ -1,4 +1,4 @@
-"""What a person sees: the console shows progress and results, the log file holds everything."""
+"""Logging: the console shows progress and results, the log file holds everything."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..compat import HARMLESS_WARNINGS
 from .failures import raise_if_full
 
 PACKAGE = str(Path(__file__).parents[1])
-# the libraries' own lines that a person wants: progress with time left, scores, what was saved, why a run stops
+# libraries' lines that people want: progress with time left, scores, what was saved, why a run stops
 SHOWN = ('logger_hook.py', 'checkpoint_hook.py', 'early_stopping_hook.py')
-# warnings of the libraries that ask for nothing: the log file has them
+# libraries' warnings that need no action; they are in the log file
 HIDDEN = (
     *HARMLESS_WARNINGS,
     r'.*Failed to search registry.*',
@@ -22,14 +22,13 @@ HIDDEN = (
     r'.*is not a meta file.*',
     r'.*is the alias of.*',
 )
-NOISE = ('Exp name:',)
 
 
 def _for_people(record: logging.LogRecord) -> bool:
     if record.levelno >= logging.WARNING:
         return not any(re.match(p, record.getMessage(), re.DOTALL) for p in HIDDEN)
     ours = record.pathname.startswith(PACKAGE) or Path(record.pathname).name in SHOWN
-    return ours and not record.getMessage().startswith(NOISE)
+    return ours and not record.getMessage().startswith('Exp name:')
 
 
 class _PlainFormatter(logging.Formatter):
@@ -40,13 +39,8 @@ class _PlainFormatter(logging.Formatter):
         return text if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {text}'
 
 
-def quiet_before_a_run() -> None:
-    """Until a run has a logger of its own, the libraries' initialisation dumps go nowhere."""
-    quiet(MMLogger.get_current_instance())
-
-
 def quiet(logger: MMLogger, errors_only: bool = False) -> MMLogger:
-    """Let only what a person needs through to the logger's console handler, or errors alone; the file has it all."""
+    """Show only what people need on the console, or only errors; the log file has everything."""
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
             raise_if_full(handler)

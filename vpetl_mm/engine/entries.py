@@ -1,4 +1,4 @@
-"""Config entries that no class checks: dicts where dicts must be, and numbers in range."""
+"""Config entries that no class checks: which must be dicts, and which numbers are in range."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PLAIN = {
     'holdout': ('fraction', 'seed'),
     'randomness': ('seed', 'diff_rank_seed', 'deterministic'),
 }
-DICTS = ('default_hooks', 'optim_wrapper', 'optim_wrapper.optimizer', 'visualizer', *PLAIN)
-DICTS += ('train_cfg', 'val_cfg', 'test_cfg', 'train_dataloader', 'val_dataloader', 'test_dataloader')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+DICTS = ('default_hooks', 'optim_wrapper', 'optim_wrapper.optimizer', 'visualizer', *PLAIN)
+DICTS += ('train_cfg', 'val_cfg', 'test_cfg', *LOADERS, *(f'{loader}.dataset' for loader in LOADERS))
 SWITCHES = (
     'auto_scale_lr.enable',
     'env_cfg.cudnn_benchmark',
@@ -37,7 +37,6 @@ WHOLE = {
     'train_cfg.val_interval': 1,
     'optim_wrapper.accumulative_counts': 1,
     'auto_scale_lr.base_batch_size': 1,
-    'expect_params': 0,
     'randomness.seed': 0,
     'env_cfg.resource_limit': 1,
     'env_cfg.mp_cfg.opencv_num_threads': 0,
@@ -48,8 +47,8 @@ WHOLE = {
 
 
 def check_entries(cfg: Config) -> None:
-    """Raise :class:`UserError` for the first entry of the wrong type or out of range."""
-    for key in (*DICTS, *(f'{loader}.dataset' for loader in LOADERS)):
+    """Raise :class:`UserError` for the first entry of a wrong type or out of range."""
+    for key in DICTS:
         value = at(cfg, key)
         if not isinstance(value, Mapping) and (value is not None or _is_missed(cfg, key)):
             raise UserError(f'{key} must be a dict, got {value!r}.')
@@ -74,21 +73,21 @@ def check_entries(cfg: Config) -> None:
 
 
 def _is_missed(cfg: Config, key: str) -> bool:
-    """Whether ``key``, which is None, must not be."""
+    """Return whether ``key``, which is None, must be set."""
     if key.endswith('.dataset'):
         return bool(at(cfg, key.removesuffix('.dataset')))
     return key in cfg and key in ('env_cfg', 'randomness')
 
 
 def at(cfg: Any, key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
+    """Return the value at a dotted key; None if it is not set."""
     for part in key.split('.'):
         cfg = cfg.get(part) if isinstance(cfg, (Config, Mapping)) else None
     return cfg
 
 
 def innermost(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data set's config inside wrappers such as ClassBalancedDataset."""
+    """Return the data set's config inside wrappers such as ClassBalancedDataset."""
     while isinstance(dataset.get('dataset'), Mapping):
         dataset = dataset['dataset']
     return dataset

@@ -1,4 +1,4 @@
-"""One experiment: from a config to a trained model and its figures. What the tools and the demo call."""
+"""One experiment, from a config to a trained model and its scores. What the tools and the demo call."""
 
 from __future__ import annotations
 
@@ -14,50 +14,38 @@ from mmengine.hooks import Hook
 
 from ..config import load_config
 from ..errors import UserError
-from ..weights.contents import must_be_file
+from .building import naming, with_own_types
+from .checkpoint import read_checkpoint
 from .entries import at, check_entries, innermost
-from .extras import with_own_types
 from .failures import told_plainly
 from .feature_cache import views_of
-from .full_state import resumed
-from .hooks import FeatureCacheHook
+from .hooks.feature_cache_hook import FeatureCacheHook
 from .launch import start_process_group
 from .merged import check_plain, make_plain, write_merged
 from .outcome import leave_record
-from .parts import naming
 from .preflight import check_experiment, check_writable
 from .record import json_safe
-from .run_folder import check_folder, check_links, claimed
+from .resume import resumed, with_settings
+from .run_folder import check_folder, check_links, locked
 from .runner import PETLRunner
 from .schedules import unfinished
-from .settings import with_settings
 
 
 @dataclass
 class Options:
-    """What a command line says beside the config.
+    """The options of a command line, beside the config."""
 
-    Args:
-        work_dir: where the run's files go. Defaults to ``work_dirs/<config name>``.
-        resume: ``'auto'`` continues the run's last checkpoint, a path continues that one; None starts a new run.
-        resume_with: ``'old'`` or ``'new'``, the settings to take where those of the run to resume are others.
-        overwrite: remove an older run's files from the work dir.
-        amp: train in mixed precision (bfloat16).
-        launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``.
-        cfg_options: dotted keys to override.
-    """
-
-    work_dir: str | None = None
-    resume: str | None = None
-    amp: bool = False
-    launcher: str = 'none'
-    cfg_options: dict[str, Any] | None = None
-    resume_with: str | None = None
-    overwrite: bool = False
+    work_dir: str | None = None  # work_dirs/<config name>
+    resume: str | None = None  # 'auto' for the run's last full state, or a path; None starts a new run
+    amp: bool = False  # mixed precision in bfloat16
+    launcher: str = 'none'  # or 'pytorch' (torchrun), 'slurm'
+    cfg_options: dict[str, Any] | None = None  # dotted keys to override
+    resume_with: str | None = None  # 'old' or 'new' settings, if those of the run to resume differ
+    overwrite: bool = False  # remove an older run's files from the work dir
 
 
 def prepare(config: str | Path | Config, options: Options) -> Config:
-    """The config as it will run, options merged in.
+    """Return the config as it will run, options merged in.
 
     Raises:
         UserError: for a config that cannot be an experiment.
@@ -75,7 +63,7 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
         resume, overwrite = 'auto', False  # Slurm repeats the command that started the job
     cfg.resume, cfg.load_from = resume is not None, None if resume == 'auto' else resume
     cfg.update({k: v for k, v in dict(resume_with=options.resume_with, overwrite=overwrite).items() if v})
-    cfg.given_options = json_safe(options.cfg_options or {})  # for the checkpoint and the result to tell of
+    cfg.given_options = json_safe(options.cfg_options or {})  # the checkpoint and the result record them
     if options.amp:
         if cfg.optim_wrapper.type != 'AutocastOptimWrapper':
             cfg.optim_wrapper.type = cfg.given_options['optim_wrapper.type'] = 'AutocastOptimWrapper'
@@ -93,7 +81,7 @@ def _apply_holdout(cfg: Config) -> None:
     if holdout is None:
         return
     if holdout['fraction'] and not cfg.get('val_dataloader'):
-        raise UserError('holdout.fraction needs a val_dataloader, which this config has not.')
+        raise UserError('holdout.fraction needs a val_dataloader, which this config does not have.')
     if not holdout['fraction']:
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         return
@@ -104,42 +92,47 @@ def _apply_holdout(cfg: Config) -> None:
     cfg.default_hooks.checkpoint.save_best = 'acc/top1'
 
 
-def _leave_cores_to(workers: int) -> None:
-    """On the CPU, threads that outnumber the cores left over by the loader's workers wait on each other."""
-    if not torch.cuda.is_available():
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - workers)))
-
-
 @told_plainly(resumes=True)
 def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
-    """Train; the runner that did it, for its model and its figures.
+    """Train, and return the runner with its model and its scores.
 
     Raises:
         UserError: when an input is missing or wrong, the work dir is in use or holds another run, or the run to
             resume has other settings; nothing is written then.
     """
-    cfg, warnings = resumed(cfg)
-    check_folder(cfg)
-    cfg, undecided = with_settings(cfg)
-    _check_place('predictions', at(cfg, 'val_evaluator.dump'), cfg)
-    check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'))
-    if undecided:
-        raise UserError(undecided)
-    with claimed(cfg) as warning:
+    cfg, warnings = _checked(cfg)
+    with locked(cfg) as warning:
         start_process_group(cfg)
-        _leave_cores_to(cfg.train_dataloader.num_workers)
-        with naming(cfg, 'what the run is built from'):
-            runner = PETLRunner.from_cfg(with_own_types(_in_whole_steps(_without_test(cfg))))
-        warnings += unfinished(cfg.get('param_scheduler'), cfg.train_cfg.max_epochs)
-        for reason in [*warnings, *filter(None, [warning])]:
-            runner.logger.warning(reason)
-        for hook in hooks:
-            runner.register_hook(hook)
+        runner = _built(_for_training(cfg), cfg.train_dataloader.num_workers, hooks)
+        for text in [*warnings, *filter(None, [warning])]:
+            runner.logger.warning(text)
         if cfg.get('cache_features'):
             runner.register_hook(FeatureCacheHook(views_of(cfg.cache_features) or 1))
         runner.train()
     return runner
+
+
+def _checked(cfg: Config) -> tuple[Config, list[str]]:
+    """Check everything about a training run; return the config that it starts or continues with, and warnings."""
+    cfg, state, warnings = resumed(cfg)
+    check_folder(cfg)
+    cfg, question = with_settings(cfg, state['meta']) if state else (cfg, None)
+    _check_place('predictions', at(cfg, 'val_evaluator.dump'), cfg)
+    check_experiment(cfg, ('train_dataloader', 'val_dataloader'), cfg.get('load_from'), state)
+    if question:
+        raise UserError(question)
+    return cfg, warnings + unfinished(cfg.get('param_scheduler'), cfg.train_cfg.max_epochs)
+
+
+def _for_training(cfg: Config) -> Config:
+    """Return the config without its test; with accumulated gradients, each epoch ends with an optimizer step."""
+    cfg = with_own_types(cfg)
+    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+    steps = cfg.optim_wrapper.get('accumulative_counts', 1)
+    if steps > 1 and cfg.train_dataloader.get('drop_last'):
+        cfg.train_dataloader.pop('drop_last')
+        cfg.train_dataloader.batch_sampler = dict(type='WholeStepsBatchSampler', steps=steps)
+    return cfg
 
 
 @told_plainly(resumes=False)
@@ -153,19 +146,19 @@ def test(
     """Test a checkpoint on the test set: ``acc/top1``, ``acc/top5``, ``acc/mean_class`` in percent.
 
     Args:
-        cfg: the experiment, prepared. Its work dir gets ``result.json``, a :class:`Record`; the name is another where
-            the test list is not the config's own.
+        cfg: the experiment, prepared. Its work dir gets ``result.json``, a :class:`Record`, or another name if the
+            test list is not the config's own.
         checkpoint: of the same experiment.
         dump: a CSV file for the predictions.
         hooks: further hooks of the run.
-        merged: a .safetensors file for the plain model of the host library that is left when deltas and the head's
-            BatchNorm are part of the weights; this model is the one that is tested then.
+        merged: a .safetensors file for the plain model of the host library, with deltas and the head's BatchNorm
+            merged into the weights; this model is then the one that is tested.
 
     Raises:
-        UserError: when an input is missing, the checkpoint belongs to another config or base, or ``merged`` is asked
-            for a model that cannot become a plain one.
+        UserError: when an input is missing, the checkpoint belongs to another config or base, or the model cannot
+            become a plain one for ``merged``.
     """
-    must_be_file(Path(checkpoint), 'The checkpoint ')
+    content = read_checkpoint(checkpoint)
     check_links(cfg)
     _check_place('predictions', dump, cfg)
     _check_place('merged model', merged, cfg)
@@ -173,18 +166,12 @@ def test(
         raise UserError(f'The merged model is a file that ends in .safetensors, and {merged} does not.')
     if merged and Path(merged).exists():
         raise UserError(f'The merged model cannot be written to {merged}, which exists: give a new name.')
-    model = check_experiment(cfg, ('test_dataloader',), checkpoint)
+    model = check_experiment(cfg, ('test_dataloader',), checkpoint, content)
     if merged:
         check_plain(model)
     start_process_group(cfg)
-    cfg = with_own_types(_only_test(cfg))
-    cfg.test_evaluator.dump = dump
-    _leave_cores_to(cfg.test_dataloader.num_workers)
-    with naming(cfg, 'what the test is built from'):
-        runner = PETLRunner.from_cfg(cfg)
-    for hook in hooks:
-        runner.register_hook(hook)
-    content = runner.prepare_test(checkpoint)
+    runner = _built(_for_testing(cfg, dump), cfg.test_dataloader.num_workers, hooks)
+    runner.prepare_test(checkpoint, content)
     count = runner.plain_model.plan.count()
     if merged:
         make_plain(runner.plain_model)
@@ -196,36 +183,33 @@ def test(
     return scores
 
 
+def _for_testing(cfg: Config, dump: str | None) -> Config:
+    """Return the config without training and validation, its predictions going to ``dump``."""
+    cfg = with_own_types(cfg)
+    cfg.load_from, cfg.resume = None, False
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        cfg[key] = None
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.test_evaluator.dump = dump
+    return cfg
+
+
 def _check_place(what: str, file: str | None, cfg: Config) -> None:
     if file is None:
         return
     folder = Path(file).absolute().parent
     if Path(file).is_dir() or not (folder.is_dir() or folder == Path(cfg.work_dir).absolute()):
-        raise UserError(f'The {what} cannot be written to {file}: it is a folder, or in none that exists.')
+        raise UserError(f'The {what} cannot be written to {file}: it is a folder, or its folder does not exist.')
     check_writable(f'{what} {file}', folder)
 
 
-def _without_test(cfg: Config) -> Config:
-    cfg = cfg.copy()
-    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
-    return cfg
-
-
-def _in_whole_steps(cfg: Config) -> Config:
-    """Where gradients are accumulated over full batches, let each epoch end with an optimizer step."""
-    steps = cfg.optim_wrapper.get('accumulative_counts', 1)
-    if steps > 1 and cfg.train_dataloader.get('drop_last'):
-        cfg.train_dataloader.pop('drop_last')
-        cfg.train_dataloader.batch_sampler = dict(type='WholeStepsBatchSampler', steps=steps)
-    return cfg
-
-
-def _only_test(cfg: Config) -> Config:
-    cfg = cfg.copy()
-    cfg.load_from, cfg.resume = None, False
-    for key in (
-        *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'),
-        *('val_dataloader', 'val_cfg', 'val_evaluator'),
-    ):
-        cfg[key] = None
-    return cfg
+def _built(cfg: Config, workers: int, hooks: Sequence[Hook]) -> PETLRunner:
+    """Build the runner, with further hooks. On the CPU it leaves cores to the loader's workers."""
+    if not torch.cuda.is_available():  # threads that outnumber the cores wait on each other
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - workers)))
+    with naming(cfg, 'what the run is built from'):
+        runner = PETLRunner.from_cfg(cfg)
+    for hook in hooks:
+        runner.register_hook(hook)
+    return runner

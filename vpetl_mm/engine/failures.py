@@ -1,4 +1,4 @@
-"""What can end a run from outside, said in a sentence: a killed worker, a full disk."""
+"""What can end a run from outside, reported in a sentence: a killed worker, a full disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import UserError
+from ..errors import UserError, reason
 
 # a file or a disk that takes no more
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -18,11 +18,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 @contextmanager
 def told_plainly(resumes: bool) -> Iterator[None]:
-    """Raise :class:`UserError` instead of what torch and the system raise.
-
-    Args:
-        resumes: whether ``--resume`` can continue the run.
-    """
+    """Raise :class:`UserError` instead of what torch and the system raise; ``resumes`` if --resume can continue."""
     again = ', and continue with --resume' if resumes else ''
     try:
         with _threads_told():
@@ -31,21 +27,20 @@ def told_plainly(resumes: bool) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         raise UserError(
-            f'{error.filename or "A file of the run"} cannot be written ({error.strerror}); make room{again}.'
+            f'{error.filename or "A file of the run"} cannot be written ({error.strerror}); free some space{again}.'
         ) from error
     except RuntimeError as error:
-        text = ' '.join(str(error).split())
-        if not re.search(r'DataLoader worker \(pid', text):
+        if not re.search(r'DataLoader\s+worker\s+\(pid', str(error)):
             raise
         raise UserError(
-            f'A process that loads data has ended ({text[:200]}). It was killed from outside, most often because '
-            f'memory ran out: set num_workers of the data loader lower, or make room{again}.'
+            f'A process that loads data has ended ({reason(error)}). It was killed from outside, most often because '
+            f'memory ran out: set num_workers of the data loader lower, or free some memory{again}.'
         ) from error
 
 
 @contextmanager
 def _threads_told() -> Iterator[None]:
-    """Raise the errors of full disks in threads, such as TensorBoard's, at the end, instead of their tracebacks."""
+    """At the end, raise the errors that threads met on a full disk, such as TensorBoard's; print no traceback."""
     before, failed = threading.excepthook, []
 
     def keep(args: threading.ExceptHookArgs) -> None:
@@ -64,7 +59,7 @@ def _threads_told() -> Iterator[None]:
 
 
 def raise_if_full(handler: logging.Handler) -> None:
-    """End the run when its log file cannot be written; logging would print a traceback for each line."""
+    """End the run if its log file cannot be written; logging would print a traceback for each line."""
     report = handler.handleError
 
     def tell(record: logging.LogRecord) -> None:

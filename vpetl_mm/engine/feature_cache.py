@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once in place of once an epoch."""
+"""Features of a frozen backbone, computed once instead of in every epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..datasets.feature_dataset import FeatureDataset
 from ..errors import UserError
 from ..models.features import pooled
 
-# transforms that give the same result at each call; any other may be random
+# transforms that return the same at each call; any other may be random
 FIXED = {
     *('LoadImageFromFile', 'NumpyToPIL', 'PILToNumpy', 'Resize', 'ResizeEdge', 'CenterCrop', 'Normalize', 'ToTensor'),
     *('DecordInit', 'DecordDecode', 'OpenCVInit', 'OpenCVDecode', 'PyAVInit', 'PyAVDecode', 'RawFrameDecode'),
@@ -28,57 +28,55 @@ FIXED = {
 }
 MANY = ('ThreeCrop', 'TenCrop')
 DROPS = ('p', 'drop_prob', 'attn_drop', 'proj_drop')
-HOW = 'give the number of views to compute, cache_features=dict(views=N), or take the transform out'
+HOW = 'set the number of views to compute, cache_features=dict(views=N), or remove the transform'
 
 
 def views_of(setting: Any) -> int | None:
-    """How many views ``cache_features`` asks for; None for ``True``, which leaves it open.
-
-    Raises:
-        UserError: for anything but False, True and ``dict(views=N)``.
-    """
+    """Return how many views ``cache_features`` asks for; None for ``True``, which leaves it open."""
     if setting is True:
         return None
     views = setting.get('views') if isinstance(setting, Mapping) and set(setting) == {'views'} else None
-    if isinstance(views, bool) or not isinstance(views, int) or views < 1:
+    if type(views) is not int or views < 1:
         raise UserError(f'cache_features must be False, True or dict(views=N) with N of at least 1, got {setting!r}.')
     return views
 
 
 def random_transforms(pipeline: Iterable[Any]) -> list[str]:
-    """The transforms of a pipeline that are not known to give the same result at each call."""
-    found = []
-    for step in pipeline:
-        kind = step['type'] if isinstance(step, Mapping) else type(step)
-        name = kind.__name__ if isinstance(kind, type) else str(kind)
-        fixed = name.replace('/', '.').rpartition('.')[2] in FIXED
-        if name.rpartition('.')[2] == 'SampleFrames':
-            fixed = bool(step.get('test_mode'))
-        found += [] if fixed else [name]
-    return found
+    """Return the transforms of a pipeline that are not known to return the same at each call."""
+    return [_name(step) for step in pipeline if not _is_fixed(step)]
 
 
-def pipelines(dataset: Any) -> Iterator[Iterable[Any]]:
-    """Every pipeline of a data set's config, those of the data sets that it wraps included."""
+def _name(step: Any) -> str:
+    kind = step['type'] if isinstance(step, Mapping) else type(step)
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def _is_fixed(step: Any) -> bool:
+    name = _name(step).replace('/', '.').rpartition('.')[2]
+    return bool(step.get('test_mode')) if name == 'SampleFrames' else name in FIXED
+
+
+def _samples_many(step: Any) -> bool:
+    name = _name(step).rpartition('.')[2]
+    return name in MANY or (name == 'SampleFrames' and step.get('num_clips', 1) > 1)
+
+
+def _steps_of(dataset: Any) -> Iterator[Any]:
+    """Yield the steps of every pipeline in a data set's config, and of the data sets that it wraps."""
     if isinstance(dataset, Mapping):
-        yield from [dataset['pipeline']] if dataset.get('pipeline') else []
+        yield from dataset.get('pipeline') or ()
         for inner in (dataset.get('dataset'), *(dataset.get('datasets') or ())):
-            yield from pipelines(inner)
+            yield from _steps_of(inner)
 
 
 def _drop_share(module: nn.Module) -> float:
-    """The share that a module drops at random in training, under any of its libraries' names."""
+    """Return the share that a module drops at random in training, under any of the libraries' names."""
     shares = (getattr(module, name, 0) for name in DROPS)
     return max((s for s in shares if isinstance(s, (int, float))), default=0)
 
 
 def check_cache(cfg: Config, model: nn.Module) -> None:
-    """Raise :class:`UserError` where ``cache_features`` would train something else than without it.
-
-    Args:
-        cfg: the experiment.
-        model: built from it, on any device.
-    """
+    """Raise :class:`UserError` if ``cache_features`` would train something else than without it."""
     views = views_of(cfg.cache_features)
     if views and views > cfg.train_cfg.max_epochs:
         raise UserError(f'cache_features: {views} views are more than {cfg.train_cfg.max_epochs} epochs would see.')
@@ -90,41 +88,35 @@ def check_cache(cfg: Config, model: nn.Module) -> None:
     for name, module in model.backbone.named_modules():
         if share := _drop_share(module):
             raise UserError(
-                f'cache_features: backbone.{name} drops {share:g} at random, which cached features would hide; set '
+                f'cache_features: backbone.{name} drops {share:g} at random, which cached features cannot; set '
                 'the drop rates of model.backbone to 0.'
             )
     for key in ('batch_augments', 'blending'):
         if getattr(model.data_preprocessor, key, None) is not None:
-            raise UserError(f'cache_features: model.data_preprocessor mixes samples at random ({key}); drop it.')
-    steps = [step for pipeline in pipelines(cfg.train_dataloader.dataset) for step in pipeline]
+            raise UserError(f'cache_features: model.data_preprocessor mixes samples at random ({key}); remove it.')
+    steps = list(_steps_of(cfg.train_dataloader.dataset))
     if any(map(_samples_many, steps)):
-        raise UserError('cache_features is for one clip a sample; the training pipeline gives several.')
+        raise UserError('cache_features takes one clip per sample; the training pipeline returns several.')
     found = random_transforms(steps)
     if found and views is None:
         raise UserError(f'cache_features: {found[0]} of the training pipeline is random; {HOW}.')
 
 
-def _samples_many(step: Any) -> bool:
-    name = str(step.get('type')).rpartition('.')[2] if isinstance(step, Mapping) else ''
-    return name in MANY or (name == 'SampleFrames' and step.get('num_clips', 1) > 1)
-
-
 def is_fixed(dataset: Any) -> bool:
-    """Whether a data set's config gives the same one image or clip of a sample at each call."""
-    steps = [step for pipeline in pipelines(dataset) for step in pipeline]
-    return not random_transforms(steps) and not any(map(_samples_many, steps))
+    """Return whether a data set returns the same single image or clip of a sample at each call."""
+    return all(_is_fixed(step) and not _samples_many(step) for step in _steps_of(dataset))
 
 
 def cached_dataset(
     runner: Runner, loader: DataLoader, views: int, context: Callable[[], AbstractContextManager] = nullcontext
 ) -> FeatureDataset:
-    """The features of a loader's data set, each process computing its share.
+    """Compute the features of a loader's data set; each process computes its share.
 
     Args:
-        runner: whose model, in evaluation mode, and seed to take.
-        loader: whose data set, batch size, workers and collation to take.
+        runner: its model, in evaluation mode, and its seed are used.
+        loader: its batch size, workers and collation are used too.
         views: passes through the pipeline, each with a seed of its own.
-        context: makes the context to compute in, for its precision. Defaults to none, float32.
+        context: makes the context to compute in, such as autocast. Defaults to none, float32.
     """
     return FeatureDataset(_one_pass(runner, loader, view, views, context) for view in range(views))
 
@@ -153,7 +145,7 @@ def _one_pass(
             feats = model.extract_feat(data['inputs'])
             values = pooled(feats[0] if isinstance(feats[-1], dict) else feats)
             if len(values) != len(data['data_samples']):
-                raise UserError('cache_features is for one clip a sample; the pipeline gives several.')
+                raise UserError('cache_features takes one clip per sample; the pipeline returns several.')
             features.append(values.float().cpu())
             samples += [s.cpu() for s in data['data_samples']]
     model.train(training)
@@ -161,7 +153,7 @@ def _one_pass(
 
 
 def _in_order(features: Tensor, samples: list[Any], total: int) -> tuple[Tensor, list[Any]]:
-    """All processes' shares, every ``world``-th sample each, in the data set's order."""
+    """Join the processes' shares, every ``world``-th sample each, in the data set's order."""
     shares = all_gather_object((features, samples))
     world = len(shares)
     whole = features.new_empty(total, *features.shape[1:])

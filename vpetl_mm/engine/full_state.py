@@ -1,4 +1,4 @@
-"""Full states of a run, ``epoch_N.pth``: which of them are whole, and which is the last."""
+"""Full states of a run, ``epoch_N.pth``: read, checked, and compared with what is to continue from them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine import Config
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..bounds import check_zip
-from ..errors import UserError, is_line
+from ..errors import UserError, is_line, reason
 from ..weights.contents import must_be_file
 from ..weights.torch_file import allowed
-from .adapter import read_checkpoint
-from .checkpoint_meta import check_parts, is_plain
+from .checkpoint import check_types, is_plain, read_checkpoint
 
-# what zipfile raises on a damaged file; RuntimeError where damage looks like encryption or an unknown compression
+# what zipfile raises on a damaged file; RuntimeError if the damage looks like encryption or an unknown compression
 UNREADABLE = (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error)
 NAME = re.compile(r'epoch_(\d+)\.pth')
-# what a resumed run takes up; param_schedulers are missing where the config has none
-PARTS = {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict}
-META = {'epoch': int, 'iter': int}
-OPTIMIZER = {'state': dict, 'param_groups': list}
-MESSAGE_HUB = {'log_scalars': dict, 'runtime_info': dict, 'resumed_keys': dict}
+# what a resumed run needs, by the part of the file; param_schedulers are missing if the config has none
+NEEDED = {
+    '': {'meta': dict, 'state_dict': dict, 'optimizer': dict, 'message_hub': dict},
+    'meta': {'epoch': int, 'iter': int},
+    'optimizer': {'state': dict, 'param_groups': list},
+    'message_hub': {'log_scalars': dict, 'runtime_info': dict, 'resumed_keys': dict},
+}
 
 
 def read_full_state(file: str | Path) -> dict[str, Any]:
-    """A full state's content, read with ``weights_only=True``, after every byte of it was checked.
+    """Check every byte of a full state, and read it with ``weights_only=True``.
 
     Raises:
         UserError: when it is missing, damaged, an adapter, or lacks a part that a resumed run needs.
@@ -44,8 +44,8 @@ def read_full_state(file: str | Path) -> dict[str, Any]:
     content = read_checkpoint(path)
     if 'adapter_format' in content['meta'] and 'optimizer' not in content:
         raise UserError(f'{path} cannot be resumed from: it is an adapter; resume from an epoch_*.pth.')
-    for name, parts in (('', PARTS), ('meta', META), ('optimizer', OPTIMIZER), ('message_hub', MESSAGE_HUB)):
-        check_parts(path, content[name] if name else content, parts, f'{name}.' if name else '')
+    for part, types in NEEDED.items():
+        check_types(path, content[part] if part else content, types, f'{part}.' if part else '')
     if not content['state_dict']:
         raise UserError(f'The checkpoint {path} is broken: its state_dict is empty.')
     for name, right in _details(content):
@@ -55,7 +55,7 @@ def read_full_state(file: str | Path) -> dict[str, Any]:
 
 
 def _details(content: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """The other parts that a resumed run uses, each with whether a run could have written it.
+    """Yield the other parts that a resumed run uses, each with whether a run could have written it.
 
     mmengine deletes the files that the last three name when it has better or newer ones.
     """
@@ -99,15 +99,15 @@ def _check_bytes(path: Path) -> None:
             damaged = parts.testzip()
     except UNREADABLE as error:
         size = f'{path.stat().st_size:,} bytes'
-        raise UserError(f'The checkpoint {path} is broken ({size}: {str(error) or type(error).__name__}).') from error
+        raise UserError(f'The checkpoint {path} is broken ({size}: {reason(error)}).') from error
     if damaged:
         raise UserError(f'The checkpoint {path} is broken (the checksum of its part {damaged} is wrong).')
 
 
-def last_full_state(work_dir: str | Path) -> tuple[Path, list[str]]:
-    """The newest ``epoch_N.pth`` of a run that is whole, and why the newer ones are passed over.
+def last_full_state(work_dir: str | Path) -> tuple[Path, dict[str, Any], list[str]]:
+    """Return the newest whole ``epoch_N.pth`` of a run, its content, and why newer ones are skipped.
 
-    Whether it belongs to the config is another question, which never leads to an older file.
+    One of another config counts as whole: it is reported later, and never leads to an older file.
 
     Raises:
         UserError: when there is none.
@@ -118,11 +118,9 @@ def last_full_state(work_dir: str | Path) -> tuple[Path, list[str]]:
     reasons = []
     for _, path in sorted(numbered, reverse=True):
         try:
-            read_full_state(path)
+            return path, read_full_state(path), [f'{why} Resuming from the one before, {path}.' for why in reasons]
         except UserError as error:
             reasons.append(str(error))
-            continue
-        return path, [f'{reason} Resuming from the one before, {path}.' for reason in reasons]
     names = ', '.join(path.name for _, path in sorted(numbered, reverse=True))
     raise UserError(
         f'Nothing to resume: every full state in {work_dir} is broken ({names}). {reasons[0]} '
@@ -130,30 +128,14 @@ def last_full_state(work_dir: str | Path) -> tuple[Path, list[str]]:
     )
 
 
-def resumed(cfg: Config) -> tuple[Config, list[str]]:
-    """The config with the full state that it continues, and why newer ones are passed over.
-
-    A file that the user named stays, whole or not: it is never exchanged for another.
-
-    Raises:
-        UserError: when the work dir has no whole full state.
-    """
-    if not cfg.get('resume') or cfg.get('load_from'):
-        return cfg, []
-    cfg = cfg.copy()
-    last, reasons = last_full_state(cfg.work_dir)
-    cfg.load_from = str(last)
-    return cfg, reasons
-
-
 def check_optimizer(filename: str, state: dict[str, Any], optimizer: Optimizer) -> None:
-    """Raise :class:`UserError` where such an optimizer cannot go on with a full state's; a copy of it tries."""
+    """Raise :class:`UserError` if an optimizer cannot continue from a full state's; a copy of it tries."""
     ours, groups = optimizer.param_groups, state['param_groups']
     pairs = list(zip(ours, groups, strict=False))
     lacking = any(set(our) - set(group) - {'initial_lr'} for our, group in pairs)
     if lacking or len(groups) != len(ours) or any(len(our['params']) != len(group['params']) for our, group in pairs):
         raise UserError(
-            f'{filename} is for another config: its optimizer is no {type(optimizer).__name__} of the same '
+            f'{filename} is for another config: its optimizer is not {type(optimizer).__name__} over the same '
             'parameters; optim_wrapper must be what it was.'
         )
     trial = copy.deepcopy(optimizer)
@@ -163,24 +145,23 @@ def check_optimizer(filename: str, state: dict[str, Any], optimizer: Optimizer) 
             parameter.grad = torch.zeros_like(parameter)
         trial.step()
     except Exception as error:
-        reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
         raise UserError(
-            f'{filename} is broken: {type(optimizer).__name__} cannot go on with its optimizer ({reason}).'
+            f'{filename} is broken: {type(optimizer).__name__} cannot continue from its optimizer ({reason(error)}).'
         ) from error
 
 
 def check_schedulers(filename: str, states: list[dict[str, Any]], schedulers: Iterable[Any]) -> None:
-    """Raise :class:`UserError` for what is no state of such schedulers: it becomes their attributes."""
+    """Raise :class:`UserError` for a state that does not fit its scheduler, whose attributes it would become."""
     for scheduler, state in zip(schedulers, states, strict=False):
         ours = scheduler.state_dict()
         wrong = next((k for k, v in state.items() if k not in ours or not _alike(v, ours[k])), None)
         if wrong is not None:
             raise UserError(
-                f'{filename} is for another config: {wrong!r:.80} in its param_schedulers is no attribute of '
-                f'{type(scheduler).__name__}, or is of another type there.'
+                f'{filename} is for another config: {wrong!r:.80} in its param_schedulers is not an attribute of '
+                f'{type(scheduler).__name__}, or has another type there.'
             )
 
 
 def _alike(theirs: Any, ours: Any) -> bool:
-    """Whether two values are both lists, both text, or both numbers or None."""
+    """Return whether two values are both lists, both text, or both numbers or None."""
     return any(isinstance(theirs, kind) and isinstance(ours, kind) for kind in ((int, float, type(None)), list, str))

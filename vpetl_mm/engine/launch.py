@@ -1,4 +1,4 @@
-"""Joining the processes of a run, however they were started."""
+"""The processes of a run, joined however they were started."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from mmengine import Config
 from torch import distributed
 
-from ..errors import UserError
+from ..errors import UserError, reason
 
-# what torch.distributed and mmengine read, and what srun says instead
+# what torch.distributed and mmengine read, and what srun sets instead
 FROM_SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
 FROM_TORCHRUN = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
@@ -23,8 +23,8 @@ def read_launcher(launcher: str, environ: MutableMapping[str, str] = os.environ)
     """Take this process's place among the others from its environment.
 
     Args:
-        launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``, whose variables are put under torchrun's names.
-            MASTER_ADDR and MASTER_PORT are the first machine's name and a port of the job's, unless they are set.
+        launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``, whose variables are copied to torchrun's names.
+            MASTER_ADDR and MASTER_PORT become the first machine and a port of the job's own, unless they are set.
         environ: the environment.
 
     Raises:
@@ -37,8 +37,8 @@ def read_launcher(launcher: str, environ: MutableMapping[str, str] = os.environ)
         raise UserError(f'--launcher pytorch needs torchrun, which sets {missing[0]}: use tools/dist_train.sh.')
 
 
-def place(cfg: Config) -> tuple[int, int]:
-    """This process's number among those of the run, from 0, and how many they are."""
+def rank_and_world_size(cfg: Config) -> tuple[int, int]:
+    """Return the rank of this process, and the number of processes."""
     if cfg.get('launcher', 'none') == 'none':
         return 0, 1
     read_launcher(cfg.launcher)
@@ -55,22 +55,21 @@ def _read_slurm(environ: MutableMapping[str, str]) -> None:
             raise UserError(f'{theirs} must be a whole number, got {environ[theirs]!r}.')
         environ[ours] = environ[theirs]
     if 'MASTER_ADDR' not in environ:
-        # a step may have fewer machines than its job, and rank 0 is on the step's first
+        # a step may have fewer machines than its job; rank 0 is on the step's first
         environ['MASTER_ADDR'] = _first_host(environ.get('SLURM_STEP_NODELIST') or environ['SLURM_NODELIST'])
     if 'MASTER_PORT' not in environ:
-        # jobs that share a machine need a port each; below 32768, where the system hands out none by itself
+        # jobs that share a machine need different ports, below 32768, where the system assigns none itself
         job = environ.get('SLURM_JOB_ID', '0')
         environ['MASTER_PORT'] = str(15000 + (int(job) if job.isdecimal() else 0) % 15000)
 
 
 def _first_host(nodes: str) -> str:
-    """The first machine of Slurm's short form of a list, such as ``node[01-04,7]``."""
+    """Return the first machine of a list in Slurm's short form, such as ``node[01-04,7]``."""
     if re.fullmatch(r'[\w.-]+', nodes):
         return nodes
     try:
         command = ['scontrol', 'show', 'hostnames', nodes]
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
-        return listed[0]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()[0]
     except (OSError, subprocess.SubprocessError, IndexError) as error:
         raise UserError(
             f'scontrol, which knows the machines of {nodes}, does not answer; set MASTER_ADDR to the first of them.'
@@ -81,26 +80,22 @@ def start_process_group(cfg: Config) -> None:
     """Join the other processes: through gloo on the CPU; on GPUs mmengine does it, from the same variables.
 
     Raises:
-        UserError: when the launcher did not start this process, there is no GPU for it, or the others do not come.
+        UserError: when the launcher did not start this process, it has no GPU, or the others do not come.
     """
     if cfg.launcher == 'none' or distributed.is_initialized():
         return
     read_launcher(cfg.launcher)
     if torch.cuda.is_available():
-        _check_gpus(int(os.environ.get('LOCAL_RANK', '0')) + 1, torch.cuda.device_count())
+        needed, there = int(os.environ.get('LOCAL_RANK', '0')) + 1, torch.cuda.device_count()
+        if needed > there:
+            raise UserError(
+                f'At least {needed} processes on this machine see {there} GPUs, and each needs one of its own: '
+                'request as many GPUs per machine as processes (GPUS_PER_NODE).'
+            )
         return
     timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
     try:
         distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
     except (distributed.DistError, ValueError) as error:
         where = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f'The processes of the run did not meet at {where}: {reason}') from error
-
-
-def _check_gpus(needed: int, there: int) -> None:
-    if needed > there:
-        raise UserError(
-            f'At least {needed} processes on this machine see {there} GPUs, and each needs one of its own: ask for '
-            'as many GPUs as processes a machine (GPUS_PER_NODE).'
-        )
+        raise UserError(f'The processes of the run did not meet at {where}: {reason(error)}') from error

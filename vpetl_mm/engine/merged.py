@@ -1,4 +1,4 @@
-"""Merged files: a plain model of the host library, with the deltas and the head's norm inside its weights."""
+"""Merged files: a plain model of the host library, with the deltas and the head's BatchNorm in its weights."""
 
 from __future__ import annotations
 
@@ -19,25 +19,21 @@ from .record import json_safe
 KEY = 'vpetl_mm_merged'
 # arguments of this project's models and heads that no host library knows
 OWN = ('petl', 'base', 'bn', 'temporal_pool')
-# what a data_preprocessor does in training alone
+# what a data_preprocessor does only in training
 MIXING = ('blending', 'batch_augments')
 
 
 def check_plain(model: nn.Module) -> None:
-    """Raise :class:`UserError` where a PETL model, on any device, cannot become a plain one of its host library."""
+    """Raise :class:`UserError` if a PETL model, on any device, cannot become a plain one of its host library."""
     check_mergeable(model)
     if getattr(getattr(model, model.head_name), 'temporal_pool', 'mean') != 'mean':
         raise UserError(
-            "The head's temporal_pool='overlap' weighs frames as no head of mmaction2 does: no plain model is left."
+            "The head's temporal_pool='overlap' weights frames as no head of mmaction2 does: it has no plain model."
         )
 
 
 def make_plain(model: nn.Module) -> None:
-    """Merge a PETL model's deltas into its backbone, and the head's BatchNorm into its linear layer, in place.
-
-    Raises:
-        UserError: as :func:`check_plain`; nothing is changed then.
-    """
+    """Merge a PETL model's deltas into its backbone, and the head's BatchNorm into its linear layer, in place."""
     check_plain(model)
     merge(model)
     head = getattr(model, model.head_name)
@@ -46,11 +42,9 @@ def make_plain(model: nn.Module) -> None:
 
 
 def plain_config(model: nn.Module, cfg: Config) -> dict[str, Any]:
-    """The ``default_scope`` and ``model`` of a config that builds ``model`` without this package.
+    """Return the ``default_scope`` and ``model`` of a config that builds ``model`` without this package.
 
-    Args:
-        model: made plain.
-        cfg: what it was built from.
+    The model has been made plain, and ``cfg`` is its config.
     """
     head = getattr(model, model.head_name)
     plain = json_safe({k: v for k, v in cfg.model.items() if k not in OWN})
@@ -68,31 +62,25 @@ def plain_config(model: nn.Module, cfg: Config) -> dict[str, Any]:
 
 
 def _library_class(module: nn.Module) -> str:
-    """The name of a module's class, or of the host library's class that one of ours is based on."""
+    """Return the name of a module's class, or of the host library's class that it is based on."""
     return next(c.__name__ for c in type(module).__mro__ if not c.__module__.startswith('vpetl_mm.'))
 
 
 def write_merged(model: nn.Module, file: Path, cfg: Config, checkpoint: str | Path) -> None:
     """Write a plain model as .safetensors, whole or not at all.
 
-    Keys are those of the host library's own model. The header holds, as JSON under ``vpetl_mm_merged``, the
-    ``config`` and ``checkpoint`` that it was made from, and :func:`plain_config`.
-
-    Args:
-        model: made plain.
-        file: ends in .safetensors.
-        cfg: what the model was built from.
-        checkpoint: what was loaded into it.
+    The keys are those of the host library's own model. The header holds, as JSON under ``vpetl_mm_merged``, its
+    ``config`` and ``checkpoint``, and :func:`plain_config`.
 
     Raises:
-        UserError: when the disk does not take it.
+        UserError: when it cannot be written.
     """
     about = dict(config=str(cfg.filename), checkpoint=str(checkpoint), **plain_config(model, cfg))
     write_safetensors(file, model.state_dict(), {KEY: json.dumps(about)})
 
 
-def describe(file: str | Path) -> str:
-    """Which classes a merged file is for and how their inputs are normalised, as the end of a sentence."""
+def describe_merged(file: str | Path) -> str:
+    """Return, as the end of a sentence, a merged file's classes and how their inputs are normalised."""
     with safe_open(file, 'pt') as opened:
         about = json.loads(opened.metadata()[KEY])
     model = about['model']

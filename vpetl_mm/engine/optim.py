@@ -1,9 +1,10 @@
-"""Optimizers that hold what is trained and nothing else, and bf16 where the hardware has it."""
+"""Optimizers over what is trained, bfloat16 on hardware that has it, and epochs of whole steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,14 +12,15 @@ from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
+from torch.utils.data import BatchSampler, Sampler
 
 from ..errors import UserError
 
 
 class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's default constructor over the parameters that require gradients.
+    """mmengine's default constructor, over the parameters that require gradients.
 
-    Where SPT tunes, vectors (1-D parameters, single weights among them) have no weight decay, unless
+    With SPT, vectors (1-D parameters, single weights included) have no weight decay unless
     ``paramwise_cfg.flat_decay_mult`` says otherwise.
 
     Raises:
@@ -30,13 +32,13 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         if not trained:
             raise UserError('Nothing is trained: petl has no deltas and an empty train list.')
-        if getattr(model, 'spt', None) is not None:  # SPT's recipe: whole vectors and single weights do not decay
+        if getattr(model, 'spt', None) is not None:  # as in SPT's own recipe
             self.paramwise_cfg = dict(flat_decay_mult=0.0) | (self.paramwise_cfg or {})
         return super().__call__(_Parameters(trained))
 
 
 class _Parameters(nn.Module):
-    """Shows the default constructor a model of exactly these parameters."""
+    """A model of exactly these parameters, for the default constructor."""
 
     def __init__(self, named: list[tuple[str, nn.Parameter]]) -> None:
         super().__init__()
@@ -52,10 +54,10 @@ class _Parameters(nn.Module):
 class AutocastOptimWrapper(OptimWrapper):
     """Mixed precision in bfloat16, which needs no loss scaling; float32 on a CPU without bfloat16 instructions.
 
-    There, a step in bfloat16 takes up to 20 times as long as one in float32.
+    On such a CPU, a step in bfloat16 takes up to 20 times as long as in float32.
 
     Args:
-        any_cpu: take bfloat16 on such a CPU as well (``--amp``). Defaults to False.
+        any_cpu: use bfloat16 there too (``--amp``). Defaults to False.
     """
 
     def __init__(self, *args: Any, any_cpu: bool = False, **kwargs: Any) -> None:
@@ -80,10 +82,35 @@ class AutocastOptimWrapper(OptimWrapper):
         elif self.enabled:
             logger.warning('Precision: bfloat16 autocast, as --amp asks; it is slow, as this CPU only emulates it')
         else:
-            logger.info('Precision: float32, as this CPU only emulates bfloat16; --amp takes it all the same')
+            logger.info('Precision: float32, as this CPU only emulates bfloat16; --amp uses it anyway')
 
 
 def has_bfloat16() -> bool:
-    """Whether this CPU multiplies matrices in bfloat16 itself: AVX512-BF16 or AMX on x86, BF16 on ARM."""
+    """Return whether this CPU has bfloat16 instructions: AVX512-BF16 or AMX on x86, BF16 on ARM."""
     there = getattr(torch.cpu, 'get_capabilities', dict)()  # not yet in torch 2.6
     return any(there.get(name) for name in ('avx512_bf16', 'amx_bf16', 'bf16', 'sve_bf16'))
+
+
+class WholeStepsBatchSampler(BatchSampler):
+    """Full batches, as many as make whole optimizer steps when gradients are accumulated; the rest is left out.
+
+    mmengine would carry the gradients of an unfinished step into the next epoch, and lose them in a resumed run. The
+    same samples are left out as on as many GPUs as steps are accumulated.
+
+    Args:
+        sampler: of indices.
+        batch_size: samples in a batch.
+        steps: batches whose gradients make one optimizer step.
+    """
+
+    def __init__(self, sampler: Sampler, batch_size: int, steps: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=True)
+        self.steps = steps
+
+    def __len__(self) -> int:
+        """Return the batches in an epoch, a multiple of ``steps``."""
+        return super().__len__() // self.steps * self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield lists of ``batch_size`` indices."""
+        return islice(super().__iter__(), len(self))

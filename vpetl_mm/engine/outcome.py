@@ -1,4 +1,4 @@
-"""What a test leaves in its work dir, and under which names."""
+"""The files that a test leaves in its work dir, and their names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mmengine import Config
 from ..config import load_config
 from ..errors import UserError
 from ..spt.choice import Settings
-from .adapter import read_checkpoint
-from .record import FILE, NEUTRAL, Record, dotted_items, json_safe, read_record, write_record
+from .checkpoint import read_checkpoint
+from .record import FILE, Record, changed_options, dotted_items, json_safe, read_record, write_record
 from .runner import PETLRunner
 
 LIST = 'test_dataloader.dataset.ann_file'
@@ -26,26 +26,20 @@ NOT_IN_NAMES = r'[^\w-]'
 
 
 def predictions_of(cfg: Config, checkpoint: str | Path) -> str:
-    """The CSV file for a test's predictions, where none is named.
-
-    Raises:
-        UserError: when the checkpoint cannot be read.
-    """
+    """Return the CSV file for the predictions of a test, if the user names none."""
     return str(Path(cfg.work_dir, f'predictions{suffix(cfg, read_checkpoint(checkpoint)["meta"])}.csv'))
 
 
 def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
-    """What a test's files have in their names: nothing for the config's own test set, a name for another.
+    """Return what a test's files have at the end of their names: nothing for the config's own test set.
 
-    Where the folder holds the result of another config, that one stays, and this config's name comes first.
+    If the folder holds the result of another config, that one stays, and this config's name comes first.
 
-    Args:
-        cfg: the experiment, prepared.
-        meta: of the checkpoint, whose run may have been given its test list on the command line.
+    ``meta`` is the checkpoint's: its run may have been given another test set as its own.
     """
     given, run = dict(dotted_items(cfg.get('given_options', {}))), dict(dotted_items(meta.get('options', {})))
     other = {k: v for k, v in given.items() if k.startswith('test_') and run.get(k) != v}
-    changed = {k: v for k, v in other.items() if not any(re.fullmatch(p, k) for p in NEUTRAL)}
+    changed = {k: other[k] for k in changed_options(other)}
     if LIST in other and not _is_own_list(cfg):
         changed[LIST] = other[LIST]
     other_config = cfg.filename and _config_in(cfg.work_dir) not in (None, Path(cfg.filename).stem)
@@ -57,7 +51,7 @@ def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
 
 
 def _config_in(work_dir: str) -> str | None:
-    """The config whose result is in a folder; None where there is none that can be read."""
+    """Return the config whose result is in a folder; None without a readable result."""
     try:
         return read_record(Path(work_dir, FILE)).config
     except UserError:
@@ -65,7 +59,7 @@ def _config_in(work_dir: str) -> str | None:
 
 
 def _is_own_list(cfg: Config) -> bool:
-    """Whether the test list, given on the command line, is the config's own that lies elsewhere."""
+    """Return whether the test list of the command line is the config's own, in another place."""
     if not cfg.filename:
         return False
     own, given = load_config(cfg.filename).test_dataloader.dataset, cfg.test_dataloader.dataset
@@ -76,26 +70,20 @@ def _is_own_list(cfg: Config) -> bool:
 
 
 def leave_record(
-    runner: PETLRunner,
-    checkpoint: str | Path,
-    meta: dict[str, Any],
-    scores: dict[str, float],
-    count: dict[str, Any],
+    runner: PETLRunner, checkpoint: str | Path, meta: dict[str, Any], scores: dict[str, float], count: dict[str, Any]
 ) -> None:
-    """Leave ``result.json`` in the work dir, for tables to be made from; an own evaluator may give other scores.
+    """Write the result of a test, with the ``meta`` of its checkpoint and the ``count`` of the model's parameters.
 
-    Args:
-        runner: that has tested.
-        checkpoint: that was tested.
-        meta: of the checkpoint.
-        scores: of the test.
-        count: of the model's parameters.
+    Scores of another evaluator, without the three accuracies, leave no file.
     """
     names = ('top1', 'top5', 'mean_class')
     if not all(f'acc/{name}' in scores for name in names):
         return
     run, given = meta.get('options', {}), json_safe(runner.cfg.get('given_options', {}))
     of_test = {k: v for k, v in given.items() if k.startswith('test_')}
+    machine = f'{os.cpu_count()} CPU cores'
+    if torch.cuda.is_available():
+        machine = f'{runner.world_size} x {torch.cuda.get_device_name()}'
     record = Record(
         config=Path(runner.cfg.filename).stem if runner.cfg.filename else runner.experiment_name,
         seed=meta.get('seed'),
@@ -107,19 +95,13 @@ def leave_record(
         samples=len(runner.test_dataloader.dataset),
         options={**given, **run, **of_test, **_rule_of(runner)},
         finished=datetime.now().astimezone().isoformat(timespec='seconds'),
-        machine=_machine(runner.world_size),
+        machine=machine,
     )
     write_record(runner.work_dir, record, f'result{suffix(runner.cfg, meta)}.json')
 
 
 def _rule_of(runner: PETLRunner) -> dict[str, Any]:
-    """How the SPT file was chosen where it was not by the defaults, which is another experiment."""
+    """Return how the SPT file was chosen where it differs from the defaults, which is another experiment."""
     spt, defaults = runner.plain_model.spt, Settings()
     made = {} if spt is None else spt.allocation.made
     return {f'spt.{k}': made[k] for k in ('alpha', 'beta', 'rule') if k in made and made[k] != getattr(defaults, k)}
-
-
-def _machine(processes: int) -> str:
-    if torch.cuda.is_available():
-        return f'{processes} x {torch.cuda.get_device_name()}'
-    return f'{os.cpu_count()} CPU cores'

@@ -1,9 +1,8 @@
-"""The record that a test run leaves: what was tested, with which settings, and what it gave."""
+"""The record of a test run: what was tested, with which settings, and the accuracies."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, is_line
-from ..files import written_whole
+from ..files import from_json, written_whole
 from ..weights.torch_file import check_content
 
 FORMAT = 'vpetl_mm result 1'
 FILE = 'result.json'
-# --cfg-options that leave an experiment what it is: seed, paths, workers, batch (the learning rate follows it),
-# recomputing for memory, and what is logged and kept
+# --cfg-options that do not make another experiment: seed, paths, workers, batch (the learning rate follows it),
+# recomputing for memory, what is logged and kept
 NEUTRAL = (
     r'randomness\.seed',
     r'work_dir',
@@ -36,42 +35,28 @@ NEUTRAL = (
 
 @dataclass(frozen=True)
 class Record:
-    """What one test run gave.
+    """The result of a test run."""
 
-    Args:
-        config: the experiment's name, the config's file name without ``.py``.
-        seed: of the run; None where the config has none.
-        top1, top5, mean_class: accuracies in percent.
-        params: trainable parameters.
-        total: all parameters.
-        checkpoint: the file that was tested.
-        epoch: the epoch after which it was written.
-        samples: how many samples were tested.
-        options: the ``--cfg-options``, dotted key -> value.
-        finished: when, in ISO format.
-        machine: where.
-    """
-
-    config: str
-    seed: int | None
-    top1: float
+    config: str  # the experiment's name, the config's file name without .py
+    seed: int | None  # None if the config has none
+    top1: float  # the accuracies are in percent
     top5: float
     mean_class: float
-    params: int
+    params: int  # trainable
     total: int
-    checkpoint: str
-    epoch: int
-    samples: int
-    options: dict[str, Any] = field(default_factory=dict)
-    finished: str = ''
+    checkpoint: str  # the file that was tested
+    epoch: int  # after which it was written
+    samples: int  # that were tested
+    options: dict[str, Any] = field(default_factory=dict)  # the --cfg-options by dotted key
+    finished: str = ''  # in ISO format
     machine: str = ''
 
 
 def write_record(work_dir: str | Path, record: Record, name: str = FILE) -> Path:
-    """Write ``work_dir/result.json``, or under another ``name``, whole or not at all; the file.
+    """Write a record into ``work_dir``, whole or not at all, and return the file.
 
     Raises:
-        UserError: when a value is impossible, so that nothing is written that cannot be read.
+        UserError: when a value is impossible; nothing is written then.
     """
     path = Path(work_dir, name)
     record = Record(**{**asdict(record), 'options': json_safe(record.options)})
@@ -84,7 +69,7 @@ def write_record(work_dir: str | Path, record: Record, name: str = FILE) -> Path
 
 
 def json_safe(value: Any) -> Any:
-    """``value`` as JSON can hold it: mappings, lists, numbers, text; anything else as its text."""
+    """Return ``value`` as JSON can hold it: mappings, lists, numbers, text; anything else as its text."""
     if isinstance(value, Mapping):
         return {str(k): json_safe(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -93,21 +78,21 @@ def json_safe(value: Any) -> Any:
 
 
 def read_record(path: str | Path) -> Record:
-    """The record in a file.
+    """Read a record.
 
     Raises:
         UserError: when it is missing, corrupt, of another format, or holds impossible values.
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = from_json(path.read_text(encoding='utf-8'))
         check_content(content if isinstance(content, dict) else {}, path.stat().st_size)
     except OSError as error:
         raise UserError(f'The result {path} cannot be read: {error.strerror}.') from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f'The result {path} is corrupt ({error}); delete it and test again.') from error
     if not isinstance(content, dict) or content.pop('format', None) != FORMAT:
-        raise UserError(f'{path} is no result of this project: its format is not {FORMAT!r}.')
+        raise UserError(f'{path} is not a result of this project: its format is not {FORMAT!r}.')
     names = {f.name for f in fields(Record)}
     if set(content) != names:
         wrong = sorted(names ^ set(content))[0]
@@ -120,7 +105,7 @@ def read_record(path: str | Path) -> Record:
 def _check(record: Record, path: Path) -> None:
     accuracies = (record.top1, record.top5, record.mean_class)
     counts = (record.params, record.total, record.epoch, record.samples)
-    if not all(_number(a) and 0 <= a <= 100 for a in accuracies):
+    if not all(isinstance(a, (int, float)) and type(a) is not bool and 0 <= a <= 100 for a in accuracies):
         why = f'accuracies must lie between 0 and 100, not {", ".join(map(str, accuracies))}'
     elif record.top5 < record.top1 - 1e-6:
         why = f'top-5 ({record.top5}) cannot be below top-1 ({record.top1})'
@@ -131,16 +116,12 @@ def _check(record: Record, path: Path) -> None:
     elif not all(map(is_line, (record.config, record.checkpoint, record.finished, record.machine))):
         why = 'config, checkpoint, finished and machine must be text, a line each, without control characters'
     elif Path(record.config).name != record.config:
-        why = f'config is the name of an experiment, and {record.config!r} is a path'
+        why = f'config must be the name of an experiment, and {record.config!r} is a path'
     elif not record.config or not _is_time(record.finished):
-        why = f'it has no config, or {record.finished!r} is no ISO time'
+        why = f'it has no config, or {record.finished!r} is not an ISO time'
     else:
         return
     raise UserError(f'The result {path} holds impossible values: {why}.')
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _is_time(text: str) -> bool:
@@ -152,27 +133,23 @@ def _is_time(text: str) -> bool:
 
 
 def find_records(work_dirs: str | Path) -> dict[Path, Record]:
-    """Every record below a folder, by file; the experiment is what the record says, whatever the folder's name.
-
-    Raises:
-        UserError: for a file that :func:`read_record` refuses.
-    """
+    """Read every record below a folder, by file, as :func:`read_record` does; the folders may have any names."""
     # a pipe, or a link to /dev/zero, would be read without end
     return {path: read_record(path) for path in sorted(Path(work_dirs).rglob(FILE)) if path.is_file()}
 
 
 def changed_options(options: Mapping[str, Any]) -> list[str]:
-    """The dotted keys of ``options`` that make it another experiment."""
+    """Return the dotted keys of ``options`` that make another experiment."""
     return [key for key, _ in dotted_items(options) if not any(re.fullmatch(p, key) for p in NEUTRAL)]
 
 
 def is_as_printed(record: Record) -> bool:
-    """Whether a run is its config's experiment: no option changed more than seed, paths, workers and batch."""
+    """Return whether a run is its config's experiment: its options are seed, paths, workers and the like."""
     return not changed_options(record.options)
 
 
 def dotted_items(options: Mapping[str, Any], prefix: str = '') -> Iterable[tuple[str, Any]]:
-    """Each option with its dotted key, those inside mappings too."""
+    """Yield each option, also inside mappings, with its dotted key."""
     for key, value in options.items():
         if isinstance(value, Mapping) and value:
             yield from dotted_items(value, f'{prefix}{key}.')

@@ -1,4 +1,4 @@
-"""A run's folder: which files in it are the run's, and that one run at a time writes into it."""
+"""The folder of a run: which files are the run's, and a lock so that one run at a time writes into it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmengine import Config
 from ..errors import UserError
 from .accuracy import COLUMNS
 from .full_state import last_full_state
-from .launch import place
+from .launch import rank_and_world_size
 from .record import FORMAT
 
 LOCK = '.lock'
@@ -32,13 +32,13 @@ HEADER = ','.join(COLUMNS)
 
 
 def files_of_run(work_dir: Path) -> list[Path]:
-    """The checkpoints and results of a run in a folder, whatever else lies there."""
+    """Return the checkpoints and results of a run in a folder, whatever else is there."""
     there = sorted(work_dir.iterdir()) if work_dir.is_dir() else []
-    return [p for p in there if p.is_file() and (CHECKPOINT.fullmatch(p.name) or _is_result(p, p.name))]
+    return [p for p in there if p.is_file() and _is_kept(p, p.name)]
 
 
-def _is_result(path: Path, name: str) -> bool:
-    return bool(RESULT.fullmatch(name)) and FORMAT in _start(path)
+def _is_kept(path: Path, name: str) -> bool:
+    return bool(CHECKPOINT.fullmatch(name)) or (bool(RESULT.fullmatch(name)) and FORMAT in _start(path))
 
 
 def _start(path: Path) -> str:
@@ -47,18 +47,18 @@ def _start(path: Path) -> str:
 
 
 def check_links(cfg: Config) -> None:
-    """Raise :class:`UserError` where a run or a test would write through a link, into what may be any file."""
+    """Raise :class:`UserError` if a run or a test would write through a link, into what may be any file."""
     written = (LOCK, 'last_checkpoint', Path(cfg.filename or '').name)
     for path in Path(cfg.work_dir).glob('*'):
         if path.is_symlink() and (path.name in written or path.suffix == '.partial'):
-            raise UserError(f'{path} is a link, and would be written through: remove it, or take another --work-dir.')
+            raise UserError(f'{path} is a link, which writing would follow: remove it, or use another --work-dir.')
 
 
 def check_folder(cfg: Config) -> None:
-    """Raise :class:`UserError` where another run is at work in the work dir, or a new one would mix with an older."""
+    """Raise :class:`UserError` if another run is using the work dir, or a new one would mix with an older."""
     work_dir = Path(cfg.work_dir)
     check_links(cfg)
-    if place(cfg)[0] == 0 and (work_dir / LOCK).is_file():
+    if rank_and_world_size(cfg)[0] == 0 and (work_dir / LOCK).is_file():
         with _opened(work_dir / LOCK) as stream:
             _lock(stream, work_dir)
     _check_run(cfg)
@@ -79,25 +79,25 @@ def _check_run(cfg: Config) -> None:
         raise UserError(f'--overwrite would remove {state}, which --resume names: leave one of them out.')
     if inside and cfg.get('resume_with') == 'new' and (last := last_full_state(work_dir)[0]).name != Path(state).name:
         raise UserError(
-            f'{last} follows {state} and has the old settings: to continue from there with new ones, use another '
+            f'{last} follows {state} and has the old settings: to continue from {state} with new ones, use another '
             '--work-dir.'
         )
 
 
 @contextmanager
-def claimed(cfg: Config) -> Iterator[str | None]:
-    """Keep other runs out of the work dir until this one ends or is killed; on rank 0 alone.
+def locked(cfg: Config) -> Iterator[str | None]:
+    """Lock the work dir until this run ends or is killed; on rank 0 alone.
 
-    With ``cfg.overwrite`` the files of an older run go first. The lock is POSIX's: the system removes it with the
-    process, the loader's workers do not inherit it, and machines that share the folder through NFS see it.
+    With ``cfg.overwrite``, remove the files of an older run first. The lock is POSIX's: the system removes it with
+    the process, the loader's workers do not inherit it, and machines that share the folder through NFS see it.
 
     Yields:
-        What the user should know, or None.
+        A warning, or None.
 
     Raises:
-        UserError: when another process is at work there, or another run has come in between.
+        UserError: when another process is using the folder, or another run has come in between.
     """
-    if place(cfg)[0]:
+    if rank_and_world_size(cfg)[0]:
         yield None
         return
     work_dir = Path(cfg.work_dir)
@@ -117,7 +117,7 @@ def claimed(cfg: Config) -> Iterator[str | None]:
 
 
 def _opened(lock: Path) -> IO[str]:
-    """The lock's file, created where there is none. A link, which could lead to any file, is not followed."""
+    """Open the lock's file, or create it. A link, which could lead to any file, is not followed."""
 
     def opener(path: str, flags: int) -> int:
         return os.open(path, flags | os.O_NOFOLLOW, 0o666)
@@ -129,7 +129,7 @@ def _opened(lock: Path) -> IO[str]:
 
 
 def _lock(stream: IO[str], work_dir: Path) -> str | None:
-    """Lock the open file; a warning where that proves less than it should."""
+    """Lock the open file; return a warning if that proves less than it should."""
     stream.seek(0)
     holder = ''.join(c for c in stream.read(200) if c.isprintable())
     try:
@@ -146,15 +146,14 @@ def _lock(stream: IO[str], work_dir: Path) -> str | None:
 
 
 def remove_run(work_dir: Path) -> None:
-    """Remove the files that a run has written; others, and folders that hold others, stay."""
+    """Remove the files that a run has written, but no others, nor folders that hold others."""
     for path in list(work_dir.iterdir()):
         name = path.name.removesuffix('.partial')
         if path.is_dir() and not path.is_symlink() and LOGS.fullmatch(name):
             _remove_logs(path)
         elif path.is_file() and (
-            CHECKPOINT.fullmatch(name)
+            _is_kept(path, name)
             or name == 'last_checkpoint'
-            or _is_result(path, name)
             or (PREDICTIONS.fullmatch(name) and _start(path).startswith(HEADER))
         ):
             path.unlink()

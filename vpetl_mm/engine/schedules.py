@@ -1,4 +1,4 @@
-"""Parameter schedules that are right for any number of iterations in an epoch."""
+"""Parameter schedules, right for any number of iterations in an epoch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ COUNTS = ('milestones', 'periods', 'step_size', 'total_steps')  # what mmengine 
 
 
 def fitted(schedulers: Any, epoch_length: int, max_epochs: int) -> Any:
-    """``param_scheduler`` of a config, for an epoch of so many iterations.
+    """Fit the ``param_scheduler`` of a config to the iterations of an epoch.
 
-    A schedule that rounds to no iteration is left out, and a linear or constant one of a single iteration is at its
-    end there: mmengine refuses the first, and the second would stay at its start for the rest of the run. Fractions
-    of an epoch at which something happens are rounded to an iteration; mmengine would never meet them.
+    A schedule that rounds to no iteration is left out, as mmengine refuses it. A linear or constant one of a single
+    iteration is at its end there; otherwise it would stay at its start for the rest of the run. Milestones and
+    periods in fractions of an epoch are rounded to iterations; mmengine would never reach them.
 
     Args:
         schedulers: a scheduler's config, a list of them, or anything else, which is returned as it is.
@@ -46,7 +46,7 @@ def _fitted(cfg: Mapping[str, Any], epoch_length: int, max_epochs: int) -> dict[
 
 
 def _in_whole_iterations(cfg: Mapping[str, Any], begin: int, end: int, length: int) -> dict[str, Any]:
-    """mmengine's conversion to iterations, with whole numbers."""
+    """Convert to iterations as mmengine does, but to whole numbers."""
     cfg = dict(cfg, by_epoch=False, begin=begin, end=end)
     del cfg['convert_to_iter_based']
     for key in COUNTS:
@@ -58,12 +58,12 @@ def _in_whole_iterations(cfg: Mapping[str, Any], begin: int, end: int, length: i
 
 
 def unfinished(schedulers: Any, max_epochs: int) -> list[str]:
-    """A sentence for a warm-up that the run ends before, so that the learning rate is never reached."""
+    """Return a warning if the run ends within its warm-up, and so never reaches its learning rate."""
     listed = [schedulers] if isinstance(schedulers, Mapping) else schedulers or ()
     ends = [s.get('end', 0) for s in listed if s.get('by_epoch', True) and 'Linear' in str(s['type'])]
     return [
-        f'The warm-up lasts {end:g} epochs and the run {max_epochs}: it ends below its learning rate; shorten '
-        "param_scheduler's."
+        f'The warm-up lasts {end:g} epochs and the run {max_epochs}: it never reaches its learning rate; shorten the '
+        'warm-up in param_scheduler.'
         for end in ends
         if end > max_epochs
     ]

@@ -18,15 +18,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
 from ..engine.compiled import check_compiled, compile_backbone
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..models.build import build_model
 from ..petl import merge
 from ..petl.delta import at_least_one
-from ..petl.linear import PRODUCT
 from ..petl.merging import is_mergeable
 from .live_bytes import loss_of, memory_of, peak_of
 
-STOCK = dict(_delete_=True, deltas={}, train=['all'], attention=None)
+STOCK = dict(_delete_=True, deltas={}, train=['all'], attention=None, fast=False)
 SIDE = 2048  # of the matrices whose product is the machine's measured peak
 
 
@@ -122,8 +121,7 @@ def _check_inputs(model: nn.Module, inputs: Tensor) -> None:
     try:
         _logits(model.eval(), inputs)
     except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise UserError(f'The model does not take inputs of shape {tuple(inputs.shape)}: {reason}') from error
+        raise UserError(f'The model does not take inputs of shape {tuple(inputs.shape)}: {reason(error)}') from error
 
 
 @torch.no_grad()
@@ -221,10 +219,7 @@ def _product(bf16: bool, device: torch.device) -> float:
 
 
 def _flops(work: Callable[[], Any]) -> float:
-    unknown = {
-        torch.ops.aten.addmm_: lambda y, a, b, out_shape=None, **_: mm_flop(a, b),
-        PRODUCT: lambda x, weight, *_, out_shape=None, **__: mm_flop(x, weight[::-1]),
-    }
+    unknown = {torch.ops.aten.addmm_: lambda y, a, b, out_shape=None, **_: mm_flop(a, b)}
     with FlopCounterMode(display=False, custom_mapping=unknown) as counter:
         work()
     return counter.get_total_flops()

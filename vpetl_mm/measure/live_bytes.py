@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from ..models.window_attention import FastWindowAttention
 
 
 class LiveBytes(TorchDispatchMode):
@@ -28,46 +26,30 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._alive: dict[int, weakref.ref] = {}
-        self._before: dict[int, weakref.ref] = {}
-
-    def _leave_out(self, tensors: Iterable[Any]) -> None:
-        """Do not count these, which were there before."""
-        for tensor in tensors:
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                key = storage._cdata
-                if key not in self._alive:
-                    self._before[key] = weakref.ref(storage, lambda _, key=key: self._before.pop(key, None))
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run an operation and count what it gives, unless it was there before."""
-        self._leave_out(tree_leaves((args, kwargs)))
+        """Run an operation and count what it returns, unless it was there before."""
+        self._known.update(t.untyped_storage() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage() not in self._known:
                 self._count(tensor.untyped_storage())
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._alive or key in self._before:
-            return
-        self.now += size
+        self._known.add(storage)
+        self.now += storage.nbytes()
         self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, storage.nbytes()).atexit = False
 
-        def gone(_: Any) -> None:
-            self.now -= size
-            self._alive.pop(key, None)
-
-        self._alive[key] = weakref.ref(storage, gone)
+    def _gone(self, size: int) -> None:
+        self.now -= size
 
 
 def loss_of(model: nn.Module, inputs: Tensor) -> Tensor:
     """A cross-entropy of the class 0 for clips or images, (B, 3, T, H, W) or (B, 3, H, W), as in training."""
-    with model.recomputing():
-        features = model.backbone(inputs)
-    logits = getattr(model, model.head_name)(features).float()
+    logits = getattr(model, model.head_name)(model.backbone(inputs)).float()
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 
@@ -111,7 +93,7 @@ def memory_of(model: nn.Module, inputs: Tensor) -> tuple[int, int, int]:
 
 
 def _held(model: nn.Module) -> int:
-    return sum(m.kept_bytes for m in model.modules() if isinstance(m, FastWindowAttention))
+    return sum(getattr(m, 'kept_bytes', 0) for m in model.modules())
 
 
 def peak_of(model: nn.Module, work: Callable[[nn.Module], Any]) -> int:

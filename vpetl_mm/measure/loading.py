@@ -24,7 +24,7 @@ from mmengine import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 
 from ..datasets.petl_video_dataset import PETLVideoDataset
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..preparation.progress import progress, warn
 from .videos import find_videos, kind_of
 
@@ -103,9 +103,7 @@ def _check(cfg: Config, steps: Iterable[Mapping[str, Any]]) -> None:
             try:
                 TRANSFORMS.build(dict(step))
             except (AssertionError, KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f'The training pipeline of {cfg.filename} is wrong: {" ".join(str(error).split())[:300]}'
-                ) from error
+                raise UserError(f'The training pipeline of {cfg.filename} is wrong: {reason(error, 300)}') from error
 
 
 class _Loader:

@@ -24,7 +24,6 @@ from torch.overrides import TorchFunctionMode
 
 from ..config import load_config
 from ..errors import UserError
-from ..models import token_attention
 from ..models.build import build_model
 from .count import shape_of, trains_by_budget
 from .live_bytes import alive_after_forward
@@ -127,6 +126,8 @@ def saved_bytes(model: nn.Module, shape: tuple[int, ...], mixed: bool) -> int:
     for module in model.modules():
         if hasattr(module, 'drop_prob'):
             module.drop_prob = 0.0  # drop-path may keep everything
+        if hasattr(module, 'dot_product'):
+            module.dot_product = F.scaled_dot_product_attention  # as on a GPU, whatever a CPU is faster with
     with _quiet(), FakeTensorMode(allow_non_fake_inputs=True), _AttentionIsFused():
         return alive_after_forward(model.to_empty(device='cpu'), torch.empty(shape), mixed)
 
@@ -135,16 +136,13 @@ def saved_bytes(model: nn.Module, shape: tuple[int, ...], mixed: bool) -> int:
 def _quiet() -> Iterator[None]:
     """Fake tensors warn that they have no address, which the attention's cache of masks asks for.
 
-    mmaction2 keeps the shift masks of all models: none made of fake tensors may stay. The plain products that a CPU
-    is faster with in bfloat16 are not what a GPU does.
+    mmaction2 keeps the shift masks of all models: none made of fake tensors may stay.
     """
-    plain_up_to, token_attention.PLAIN_UP_TO = token_attention.PLAIN_UP_TO, 0
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
             yield
         finally:
-            token_attention.PLAIN_UP_TO = plain_up_to
             compute_mask.cache_clear()
 
 

@@ -14,11 +14,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..config import load_config
-from ..errors import UserError
+from ..errors import UserError, reason
 
 
 class _LinspaceOnCPU(TorchFunctionMode):
-    """The hosts call .item() on torch.linspace while they are built, which the meta device cannot."""
+    """Compute torch.linspace on the CPU: the hosts call .item() on it while they are built, even on meta."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -71,8 +71,7 @@ def _build(cfg: Config) -> nn.Module:
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'{cfg.filename or "The config"}: model is wrong: {reason[:400]}') from error
+        raise UserError(f'{cfg.filename or "The config"}: model is wrong: {reason(error, 400)}') from error
 
 
 @contextmanager

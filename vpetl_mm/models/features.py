@@ -1,4 +1,4 @@
-"""Features that were computed before, in the place of images or clips."""
+"""Cached features, instead of images or clips."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Features(NamedTuple):
-    """What a frozen backbone gave for a batch.
+    """The output of a frozen backbone for a batch.
 
     Args:
         values: (B, d), or (B, d, T, 1, 1) of a video backbone, averaged over each frame's positions.
@@ -20,13 +20,13 @@ class Features(NamedTuple):
 
 
 def pooled(features: Any) -> Tensor:
-    """What a head needs of a backbone's output: the last stage, positions averaged, (B, d) or (B, d, T, 1, 1)."""
+    """Return the last stage's features, averaged over positions, (B, d) or (B, d, T, 1, 1)."""
     last = features[-1] if isinstance(features, (tuple, list)) else features
     return last.float().mean((3, 4), keepdim=True) if last.ndim == 5 else last
 
 
 class FeaturePreprocessor(BaseDataPreprocessor):
-    """Batches features as they are, and gives everything else to a model's own preprocessor.
+    """Batches features as they are, and passes everything else to the model's own preprocessor.
 
     Args:
         own: the model's own.

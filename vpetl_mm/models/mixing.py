@@ -1,4 +1,4 @@
-"""Mixup and CutMix, which the hosts' data preprocessors do: their mixed labels are over the head's classes."""
+"""Mixup and CutMix of the hosts' data preprocessors, with labels over the head's classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import UserError
 
 
 def mixing_preprocessor(preprocessor: Any, train_cfg: Any, classes: int | None) -> Any:
-    """A data preprocessor's config with the head's ``num_classes`` wherever it makes soft labels.
+    """Return a data preprocessor's config with the head's ``num_classes`` wherever it makes soft labels.
 
     Args:
         preprocessor: mmaction2's, with ``blending``, or mmpretrain's, with ``batch_augments``; any other stays.
@@ -24,7 +24,7 @@ def mixing_preprocessor(preprocessor: Any, train_cfg: Any, classes: int | None) 
         The config, or on the meta device what it builds: a Beta distribution looks at its values.
 
     Raises:
-        UserError: when it names another number, or an ``alpha`` that is none of a Beta distribution.
+        UserError: when it names another number, or an ``alpha`` that no Beta distribution takes.
     """
     if not isinstance(preprocessor, Mapping) and not train_cfg:
         return preprocessor

@@ -1,40 +1,34 @@
-"""What both PETL models share: pre-trained base, attention, deltas, freezing."""
+"""The parts that both PETL models share: pre-trained base, attention, deltas, freezing."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-import mmcv.cnn
-import torch
 from mmengine.logging import print_log
-from mmengine.registry import MODELS
+from mmengine.registry import FUNCTIONS, MODELS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..config import arguments_of
 from ..errors import UserError, unknown
-from ..petl import Delta, Layout, Plan, check_petl, is_transformed, layout_of
+from ..petl import Delta, Plan, check_petl, layout_of
 from ..petl.delta import one_of
 from ..spt.tuning import SPT
 from ..weights.base import check_base, load_base, warn_of_inputs
+from .attention import exchange_attention
 from .features import Features
-from .gelu import GELU8Bit
 from .mixing import mixing_preprocessor
-from .recompute import recomputing
 
 REFUSAL = (
     'This file holds no backbone: it is an adapter of vpetl_mm, or a part of a model. Test it with tools/test.py, or '
     'load it with load_trained(build_model(config, init_weights=True), file) of vpetl_mm.'
 )
-SAME = {mmcv.cnn.Linear: nn.Linear}  # mmcv's FFN has its own, for the empty batches of torch 1.4
 
 
 def delta_type(name: str | type) -> type[Delta]:
-    """The registered delta class called ``name``; a :class:`UserError` lists what there is."""
+    """Return the registered delta class called ``name``; raise :class:`UserError` listing all where there is none."""
     found = MODELS.get(name) if isinstance(name, str) else name
     if not (isinstance(found, type) and issubclass(found, Delta)):
         there = [n for n, m in MODELS.module_dict.items() if isinstance(m, type) and issubclass(m, Delta)]
@@ -42,26 +36,8 @@ def delta_type(name: str | type) -> type[Delta]:
     return found
 
 
-def attention_type(config: Any) -> type:
-    """The registered attention class of ``petl.attention``; a :class:`UserError` lists what there is."""
-    there = {n: m for n, m in MODELS.module_dict.items() if hasattr(m, 'like')}
-    name = config.get('type') if isinstance(config, dict) else config
-    if not isinstance(config, dict) or name not in there:
-        raise UserError(
-            f'petl.attention must be None or dict(type=...) with one of {", ".join(there)}; got {config!r}.'
-        )
-    return there[name]
-
-
-def take_over(leaf: nn.Module, host: nn.Module) -> nn.Module:
-    """``leaf`` with the very modules, parameters and buffers of ``host``, whose place it takes."""
-    for kind in ('_parameters', '_buffers', '_modules'):
-        getattr(leaf, kind).update(getattr(host, kind))
-    return leaf.train(host.training)
-
-
 def known_options(backbone: Mapping[str, Any]) -> set[str]:
-    """The options that a backbone's class takes.
+    """Return the options that a backbone's class takes.
 
     Raises:
         UserError: when the config has another, which VideoMAE's ViT would drop without a word. ``with_cp`` is always
@@ -80,7 +56,7 @@ def known_options(backbone: Mapping[str, Any]) -> set[str]:
 
 
 def _checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The block's forward, computed again in the backward pass."""
+    """Run the block's forward, to be computed again in the backward pass."""
     return checkpoint(type(block).forward, block, *args, use_reentrant=False, **kwargs)
 
 
@@ -88,7 +64,7 @@ class PETLModel:
     """Mixed into a host library's model class, in front of it.
 
     Args:
-        petl: ``dict(deltas=..., train=[...], attention=..., spt=..., gelu=...)``; see docs/configs.md.
+        petl: ``dict(deltas=..., train=[...], attention=..., spt=..., fast=..., gelu=...)``; see docs/configs.md.
         base: the pre-trained backbone, ``dict(file=..., url=..., sha256=..., convert=...)``; None, which
             must be written out, is a random backbone.
 
@@ -101,7 +77,7 @@ class PETLModel:
     def __init__(self, *args: Any, petl: dict[str, Any], base: dict[str, Any] | None, **kwargs: Any) -> None:
         petl = check_petl(petl)
         self._base = check_base(base)
-        # VideoMAE's ViT drops its argument without a word, so that the config itself is looked at
+        # VideoMAE's ViT silently drops its argument, so look at the config itself
         given = [kwargs, kwargs.get('backbone')]
         named = [g.get('pretrained') for g in given if isinstance(g, Mapping)]
         with_cp = False
@@ -115,23 +91,22 @@ class PETLModel:
         layout_of(self.backbone)  # an unknown backbone is refused first
         self._refuse_other_weights(named)
         self._check_width()
-        self._exchange_attention(petl)
-        if petl.get('gelu') == '8bit':
-            self._store_gelu_in_8_bits()
+        exchange_attention(self.backbone, petl)
         spt = SPT.of(petl['spt']) if petl.get('spt') is not None else None
         self.plan = Plan(self, 'backbone', self.head_name, petl['deltas'], petl['train'], delta_type, spt)
         self.spt = spt
+        self._speed_up(petl['fast'], petl['gelu'])
         if with_cp:  # which the two ViTs do not have
             for block in layout_of(self.backbone).blocks(self.backbone):
                 block.forward = partial(_checkpointed, block)
 
     @property
     def base(self) -> dict[str, Any] | None:
-        """The pre-trained backbone's ``file``, ``url``, ``sha256`` and ``convert``, or None."""
+        """``file``, ``url``, ``sha256`` and ``convert`` of the pre-trained backbone, or None."""
         return self._base
 
     def _refuse_other_weights(self, named: list[Any]) -> None:
-        """The backbone's weights have one source, ``base``; two would be one too many to trust."""
+        """Refuse a second source of the backbone's weights beside ``base``."""
         inits = [getattr(m, 'init_cfg', None) or [] for m in (self, self.backbone)]
         flat = [c for init in inits for c in ([init] if isinstance(init, dict) else init)]
         if any(named) or any(c.get('type') == 'Pretrained' for c in flat):
@@ -142,58 +117,29 @@ class PETLModel:
             self.backbone.pretrained2d = False
 
     def _check_width(self) -> None:
-        """The head must take what the backbone's last norm gives."""
+        """Check that the head takes the width of the backbone's last norm."""
         norms = [m for m in self.backbone.modules() if isinstance(m, nn.LayerNorm)]
         given, wanted = norms[-1].normalized_shape[-1], getattr(getattr(self, self.head_name), 'in_channels', None)
         if wanted is not None and wanted != given:
-            raise UserError(f'model.{self.head_name}.in_channels is {wanted}, and the backbone gives {given}.')
+            raise UserError(f'model.{self.head_name}.in_channels is {wanted}, and the backbone has {given}.')
 
-    def _exchange_attention(self, petl: dict[str, Any]) -> None:
-        """Put registered attention, and blocks, in the place of the host's, with the same weights."""
-        layout = layout_of(self.backbone)
-        if layout.block_type:
-            for block in layout.blocks(self.backbone):
-                block.__class__ = MODELS.get(layout.block_type)
-        config = petl.get('attention', dict(type=layout.attention))
-        if config is None:
-            return
-        cls = attention_type(config)
-        for site in list(layout.sites(self.backbone, 'attn')):
-            if not issubclass(cls, type(site.host)):
-                raise UserError(
-                    f'petl.attention: {cls.__name__} is not for {type(self.backbone).__name__}, whose own is '
-                    f'{layout.attention}.'
-                )
-            leaf = take_over(MODELS.build({**cls.like(site.host), **config}), site.host)
-            parent, _, name = site.name.rpartition('.')
-            setattr(self.backbone.get_submodule(parent), name, leaf)
-        self._make_faster(layout)
-
-    def _make_faster(self, layout: Layout) -> None:
-        """Give stages, blocks and layers their registered classes; what a host has made of its own stays as it is."""
-        for name, module in self.backbone.named_modules():
-            for pattern, registered in layout.faster.items():
-                cls = MODELS.get(registered)
-                if re.fullmatch(pattern, name) and SAME.get(type(module), type(module)) in cls.__bases__:
-                    module.__class__ = cls
-
-    def _store_gelu_in_8_bits(self) -> None:
-        mlps = [site.host for site in layout_of(self.backbone).sites(self.backbone, 'mlp')]
-        found = [m for mlp in mlps for m in mlp.modules() if type(m) is nn.GELU]
-        if not found:
-            raise UserError(f"petl.gelu='8bit': the MLPs of {type(self.backbone).__name__} have no GELU.")
-        for gelu in found:
-            gelu.__class__ = GELU8Bit
+    def _speed_up(self, fast: bool, gelu: str) -> None:
+        """Exchange classes for faster ones with the same numbers; without vpetl_mm.fast everything stays plain."""
+        speed_up = FUNCTIONS.get('speed_up')
+        if speed_up is not None:
+            speed_up(self, fast, gelu)
+        elif gelu != 'exact':
+            raise UserError(f'petl.gelu={gelu!r} needs vpetl_mm.fast, which is not installed.')
 
     def has_backbone(self, state: Mapping[str, Any], prefix: str = '') -> bool:
-        """Whether ``state`` holds every parameter of the plain backbone, under names that begin with ``prefix``."""
+        """Tell whether ``state`` holds every parameter of the plain backbone, its names after ``prefix``."""
         names = (n for n, _ in self.backbone.named_parameters() if '.deltas.' not in n)
         return all(f'{prefix}backbone.{name}' in state for name in names)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, *args: Any
     ) -> None:
-        """torch's and mmengine's loading come here; both would leave what a file has not as it is, even random.
+        """Refuse a file without a backbone, which torch and mmengine would load without a word.
 
         Raises:
             UserError: where the base is not loaded and the file has no backbone.
@@ -204,24 +150,13 @@ class PETLModel:
         super()._load_from_state_dict(state_dict, prefix, metadata, *args)
 
     def extract_feat(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The host's features of images or clips; cached ones are passed on to the head."""
+        """Return the host's features of images or clips; cached ones pass through."""
         if isinstance(inputs, Features):
             return self.as_extracted(inputs.values)
-        with self.recomputing():
-            return super().extract_feat(inputs, *args, **kwargs)
-
-    def recomputing(self) -> AbstractContextManager:
-        """Around the backbone in training: what is cheap is made again in the backward pass; not in compiled code."""
-        compiled = self.backbone._compiled_call_impl is not None
-        if compiled or is_transformed() or not torch.is_grad_enabled():
-            return nullcontext()
-        # inside a checkpointed module all is computed again anyway, without what is noted here
-        apart = [m for m in self.backbone.modules() if vars(m).get('with_cp') or 'forward' in vars(m)]
-        inside = {id(m) for parent in apart for m in parent.modules()}
-        return recomputing(n for n in layout_of(self.backbone).norms(self.backbone) if id(n) not in inside)
+        return super().extract_feat(inputs, *args, **kwargs)
 
     def init_weights(self) -> None:
-        """Initialise the plain model by its hosts' own rules, load the base, then draw each delta anew."""
+        """Initialise the plain model by the hosts' own rules, load the base, then draw each delta again."""
         with self.plan.detached():
             super().init_weights()
             state = None

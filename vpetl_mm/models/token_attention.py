@@ -9,23 +9,7 @@ from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor
 
 from ..petl import extra_tokens
-
-PLAIN_UP_TO = 1024  # tokens
-
-
-def scaled_dot_product(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float, scale: float | None, bias: Tensor | None = None
-) -> Tensor:
-    """softmax(q k^T * scale + bias) v, all of (B, heads, N, d / heads), by the faster of two ways.
-
-    torch's fused kernel for bfloat16 on the CPU takes 2 to 4 times as long as plain products at 197 and 65 tokens,
-    as long at 1568, where it saves memory (docs/performance.md).
-    """
-    if q.device.type == 'cpu' and q.dtype == torch.bfloat16 and k.shape[-2] <= PLAIN_UP_TO:
-        weights = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
-        weights = weights if bias is None else weights + bias
-        return F.dropout(weights.softmax(-1), dropout).to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+from ..petl.extra_tokens import joined
 
 
 class TokenAttention:
@@ -36,9 +20,10 @@ class TokenAttention:
     """
 
     serves_deltas = True
+    dot_product = staticmethod(F.scaled_dot_product_attention)
 
     def project(self, x: Tensor) -> Tensor:
-        """The whole qkv projection, (..., d) to (..., 3 d)."""
+        """Return the whole qkv projection, (..., d) to (..., 3 d)."""
         return self.qkv(x)
 
     def attend(self, x: Tensor, scale: float | None, dropout: float) -> tuple[Tensor, Tensor]:
@@ -50,16 +35,12 @@ class TokenAttention:
             dropout: on the attention weights.
 
         Returns:
-            What the tokens gathered and their values, (B, N, d) each.
+            The attended values and the tokens' own values, (B, N, d) each.
         """
-        q, k, v = self.project(x).chunk(3, dim=-1)
-        own = v
-        extras = extra_tokens(self, x, self.project)
-        if extras:
-            k = torch.cat([*(e.k.expand(len(x), -1, -1) for e in extras), k], dim=1)
-            v = torch.cat([*(e.v.expand(len(x), -1, -1) for e in extras), v], dim=1)
+        q, k, own = self.project(x).chunk(3, dim=-1)
+        k, v = joined(k, own, extra_tokens(self, x, self.project))
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
-        y = scaled_dot_product(q, k, v, dropout if self.training else 0.0, scale)
+        y = self.dot_product(q, k, v, dropout_p=dropout if self.training else 0.0, scale=scale)
         return y.transpose(1, 2).flatten(2), own
 
 
@@ -68,7 +49,7 @@ class PETLMultiheadAttention(TokenAttention, MultiheadAttention):
 
     @classmethod
     def like(cls, attention: MultiheadAttention) -> dict:
-        """The config that builds an equal of ``attention``, whose modules are then put in."""
+        """Return the config that builds an equal of ``attention``, whose modules are then put in."""
         return dict(
             embed_dims=attention.embed_dims,
             num_heads=attention.num_heads,
@@ -92,7 +73,7 @@ class PETLVideoMAEAttention(TokenAttention, Attention):
 
     @classmethod
     def like(cls, attention: Attention) -> dict:
-        """The config that builds an equal of ``attention``, whose modules and biases are then put in."""
+        """Return the config that builds an equal of ``attention``, whose modules and biases are then put in."""
         return dict(
             embed_dims=attention.embed_dims,
             num_heads=attention.num_heads,
@@ -101,7 +82,7 @@ class PETLVideoMAEAttention(TokenAttention, Attention):
         )
 
     def project(self, x: Tensor) -> Tensor:
-        """The projection and its biases, of q and v alone."""
+        """Return the projection with its biases, which only q and v have."""
         y = self.qkv(x)
         if not hasattr(self, 'q_bias'):
             return y

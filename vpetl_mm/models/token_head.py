@@ -1,4 +1,4 @@
-"""The classification heads of the ViTs: BatchNorm and one linear layer on one token, for images and for videos."""
+"""Classification heads of the ViTs: BatchNorm and one linear layer on one token, for images and videos."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .video_head import check_head
 
 
 class BatchNormed:
-    """Mixed into a head with a linear layer: AdaptFormer's head, normalised in front and narrowly drawn.
+    """Mixed into a head with a linear layer: AdaptFormer's head, with a BatchNorm in front and small initial weights.
 
-    The linear layer's weights are drawn from N(0, 0.01), its bias is zero; BatchNorm1d has running statistics
-    and no weights of its own.
+    The linear layer's weights are drawn from N(0, 0.01), its bias is zero. BatchNorm1d has running statistics and no
+    weights.
     """
 
     def _add_bn(self, bn: bool, in_channels: int) -> None:
@@ -27,7 +27,7 @@ class BatchNormed:
 
     @property
     def linear(self) -> nn.Linear:
-        """The linear layer, which each host library calls by another name."""
+        """The linear layer; each host library has its own name for it."""
         return next(m for m in self.children() if isinstance(m, nn.Linear))
 
     def fold(self) -> None:

@@ -1,4 +1,4 @@
-"""The classification head of the video models."""
+"""Classification head of the video models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PETLVideoHead(I3DHead):
         self.temporal_pool = one_of('temporal_pool', temporal_pool, ('mean', 'overlap'))
 
     def init_weights(self) -> None:
-        """Draw the linear layer anew by nn.Linear's rule."""
+        """Draw the linear layer again by nn.Linear's rule."""
         self.fc_cls.reset_parameters()
 
     def forward(self, x: Tensor, **kwargs: Any) -> Tensor:

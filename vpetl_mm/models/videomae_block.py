@@ -13,10 +13,10 @@ class PETLVideoMAEBlock(Block):
         return getattr(self, name) * y if hasattr(self, name) else y
 
     def mlp_branch(self, x: Tensor) -> Tensor:
-        """What the MLP adds to the stream, drop-path included; (B, N, d) to (B, N, d)."""
+        """Return what the MLP adds to the stream, drop-path included; (B, N, d) to (B, N, d)."""
         return self.drop_path(self._scaled('gamma_2', self.mlp(self.norm2(x))))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block, (B, N, d) to (B, N, d)."""
+        """Run the block, (B, N, d) to (B, N, d)."""
         x = x + self.drop_path(self._scaled('gamma_1', self.attn(self.norm1(x))))
         return x + self.mlp_branch(x)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import from_json
 from ..spt.budget import BUDGETS
 from .names import Name, parse_name
 from .table_layouts import DATASETS, METHODS, SWIN
@@ -210,8 +210,8 @@ def _validations(log: Path) -> dict[int, float]:
     lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
     for k, line in enumerate(lines, 1):
         try:
-            scalars = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            scalars = from_json(line)
+        except ValueError as error:
             if k == len(lines):  # the run was killed in the middle of it
                 break
             raise UserError(f'The log {log} is corrupt in line {k} ({error}).') from error

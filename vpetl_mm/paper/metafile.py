@@ -14,7 +14,7 @@ import yaml
 from vpetl_cli.shipped import experiments, leaf_name
 
 from ..datasets.vtab1k import TOKENS
-from ..errors import UserError, is_line, unknown
+from ..errors import UserError, is_line, reason, unknown
 from ..files import written_whole
 from .names import parse_name
 
@@ -111,7 +111,7 @@ def _read(path: Path) -> tuple[list[Any], dict[str, str]]:
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f'The metafile {path} is not YAML: {" ".join(str(error).split())}.') from error
+        raise UserError(f'The metafile {path} is not YAML: {reason(error, 400)}.') from error
     if not isinstance(content, dict) or not isinstance(content.get('experiments'), list):
         raise UserError(f'The metafile {path} must have "experiments", a list, and may have "remarks".')
     remarks = _mapping(content, f'the metafile {path}', ('experiments', 'remarks')).get('remarks') or {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from vpetl_cli.shipped import experiments
 from ..config import load_config
 from ..engine.record import Record, find_records, is_as_printed
 from ..errors import UserError, is_line
+from ..files import from_json
 from ..measure.count import trainable
 from .demo_rows import DemoRow, demo_cells
 from .metafile import Entry, Ours
@@ -213,12 +213,12 @@ def demo_table(work_dirs: Path = Path('work_dirs')) -> Table:
     if not file.is_file():
         raise UserError(f'The demo has no results: {file} does not exist; run "make demo" first.')
     try:
-        rows = [DemoRow(**row) for row in json.loads(file.read_text(encoding='utf-8'))]
+        rows = [DemoRow(**row) for row in from_json(file.read_text(encoding='utf-8'))]
         if not rows or not all(0 <= top1 <= 100 for row in rows for top1 in (row.top1, *row.top1_per_seed)):
             raise ValueError('it has no rows, or an accuracy outside 0 to 100')
         if not all(is_line(row.method) for row in rows):
             raise ValueError('a method is no line of text')
         head, *cells = demo_cells(rows)
         return Table('The demo', [*head, 'remark'], [[*c, ''] for c in cells], 1)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f'The result {file} is corrupt ({error}); run "make demo" again.') from error

@@ -1,10 +1,10 @@
-"""The deltas and how they are hosted: torch only, no OpenMMLab import."""
+"""Deltas and their hosts. Needs torch alone."""
 
 from .adapt_mlp import AdaptMLP
+from .addition import Addition
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
 from .layout import LAYOUTS, Layout, host_of, layout_of
-from .linear import FastLinear, activated
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
 from .merging import merge
@@ -13,7 +13,6 @@ from .plan import Plan, check_petl
 from .prefix import Prefix
 from .prompt import Prompt
 from .sparse import Sparse
-from .transforms import is_transformed, is_watched
 
 DELTAS = (PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse)
 
@@ -22,9 +21,9 @@ __all__ = [
     'LAYOUTS',
     'PATT',
     'AdaptMLP',
+    'Addition',
     'Delta',
     'ExtraTokens',
-    'FastLinear',
     'Layout',
     'LinearAdapter',
     'LoRA',
@@ -33,12 +32,9 @@ __all__ = [
     'Prompt',
     'Site',
     'Sparse',
-    'activated',
     'check_petl',
     'extra_tokens',
     'host_of',
-    'is_transformed',
-    'is_watched',
     'layout_of',
     'merge',
 ]

@@ -6,22 +6,21 @@ import math
 
 from torch import Tensor, nn
 
+from .addition import Addition
 from .delta import Delta, at_least_one, number, one_of
-from .linear import FastLinear
-from .update import add_up
 
 
 class AdaptMLP(Delta):
     """AdaptFormer's adapter (V-PETL, Eq. 6 and 7), hosted on a block's MLP::
 
         parallel:    y + s up(relu(down(x)))     # Eq. 6, 7
-        sequential:  y + s up(relu(down(y)))     # y the MLP's branch, before the residual
+        sequential:  y + s up(relu(down(y)))     # y is the MLP's branch, before the residual
 
-    Parameters: 2 d r + r + d. down is drawn Kaiming-uniform (a = sqrt 5), up and both biases start at
-    zero, so that step 0 is the plain backbone.
+    Parameters: 2 d r + r + d. down is drawn Kaiming-uniform (a = sqrt 5), up and both biases start at zero, so that
+    step 0 is the plain backbone.
 
-    ``y`` holds drop-path where the MLP itself applies it (mmcv's FFN with the residual inside: mmpretrain's ViT
-    and 2D Swin), so that the adapter lies outside of it there, and inside on Video Swin and VideoMAE.
+    Where the MLP adds the residual and applies drop-path itself (mmcv's FFN, in mmpretrain's ViT and 2D Swin), the
+    adapter lies outside drop-path; on Video Swin and VideoMAE it lies inside.
 
     Args:
         dim: the width d of the tokens.
@@ -29,17 +28,16 @@ class AdaptMLP(Delta):
         scale: the strength s. Defaults to 0.1.
         learn_scale: train s as well. Defaults to False.
         mode: ``'parallel'`` (default) or ``'sequential'``.
-        source: what a parallel adapter reads: ``'norm'`` (default) is what the MLP sees; ``'residual'`` is
-            the stream before the norm, added outside drop-path, as in AdaptFormer's published ViT. A
+        source: what a parallel adapter reads: ``'norm'`` (default), the MLP's input; ``'residual'``, the residual
+            stream before the norm, with the result added outside drop-path, as in AdaptFormer's published ViT. A
             sequential adapter ignores it.
         dropout: on the bottleneck, in training. Defaults to 0.
 
     Raises:
-        UserError: for a value outside these.
+        UserError: for any other value.
     """
 
     places = ('mlp',)
-    has_inplace = True
 
     def __init__(
         self,
@@ -54,10 +52,11 @@ class AdaptMLP(Delta):
     ) -> None:
         super().__init__()
         self.d_bottle = at_least_one('d_bottle', d_bottle)
-        self.mode = one_of('AdaptMLP mode', mode, ('parallel', 'sequential'))
+        one_of('AdaptMLP mode', mode, ('parallel', 'sequential'))
         one_of('AdaptMLP source', source, ('norm', 'residual'))
-        self.stream = 'residual' if (mode, source) == ('parallel', 'residual') else 'host'
-        self.down = FastLinear(dim, d_bottle)
+        parallel = 'stream' if source == 'residual' else 'input'
+        self.reads = 'output' if mode == 'sequential' else parallel
+        self.down = nn.Linear(dim, d_bottle)
         self.act = nn.ReLU()
         self.dropout = nn.Dropout(number('dropout', dropout, 0, 1))
         self.up = nn.Linear(d_bottle, dim)
@@ -65,24 +64,17 @@ class AdaptMLP(Delta):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw down anew and set the rest to zero."""
+        """Draw down again and set the rest to zero."""
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         for parameter in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(parameter)
         self._reset_scale()
 
-    def forward(self, x: Tensor, y: Tensor, inplace: bool = False) -> Tensor:
-        """Add the adapter's output to the MLP's.
+    def forward(self, x: Tensor) -> Addition:
+        """Return what is added to the MLP's output (Eq. 6).
 
         Args:
-            x: what the adapter's ``source`` says, (..., d).
-            y: the MLP branch, (..., d).
-            inplace: ``y`` may be overwritten. Defaults to False.
-
-        Returns:
-            (..., d).
+            x: what the adapter reads, (..., d).
         """
-        sequential = self.mode == 'sequential'  # down then reads y again in the backward pass
-        h = self.dropout(self.act(self.down(y if sequential else x)))
-        y = y if inplace and not sequential else y.clone()
-        return add_up(y, h, self.up.weight, self.up.bias, self.scale)
+        h = self.dropout(self.act(self.down(x)))
+        return Addition(h, self.up.weight, self.up.bias, self.scale)

@@ -1,11 +1,11 @@
-"""What every delta is: a small trained module beside a frozen host."""
+"""Delta: a small trained module on a frozen host."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, unknown
+from .extra_tokens import ExtraTokens
 
 
 @dataclass(frozen=True)
 class Site:
-    """One host module that a delta can sit on.
+    """A host module that a delta can sit on.
 
     Args:
         name: the module's path below the backbone, such as ``layers.0.blocks.0.attn.qkv``.
@@ -39,24 +40,38 @@ class Site:
 
 
 class Delta(nn.Module, ABC):
-    """Base of all deltas: ``forward(x, y)`` takes its host's input and output and returns the new output.
+    """Base of all deltas.
+
+    A host asks its deltas, one after the other in the order of the config; each overrides what it needs:
+
+    ``before(x)``
+        changes the host's input.
+    ``update(weight, bias)``
+        changes the host's weights, where ``reads`` is ``'weights'``.
+    ``forward(x)``
+        returns what is added to the host's output: an :class:`~.addition.Addition`, several, or a tensor.
+    ``after(y)``
+        changes the host's output.
+    ``extra_tokens(x, project)``
+        returns keys and values for the attention, where ``joins_attention`` is true.
 
     Attributes:
         places: where the delta may be put; the first is the default of ``at``.
-        stream: ``'host'`` when ``x`` is what the host sees; ``'residual'`` when it is the residual stream
-            before the norm and the result is added outside drop-path; ``'keys'`` when the delta has
-            ``extra_tokens`` in place of ``forward``, keys and values for the attention.
-        has_inplace: whether ``forward`` takes ``inplace``; the host, whose output ``y`` is, then passes True,
-            and ``y`` may be overwritten.
+        reads: what ``forward`` is given: the host's ``'input'`` (default) or ``'output'``, or ``'stream'``, the
+            residual stream before the norm, with the result added outside drop-path. ``'weights'``: ``update`` is
+            called instead; None: neither is.
+        joins_attention: the delta brings keys and values.
+        is_linear: what ``forward`` returns is linear in ``x``, and can be merged into the host's weight.
     """
 
     places: ClassVar[tuple[str, ...]] = ()
-    stream: str = 'host'
-    has_inplace: ClassVar[bool] = False
+    reads: str | None = 'input'
+    joins_attention: bool = False
+    is_linear: ClassVar[bool] = False
 
     @classmethod
     def place_of(cls, options: Mapping[str, Any]) -> str:
-        """The place of a delta whose config has no ``at``."""
+        """Return the place of a delta whose config has no ``at``."""
         return cls.places[0]
 
     @classmethod
@@ -88,23 +103,33 @@ class Delta(nn.Module, ABC):
 
     @abstractmethod
     def reset_parameters(self) -> None:
-        """Draw the delta's initial values anew; every subclass says how."""
+        """Draw the delta's initial values again."""
 
     def before(self, x: Tensor) -> Tensor:
-        """What the host sees in place of ``x``; the same, unless a delta puts something in front."""
+        """Return the host's input; ``x`` unless a delta changes it."""
         return x
 
-    def merge(self, host: nn.Module, biases: Sequence[tuple[nn.Parameter, int]]) -> None:
-        """Add the delta to its host's weights for good, where it is an update of weights.
+    def after(self, y: Tensor) -> Tensor:
+        """Return the host's output; ``y`` unless a delta changes it."""
+        return y
+
+    def update(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the host's weight and bias, both changed; forward pass and merging follow from it.
 
         Args:
-            host: the module that it sits on.
-            biases: the parameters that make up the bias of the host's output, each with the position it begins at.
-
-        Raises:
-            UserError: where it is none.
+            weight: of a linear layer, (d_out, d_in), or of a norm, (d,).
+            bias: (d_out,), or None where the host has none.
         """
-        raise UserError(f'{type(self).__name__} is no update of weights and cannot be merged into them.')
+        raise NotImplementedError
+
+    def extra_tokens(self, x: Tensor, project: Callable[[Tensor], Tensor]) -> ExtraTokens:
+        """Return keys and values that join those of the tokens.
+
+        Args:
+            x: the attention's input, (B, N, d).
+            project: its whole qkv projection, (..., d) to (..., 3 d), deltas and biases included.
+        """
+        raise NotImplementedError
 
     def _set_scale(self, scale: float, learn_scale: bool) -> None:
         """Hold the strength s as a number, or as a trained scalar that starts there."""
@@ -130,7 +155,7 @@ class LinearDelta(Delta):
 
 
 def defaults_of(cls: type[Delta]) -> dict[str, Any]:
-    """The options of a delta that have a default, with it."""
+    """Return the options that have a default, with their defaults."""
     parameters = inspect.signature(cls.__init__).parameters.values()
     options = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty)
     return {p.name: p.default for p in options}
@@ -168,18 +193,3 @@ def check_slots(slots: Any, valid: str = 'qkv') -> str:
             f'Unknown slots {slots!r}; valid: one or more of the letters {", ".join(valid)}, in this order.'
         )
     return slots
-
-
-def add_to_slots(y: Tensor, updates: Mapping[str, Tensor], slots: str) -> Tensor:
-    """Add each update to its equal part of ``y``.
-
-    Args:
-        y: the host's output, (..., len(slots) * d).
-        updates: slot letter -> (..., d).
-        slots: the parts of ``y`` in order, such as ``'qkv'``.
-
-    Returns:
-        A tensor of the shape of ``y``.
-    """
-    parts = zip(slots, y.chunk(len(slots), dim=-1), strict=True)
-    return torch.cat([part + updates[s] if s in updates else part for s, part in parts], dim=-1)

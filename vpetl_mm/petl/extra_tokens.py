@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class ExtraTokens:
-    """What one delta adds.
+    """Keys and values of one delta.
 
     Args:
         k: keys of shape (n, d), the same everywhere, or (B, n, d), one set for each window.
@@ -25,7 +26,7 @@ class ExtraTokens:
 
 
 def extra_tokens(attention: nn.Module, x: Tensor, project: Callable[[Tensor], Tensor]) -> list[ExtraTokens]:
-    """What the deltas on ``attention`` and on its ``qkv`` add.
+    """Return what the deltas on ``attention`` and on its ``qkv`` add.
 
     Args:
         attention: the attention module.
@@ -34,4 +35,12 @@ def extra_tokens(attention: nn.Module, x: Tensor, project: Callable[[Tensor], Te
     """
     hosts = (attention, attention.qkv)
     deltas = [d for h in hosts for d in getattr(h, 'deltas', {}).values()]
-    return [d.extra_tokens(x, project) for d in deltas if d.stream == 'keys']
+    return [d.extra_tokens(x, project) for d in deltas if d.joins_attention]
+
+
+def joined(k: Tensor, v: Tensor, extras: Sequence[ExtraTokens]) -> tuple[Tensor, Tensor]:
+    """Return keys and values, (B, N, d) each, with those of ``extras`` in front, (B, n_extra + N, d) each."""
+    if not extras:
+        return k, v
+    added = [[getattr(e, part).expand(len(k), -1, -1) for e in extras] for part in ('k', 'v')]
+    return torch.cat([*added[0], k], dim=1), torch.cat([*added[1], v], dim=1)

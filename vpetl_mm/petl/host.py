@@ -1,34 +1,48 @@
-"""How a delta sits on a module of someone else's model without changing its weights or its keys.
+"""Hosts: modules of other people's models that carry deltas, with their weights and keys unchanged.
 
-The host is given, in place, a cached subclass of its own class whose forward adds the deltas, which live in
-``host.deltas``. Weights stay the host's, so a plain checkpoint still fits; deltas stack; deepcopy, pickle
-and torch.compile work.
+The host is given, in place, a cached subclass of its own class whose forward asks the deltas, which live in
+``host.deltas``. Weights stay the host's, so a plain checkpoint still fits; deltas stack; deepcopy, pickle and
+torch.compile work.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from . import addition
 from .delta import Delta
-from .transforms import is_transformed, is_watched
 
 
-class Hosted:
-    """Marks a module whose class was exchanged; knows how to be pickled all the same."""
+class Exchanged:
+    """Marks a module whose class was made here from its own; knows how to be pickled all the same."""
 
     def __reduce_ex__(self, protocol: int) -> tuple:
         return _blank, (_recipe(type(self)),), self.__getstate__()
 
 
+def exchanged(name: str, recipe: tuple, **members: Any) -> type[nn.Module]:
+    """Return a subclass of a module's class.
+
+    Args:
+        name: of the subclass.
+        recipe: the function that makes it, which can be imported, and its arguments: the module's class, then names.
+        members: of the subclass.
+    """
+    plain = recipe[1]
+    bases = (plain,) if issubclass(plain, Exchanged) else (Exchanged, plain)
+    return type(name, bases, dict(members, plain=plain, recipe=recipe))
+
+
 def _recipe(cls: type) -> Any:
     """A class that was made here as what makes it, down to a class that can be imported."""
-    if not issubclass(cls, Hosted):
+    if not issubclass(cls, Exchanged):
         return cls
     make, plain, *names = cls.recipe
     return make, _recipe(plain), *names
@@ -42,63 +56,99 @@ def _made(recipe: Any) -> type:
 
 
 def _blank(recipe: Any) -> nn.Module:
-    hosted = _made(recipe)
-    return hosted.__new__(hosted)
+    cls = _made(recipe)
+    return cls.__new__(cls)
 
 
-def _bases(plain: type) -> tuple[type, ...]:
-    return (plain,) if issubclass(plain, Hosted) else (Hosted, plain)
+def exchange_plain(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Exchange the class that ``module`` had before it became a host for ``cls``, a subclass of it."""
+    recipe = _recipe(type(module))
+
+    def within(recipe: Any) -> Any:
+        return cls if isinstance(recipe, type) else (recipe[0], within(recipe[1]), *recipe[2:])
+
+    module.__class__ = _made(within(recipe))
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """Return the class that ``module`` had before it became a host."""
+    recipe = _recipe(type(module))
+    while not isinstance(recipe, type):
+        recipe = recipe[1]
+    return recipe
 
 
 @cache
 def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
-    """The subclass of ``plain`` that adds ``self.deltas`` to its output."""
-    forward = _forward_with_identity if _takes_identity(plain) else _forward
-    members = {'forward': forward, 'plain': plain, 'recipe': (hosted_class, plain)}
-    return type(f'Hosted{plain.__name__}', _bases(plain), members)
+    """Return the subclass of ``plain`` that asks ``self.deltas``."""
+    takes_identity = 'identity' in inspect.signature(plain.forward).parameters  # such as mmcv's FFN
+    forward = _forward_with_identity if takes_identity else _forward
+    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), forward=forward, adder=staticmethod(add))
 
 
 def _forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    for delta in self.deltas.values():
-        x = delta.before(x)
-    y = self.plain.forward(self, x, *args, **kwargs)
-    return _add(self.deltas, 'host', x, y, _is_unseen(self))
-
-
-def _takes_identity(plain: type[nn.Module]) -> bool:
-    """Whether it is an MLP, such as mmcv's FFN, that may add the residual stream in its own forward."""
-    return 'identity' in inspect.signature(plain.forward).parameters
+    x = _before(self, x)
+    updates = [delta for delta in self.deltas.values() if delta.reads == 'weights']
+    y = _updated(self, updates, x) if updates else self.plain.forward(self, x, *args, **kwargs)
+    return _behind(self, x, y)
 
 
 def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None = None) -> Tensor:
-    """The branch alone, the deltas on it, then the residual stream, which is where some deltas read."""
+    """An MLP that may add the residual stream itself: the branch, the deltas on it, then the stream."""
+    stream = x if identity is None else identity
+    x = _before(self, x)
     if not self.add_identity:
-        return _add(self.deltas, 'host', x, self.plain.forward(self, x), _is_unseen(self))
-    stream, unseen = x if identity is None else identity, _is_unseen(self)
-    y = _add(self.deltas, 'host', x, self.plain.forward(self, x, identity=0), unseen)
-    return stream + _add(self.deltas, 'residual', stream, y, unseen)
+        return _behind(self, x, self.plain.forward(self, x))
+    y = _behind(self, x, self.plain.forward(self, x, identity=0))
+    return stream + _add_from_stream(self, self.adder, stream, y)
 
 
-def _is_unseen(host: nn.Module) -> bool:
-    """Whether no hook sees what the modules inside ``host`` pass on; what is transformed is never written over."""
-    return is_transformed() or not any(map(is_watched, host.modules()))
+def _before(host: nn.Module, x: Tensor) -> Tensor:
+    for delta in host.deltas.values():
+        x = delta.before(x)
+    return x
 
 
-def _add(deltas: Mapping[str, Delta], stream: str, x: Tensor, y: Tensor, inplace: bool) -> Tensor:
-    """Apply, one after the other, the deltas that read ``stream``, which is ``x``, to ``y``.
+def _updated(host: nn.Module, updates: list[Delta], x: Tensor) -> Tensor:
+    """The output of a linear layer or a LayerNorm with changed weights."""
+    weight, bias = host.weight, host.bias
+    for delta in updates:
+        weight, bias = delta.update(weight, bias)
+    if isinstance(host, nn.LayerNorm):
+        return F.layer_norm(x, host.normalized_shape, weight, bias, host.eps)
+    return F.linear(x, weight, bias)
 
-    ``inplace`` says that ``y`` is nobody else's. What a delta without that option returns, its own gradient may need.
-    """
-    for delta in deltas.values():
-        if delta.stream == stream:
-            inplace = inplace and delta.has_inplace
-            y = delta(x, y, inplace=inplace) if delta.has_inplace else delta(x, y)
+
+def _behind(host: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    for delta in host.deltas.values():
+        if delta.reads in ('input', 'output'):
+            y = host.adder(host, delta, x if delta.reads == 'input' else y, y)
+        y = delta.after(y)
     return y
+
+
+def _add_from_stream(host: nn.Module, adder: Callable[..., Tensor], stream: Tensor, y: Tensor) -> Tensor:
+    for delta in host.deltas.values():
+        if delta.reads == 'stream':
+            y = adder(host, delta, stream, y)
+    return y
+
+
+def add(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
+    """Return the host's output ``y`` with what ``delta`` adds to it.
+
+    Args:
+        host: the module; its attribute ``adder`` is this function, or another that returns the same.
+        delta: one of its deltas.
+        x: what the delta reads.
+        y: the output so far.
+    """
+    return addition.add(y, delta(x))
 
 
 @cache
 def branch_class(plain: type[nn.Module], method: str, host: str) -> type[nn.Module]:
-    """The subclass of a block whose ``method`` (a residual branch) adds the residual-stream deltas of ``host``.
+    """Return the subclass of a block whose branch adds those deltas of ``host`` that read the residual stream.
 
     Args:
         plain: the block's class.
@@ -107,18 +157,18 @@ def branch_class(plain: type[nn.Module], method: str, host: str) -> type[nn.Modu
     """
 
     def branch(self: nn.Module, x: Tensor) -> Tensor:
-        deltas = getattr(getattr(self, host), 'deltas', {})
-        return _add(deltas, 'residual', x, getattr(plain, method)(self, x), inplace=False)  # hooks on the host see it
+        y, inner = getattr(plain, method)(self, x), getattr(self, host)
+        return _add_from_stream(inner, add, x, y) if 'deltas' in inner._modules else y
 
-    members = {method: branch, 'branched': True, 'recipe': (branch_class, plain, method, host)}
-    return type(f'Branched{plain.__name__}', _bases(plain), members)
+    recipe = (branch_class, plain, method, host)
+    return exchanged(f'Branched{plain.__name__}', recipe, **{method: branch, 'branched': True})
 
 
 def attach(host: nn.Module, name: str, delta: Delta) -> None:
     """Put ``delta`` on ``host`` as ``host.deltas.<name>``.
 
     Raises:
-        UserError: when ``name`` is no identifier, or one that nn.ModuleDict keeps for itself.
+        UserError: when ``name`` is not an identifier, or is one that nn.ModuleDict keeps for itself.
     """
     if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
         raise UserError(f'{name!r} cannot name a delta: choose an identifier such as "patt" or "adapter".')

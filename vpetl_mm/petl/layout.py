@@ -1,10 +1,10 @@
-"""Where things are in each backbone: one entry a model, never a copied backbone."""
+"""The place table: one entry per backbone class says where its parts are."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from .delta import Delta, Site
 
 @dataclass(frozen=True)
 class Layout:
-    """The place table's entry of one backbone class. Patterns are regular expressions of whole names.
+    """Places of one backbone class. Patterns are regular expressions that match whole names.
 
     Args:
         places: place name -> pattern of module paths, for deltas.
@@ -22,12 +22,8 @@ class Layout:
         block: pattern of the blocks.
         norm: the norm in front of the attention, as an attribute of the block.
         block_norms: pattern of the norms inside the blocks.
-        attention: the registered attention that takes the place of the host's own, with the same weights.
         branch: the block's method that computes the MLP branch, for deltas that read the residual stream;
             None where the MLP adds the residual itself.
-        block_type: the registered block that has such a method, where the host's own has none.
-        faster: pattern of module paths -> the registered class that takes the place of its base class together with
-            the attention, computing the same.
         passed_by: places whose ``forward`` the host's own attention does not call.
         fused: the places whose output is q, k and v side by side.
         slot_biases: the attention's biases of q, k and v ('' for none), where they are not their projection's.
@@ -38,16 +34,13 @@ class Layout:
     block: str
     norm: str
     block_norms: str
-    attention: str
     branch: str | None = None
-    block_type: str | None = None
-    faster: Mapping[str, str] = field(default_factory=dict)
     passed_by: tuple[str, ...] = ()
     fused: tuple[str, ...] = ('qkv',)
     slot_biases: tuple[str, ...] = ()
 
     def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
-        """The hosts at ``place``, in the backbone's order; none where the table has no such place."""
+        """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place."""
         pattern = self.places.get(place)
         for name, module in list(backbone.named_modules()):
             if pattern and re.fullmatch(pattern, name):
@@ -58,7 +51,7 @@ class Layout:
                 yield Site(name, module, place, first.in_features, last.out_features, slots, norm)
 
     def biases(self, backbone: nn.Module, host: str) -> list[tuple[str, int]]:
-        """The parameters that make up the bias of a linear layer's or norm's output, and where each begins in it.
+        """Return the parameters that make up the bias of a layer's output, each with its start in it.
 
         Args:
             backbone: holds the layer.
@@ -75,11 +68,11 @@ class Layout:
         return [(f'{owner}.{n}', start) for n, start in named if getattr(attention, n, None) is not None]
 
     def norms(self, backbone: nn.Module) -> Iterator[nn.Module]:
-        """The norms inside the blocks, in order."""
+        """Yield the norms inside the blocks, in order."""
         yield from (m for n, m in backbone.named_modules() if re.fullmatch(self.block_norms, n))
 
     def blocks(self, backbone: nn.Module) -> Iterator[nn.Module]:
-        """The backbone's blocks, in order."""
+        """Yield the backbone's blocks, in order."""
         yield from (m for n, m in backbone.named_modules() if re.fullmatch(self.block, n))
 
 
@@ -100,7 +93,6 @@ def _transformer(
     norm12: tuple[str, str] = ('norm1', 'norm2'),
     windows: bool = False,
     groups: Mapping[str, str] | None = None,
-    faster: Mapping[str, str] | None = None,
     **others,
 ) -> Layout:
     """An entry for blocks of attention and MLP, from the names that differ.
@@ -115,7 +107,6 @@ def _transformer(
         windows: the attention is in windows, with relative-position-bias tables; whole blocks then take no
             further tokens.
         groups: further train groups, name -> pattern.
-        faster: what takes the place of others beside the linear layers.
         others: of :class:`Layout`.
     """
     attn, mlp = rf'{block}\.{re.escape(attn)}', rf'{block}\.{re.escape(mlp)}'
@@ -141,7 +132,6 @@ def _transformer(
         block=block,
         norm=norm12[0],
         block_norms=rf'{block}\.({"|".join(norm12)})',
-        faster={**{places[p]: 'FastLinear' for p in ('qkv', 'proj', 'fc1', 'fc2')}, **(faster or {})},
         **others,
     )
 
@@ -154,13 +144,7 @@ LAYOUTS: dict[str, Layout] = {
         norms=r'(.*\.)?norm\d*',
         windows=True,
         groups={'downsample': r'layers\.\d+\.downsample\..*'},
-        attention='FastWindowAttention3D',
         branch='forward_part2',
-        faster={
-            r'layers\.\d+': 'WindowedStage',
-            r'layers\.\d+\.blocks\.\d+': 'WindowedBlock',
-            r'layers\.\d+\.blocks\.\d+\.mlp': 'FastMlp',
-        },
     ),
     # VideoMAE's ViT, whose own attention calls F.linear with qkv.weight
     'mmaction.VisionTransformer': _transformer(
@@ -168,10 +152,7 @@ LAYOUTS: dict[str, Layout] = {
         norms=r'(blocks\.\d+\.norm[12]|norm|fc_norm)',
         fc=('layers.0.0', 'layers.1'),
         groups={'fc_norm': r'fc_norm\.(weight|bias)'},
-        attention='PETLVideoMAEAttention',
         branch='mlp_branch',
-        block_type='PETLVideoMAEBlock',
-        faster={r'blocks\.\d+\.mlp\.layers\.0': 'FastHidden'},
         passed_by=('qkv',),
         slot_biases=('q_bias', '', 'v_bias'),
     ),
@@ -182,8 +163,6 @@ LAYOUTS: dict[str, Layout] = {
         mlp='ffn',
         fc=('layers.0.0', 'layers.1'),
         norm12=('ln1', 'ln2'),
-        faster={r'layers\.\d+\.ffn\.layers\.0': 'FastHidden'},
-        attention='PETLMultiheadAttention',
     ),
     # the 2D Swin: the example in docs/adding_a_host.md
     'mmpretrain.SwinTransformer': _transformer(
@@ -194,14 +173,12 @@ LAYOUTS: dict[str, Layout] = {
         fc=('layers.0.0', 'layers.1'),
         windows=True,
         groups={'downsample': r'stages\.\d+\.downsample\..*'},
-        faster={r'stages\.\d+\.blocks\.\d+\.ffn\.layers\.0': 'FastHidden'},
-        attention='FastWindowMSA',
     ),
 }
 
 
 def host_of(backbone: nn.Module) -> str:
-    """The place table's key for ``backbone``, such as ``'mmaction.SwinTransformer3D'``, by class or ancestor.
+    """Return the place table's key of a backbone, such as ``'mmaction.SwinTransformer3D'``, by its ancestors too.
 
     Raises:
         UserError: when the table has none.
@@ -214,5 +191,5 @@ def host_of(backbone: nn.Module) -> str:
 
 
 def layout_of(backbone: nn.Module) -> Layout:
-    """The place table's entry for ``backbone``; a :class:`UserError` when it has none."""
+    """Return the place table's entry for ``backbone``; raise :class:`UserError` when it has none."""
     return LAYOUTS[host_of(backbone)]

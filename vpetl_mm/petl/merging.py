@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from ..errors import UserError
+from .addition import add
 from .delta import Delta
 from .host import detach
 from .layout import layout_of
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Add every delta of a PETL model to the weights it tunes and take it off, in place.
+    """Add every delta of a PETL model to the weights that it tunes and take it off, in place.
 
-    What is left has the plain model's modules, keys, FLOPs and speed, and gives the same outputs but for rounding.
+    The model then has the plain model's modules, keys, FLOPs and speed. Its outputs are the same but for rounding.
 
     Args:
-        model: its trained weights loaded; nothing of it trains afterwards.
+        model: with its trained weights; nothing of it trains afterwards.
 
     Returns:
         ``model``.
 
     Raises:
-        UserError: where a delta is no update of weights (an adapter, PATT, a prompt); nothing is changed then.
+        UserError: where a delta is not an update of weights (an adapter, PATT, a prompt); nothing is changed then.
     """
     check_mergeable(model)
     backbone = model.backbone
@@ -30,17 +32,37 @@ def merge(model: nn.Module) -> nn.Module:
     for name, host in _hosts(backbone).items():
         biases = [(parameters[n], start) for n, start in layout_of(backbone).biases(backbone, name)]
         for delta in host.deltas.values():
-            delta.merge(host, biases)
+            _merge(delta, host, biases)
         detach(host)
     model.plan.forget()
     return model
 
 
+@torch.no_grad()
+def _merge(delta: Delta, host: nn.Module, biases: list[tuple[nn.Parameter, int]]) -> None:
+    """Change the host's weights as the delta's own definition says.
+
+    Args:
+        delta: an update, or one whose addition is linear in x.
+        host: a linear layer or a norm.
+        biases: the parameters that make up the bias of its output, each with the position where it begins.
+    """
+    if delta.is_linear:
+        identity = torch.eye(host.in_features, dtype=host.weight.dtype, device=host.weight.device)
+        host.weight += add(torch.zeros_like(host.weight.t()), delta.eval()(identity)).t()
+        return
+    weight, bias = delta.update(host.weight, host.bias)
+    host.weight.copy_(weight)
+    for parameter, start in biases if bias is not None else ():
+        part = bias[start : start + len(parameter)]
+        parameter.copy_(part if host.bias is not None else parameter + part)
+
+
 def check_mergeable(model: nn.Module) -> None:
-    """Raise :class:`UserError` where a delta of a PETL model, on any device, is no update of weights."""
+    """Raise :class:`UserError` where a delta of a PETL model, on any device, is not an update of weights."""
     for name, host in _hosts(model.backbone).items():
         for delta in host.deltas.values():
-            if not _is_update(delta):
+            if not _is_mergeable(delta):
                 raise UserError(
                     f'{type(delta).__name__} on backbone.{name} is no update of weights and cannot be merged into '
                     'them; LoRA and SPT with structured="LoRA" can.'
@@ -48,12 +70,12 @@ def check_mergeable(model: nn.Module) -> None:
 
 
 def is_mergeable(model: nn.Module) -> bool:
-    """Whether :func:`merge` would take every delta of a PETL model."""
-    return all(map(_is_update, model.plan.deltas()))
+    """Tell whether :func:`merge` would take every delta of a PETL model."""
+    return all(map(_is_mergeable, model.plan.deltas()))
 
 
-def _is_update(delta: Delta) -> bool:
-    return type(delta).merge is not Delta.merge
+def _is_mergeable(delta: Delta) -> bool:
+    return delta.is_linear or type(delta).update is not Delta.update
 
 
 def _hosts(backbone: nn.Module) -> dict[str, nn.Module]:

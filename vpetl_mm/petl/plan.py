@@ -14,24 +14,24 @@ from .delta import Delta, defaults_of, one_of
 from .host import attach, attach_branch, detach, reattach
 from .layout import layout_of
 
-PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu')
+PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu', 'fast')
 
 
 class Tuning(Protocol):
-    """What is tuned beside deltas and ``train`` names, each in its own places: SPT."""
+    """Protocol of SPT, which tunes places of its own beside deltas and ``train`` names."""
 
     def attach(self, backbone: nn.Module) -> dict[str, str]:
-        """Put its deltas on ``backbone``; the parameters below it that train -> what they are part of."""
+        """Put its deltas on ``backbone``; return the parameters below it that train -> what they are part of."""
 
     def tuned(self, backbone: nn.Module) -> set[str]:
-        """The parameters of the plain ``backbone`` that it tunes, whole or in part."""
+        """Return the parameters of the plain ``backbone`` that it tunes, whole or in part."""
 
     def settings(self) -> dict[str, Any]:
-        """What the trained weights are worth nothing without."""
+        """Return the settings that the trained weights depend on."""
 
 
 class Plan:
-    """What is tuned in one model.
+    """The deltas and the trained weights of one model.
 
     Args:
         model: holds the backbone and the head; frozen and extended in place.
@@ -113,7 +113,7 @@ class Plan:
                 {f'{self.backbone}.{site.name}.deltas.{name}.{n}': name for n in dict(delta.named_parameters())}
             )
         self._check_served(name, place, delta)
-        if delta.stream == 'residual' and self.layout.branch:
+        if delta.reads == 'stream' and self.layout.branch:
             for block in self.layout.blocks(self._backbone):
                 attach_branch(block, self.layout.branch, 'mlp')
 
@@ -130,7 +130,7 @@ class Plan:
         if not served and any('qkv' in name for name in owners) and 'qkv' in self.layout.passed_by:
             raise UserError(
                 "petl.spt: the host's own attention (petl.attention=None) would pass by what it tunes on qkv; leave "
-                f'petl.attention at its default, {self.layout.attention}.'
+                'petl.attention at its default.'
             )
         self._settings['spt'] = spt.settings()
         self.owners.update(owners)
@@ -149,33 +149,33 @@ class Plan:
             )
         attentions = [site.host for site in self.layout.sites(self._backbone, 'attn')]
         served = all(getattr(attention, 'serves_deltas', False) for attention in attentions)
-        if (delta.stream == 'keys' or place in self.layout.passed_by) and not served:
+        if (delta.joins_attention or place in self.layout.passed_by) and not served:
             raise UserError(
                 f"petl.deltas.{name}: the host's own attention (petl.attention=None) would pass it by; leave "
-                f'petl.attention at its default, {self.layout.attention}.'
+                'petl.attention at its default.'
             )
 
     def freeze(self) -> None:
-        """Let gradients flow to what the plan trains and to nothing else."""
+        """Let gradients flow to what the plan trains, and to nothing else."""
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in self.owners)
 
     def forget(self) -> None:
-        """Train nothing any more: for a model whose deltas have become part of it."""
+        """Train nothing from now on: the deltas have become part of the model."""
         self.owners, self._settings, self.train = {}, {}, []
         self.freeze()
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """Every delta's type, place and options, defaults written out: what its weights are worth nothing without."""
+        """Return every delta's type, place and options, with defaults: its weights mean nothing without them."""
         return {name: dict(options) for name, options in self._settings.items()}
 
     def deltas(self) -> Iterator[Delta]:
-        """Every delta in the model."""
+        """Yield every delta in the model."""
         return (m for m in self.model.modules() if isinstance(m, Delta))
 
     @contextmanager
     def detached(self) -> Iterator[None]:
-        """The plain model, for as long as the context lasts: for a host's own init and a plain checkpoint."""
+        """Take the deltas off for as long as the context lasts: for a host's own init and a plain checkpoint."""
         hosts = [m for m in self.model.modules() if isinstance(getattr(m, 'deltas', None), nn.ModuleDict)]
         taken = [(host, detach(host)) for host in hosts]
         try:
@@ -185,7 +185,7 @@ class Plan:
                 reattach(host, deltas)
 
     def count(self) -> dict[str, Any]:
-        """``trainable`` and ``total`` parameters, and ``by`` delta or train name."""
+        """Return ``trainable`` and ``total`` parameters, and those ``by`` delta or train name."""
         by = dict.fromkeys([*self.train, *self.owners.values()], 0)
         total = 0
         for name, parameter in self.model.named_parameters():
@@ -196,7 +196,7 @@ class Plan:
 
 
 def check_petl(petl: Any) -> dict[str, Any]:
-    """The ``petl`` dict with both keys present, or a :class:`UserError` that says what is wrong."""
+    """Return the ``petl`` dict with its defaults, or raise :class:`UserError` saying what is wrong."""
     if not isinstance(petl, Mapping):
         raise UserError(f'petl must be a dict(deltas=..., train=[...]), got {petl!r}.')
     for key in petl:
@@ -210,5 +210,6 @@ def check_petl(petl: Any) -> dict[str, Any]:
     for name, spec in deltas.items():
         if spec is not None and not isinstance(spec, Mapping):
             raise UserError(f'petl.deltas.{name} must be a dict(type=...) or None, got {spec!r}.')
-    one_of('petl.gelu', petl.get('gelu', 'exact'), ('exact', '8bit'))
-    return dict(petl, deltas=deltas)
+    gelu = one_of('petl.gelu', petl.get('gelu', 'exact'), ('exact', '8bit'))
+    fast = one_of('petl.fast', petl.get('fast', True), (True, False))
+    return dict(petl, deltas=deltas, gelu=gelu, fast=fast)

@@ -18,8 +18,8 @@ class Prefix(Delta):
         head_i = Attention(Z W_q, concat(P_k, Z W_k), concat(P_v, Z W_v))       # Eq. 5
 
     P is a trained table, drawn from a standard normal distribution; both linear layers keep nn.Linear's init.
-    Every token of every window sees every prefix token, without a position bias. There is no start at which
-    the plain backbone is unchanged: a key of zeros takes its share of the softmax too.
+    Every token of every window sees every prefix token, without a position bias. No initial value leaves
+    the plain backbone unchanged: even a key of zeros takes its share of the softmax.
 
     Parameters: n d + 3 d r + r + 2 d for n tokens and a middle of width r.
 
@@ -33,7 +33,8 @@ class Prefix(Delta):
     """
 
     places = ('attn',)
-    stream = 'keys'
+    reads = None
+    joins_attention = True
 
     def __init__(self, dim: int, *, num_tokens: int = 16, d_middle: int = 128) -> None:
         super().__init__()
@@ -44,12 +45,12 @@ class Prefix(Delta):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the table and both layers anew."""
+        """Draw the table and both layers again."""
         nn.init.normal_(self.tokens)
         self.down.reset_parameters()
         self.up.reset_parameters()
 
     def extra_tokens(self, x: Tensor, project: Callable[[Tensor], Tensor]) -> ExtraTokens:
-        """P_k and P_v, (n, d) each; neither ``x`` nor the host's projection is needed."""
+        """Return P_k and P_v, (n, d) each; neither ``x`` nor the host's projection is needed."""
         k, v = self.up(self.act(self.down(self.tokens))).chunk(2, dim=-1)
         return ExtraTokens(k, v, masked=False)

@@ -17,13 +17,13 @@ from .extra_tokens import ExtraTokens
 class Prompt(Delta):
     """Visual prompt tuning (Jia et al. 2022; V-PETL, Eq. 8): trained tokens P beside the patches.
 
-    Deep: every block gets tokens of its own, and what it makes of them is dropped. They act through their
-    keys and values alone, so that is all that is computed, and windows can have them as well::
+    Deep: every block gets tokens of its own and drops its outputs for them. They act through their keys and values
+    alone, so only those are computed, and windows can have them as well::
 
         [x', _] = Block([x, P])   <=>   keys and values of [x, P], queries of x
 
-    Shallow: one set of tokens is put behind the others at the first block, goes through all blocks, and is
-    taken off behind the last. The position follows from ``deep``: ``'attn'`` or ``'block'``.
+    Shallow: one set of tokens is appended at the first block, passes through all blocks, and is removed after the
+    last. The position follows from ``deep``: ``'attn'`` or ``'block'``.
 
     Drawn uniformly within +-sqrt(3 / d), which is VPT's bound for a ViT-B/16. Parameters: n d in each block
     (deep) or once (shallow).
@@ -31,16 +31,17 @@ class Prompt(Delta):
     Args:
         dim: the width d of the tokens.
         norm: the norm in front of the attention, which the tokens go through as well; held, not owned.
-        inserts: own tokens (all but the last block of a shallow prompt do).
+        inserts: whether it owns tokens; only the last block of a shallow prompt does not.
         strips: take the tokens off behind the host (the last block of a shallow prompt does).
         num_tokens: the number n of tokens.
         deep: see above. Defaults to True.
 
     Raises:
-        UserError: for a value outside these.
+        UserError: for any other value.
     """
 
     places = ('attn', 'block')
+    reads = None
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Prompt(Delta):
     ) -> None:
         super().__init__()
         self.num_tokens = at_least_one('num_tokens', num_tokens)
-        self.stream = 'keys' if deep else 'host'
+        self.joins_attention = deep
         self.__dict__['norm'] = norm  # not a child: its weights are the backbone's
         self.inserts, self.strips = inserts, strips
         if inserts:
@@ -81,22 +82,22 @@ class Prompt(Delta):
             yield site, cls(site.in_dim, None, site is sites[0], site is sites[-1], **options)
 
     def reset_parameters(self) -> None:
-        """Draw the tokens anew."""
+        """Draw the tokens again."""
         if self.inserts:
             bound = math.sqrt(3 / self.tokens.shape[1])
             nn.init.uniform_(self.tokens, -bound, bound)
 
     def extra_tokens(self, x: Tensor, project: Callable[[Tensor], Tensor]) -> ExtraTokens:
-        """The keys and values of the normalised tokens, (n, d) each, as the host's own projection makes them."""
+        """Return keys and values of the normalised tokens, (n, d) each, from the host's own projection."""
         _, k, v = project(self.norm(self.tokens)).chunk(3, dim=-1)
         return ExtraTokens(k, v, masked=False)
 
     def before(self, x: Tensor) -> Tensor:
         """(B, N, d) to (B, N + n, d) at the first block of a shallow prompt."""
-        if self.stream == 'keys' or not self.inserts:
+        if self.joins_attention or not self.inserts:
             return x
         return torch.cat([x, self.tokens.expand(x.shape[0], -1, -1)], dim=1)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def after(self, y: Tensor) -> Tensor:
         """(B, N + n, d) to (B, N, d) at the last block of a shallow prompt."""
-        return y[:, : -self.num_tokens] if self.strips else y
+        return y if self.joins_attention or not self.strips else y[:, : -self.num_tokens]

@@ -1,4 +1,4 @@
-"""Unpacks tar, zip and rar archives that are not trusted: every entry is looked at before the first is written."""
+"""Unpacks tar, zip and rar archives that are not trusted: every entry is checked before the first is written."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from typing import IO, Any, NamedTuple
 import rarfile
 
 from ..bounds import TIMES, most_bytes
-from ..errors import UserError, tellable
+from ..errors import UserError, reason, tellable
 from .lists import check_path
 from .progress import progress
 from .tar_reader import CHUNK, bounded_tar
 
 SUFFIXES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.zip', '.rar')
-ENTRY = 64  # bytes of the archive that an entry takes at least, where it has more than 10,000 of them
+ENTRY = 64  # least bytes of an archive per entry, if it has more than 10,000 of them
 RAR_TOOLS = 'unrar, unar, 7z or bsdtar'
-# what the libraries raise on damage; gzip's own error is an OSError without a number
+# what the libraries raise on damage; gzip raises an OSError without a number
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, rarfile.Error, EOFError, zlib.error, lzma.LZMAError)
 DAMAGE += (RuntimeError, ValueError, OverflowError, IndexError, struct.error)
 
 
 class Entry(NamedTuple):
-    """A file in an archive: its name, its size unpacked, and what the library knows it by."""
+    """A file in an archive: its name, its unpacked size, and the library's handle of it."""
 
     name: str
     size: int
@@ -44,7 +44,7 @@ Opened = tuple[list[Entry], Callable[[Any], IO[bytes]]]
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a name is an archive's."""
+    """Check that a name is that of an archive."""
     return path.name.lower().endswith(SUFFIXES)
 
 
@@ -63,7 +63,7 @@ def _check_count(count: int, size: int) -> None:
 
 
 def _checked(entries: list[Entry], size: int) -> list[Entry]:
-    """The entries of an archive of ``size`` bytes, which may not promise too much."""
+    """Return the entries of an archive of ``size`` bytes; refuse those that promise too much."""
     _check_count(len(entries), size)
     total = sum(e.size for e in entries)
     if total > most_bytes(size):
@@ -80,11 +80,11 @@ def _tar(archive: Path) -> Iterator[Opened]:
             _check_entry(member.name, member.isreg(), member.isdir())
             members.append(member)
             _check_count(len(members), size)
-        # tarfile takes an end without the end mark, where a file was cut between two entries
+        # tarfile accepts a file that was cut between two entries, which lacks the end mark
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError('its end is missing')
-        while tar.fileobj.read(CHUNK):  # to the end, where gzip's sum stands
+        while tar.fileobj.read(CHUNK):  # to the end, where gzip's checksum is
             pass
         yield _checked([Entry(m.name, m.size, m) for m in members if m.isreg()], size), tar.extractfile
 
@@ -95,7 +95,7 @@ def _zip(archive: Path) -> Iterator[Opened]:
         entries = zipped.infolist()
         for entry in entries:
             kind = stat.S_IFMT(entry.external_attr >> 16)
-            # the name as it is stored: zipfile itself cuts at a zero byte and turns separators round
+            # the stored name: zipfile itself cuts at a zero byte and turns separators round
             _check_entry(entry.orig_filename, kind in (0, stat.S_IFREG), entry.is_dir())
         files = [Entry(e.filename, e.file_size, e) for e in entries if not e.is_dir()]
         yield _checked(files, archive.stat().st_size), zipped.open
@@ -121,7 +121,7 @@ def _rar(archive: Path) -> Iterator[Opened]:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[Opened]:
-    """The checked entries of an archive; what goes wrong with it, also while it is read, is a UserError."""
+    """Yield the checked entries of an archive; damage, even if found later, raises a UserError."""
     if not archive.is_file():
         raise UserError(f'{archive} does not exist.')
     name = archive.name.lower()
@@ -134,10 +134,9 @@ def _opened(archive: Path) -> Iterator[Opened]:
     except (*DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = (str(error).splitlines() or [''])[0] or type(error).__name__
         # bsdtar, for one, cannot read solid archives
-        other = '; where the file is whole, install unar or unrar' if library is _rar else ''
-        raise UserError(f'{archive} is truncated or damaged ({reason}); download it again{other}.') from error
+        other = '; if the file is whole, install unar or unrar' if library is _rar else ''
+        raise UserError(f'{archive} is truncated or damaged ({reason(error)}); download it again{other}.') from error
 
 
 def _same(path: Path, size: int, time: int) -> bool:
@@ -169,7 +168,7 @@ def _copy(source: IO[bytes], path: Path, size: int, advance: Callable[[int], Non
 
 
 def _placed(entries: list[Entry], place: Callable[[str], str | None]) -> dict[str, Entry]:
-    """Where each wanted entry goes, below the target."""
+    """Map each wanted path below the target to its entry."""
     wanted: dict[str, Entry] = {}
     for entry in entries:
         name = place(str(PurePosixPath(entry.name)))
@@ -182,34 +181,24 @@ def _placed(entries: list[Entry], place: Callable[[str], str | None]) -> dict[st
     return wanted
 
 
-def check_archive(archive: Path) -> None:
-    """Look at every entry of an archive without writing anything.
-
-    Raises:
-        UserError: as :func:`unpack`.
-    """
-    with _opened(archive):
-        pass
-
-
 def unpack(archive: Path, target: Path, place: Callable[[str], str | None], earlier: Path | None = None) -> list[str]:
-    """Unpack the wanted files of an archive; what an earlier call has finished is not unpacked again.
+    """Unpack the wanted files of an archive, except those that an earlier call has finished.
 
-    A finished file carries the time of its archive: that, and its size, are what tell it.
+    A finished file is known by its size and by its time, which is that of its archive.
 
     Args:
         archive: tar (plain, gz, bz2, xz), zip or rar, by its suffix.
-        target: the folder to write below; made when the first file is written.
-        place: from an entry's name to where it goes below the target; None leaves it out.
-        earlier: a folder like the target where an earlier call's files may be; they are hard-linked.
+        target: the folder to write below.
+        place: maps an entry's name to its path below the target; None leaves it out.
+        earlier: a folder like the target from an earlier call, whose files are hard-linked. Defaults to None.
 
     Returns:
-        the names below the target, in the archive's order.
+        the paths below the target, in the archive's order.
 
     Raises:
-        UserError: when the archive is damaged or truncated, has an entry that is no plain file or folder or that
-            would land outside of the target, has more entries or bytes than :mod:`vpetl_mm.bounds` allows, or has
-            too little space; before anything is written, but for damage inside compressed data.
+        UserError: if the archive is damaged or truncated, has an entry that is not a plain file or folder or would
+            land outside of the target, has more entries or bytes than :mod:`vpetl_mm.bounds` allows, or does not fit
+            on the disk. Nothing has been written then, unless compressed data are damaged.
     """
     time = archive.stat().st_mtime_ns if archive.is_file() else 0
     with _opened(archive) as (entries, open_entry):

@@ -1,20 +1,19 @@
-"""Check a prepared data set: open every file, compare the lists, write clean ones."""
+"""Checks a prepared data set: opens every file, compares the lists and writes clean ones."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..datasets.list_file import parse_line, read_lines
 from ..errors import UserError, tellable
-from ..files import written_whole
+from ..files import os_errors_explained, written_whole
 from .found import MEDIA
 from .inspection import inspect_image, inspect_video
 from .journal import Finding, Journal
@@ -23,57 +22,37 @@ from .problems import KINDS, Judge, Line, Lists, Problem, of_counts, of_parts
 from .progress import progress
 from .workers import Failed, each
 
-# VTAB-1k's have other names
+# VTAB-1k's lists have other names
 LISTS = ('trainval', 'train', 'train800', 'val', 'val200', 'test')
 INSPECT = {'video': inspect_video, 'image': inspect_image}
 SECONDS = 60  # for one file
 
 
-@dataclass
-class Prepared:
-    """A prepared data set as its files say.
-
-    Args:
-        out: its folder.
-        about: the content of ``dataset.json``.
-        classes: their names.
-        lists: by name, in the order of ``LISTS``.
-    """
+class Prepared(NamedTuple):
+    """A prepared data set: its folder, ``dataset.json``, class names, and lists in the order of ``LISTS``."""
 
     out: Path
     about: dict[str, Any]
     classes: list[str]
     lists: Lists
 
-    @property
-    def kind(self) -> str:
-        return self.about['kind']
-
-    def judged(self, *names: str) -> Lists:
-        return {name: self.lists[name] for name in names if name in self.lists}
-
 
 def _parse(text: str) -> Line:
-    path, _, label = text.rpartition(' ')
-    path = path.strip()
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith('/') or '..' in parts or '\0' in path or not re.fullmatch('-?[0-9]{1,9}', label):
+    sample = parse_line(text)
+    parts = PurePosixPath(sample.path if sample else '').parts
+    if not parts or parts[0].startswith('/') or '..' in parts:
         return Line('', -1, text)
-    return Line(path, int(label), text)
+    return Line(*sample, text)
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        if not file.is_file():
-            raise FileNotFoundError(errno.ENOENT, 'No such file')
-        text = file.read_text(encoding='utf-8-sig', errors='surrogateescape')
-    except OSError as error:
-        raise UserError(f'{file} cannot be read ({error.strerror}); prepare the data again.') from error
-    return [line.strip() for line in text.split('\n') if line.strip()]
+    if not file.is_file():
+        raise UserError(f'{file} does not exist; prepare the data again.')
+    return [line for line in read_lines(file) if line]
 
 
 def _is_state(about: dict[str, Any]) -> bool:
-    """Whether this is what ``tools/prepare_data.py`` writes to ``dataset.json``, as far as it is used here."""
+    """Check that this is a ``dataset.json`` of ``tools/prepare_data.py``, as far as it is used here."""
     counts, official, kind = about.get('counts'), about.get('official') or {}, about.get('kind')
     if kind not in ('video', 'image', 'array') or not isinstance(counts, dict) or not isinstance(official, dict):
         return False
@@ -86,10 +65,8 @@ def read_prepared(out: Path) -> Prepared:
     """Read the lists, the class names and ``dataset.json`` of a prepared data set.
 
     Raises:
-        UserError: when one is missing or damaged.
+        UserError: if one is missing or damaged.
     """
-    if not (out / 'dataset.json').is_file():
-        raise UserError(f'{out} has no dataset.json; prepare it first: tools/prepare_data.py {out.name} --src DIR')
     about = read_json(out / 'dataset.json', dict)
     if not _is_state(about):
         raise UserError(f'{out}/dataset.json does not say what the data is; move {out} away and prepare it again.')
@@ -127,57 +104,49 @@ def _open_all(data: Prepared, workers: int) -> dict[str, Finding | None]:
                 else:
                     yield path
 
-        for path, result in each(partial(_inspect, data.kind, media), unknown(), workers, SECONDS):
-            finding = Finding(problem=result.reason) if isinstance(result, Failed) else result
+        for path, result in each(partial(_inspect, data.about['kind'], media), unknown(), workers, SECONDS):
+            failed = isinstance(result, Failed)
+            findings[path] = Finding(problem=result.reason) if failed else result
             stat = stats.pop(path)
-            if not isinstance(result, Failed) or result.lasting:
-                journal.add(path, stat, finding)
-            findings[path] = finding
+            if not failed or result.lasting:
+                journal.add(path, stat, findings[path])
             step(1)
     return findings
 
 
 def _index_all(data: Prepared, name: str) -> dict[str, Finding | None]:
-    """For arrays: which indices of a list are below the number of samples."""
+    """Check that the indices of a list are below the number of samples of an array."""
     samples = data.about['counts'].get('test' if name == 'test' else 'trainval', 0)
     outside = Finding(problem=f'index outside 0 to {samples - 1}')
-    known: dict[str, Finding | None] = {}
-    for line in data.lists[name]:
-        if line.path:
-            inside = bool(re.fullmatch('[0-9]{1,9}', line.path)) and int(line.path) < samples
-            known[line.path] = Finding() if inside else outside
-    return known
+    paths = [line.path for line in data.lists[name] if line.path]
+    good = {path for path in paths if re.fullmatch('[0-9]{1,9}', path) and int(path) < samples}
+    return {path: Finding() if path in good else outside for path in paths}
 
 
 def _judge(data: Prepared, workers: int, min_frames: int) -> tuple[list[Problem], dict[str, list[str]]]:
-    """All problems, and the clean lines of each list."""
-    if data.kind == 'array':  # the lists of the training file and of the test file have indices of their own
-        groups = [(data.judged('train', 'val'), 'train'), (data.judged('trainval'), 'trainval')]
-        groups.append((data.judged('test'), 'test'))
+    """Return all problems, and the clean lines of each list."""
+    if data.about['kind'] == 'array':  # the training file and the test file have indices of their own
+        groups = [('train', 'val'), ('trainval',), ('test',)]
         known = {name: _index_all(data, name) for name in data.lists}
-        findings = [{k: v for name in group for k, v in known[name].items()} for group, _ in groups]
+        findings = [{k: v for name in group for k, v in known.get(name, {}).items()} for group in groups]
     else:
-        parts = [name for name in LISTS if name != 'trainval']
-        groups = [(data.judged(*parts), 'train'), (data.judged('trainval', 'test'), 'trainval')]
+        groups = [tuple(name for name in LISTS if name != 'trainval'), ('trainval', 'test')]
         findings = [_open_all(data, workers)] * len(groups)
     problems: list[Problem] = []
     clean: dict[str, list[str]] = {}
-    for (group, first), found in zip(groups, findings, strict=True):
-        judge = Judge(group, found, len(data.classes), min_frames)
-        # trainval repeats what train and val say
-        problems += judge.problems if first != 'trainval' or not {'train', 'train800'} & {*data.lists} else []
-        clean = {name: judge.clean(name) for name in group} | clean
+    for group, found in zip(groups, findings, strict=True):
+        judge = Judge({k: v for k, v in data.lists.items() if k in group}, found, len(data.classes), min_frames)
+        # trainval repeats the problems of train and val
+        problems += judge.problems if group[0] != 'trainval' or not {'train', 'train800'} & {*data.lists} else []
+        clean = {name: judge.clean(name) for name in judge.lists} | clean
     problems += of_parts(data.lists)
     problems += of_counts(data.lists, data.about.get('official') or {}, data.classes)
     return problems, clean
 
 
 def _replace(file: Path, text: str) -> None:
-    try:
-        with written_whole(file) as partial_file:
-            partial_file.write_text(text, encoding='utf-8', errors='surrogateescape')
-    except OSError as error:
-        raise UserError(f'{file} cannot be written ({error.strerror}).') from error
+    with written_whole(file) as partial_file:
+        partial_file.write_text(text, encoding='utf-8', errors='surrogateescape')
 
 
 def _report(data: Prepared, problems: Iterable[Problem], clean: dict[str, list[str]], min_frames: int) -> dict:
@@ -190,7 +159,7 @@ def _report(data: Prepared, problems: Iterable[Problem], clean: dict[str, list[s
         per_class = [labels[label] for label in range(len(data.classes))]
         lists[name] = dict(lines=len(lines), clean=len(clean[name]), per_class=per_class)
     count = sum(map(len, by_kind.values()))
-    about = dict(name=data.about.get('name'), kind=data.kind, min_frames=min_frames, count=count)
+    about = dict(name=data.about.get('name'), kind=data.about['kind'], min_frames=min_frames, count=count)
     return dict(**about, lists=lists, problems=by_kind)
 
 
@@ -206,11 +175,12 @@ def _tell(report: dict, out: Path) -> None:
         print(f'All of them: {out}/check.json. Lists without them: {out}/*_clean.txt.')
 
 
+@os_errors_explained()
 def check(out: Path, workers: int, min_frames: int) -> int:
-    """Open every file of a prepared data set and compare its lists; print a report.
+    """Open every file of a prepared data set, compare its lists and print a report.
 
-    Writes ``check.json``, the report, and for each list ``<list>_clean.txt``, its good lines. What is known of a
-    file is kept in ``check.jsonl``, so that an interrupted check goes on where it was.
+    Writes the report, ``check.json``, and the good lines of each list, ``<list>_clean.txt``. Findings are kept in
+    ``check.jsonl``, so that an interrupted check goes on where it stopped.
 
     Args:
         out: the folder that ``tools/prepare_data.py`` made.
@@ -221,8 +191,8 @@ def check(out: Path, workers: int, min_frames: int) -> int:
         the number of problems.
 
     Raises:
-        UserError: when the folder was not prepared, or cannot be written to.
-        KeyboardInterrupt: when interrupted; the lists and the report of an earlier check stay.
+        UserError: if the folder was not prepared, or cannot be written to.
+        KeyboardInterrupt: if interrupted; the lists and the report of an earlier check stay.
     """
     out = Path(out)
     data = read_prepared(out)

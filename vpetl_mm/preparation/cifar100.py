@@ -8,10 +8,10 @@ from typing import Any
 from mmpretrain.datasets.utils import check_md5
 
 from ..datasets.cifar100 import HOMEPAGE, PETLCIFAR100
+from ..datasets.list_file import Sample
 from ..errors import UserError
 from .archives import unpack
-from .found import Found, Request
-from .lists import Sample
+from .found import Found, PrepareArgs
 from .pickled_arrays import PickledArray, load
 from .place import Place
 from .progress import warn
@@ -22,14 +22,14 @@ MD5 = dict([*PETLCIFAR100.train_list, *PETLCIFAR100.test_list, ['meta', PETLCIFA
 HOW = f'get {ARCHIVE} from {HOMEPAGE}'
 
 
-def read(src: Path, place: Place, request: Request) -> Found:
-    """What the archive or folder ``src`` holds of CIFAR-100.
+def read(src: Path, place: Place, args: PrepareArgs) -> Found:
+    """Read the labels of CIFAR-100 in the archive or folder ``src``.
 
     Raises:
-        UserError: when a file is missing, damaged, or holds something else.
+        UserError: if a file is missing, damaged, or holds something else.
     """
     folder = _folder(src, place)
-    names = [_text(n, folder / 'meta') for n in _content(folder / 'meta', list, 'fine_label_names')]
+    names = _names(folder / 'meta')
     lists = {ours: _samples(folder / theirs, names) for ours, theirs in (('trainval', 'train'), ('test', 'test'))}
     for name, md5 in MD5.items():
         if not check_md5(str(folder / name), md5):
@@ -55,7 +55,7 @@ def _folder(src: Path, place: Place) -> Path:
 
 
 def _content(path: Path, kind: type, *keys: str) -> Any:
-    """The value, a ``kind``, under one of ``keys`` (text or bytes) of a pickled dict."""
+    """Return the value, a ``kind``, under one of ``keys`` (text or bytes) of a pickled dict."""
     if not path.is_file():
         raise UserError(f'{path} does not exist; {HOW}.')
     try:
@@ -72,16 +72,17 @@ def _content(path: Path, kind: type, *keys: str) -> Any:
     raise UserError(f'{path} has no {" or ".join(keys)} as CIFAR-100 has; {HOW}.')
 
 
-def _text(name: Any, path: Path) -> str:
-    if not isinstance(name, str | bytes):
-        raise UserError(f'{path} has a class name that is no text; {HOW}.')
-    return name.decode('utf-8', 'replace') if isinstance(name, bytes) else name
+def _names(path: Path) -> list[str]:
+    names = _content(path, list, 'fine_label_names')
+    if not all(isinstance(name, str | bytes) for name in names):
+        raise UserError(f'{path} has a class name that is not text; {HOW}.')
+    return [name.decode('utf-8', 'replace') if isinstance(name, bytes) else name for name in names]
 
 
 def _samples(path: Path, names: list[str]) -> list[Sample]:
     labels, rows = _content(path, list, 'fine_labels', 'labels'), _content(path, PickledArray, 'data').array
-    if rows is None or rows.shape != (len(labels), 3072) or not labels:
-        shape = None if rows is None else rows.shape
+    shape = getattr(rows, 'shape', None)
+    if shape != (len(labels), 3072) or not labels:
         raise UserError(f'{path} should hold N x 3072 values and N labels; it has {shape}, {len(labels)}.')
     for index, label in enumerate(labels):
         if not isinstance(label, int) or not 0 <= label < len(names):

@@ -5,37 +5,37 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from ..datasets.food101 import HOMEPAGE, PETLFood101
+from ..datasets.list_file import Sample
 from ..errors import UserError
 from .archives import unpack
-from .found import Found, Request
-from .lists import Lists, Sample, index_of, read_json, read_text
+from .found import Found, PrepareArgs
+from .lists import index_of, read_json, read_text, write_lines
 from .place import Place
 
 ARCHIVE, FOLDER = 'food-101.tar.gz', 'food-101'
 OFFICIAL = {'trainval': 75_750, 'test': 25_250, 'classes': 101}
 
 
-def read(src: Path, place: Place, request: Request) -> Found:
-    """What the archive or folder ``src`` holds of Food-101.
+def read(src: Path, place: Place, args: PrepareArgs) -> Found:
+    """Read the lists of Food-101 in the archive or folder ``src``.
 
     Raises:
-        UserError: when the images or a list are missing or damaged, or a class is none of the 101.
+        UserError: if the images or a list are missing or damaged, or a class is not one of the 101.
     """
     folder = _folder(src, place)
-    # mmpretrain's order, which is the labels that training sees
-    classes = list(PETLFood101.METAINFO['classes'])
+    meta = folder / 'meta'
+    classes = list(PETLFood101.METAINFO['classes'])  # in the order of the labels that training sees
     labels = {name: index for index, name in enumerate(classes)}
-    lists: Lists = {}
-    images = {ours: _images(folder / 'meta', theirs) for ours, theirs in (('trainval', 'train'), ('test', 'test'))}
-    for name, found in images.items():
-        where = f'the {name} list of {folder / "meta"}'
-        lists[name] = [Sample(f'{i}.jpg', index_of(labels, i.partition('/')[0], where)) for i in found]
-    meta = _meta(folder / 'meta', images, place)
-    return Found('image', classes, lists, folder / 'images', {'meta': meta}, OFFICIAL)
+    images = {part: _images(meta, part) for part in ('train', 'test')}
+    lists = {}
+    for part, name in (('trainval', 'train'), ('test', 'test')):
+        where = f'the {name} list of {meta}'
+        lists[part] = [Sample(f'{i}.jpg', index_of(labels, i.partition('/')[0], where)) for i in images[name]]
+    return Found('image', classes, lists, folder / 'images', {'meta': _meta(meta, images, place)}, OFFICIAL)
 
 
 def _folder(src: Path, place: Place) -> Path:
-    """The folder that holds ``images`` and ``meta``, unpacked where only the archive is there."""
+    """Return the folder that holds ``images`` and ``meta``, unpacked if only the archive exists."""
     for folder in (src, src / FOLDER):
         if (folder / 'images').is_dir() and (folder / 'meta').is_dir():
             return folder
@@ -52,7 +52,7 @@ def _folder(src: Path, place: Place) -> Path:
 
 
 def _images(meta: Path, name: str) -> list[str]:
-    """The ``class/image`` lines of a list, from its text or its JSON."""
+    """Read the ``class/image`` lines of a list, from its text or its JSON."""
     if (meta / f'{name}.txt').is_file() or not (meta / f'{name}.json').is_file():
         found = [line.strip() for line in read_text(meta / f'{name}.txt').splitlines() if line.strip()]
     else:
@@ -65,11 +65,11 @@ def _images(meta: Path, name: str) -> list[str]:
 
 
 def _meta(meta: Path, images: dict[str, list[str]], place: Place) -> Path:
-    """The folder ``meta`` as mmpretrain reads it: with text lists."""
+    """Return the folder ``meta`` as mmpretrain reads it: with text lists."""
     if (meta / 'train.txt').is_file() and (meta / 'test.txt').is_file():
         return meta
     target = place.new('meta')
     target.mkdir(exist_ok=True)
-    for name, found in (('train', images['trainval']), ('test', images['test'])):
-        (target / f'{name}.txt').write_text(''.join(f'{i}\n' for i in found), encoding='utf-8')
+    for part, found in images.items():
+        write_lines(target / f'{part}.txt', found)
     return target

@@ -1,4 +1,4 @@
-"""What a command asks for, and what a source turns out to hold."""
+"""The arguments of the command, and the content of a source."""
 
 from __future__ import annotations
 
@@ -10,39 +10,35 @@ from pathlib import Path
 from ..errors import UserError
 from .lists import Lists
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        *('.3g2', '.3gp', '.asf', '.avi', '.divx', '.dv', '.f4v', '.flv', '.m2t', '.m2ts', '.m2v'),
-        *('.m4v', '.mjpeg', '.mkv', '.mod', '.mov', '.mp4', '.mpe', '.mpeg', '.mpg', '.mts', '.mxf'),
-        *('.ogm', '.ogv', '.qt', '.rm', '.rmvb', '.tod', '.ts', '.vob', '.webm', '.wmv'),
-    ]
-)
-IMAGE_SUFFIXES = frozenset(
-    [
-        *('.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.pbm'),
-        *('.pgm', '.png', '.pnm', '.ppm', '.tga', '.tif', '.tiff', '.webp'),
-    ]
-)
+VIDEO_SUFFIXES = frozenset({
+    '.3g2', '.3gp', '.asf', '.avi', '.divx', '.dv', '.f4v', '.flv', '.m2t', '.m2ts', '.m2v', '.m4v', '.mjpeg',
+    '.mkv', '.mod', '.mov', '.mp4', '.mpe', '.mpeg', '.mpg', '.mts', '.mxf', '.ogm', '.ogv', '.qt', '.rm', '.rmvb',
+    '.tod', '.ts', '.vob', '.webm', '.wmv',
+})  # fmt: skip
+IMAGE_SUFFIXES = frozenset({
+    '.avif', '.bmp', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm',
+    '.tga', '.tif', '.tiff', '.webp',
+})  # fmt: skip
 KINDS = {'video': VIDEO_SUFFIXES, 'image': IMAGE_SUFFIXES}
 MEDIA = {'video': 'videos', 'image': 'images'}  # the folder below --out
 PARTS = ('trainval', 'train', 'val', 'test')
 
 
 @dataclass(frozen=True)
-class Request:
-    """One call of ``tools/prepare_data.py``.
+class PrepareArgs:
+    """Arguments of ``tools/prepare_data.py``.
 
     Args:
-        name: of the data set.
-        src: the folder (or list, or archive) that holds it.
+        name: the data set.
+        src: the folder, list or archive that holds it.
         out: the folder to prepare.
-        val: the share of the training list that is held out. Defaults to 0.1.
-        test: for own data without a test list, the share drawn for one; None is 0.2.
-        seed: of both draws. Defaults to 0.
-        split: HMDB51's, 1 to 3; None is 1.
-        classes: for own data, a file of class names.
+        val: share of the training list to hold out. Defaults to 0.1.
+        test: for your own data without a test list, the share to draw for one. Defaults to None, which means 0.2.
+        seed: seed of both draws. Defaults to 0.
+        split: HMDB51's, 1 to 3. Defaults to None, which means 1.
+        classes: for your own data, a file of class names. Defaults to None.
         sha256: put sums into the manifest. Defaults to False.
-        short_side: re-encode the videos to this many pixels; None uses them as they are.
+        short_side: re-encode the videos to this many pixels. Defaults to None, which keeps them.
         workers: processes that re-encode, threads that compute sums. Defaults to 1.
     """
 
@@ -61,19 +57,19 @@ class Request:
 
 @dataclass
 class Found:
-    """What a source holds.
+    """The content of a source.
 
     Args:
         kind: 'video', 'image' or 'array'.
-        classes: the names; the label is the index.
-        lists: 'trainval' or 'train' and 'val', and 'test' unless it is to be drawn.
-        root: what the lists' paths are relative to; for arrays unused.
-        others: further files or folders that belong below --out, name to where each is now.
-        official: the published counts that are known, of 'trainval', 'test' and 'classes'.
+        classes: class names; the label is the index.
+        lists: 'trainval', or 'train' and 'val'; and 'test' unless it is to be drawn.
+        root: folder that the lists' paths are relative to; None for arrays.
+        others: further files or folders that belong below --out, from name to present path.
+        official: published counts of 'trainval', 'test' and 'classes', where known.
         split: HMDB51's.
-        own: not an official data set, so that parts are drawn class by class.
-        files: which lists are written, and each one's file without ``.txt``.
-        media: the folder below --out that the lists' paths are relative to; '' is that of the kind.
+        own: your own data, not an official data set, so that parts are drawn per class.
+        files: the lists to write, each with its file name without ``.txt``.
+        media: folder below --out that the lists' paths are relative to; '' is that of the kind.
     """
 
     kind: str
@@ -88,7 +84,7 @@ class Found:
     media: str = ''
 
     def locate(self, name: str) -> Path:
-        """Where a file of the media, or of an array's files, is now."""
+        """Return the present path of a file of the media, or of an array's files."""
         if self.root is not None:
             return self.root / name
         first, _, rest = name.partition('/')
@@ -96,14 +92,14 @@ class Found:
 
 
 def walk(folder: Path, skipped: list[Path] | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Every folder from ``folder`` down with the sorted names of its folders and files.
+    """Yield every folder from ``folder`` down with the sorted names of its folders and files.
 
-    Linked folders are followed. Hidden files and folders are skipped, and so is a folder that has been read already
-    or that holds ``folder``, so that a link that leads back does not loop forever.
+    Linked folders are followed. Hidden files and folders are skipped, and so are folders that were read already or
+    that hold ``folder``, so that a link back does not loop forever.
 
     Args:
         folder: where to start.
-        skipped: what is skipped is added to it.
+        skipped: takes the skipped paths.
 
     Raises:
         OSError: for a folder that cannot be read.

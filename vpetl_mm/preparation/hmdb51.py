@@ -5,36 +5,37 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+from ..datasets.list_file import Sample
 from ..errors import UserError
-from .archives import check_archive, unpack
-from .found import Found, Request, need_folder, walk
-from .lists import Lists, Sample, read_text
+from .archives import unpack
+from .found import Found, PrepareArgs, need_folder, walk
+from .lists import Lists, read_text
 from .place import Place
 
 HOMEPAGE = 'https://serre.lab.brown.edu/hmdb51.html'
 OFFICIAL = {'trainval': 3_570, 'test': 1_530, 'classes': 51}
 ALL_VIDEOS, ALL_LISTS = 'hmdb51_org.rar', 'test_train_splits.rar'
-PARTS = {'1': 'trainval', '2': 'test', '0': None}  # 0 is used by neither
+PARTS = {'1': 'trainval', '2': 'test', '0': None}  # neither uses 0
 
 
-def read(src: Path, place: Place, request: Request) -> Found:
-    """What the folder ``src`` holds of HMDB51, its archives unpacked.
+def read(src: Path, place: Place, args: PrepareArgs) -> Found:
+    """Read the lists of HMDB51 in the folder ``src``, and unpack its archives.
 
     Raises:
-        UserError: when the lists or the videos are missing, or something of them is damaged.
+        UserError: if lists or videos are missing or damaged.
     """
     if src.is_file() and src.name == ALL_VIDEOS:
         src = src.parent
     need_folder(src, "HMDB51's class folders or .rar files and its lists")
-    split = request.split or 1
+    split = args.split or 1
     files = _list_files(src, place, split)
     lists: Lists = {'trainval': [], 'test': []}
     if len(files) > OFFICIAL['classes']:
         raise UserError(f'{src} has {len(files)} *_test_split{split}.txt lists, and HMDB51 has 51 classes.')
-    for label, name in enumerate(files):
-        samples = _samples(files[name], name, label)
+    for label, (name, file) in enumerate(files.items()):
+        samples = _samples(file, name, label)
         if not samples:
-            raise UserError(f'{files[name]} is empty; get {ALL_LISTS} from {HOMEPAGE}')
+            raise UserError(f'{file} is empty; get {ALL_LISTS} from {HOMEPAGE}')
         for part, sample in samples:
             lists[part].append(sample)
     root = _videos(src, place, list(files))
@@ -42,7 +43,7 @@ def read(src: Path, place: Place, request: Request) -> Found:
 
 
 def _list_files(src: Path, place: Place, split: int) -> dict[str, Path]:
-    """Class name, in alphabetical order, to its list."""
+    """Map each class name, in alphabetical order, to its list."""
     ending = f'_test_split{split}.txt'
     archive, others = None, set()
     for folder, _, names in walk(src):
@@ -74,7 +75,7 @@ def _samples(path: Path, name: str, label: int) -> list[tuple[str, Sample]]:
 
 
 def _videos(src: Path, place: Place, classes: list[str]) -> Path:
-    """The folder of the class folders, unpacked where the archives hold more classes than there are folders."""
+    """Return the folder of the class folders; unpack the archives if they hold more classes than that."""
     wanted = set(classes)
     folders, archives, whole = ([], src), ([], src), None
     for folder, below, names in walk(src):
@@ -83,13 +84,17 @@ def _videos(src: Path, place: Place, classes: list[str]) -> Path:
         archives = max(archives, (rars, folder), key=lambda x: len(x[0]))
         whole = whole or next((folder / n for n in names if n == ALL_VIDEOS), None)
     for found, folder in (archives, folders):
-        _check_listed(folder, wanted if found else set())
+        if found:
+            _check_listed(folder, wanted)
     if len(archives[0]) > len(folders[0]):
-        return _unpack_classes([archives[1] / n for n in archives[0]], place)
+        target, earlier = place.new('unpacked'), place.earlier and place.earlier / 'videos'
+        for archive in (archives[1] / n for n in archives[0]):
+            unpack(archive, target, lambda entry, name=archive.stem: f'{name}/{PurePosixPath(entry).name}', earlier)
+        return target
     if folders[0]:
         if packed := sorted({n.removesuffix('.rar') for n in archives[0]} - set(folders[0])):
             raise UserError(
-                f'{archives[1] / packed[0]}.rar is not unpacked, and other classes are; unpack it as well.'
+                f'{archives[1] / packed[0]}.rar is not unpacked, although other classes are; unpack it as well.'
             )
         return folders[1]
     inner = place.building / 'whole'
@@ -100,25 +105,9 @@ def _videos(src: Path, place: Place, classes: list[str]) -> Path:
 
 
 def _check_listed(folder: Path, wanted: set[str]) -> None:
-    """Refuse a class beside the ``wanted`` ones that no list names: every label behind it would be another."""
-    for path in sorted(folder.iterdir()) if wanted else ():
+    """Refuse a class beside the ``wanted`` ones that no list names: it would shift every later label."""
+    for path in sorted(folder.iterdir()):
         name = path.name.removesuffix('.rar')
         archive = path.suffix == '.rar' and path.name not in (ALL_VIDEOS, ALL_LISTS)
         if name not in wanted and (archive or (path.is_dir() and any(path.glob('*.avi')))):
             raise UserError(f'{path} has no list {name}_test_split*.txt; get {ALL_LISTS} from {HOMEPAGE}')
-
-
-def _unpack_classes(archives: list[Path], place: Place) -> Path:
-    """``<class>/<file>`` of every class's archive, all of which are looked at before the first is unpacked."""
-    for archive in archives:
-        check_archive(archive)
-    target = place.new('unpacked')
-    for archive in archives:
-        name = archive.stem
-        unpack(
-            archive,
-            target,
-            lambda entry, name=name: str(PurePosixPath(name, PurePosixPath(entry).name)),
-            place.earlier and place.earlier / 'videos',
-        )
-    return target

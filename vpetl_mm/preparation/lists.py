@@ -1,33 +1,25 @@
-"""Lists of samples in the form that mmaction2 and mmpretrain read: a line ``path label`` for each."""
+"""Text, JSON and class names read from files, and checks of the lists made from them."""
 
 from __future__ import annotations
 
-import difflib
-import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..errors import UserError, tellable
-
-
-class Sample(NamedTuple):
-    """A file below the media folder (or the index of an image in an array), and its class from 0."""
-
-    path: str
-    label: int
-
+from ..datasets.list_file import Sample
+from ..errors import UserError, did_you_mean, tellable
+from ..files import from_json
 
 Lists = dict[str, list[Sample]]
 
 
 def read_text(path: Path) -> str:
-    """The text of a file that should be UTF-8, a byte order mark left out.
+    """Read a file of UTF-8 text without its byte order mark.
 
     Raises:
-        UserError: when it is missing or something else.
+        UserError: if it is missing or not UTF-8.
     """
     if not path.is_file():
         raise UserError(f'{path} does not exist.')
@@ -40,24 +32,23 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """The content of a JSON file that should be a ``kind`` (list or dict).
+    """Read a JSON file that should hold a ``kind`` (list or dict).
 
     Raises:
-        UserError: when it is missing, damaged or something else.
+        UserError: if it is missing, damaged or holds something else.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{path} is truncated or no JSON ({error}).') from error
+        content = from_json(text)
+    except ValueError as error:
+        raise UserError(f'{path} is truncated or not JSON ({error}).') from error
     if not isinstance(content, kind):
         raise UserError(f'{path} should hold a JSON {kind.__name__}, and holds a {type(content).__name__}.')
     return content
 
 
 def read_names(path: Path) -> list[str]:
-    """Class names, a line each; empty lines at the end are left out."""
+    """Read class names, one per line; empty lines at the end are skipped."""
     names = [line.strip() for line in read_text(path).rstrip().splitlines()]
     if not all(names) or not names:
         raise UserError(f'{path} should have a class name on every line.')
@@ -68,16 +59,15 @@ def read_names(path: Path) -> list[str]:
 
 
 def index_of(classes: dict[str, int], name: str, where: object) -> int:
-    """The label of a class name; a :class:`UserError` that names the nearest for one that is not in the list."""
+    """Return the label of a class name; raise :class:`UserError` with the nearest name if it is not in the list."""
     if name not in classes:
-        near = difflib.get_close_matches(name, classes, n=1)
-        hint = f'; did you mean {near[0]!r}?' if near else '.'
-        raise UserError(f"{where}: '{tellable(name)}' is not among the {len(classes)} classes{hint}")
+        hint = did_you_mean(name, classes)
+        raise UserError(f"{where}: '{tellable(name)}' is not among the {len(classes)} classes.{hint}")
     return classes[name]
 
 
 def check_path(path: str, where: object) -> None:
-    """Refuse what a line of a list cannot hold, and what would leave the media folder."""
+    """Refuse a path that a line of a list cannot hold, or that leaves the media folder."""
     try:
         path.encode('utf-8')
     except UnicodeEncodeError:
@@ -85,41 +75,31 @@ def check_path(path: str, where: object) -> None:
     if path.splitlines() != [path] or path.strip() != path or '\0' in path:
         raise UserError(f'{where}: the file name {path!r} has a line break or a space at an end; rename it.')
     if posixpath.isabs(path) or '..' in path.split('/'):
-        raise UserError(f'{where}: {path!r} lies outside of the folder of the media.')
+        raise UserError(f'{where}: {path!r} is outside the folder of the media.')
 
 
-def without_repeats(samples: Iterable[Sample], where: object) -> tuple[list[Sample], int]:
-    """The samples, each once, and how many repeats were left out.
+def without_repeats(samples: list[Sample], where: object) -> list[Sample]:
+    """Return each sample once.
 
     Raises:
         UserError: for a path that has two labels.
     """
     seen: dict[str, int] = {}
-    repeats = 0
     for path, label in samples:
         if seen.setdefault(path, label) != label:
             raise UserError(f'{where}: {tellable(path)} is listed with two labels, {seen[path]} and {label}.')
-        repeats += 1
-    return [Sample(*item) for item in seen.items()], repeats - len(seen)
+    return [Sample(*item) for item in seen.items()]
 
 
 def check_apart(lists: Lists, where: object) -> None:
-    """Refuse a file that stands in two lists, or has two labels there."""
+    """Refuse a file that is in two lists."""
     home: dict[str, str] = {}
     for name, samples in lists.items():
-        for sample in samples:
-            if sample.path in home:
-                first = home[sample.path]
-                raise UserError(f'{where}: {tellable(sample.path)} is in both {first} and {name}; keep it in one.')
-            home[sample.path] = name
+        for path, _ in samples:
+            if home.setdefault(path, name) != name:
+                raise UserError(f'{where}: {tellable(path)} is in both {home[path]} and {name}; keep it in one.')
 
 
-def lines(samples: Iterable[Sample]) -> Iterator[str]:
-    """A list's lines."""
-    return (f'{path} {label}\n' for path, label in samples)
-
-
-def write_list(path: Path, samples: Iterable[Sample]) -> None:
-    """Write a list."""
-    with open(path, 'w', encoding='utf-8', newline='\n') as stream:
-        stream.writelines(lines(samples))
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write text, one line each."""
+    path.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')

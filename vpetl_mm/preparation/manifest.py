@@ -1,4 +1,4 @@
-"""The manifest: path, size and, on demand, SHA-256 of every file of a data set."""
+"""Writes the manifest: path, size and, if wanted, SHA-256 of every file of a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .progress import progress
 
 
 def sizes(root: Path, paths: Iterable[str]) -> dict[str, int]:
-    """The size in bytes of each of ``paths`` below ``root`` that is a file, in the given order."""
+    """Return the size in bytes of each of ``paths`` below ``root`` that is a file, in the given order."""
     paths = list(paths)
     found: dict[str, int] = {}
     with progress('Looking for the files', len(paths)) as advance:
@@ -31,24 +31,21 @@ def sizes(root: Path, paths: Iterable[str]) -> dict[str, int]:
 def write_manifest(
     path: Path, files: dict[str, int], locate: Callable[[str], Path], sha256: bool, workers: int
 ) -> None:
-    """Write ``path,size,sha256`` lines under a header; the sum stays empty unless it is wanted.
+    """Write ``path,size,sha256`` lines below a header; the sum stays empty unless it is wanted.
 
     Args:
         path: the CSV file.
-        files: name to size in bytes.
-        locate: from a name to where the file is.
+        files: size in bytes by name.
+        locate: returns the path of a name.
         sha256: compute the sums, which reads every file.
-        workers: threads that do.
+        workers: threads that compute them.
     """
-    with open(path, 'w', encoding='utf-8', newline='') as stream:
+    bar = progress('Writing the manifest', sum(files.values()))
+    # threads, as hashing and reading release Python's lock
+    with open(path, 'w', encoding='utf-8', newline='') as stream, ThreadPoolExecutor(workers) as pool, bar as advance:
         rows = csv.writer(stream, lineterminator='\n')
         rows.writerow(('path', 'size', 'sha256'))
-        if not sha256:
-            rows.writerows((name, size, '') for name, size in files.items())
-            return
-        # threads, as hashing and reading release Python's lock
-        with ThreadPoolExecutor(workers) as pool, progress('SHA-256 sums', sum(files.values())) as advance:
-            sums = pool.map(file_sha256, map(locate, files))
-            for (name, size), digest in zip(files.items(), sums, strict=True):
-                rows.writerow((name, size, digest))
-                advance(size)
+        sums = pool.map(file_sha256, map(locate, files)) if sha256 else [''] * len(files)
+        for (name, size), digest in zip(files.items(), sums, strict=True):
+            rows.writerow((name, size, digest))
+            advance(size)

@@ -1,4 +1,4 @@
-"""Data of one's own: a folder per class, or lists in the manner of Kinetics."""
+"""Your own data: a folder per class, or lists like those of Kinetics."""
 
 from __future__ import annotations
 
@@ -8,58 +8,52 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from ..datasets.list_file import Sample
 from ..errors import UserError, tellable
 from .archives import is_archive
-from .found import KINDS, Found, Request, walk
-from .lists import Sample, index_of, read_names
-from .own_lists import Row, read_rows
+from .found import KINDS, Found, PrepareArgs, walk
+from .lists import Lists, index_of, read_names
+from .own_lists import LabelledFile, read_labelled_files
 from .place import Place
 from .progress import warn
 
-# the names that a list or a folder of class folders may have
+# names that a list or a folder of class folders may have
 PARTS = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validation'), 'test': ('test', 'testing')}
 MEDIA_FOLDERS = ('.', 'videos', 'images')
-Rows = dict[str, list[Row]]
+Files = dict[str, list[LabelledFile]]  # by part
 
 
-def read(src: Path, place: Place, request: Request) -> Found:
-    """What the folder or list ``src`` holds.
+def read(src: Path, place: Place, args: PrepareArgs) -> Found:
+    """Read your own data in the folder or list ``src``.
 
     Raises:
-        UserError: when there is neither a list nor a class folder, videos and images are mixed, a file or a
-            class is not what it should be.
+        UserError: if there is neither a list nor a class folder, videos and images are mixed, or a file or a class
+            is not what it should be.
     """
     if is_archive(src):
         raise UserError(f'--src {src} is an archive; unpack it and give the folder.')
     if src.is_file():
-        rows, root = {'trainval': read_rows(src)}, src.parent
-    elif lists := _parts(lambda name: [src / f'{name}.csv', src / f'{name}.txt'], Path.is_file):
-        _check_training(src, lists)
-        rows, root = {part: read_rows(path) for part, path in lists.items()}, src
+        paths, folder = {'trainval': src}, src.parent
     else:
-        return _from_folders(src, place, request)
-    root = _relative(rows, root)
-    lists, classes = _labelled(rows, _named(request), src)
-    return Found(_kind(rows, src), classes, lists, root, own=True)
+        paths, folder = _parts(lambda name: [src / f'{name}.csv', src / f'{name}.txt'], Path.is_file), src
+    if paths:
+        if 'train' not in paths and 'trainval' not in paths:
+            there = next(iter(paths.values()))
+            raise UserError(f'{src} has {there.name} but no list to train on; add train{there.suffix}.')
+        files, root = _relative({part: read_labelled_files(path) for part, path in paths.items()}, folder)
+    else:
+        files, root = _from_folders(src, place), src
+    lists, classes = _labelled(files, read_names(args.classes) if args.classes else None, src)
+    return Found(_kind(files, src), classes, lists, root, own=True)
 
 
 def _parts(candidates: Callable[[str], list[Path]], there: Callable[[Path], bool]) -> dict[str, Path]:
-    """Which parts of the data lie at one of their candidate paths."""
+    """Return the parts of the data that exist at one of their candidate paths."""
     paths = {part: [p for name in names for p in candidates(name) if there(p)] for part, names in PARTS.items()}
     return {part: found[0] for part, found in paths.items() if found}
 
 
-def _check_training(src: Path, lists: dict[str, Path]) -> None:
-    if 'train' not in lists:
-        there = next(iter(lists.values()))
-        raise UserError(f'{src} has {there.name} but no list to train on; add train{there.suffix}.')
-
-
-def _named(request: Request) -> list[str] | None:
-    return read_names(request.classes) if request.classes else None
-
-
-def _from_folders(src: Path, place: Place, request: Request) -> Found:
+def _from_folders(src: Path, place: Place) -> Files:
     if (place.out / 'dataset.json').resolve().is_relative_to(src.resolve()):
         raise UserError(f'--out {place.out} lies in --src {src}, whose folders are classes; choose another.')
     folders = {p.name.casefold(): p for p in sorted(src.iterdir(), reverse=True)}
@@ -69,42 +63,41 @@ def _from_folders(src: Path, place: Place, request: Request) -> Found:
     if 'train' not in parts and named:
         if named == {p.name for p in src.iterdir() if p.is_dir()}:
             raise UserError(f'{src} has {", ".join(sorted(named))}; train in it should hold a folder per class.')
-        parts = {}  # test is then the name of a class
+        parts = {}  # then test is the name of a class
     left_out = [p for p in src.iterdir() if parts and p not in parts.values()]
-    rows = {part: _class_rows(folder, src, left_out) for part, folder in (parts or {'trainval': src}).items()}
+    files = {part: _class_files(folder, src, left_out) for part, folder in (parts or {'trainval': src}).items()}
     _tell_left_out(sorted(left_out), src)
-    if not any(rows.values()):
+    if not any(files.values()):
         raise UserError(
             f'{src} has neither a folder per class with videos or images in it, nor train.csv or train.txt.'
         )
-    lists, classes = _labelled(rows, _named(request), src)
-    return Found(_kind(rows, src), classes, lists, src, own=True)
+    return files
 
 
-def _class_rows(folder: Path, root: Path, left_out: list[Path]) -> list[Row]:
-    """Every video and image below the class folders of ``folder``, relative to ``root``, and its class.
+def _class_files(folder: Path, root: Path, left_out: list[Path]) -> list[LabelledFile]:
+    """Return every video and image below the class folders of ``folder``, relative to ``root``, with its class.
 
     Anything else is added to ``left_out``.
     """
     known = KINDS['video'] | KINDS['image']
-    rows = []
+    found = []
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
     left_out += [p for p in folder.iterdir() if p.name not in classes]
     for name in classes:
-        count = len(rows)
-        for below, _, files in walk(folder / name, left_out):
-            for file in files:
+        count = len(found)
+        for below, _, names in walk(folder / name, left_out):
+            for file in names:
                 if os.path.splitext(file)[1].lower() in known:
-                    rows.append(Row(str((below / file).relative_to(root)), name, str(folder / name)))
+                    found.append(LabelledFile(str((below / file).relative_to(root)), name, str(folder / name)))
                 else:
                     left_out.append(below / file)
-        if len(rows) == count:
-            warn(f'{folder / name} has no videos or images, and is no class.')
-    return rows
+        if len(found) == count:
+            warn(f'{folder / name} has no videos or images, so it is not a class.')
+    return found
 
 
 def _tell_left_out(paths: list[Path], src: Path) -> None:
-    """Warn of what is neither a video nor an image of a class, by suffix."""
+    """Warn of everything but videos and images of classes, by suffix."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         what = 'folders' if path.is_dir() else path.suffix.lower() or 'files without a suffix'
@@ -113,33 +106,31 @@ def _tell_left_out(paths: list[Path], src: Path) -> None:
     text = ', '.join(f'{len(found)} {what} (such as {found[0]})' for what, found in told[:9])
     if paths:
         rest = f', and {len(told) - 9} more kinds' if len(told) > 9 else ''
-        warn(
-            f'{len(paths)} entries of {src} are no videos or images in a class folder and are left out: {text}{rest}.'
-        )
+        warn(f'{len(paths)} entries of {src} are not videos or images of a class and are left out: {text}{rest}.')
 
 
-def _kind(rows: Rows, src: Path) -> str:
-    suffixes = Counter(os.path.splitext(r.path)[1].lower() for part in rows.values() for r in part)
+def _kind(files: Files, src: Path) -> str:
+    suffixes = Counter(os.path.splitext(file.path)[1].lower() for part in files.values() for file in part)
     kinds = {next((k for k, known in KINDS.items() if suffix in known), suffix) for suffix in suffixes}
     if kinds - set(KINDS):
-        raise UserError(f'{src}: {min(kinds - set(KINDS))!r} is no suffix of a video or an image that is known here.')
+        raise UserError(f'{src}: {min(kinds - set(KINDS))!r} is not a known suffix of a video or an image.')
     if len(kinds) > 1:
-        raise UserError(f'{src} has both videos and images ({dict(suffixes)}); prepare them apart.')
+        raise UserError(f'{src} has both videos and images ({dict(suffixes)}); prepare them separately.')
     return kinds.pop()
 
 
-def _labelled(rows: Rows, names: list[str] | None, src: Path) -> tuple[dict[str, list[Sample]], list[str]]:
-    """The lists with labels from 0, and the class names.
+def _labelled(files: Files, names: list[str] | None, src: Path) -> tuple[Lists, list[str]]:
+    """Return the lists with labels from 0, and the class names.
 
-    Labels are indices where all of them are numbers, unless those numbers are the names of the classes.
+    Labels are indices if all of them are numbers, unless those numbers are the names of the classes.
     """
-    said = {r.label for part in rows.values() for r in part}
+    said = {file.label for part in files.values() for file in part}
     numbers = all(label.isascii() and label.isdigit() for label in said) and not said <= set(names or ())
     if not numbers and not names:
-        _check_names(rows)
+        _check_names(files)
     if numbers:
         if wrong := [label for label in said if not re.fullmatch('0{0,9}[0-9]{1,5}', label)]:
-            raise UserError(f'{src}: the label {min(wrong)[:20]} is no index of a class, which count from 0.')
+            raise UserError(f'{src}: the label {min(wrong)[:20]} is not an index of a class, which count from 0.')
         count = len(names) if names else max(int(label) for label in said) + 1
         labels = {str(i): i for i in range(count)}
         classes = names or list(labels)
@@ -150,45 +141,45 @@ def _labelled(rows: Rows, names: list[str] | None, src: Path) -> tuple[dict[str,
         classes = names or sorted(said)
         labels = {name: i for i, name in enumerate(classes)}
     key = (lambda label: str(int(label))) if numbers else str
-    lists = {p: [Sample(r.path, index_of(labels, key(r.label), r.where)) for r in part] for p, part in rows.items()}
+    lists = {
+        part: [Sample(path, index_of(labels, key(label), where)) for path, label, where in listed]
+        for part, listed in files.items()
+    }
     return lists, classes
 
 
-def _check_names(rows: Rows) -> None:
-    """Refuse class names some of which are numbers: one slip in a list of indices would renumber every class."""
-    number = re.compile(r'[+-]?\d+(\.\d*)?', re.ASCII)
-    found = [row for part in rows.values() for row in part]
-    numeric = [row for row in found if number.fullmatch(row.label)]
-    other = [row for row in found if not row.label.isdigit()]
+def _check_names(files: Files) -> None:
+    """Refuse a mix of class names and numbers: one slip in a list of indices would renumber every class."""
+    found = [file for part in files.values() for file in part]
+    numeric = any(re.fullmatch(r'[+-]?\d+(\.\d*)?', file.label, re.ASCII) for file in found)
+    other = [file for file in found if not file.label.isdigit()]
     if numeric and other and not os.path.isdir(found[0].where):
         raise UserError(
-            f'{other[0].where}: the label {tellable(repr(other[0].label))} is no index from 0, and other labels are '
-            'numbers; --classes FILE names the classes where they are names.'
+            f'{other[0].where}: the label {tellable(repr(other[0].label))} is not an index from 0, and other labels '
+            'are numbers; if they are names, list the names in --classes FILE.'
         )
 
 
-def _relative(rows: Rows, folder: Path) -> Path:
-    """Make every path of the lists relative to the media folder, in place; that folder.
+def _relative(files: Files, folder: Path) -> tuple[Files, Path]:
+    """Make every path relative to the media folder, and return that folder as well.
 
-    It is the lists' folder, or ``videos`` or ``images`` in it where more of the files are there; where all paths
-    are absolute it is what they have in common.
+    It is the lists' folder, or ``videos`` or ``images`` in it if more of the files are there; if all paths are
+    absolute it is their common folder.
     """
-    paths = [r.path for part in rows.values() for r in part]
+    paths = [file.path for part in files.values() for file in part]
     absolute = [p for p in paths if os.path.isabs(p)]
     if len(absolute) == len(paths):
         root = Path(os.path.commonpath([os.path.dirname(p) for p in paths]))
     else:
         roots = [folder / name for name in MEDIA_FOLDERS if (folder / name).is_dir()]
         root = max(roots, key=lambda r: sum((r / p).is_file() for p in paths))
-    for part, found in rows.items():
-        rows[part] = [r._replace(path=_below(r, root)) for r in found]
-    return root
+    return {p: [file._replace(path=_below(file, root)) for file in part] for p, part in files.items()}, root
 
 
-def _below(row: Row, root: Path) -> str:
-    path = os.path.normpath(row.path)
+def _below(file: LabelledFile, root: Path) -> str:
+    path = os.path.normpath(file.path)
     if os.path.isabs(path):
         path = os.path.relpath(path, os.path.abspath(root))
     if path.split('/')[0] == '..':
-        raise UserError(f'{row.where}: {tellable(row.path)} lies outside of {root}; put the list above its files.')
+        raise UserError(f'{file.where}: {tellable(file.path)} lies outside of {root}; put the list above its files.')
     return path

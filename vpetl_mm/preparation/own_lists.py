@@ -11,55 +11,44 @@ from ..errors import UserError
 from .found import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from .lists import read_text
 
-PATH_COLUMNS = (
-    'path',
-    'file',
-    'filename',
-    'file_name',
-    'filepath',
-    'video',
-    'video_path',
-    'image',
-    'image_path',
-    'name',
-)
+PATH_COLUMNS = ('path', 'file', 'filename', 'file_name', 'filepath', 'video', 'video_path')
+PATH_COLUMNS += ('image', 'image_path', 'name')
 LABEL_COLUMNS = ('label', 'class', 'class_id', 'class_name', 'category', 'target', 'label_id', 'action')
 
 
-class Row(NamedTuple):
-    """A file and its label as a list gives them, and where it does."""
+class LabelledFile(NamedTuple):
+    """A file and its label as a list has them, and the line of the list."""
 
     path: str
     label: str
     where: str
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a list.
+def read_labelled_files(path: Path) -> list[LabelledFile]:
+    """Read a list of files and their labels.
 
-    Values are parted by a comma where the first cell is a file's name, otherwise by the last space or tab.
+    Columns are separated by commas if the first cell is a file name, otherwise by the last space or tab of a line.
 
     Raises:
-        UserError: when it is missing, empty, not UTF-8, or a line has no label.
+        UserError: if the list is missing, empty or not UTF-8, or a line has no label.
     """
     text = read_text(path)
+    lines, reason = text.splitlines(), ''
     try:
-        cells = list(csv.reader(text.splitlines(), strict=True, skipinitialspace=True))
+        cells = list(csv.reader(lines, strict=True, skipinitialspace=True))
     except csv.Error as error:
-        cells, reason = [], str(error)
-    else:
-        reason = ''
-    numbered = [(n, [c.strip() for c in row]) for n, row in enumerate(cells, 1) if any(c.strip() for c in row)]
-    header = _header(numbered[0][1]) if numbered else None
+        cells, reason = [], f' ({error})'
+    rows = [([c.strip() for c in row], f'{path}, line {n}') for n, row in enumerate(cells, 1) if ''.join(row).strip()]
+    header = _header(rows[0][0]) if rows else None
     if header:
-        rows = [_pick(row, header, f'{path}, line {n}') for n, row in numbered[1:]]
-    elif numbered and len(numbered[0][1]) > 1 and _is_media(numbered[0][1][0]):
-        rows = [_pair(row, f'{path}, line {n}') for n, row in numbered]
+        files = [_pick(row, header, where) for row, where in rows[1:]]
+    elif rows and len(rows[0][0]) > 1 and _is_media(rows[0][0][0]):
+        files = [_pair(row, where) for row, where in rows]
     else:
-        rows = [_spaced(line, f'{path}, line {n}') for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not rows:
-        raise UserError(f'{path} lists nothing{f" ({reason})" if reason else ""}.')
-    return rows
+        files = [_spaced(line.strip(), f'{path}, line {n}') for n, line in enumerate(lines, 1) if line.strip()]
+    if not files:
+        raise UserError(f'{path} lists nothing{reason}.')
+    return files
 
 
 def _is_media(name: str) -> bool:
@@ -67,29 +56,29 @@ def _is_media(name: str) -> bool:
 
 
 def _header(cells: list[str]) -> tuple[int, int] | None:
-    """The columns of the path and of the label, where the first line names them."""
+    """Return the columns of the path and of the label if the first line names them."""
     names = [c.lower() for c in cells]
     path = next((names.index(c) for c in PATH_COLUMNS if c in names), None)
     label = next((names.index(c) for c in LABEL_COLUMNS if c in names), None)
     return None if path is None or label is None else (path, label)
 
 
-def _pick(cells: list[str], columns: tuple[int, int], where: str) -> Row:
+def _pick(cells: list[str], columns: tuple[int, int], where: str) -> LabelledFile:
     if len(cells) <= max(columns) or not all(cells[c] for c in columns):
         raise UserError(f'{where}, has no label: {",".join(cells)!r}; a line is "path,label".')
-    return Row(cells[columns[0]], cells[columns[1]], where)
+    return LabelledFile(cells[columns[0]], cells[columns[1]], where)
 
 
-def _pair(cells: list[str], where: str) -> Row:
+def _pair(cells: list[str], where: str) -> LabelledFile:
     if len(cells) > 2:
         raise UserError(f'{where}, is more than "path,label": {",".join(cells)!r}; a name with a comma needs quotes.')
     return _pick(cells, (0, 1), where)
 
 
-def _spaced(line: str, where: str) -> Row:
-    parts = line.strip().rsplit(None, 1)
+def _spaced(line: str, where: str) -> LabelledFile:
+    parts = line.rsplit(None, 1)
     if len(parts) == 2 and not any(map(_is_media, parts)) and (suffix := os.path.splitext(parts[0])[1]):
-        raise UserError(f'{where}: {suffix!r} is no suffix of a video or an image that is known here.')
+        raise UserError(f'{where}: {suffix!r} is not a known suffix of a video or an image.')
     if len(parts) < 2 or not _is_media(parts[0]):
-        raise UserError(f'{where}, should be "path label" or "path,label", and is {line.strip()[:200]!r}.')
-    return Row(*parts, where)
+        raise UserError(f'{where}, should be "path label" or "path,label", and is {line[:200]!r}.')
+    return LabelledFile(*parts, where)

@@ -1,4 +1,4 @@
-"""Reads the pickle of bytes in an array, lists and text; NumPy itself builds nothing of what the file says."""
+"""Reads a pickle of arrays of bytes, lists and text; NumPy itself builds nothing that the file describes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 TUPLES = 50  # a pickle with one array has a dozen
-# what may be used twice: text, bytes, names, and what a call made; without 'SHORT_' before and '8' behind
+# what may be used twice: text, bytes, names and results of calls; without the prefix SHORT_ and the suffix 8
 SHARED = ('UNICODE', 'BINUNICODE', 'STRING', 'BINSTRING', 'BINBYTES', 'GLOBAL', 'STACK_GLOBAL', 'REDUCE')
-OTHER = 'it has an array of something else than bytes'
+OTHER = 'it has an array of something other than bytes'
 
 
 class _Type:
-    """The name of a NumPy type; the byte order and whatever else it is given do not matter for bytes."""
+    """Name of a NumPy type; its byte order and the rest of its state do not matter for bytes."""
 
     def __init__(self, name: Any, *_: Any) -> None:
         self.name = name
@@ -27,10 +27,10 @@ class _Type:
 
 
 class PickledArray:
-    """Takes the state of an array of bytes, ``array`` of uint8; None until then.
+    """Stand-in for an array of bytes, which takes its state: ``array``, of uint8, is None until then.
 
     Raises:
-        UnpicklingError: for another type, and for fewer or more bytes than the shape takes.
+        UnpicklingError: for another type, or fewer or more bytes than the shape takes.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class PickledArray:
 
     @classmethod
     def of_buffer(cls, *values: Any) -> PickledArray:
-        """An array of its content, type, shape and order."""
+        """Build an array from its content, type, shape and order."""
         found = cls()
         found._fill(*values)
         return found
@@ -60,7 +60,7 @@ class PickledArray:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the parts of an array, under the names of NumPy 1 and 2, and how Python 3 writes bytes for Python 2."""
+    """Knows the parts of an array, as NumPy 1 and 2 name them, and how Python 3 writes bytes for Python 2."""
 
     parts: ClassVar = {
         'numpy.dtype': _Type,
@@ -73,10 +73,10 @@ class _Unpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """A part of an array."""
+        """Return a part of an array."""
         name = f'{module}.{name}'
         if name not in self.parts:
-            raise pickle.UnpicklingError(f'it asks for {name}, which is no part of an array')
+            raise pickle.UnpicklingError(f'it asks for {name}, which is not part of an array')
 
         def part(*values: Any) -> Any:  # a new one each time, as a pickle may set its attributes
             return self.parts[name](*values)
@@ -85,7 +85,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _check(content: bytes) -> None:
-    """Refuse what takes memory or a crash in unpickling itself: large memo numbers, containers used twice."""
+    """Refuse what makes unpickling itself take memory or crash: large memo numbers, containers used twice."""
     memo: dict[int, str] = {}
     tuples, last = 0, ''
     for code, value, _ in pickletools.genops(content):
@@ -99,15 +99,15 @@ def _check(content: bytes) -> None:
         elif code.name.endswith('GET'):
             wrong |= memo.get(value, '').removeprefix('SHORT_').removesuffix('8') not in SHARED
         if wrong:
-            raise pickle.UnpicklingError(f'its {code.name} is none that the pickle of an array has')
+            raise pickle.UnpicklingError(f'its {code.name} does not occur in the pickle of an array')
         last = code.name
 
 
 def load(content: bytes) -> Any:
-    """What a pickle of dicts, lists, text, numbers and arrays of bytes holds, an array as a :class:`PickledArray`.
+    """Read a pickle of dicts, lists, text, numbers and arrays of bytes, each array as a :class:`PickledArray`.
 
     Raises:
-        Exception: of many kinds, where the pickle is damaged or asks for anything else.
+        Exception: of many kinds, if the pickle is damaged or asks for anything else.
     """
     _check(content)
     return _Unpickler(io.BytesIO(content), encoding='latin1').load()

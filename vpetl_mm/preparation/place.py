@@ -1,4 +1,4 @@
-"""The folder that is prepared: built beside it, put in its place at the end, what others made left alone."""
+"""Builds a prepared folder beside its place and installs it at the end, without touching what others made."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files import written_whole
 from .lists import read_json
 
 STATE = 'dataset.json'
@@ -19,12 +20,12 @@ RECIPE, MOVES, MARK = 'recipe.json', 'moves.json', 'mark'
 
 
 def to_json(content: Any) -> str:
-    """Indented JSON text, the same for the same content."""
+    """Return indented JSON text, the same for the same content."""
     return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
 
 
 def read_state(out: Path) -> dict[str, Any]:
-    """The ``dataset.json`` of an earlier call, or an empty dict."""
+    """Read the ``dataset.json`` of an earlier call, or return an empty dict."""
     with suppress(OSError, UserError):
         state = read_json(out / STATE, dict)
         if isinstance(state.get('made'), list):
@@ -33,17 +34,17 @@ def read_state(out: Path) -> dict[str, Any]:
 
 
 def is_name(name: Any) -> bool:
-    """Whether a value that a file gives is the name of something in a folder, and leads nowhere else."""
+    """Check that a value from a file is the name of something in a folder and leads nowhere else."""
     return isinstance(name, str) and name not in ('', '.', '..') and not {'/', '\0'} & {*name}
 
 
 class Place:
-    """The folder ``out`` and the hidden one beside it where its new content is built.
+    """The folder ``out`` and the hidden folder beside it in which its new content is built.
 
     Args:
         out: the folder to prepare.
-        recipe: what unpacked or re-encoded files follow from; those of an interrupted or earlier call are used
-            again where it is the same.
+        recipe: what unpacked or re-encoded files depend on; those of an interrupted or earlier call with the same
+            recipe are used again.
     """
 
     def __init__(self, out: Path, recipe: dict[str, Any]) -> None:
@@ -60,15 +61,11 @@ class Place:
         self.earlier = out if state.get('recipe') == recipe else None
 
     def new(self, name: str) -> Path:
-        """Where to build the file or folder ``name``."""
+        """Return the path at which to build the file or folder ``name``."""
         if self._lock is None:
             self._start()
             self._use_again()
         return self.building / name
-
-    def inside(self, path: Path) -> bool:
-        """Whether a path was built here."""
-        return path.is_relative_to(self.building)
 
     def _start(self) -> None:
         self._above = [p for p in reversed(self.building.parents) if not p.exists()]
@@ -80,16 +77,16 @@ class Place:
             if not self.building.is_symlink() and (self._noted() or {*os.listdir(self.building)} <= {MARK, RECIPE}):
                 return
         except BlockingIOError:
-            wrong = f'Another prepare_data is at work on {self.out}; wait for it.'
+            wrong = f'Another prepare_data is working on {self.out}; wait for it.'
         os.close(self._lock)
         self._lock = None
         raise UserError(wrong)
 
     def _noted(self) -> list[Any]:
-        """The recipe of the call that was interrupted here, in a list; an empty one where it was none of ours.
+        """Return the recipe of the call that was interrupted here, in a list; an empty one if it was not ours.
 
-        A folder like this may have come with somebody's data, and what is in it is moved, linked and believed. So the
-        note holds the time when the mark beside it was last changed, which nobody can set.
+        Such a folder may have come with somebody's data, and its content is moved, linked and trusted. So the note
+        holds the time at which the mark beside it was last changed, which nobody can set.
         """
         with suppress(OSError, ValueError):  # a UserError is one
             time, recipe = read_json(self.building / RECIPE, list)
@@ -100,7 +97,7 @@ class Place:
     def _use_again(self) -> None:
         """Keep what an interrupted call built where this one would build the same."""
         if self._noted() != [self.recipe]:
-            # these two last: a call that is killed here leaves a folder that is known as its own
+            # these two last, so that a call killed here leaves a folder that is known as its own
             for entry in sorted(self.building.iterdir(), key=lambda entry: entry.name in (MARK, RECIPE)):
                 remove(entry)
             (self.building / MARK).touch()
@@ -120,17 +117,17 @@ class Place:
         self._lock = None
 
     def check(self, items: dict[str, Path]) -> None:
-        """Refuse to replace what another hand put below ``out``, or what the new result needs.
+        """Refuse to replace what others put below ``out``, or what the new result needs.
 
         Args:
-            items: name below ``out`` to where it is now; one that is in its place already is left there.
+            items: present path by name below ``out``; what is in its place already stays.
         """
         real = [path.resolve() for path in (self.out / name for name in self.made) if not path.is_symlink()]
         for name, source in items.items():
             path = self.out / name
             if os.path.lexists(path) and name not in self.made and not _same_place(path, source):
                 raise UserError(
-                    f'{path} is there and was not made by this command; move it away, or choose another --out.'
+                    f'{path} exists and was not made by this command; move it away, or choose another --out.'
                 )
             if any(made in source.resolve().parents for made in real):
                 raise UserError(
@@ -138,11 +135,11 @@ class Place:
                 )
 
     def install(self, items: dict[str, Path], stale: tuple[str, ...] = ()) -> None:
-        """Put every item in its place: what was built here is moved, anything else is linked to.
+        """Put every item in its place: what was built here is moved, everything else is linked.
 
         Args:
             items: as for :meth:`check`.
-            stale: names below ``out`` that are no longer true.
+            stale: names below ``out`` that are outdated.
         """
         self.check(items)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -155,12 +152,13 @@ class Place:
         moves = [(n, f'{aside.name}/{n}', False) for n in old]
         for name, source in items.items():
             if name not in kept:
-                if not self.inside(source):
-                    (links / name).symlink_to(source.resolve(), target_is_directory=source.is_dir())
-                built = source if self.inside(source) else links / name
+                built = source
+                if not source.is_relative_to(self.building):
+                    built = links / name
+                    built.symlink_to(source.resolve(), target_is_directory=source.is_dir())
                 moves.append((name, str(built.relative_to(self.building)), True))
-        (self.building / f'{MOVES}.new').write_text(to_json(moves), encoding='utf-8')
-        os.rename(self.building / f'{MOVES}.new', self.building / MOVES)
+        with written_whole(self.building / MOVES) as file:
+            file.write_text(to_json(moves), encoding='utf-8')
         try:
             for move in moves:
                 os.replace(*self._ends(*move))
@@ -170,14 +168,14 @@ class Place:
         (self.building / MOVES).unlink()
 
     def _ends(self, name: Any, built: Any, outward: Any) -> tuple[Path, Path]:
-        """The source and target of a move, which stays within the two folders."""
+        """Return the source and target of a move, which must stay within the two folders."""
         if not (is_name(name) and isinstance(built, str) and all(map(is_name, built.split('/')))):
             raise ValueError('a name leads elsewhere')
         ends = self.building / built, self.out / name
         return ends if outward else ends[::-1]
 
     def _undo(self) -> None:
-        """Take back the moves of an exchange that was not finished, also by a call that was killed."""
+        """Take back the moves of an unfinished installation, also of a call that was killed."""
         try:
             ends = [self._ends(*move) for move in read_json(self.building / MOVES, list)]
         except (ValueError, TypeError) as error:
@@ -193,7 +191,7 @@ def _same_place(path: Path, source: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder that may not be there."""
+    """Remove a file, a link or a folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -202,13 +200,13 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def opened(out: Path, recipe: dict[str, Any]) -> Iterator[Place]:
-    """A :class:`Place`; after a mistake of the user's nothing of it stays, after an interruption what was built."""
+    """Yield a :class:`Place`; what was built stays after an interruption, but not after a :class:`UserError`."""
     place = Place(out, recipe)
     keep = False
     try:
         yield place
     except UserError as error:
-        # where it was unpacked is gone in a moment
+        # the folder in which it was unpacked is about to go
         raise UserError(str(error).replace(f'{place.building}/', f'{recipe["source"]}: ')) from error
     except BaseException:
         keep = True

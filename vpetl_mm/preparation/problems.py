@@ -1,9 +1,9 @@
-"""What is wrong with a data set's lists, given what opening its files showed."""
+"""Finds the problems of a data set's lists, given the findings of opening its files."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .inspection import WHOLE
@@ -20,7 +20,7 @@ KINDS = {
     'in_two_lists': 'in two lists',
     'same_content': 'same content in two lists or with two labels',
     'parts': 'train and val are not trainval',
-    'count': 'counts other than the official ones',
+    'count': 'counts that differ from the official ones',
     'empty_class': 'classes without a sample',
 }
 
@@ -29,9 +29,9 @@ class Line(NamedTuple):
     """A line of a list.
 
     Args:
-        path: of the file below the media folder; for arrays the index. Empty where the line cannot be used.
-        label: from 0; -1 where there is none.
-        text: the line as it stands.
+        path: path of the file below the media folder, or index in an array; empty if the line cannot be used.
+        label: label from 0; -1 if there is none.
+        text: the line itself.
     """
 
     path: str
@@ -40,13 +40,13 @@ class Line(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something wrong.
+    """A problem of a list or a file.
 
     Args:
         kind: a key of ``KINDS``.
         where: the list or lists.
-        path: the file; empty where it is not about one.
-        detail: what more there is to say.
+        path: the file. Defaults to '', for a problem of a whole list.
+        detail: further information. Defaults to ''.
     """
 
     kind: str
@@ -59,7 +59,7 @@ Lists = dict[str, list[Line]]
 
 
 def of_file(finding: Finding | None, min_frames: int) -> tuple[str, str] | None:
-    """What is wrong with a file, as (kind, detail), or None; a finding of None is a missing file."""
+    """Return the problem of a file as (kind, detail), or None; a finding of None means a missing file."""
     if finding is None:
         return 'missing', ''
     if finding.problem:
@@ -73,16 +73,16 @@ def of_file(finding: Finding | None, min_frames: int) -> tuple[str, str] | None:
 
 
 class Judge:
-    """Finds problems, and which lines are left without them.
+    """Finds the problems of lists, and the lines that are left without them.
 
-    What stands in two lists stays in the last of them, so that a test list keeps what training loses. A file
-    with two labels in a list is in no clean list.
+    A file in two lists stays in the last of them, so that a test list keeps what training loses. A file with two
+    labels in a list is in no clean list.
 
     Args:
-        lists: in the order train, val, test.
-        findings: by path; None for a missing file. Empty where files are not to be judged.
-        classes: labels lie below it.
-        min_frames: of a video.
+        lists: the lists in the order train, val, test.
+        findings: findings by path; None for a missing file.
+        classes: number of classes, which labels must lie below.
+        min_frames: a video with fewer is too short.
     """
 
     def __init__(self, lists: Lists, findings: dict[str, Finding | None], classes: int, min_frames: int) -> None:
@@ -92,7 +92,7 @@ class Judge:
         self.problems = [*self._lines(), *self._files(), *self._twice_named(), *self._same_content()]
 
     def clean(self, name: str) -> list[str]:
-        """The good lines of a list, in its order."""
+        """Return the good lines of a list, in its order."""
         gone, good = set(self.gone[name]), []
         for line in self.lists[name]:
             if line.path and 0 <= line.label < self.classes and line.path not in gone:
@@ -153,14 +153,14 @@ class Judge:
                 continue
             others = ', '.join(dict.fromkeys(path for _, path in places[1:]))
             yield Problem('same_content', ', '.join(names), places[0][1], f'as {others}')
-            # with two labels in one list, neither is to be believed
+            # of two labels in one list, neither can be trusted
             for name, path in places:
                 if name != names[-1] or len({self.labels[n][p] for n, p in places if n == name}) > 1:
                     self.gone[name].add(path)
 
 
 def of_parts(lists: Lists) -> Iterator[Problem]:
-    """Lines that are in trainval, but not in train or val, or the other way round."""
+    """Find lines that are in trainval but not in train or val, or the other way round."""
     if not {'trainval', 'train', 'val'} <= set(lists):
         return
     whole = Counter(line.text for line in lists['trainval'])
@@ -171,19 +171,18 @@ def of_parts(lists: Lists) -> Iterator[Problem]:
         yield Problem('parts', 'train, val', text, 'is not in trainval')
 
 
-# VTAB-1k's, drawn officially without regard to classes: sun397 has 397 of them
+# VTAB-1k's official draw ignores classes, of which sun397 has 397
 DRAWN = {'train800', 'val200'}
 
 
-def of_counts(lists: Lists, official: dict[str, int], names: Iterable[str]) -> Iterator[Problem]:
-    """Counts that differ from the official ones, and classes of which a list has no sample, where it should.
+def of_counts(lists: Lists, official: dict[str, int], names: Sequence[str]) -> Iterator[Problem]:
+    """Find counts that differ from the official ones, and classes of which a list has no sample.
 
     Args:
-        lists: all of them.
+        lists: all lists.
         official: the published counts of lists and of 'classes'.
-        names: of the classes.
+        names: the class names.
     """
-    names = list(names)
     counts = {'classes': len(names)} | {name: len(lines) for name, lines in lists.items()}
     for name, count in official.items():
         if name in counts and counts[name] != count:

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal; elsewhere a line now and then for what takes long."""
+"""Warnings, and a progress bar on a terminal or, elsewhere, a line every minute."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import tellable
 
-EVERY = 60  # seconds from one line to the next, where there is no terminal
+EVERY = 60  # seconds between two lines where there is no terminal
 
 
 def warn(text: str) -> None:
@@ -22,36 +20,24 @@ def warn(text: str) -> None:
     print(f'warning: {tellable(text)}', file=sys.stderr)
 
 
-class TimeLeft(ProgressColumn):
-    """The time left or, at the end, taken."""
-
-    def render(self, task: Task) -> Text:
-        """Such as ``0:05:04 left``, ``in 0:07:12``, or nothing before a first step is done."""
-        seconds = task.finished_time if task.finished else task.time_remaining
-        if seconds is None:
-            return Text('')
-        time = timedelta(seconds=int(seconds))
-        return Text(f'in {time}' if task.finished else f'{time} left')
-
-
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar named ``what``; the function that it gives adds to what is done, out of ``total``."""
+    """Show a bar named ``what``; the function that this yields adds to the part of ``total`` that is done."""
     start = told = time.monotonic()
-    terminal, done = sys.stderr.isatty(), 0
+    terminal = sys.stderr.isatty()
 
     def advance(amount: int) -> None:
-        nonlocal told, done
+        nonlocal told
         bar.advance(task, amount)
-        done += amount
-        now = time.monotonic()
+        now, done = time.monotonic(), bar.tasks[0].completed
         if not terminal and now - told > EVERY and done:
             told = now
             left = (now - start) * (total - done) / done / 60
             print(f'{what}: {done / total:.0%}, about {left:,.0f} minutes left', file=sys.stderr, flush=True)
 
-    columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeLeft())
-    with Progress(*columns, console=Console(stderr=True), disable=not terminal) as bar:
+    columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn())
+    time_left = TimeRemainingColumn(elapsed_when_finished=True)
+    with Progress(*columns, time_left, console=Console(stderr=True), disable=not terminal) as bar:
         task = bar.add_task(what, total=total)
         yield advance
     took = time.monotonic() - start

@@ -1,35 +1,27 @@
-"""Small H.264 copies of videos, made for fast random access in training."""
+"""Makes small H.264 copies of videos for fast random access in training."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from rich.filesize import decimal
 
 from ..errors import UserError, tellable
-from .decode_speed import decode_speed
 from .progress import progress
 from .small_copy import is_finished, make_copy, tag_of
 from .workers import Failed, each
 
-PARTIAL = '.partial'  # the folder below the target of what is being written
 SECONDS = 1800  # for one video
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the target's fault, not the video's
 
 
-class _NoRoom(NamedTuple):
-    reason: str
-
-
 def copy_names(paths: Sequence[str]) -> dict[str, str]:
-    """Where each video's copy goes: its own path with the suffix .mp4, which is added where two would meet.
+    """Return the path of each video's copy: its own with the suffix .mp4, which is appended if two would collide.
 
     Args:
         paths: relative to the source, of any suffix; repeated ones count once.
@@ -43,38 +35,23 @@ def copy_names(paths: Sequence[str]) -> dict[str, str]:
         names |= {path: f'{path}.mp4' for path in met}
 
 
-def _check(paths: Sequence[str], source: Path, target: Path, short_side: int) -> None:
-    if short_side < 16:
-        raise UserError(f'The shorter side of re-encoded videos must be 16 pixels or more, got {short_side}.')
-    if not source.is_dir():
-        raise UserError(f'The folder of the videos, {source}, does not exist.')
-    if target.resolve() == source.resolve():
-        raise UserError(f'Re-encoded videos cannot be written over their sources, in {source}.')
-    if not paths:
-        raise UserError('There are no videos to re-encode.')
-    for path in paths:
-        parts = PurePosixPath(path).parts
-        if not parts or path.startswith('/') or '..' in parts or parts[0] == PARTIAL:
-            raise UserError(f'The video {tellable(path)!r} does not lie in the folder of the videos, {source}.')
-
-
-def _job(source: Path, target: Path, short_side: int, job: tuple[str, str]) -> bool | _NoRoom:
-    """Make one copy unless it is there; whether it was made, or that the target takes no more."""
+def _job(source: Path, target: Path, short_side: int, job: tuple[str, str]) -> bool | str:
+    """Make one copy unless it exists; return whether it was made, or why the target takes no more files."""
     path, name = job
     tag = tag_of(source / path, short_side)
     if is_finished(target / name, tag):
         return False
     try:
-        make_copy(source / path, target / name, target / PARTIAL, short_side, tag)
+        make_copy(source / path, target / name, short_side, tag)
     except OSError as error:
         if error.errno in NO_ROOM:
-            return _NoRoom(os.strerror(error.errno))
+            return os.strerror(error.errno)
         raise
     return True
 
 
 def _tell_failed(failed: dict[str, str]) -> None:
-    print(f'{len(failed)} videos cannot be decoded, and are left out:')
+    print(f'{len(failed)} videos cannot be decoded and are left out:')
     for path, reason in sorted(failed.items())[:20]:
         print(f'  {tellable(path)} ({reason})')
     if len(failed) > 20:
@@ -84,55 +61,44 @@ def _tell_failed(failed: dict[str, str]) -> None:
 def _tell(source: Path, target: Path, done: dict[str, str], made: int) -> None:
     pairs = [(source / path, target / name) for path, name in sorted(done.items())]
     sizes = [sum(file.stat().st_size for file in files) for files in zip(*pairs, strict=True)]
-    print(
-        f'{made:,} videos re-encoded, {len(done) - made:,} were there; {decimal(sizes[0])}, now {decimal(sizes[1])}'
-    )
-    speed = decode_speed(pairs)
-    if speed:
-        print(f'decode speed: {speed}')
+    print(f'{made:,} videos re-encoded, {len(done) - made:,} existed; {decimal(sizes[0])}, now {decimal(sizes[1])}')
 
 
 def reencode(paths: Sequence[str], source: Path, target: Path, short_side: int, workers: int) -> list[str]:
-    """Make a small copy of every video; the names of those that cannot be decoded are printed.
+    """Make a small copy of every video, and print the names of those that cannot be decoded.
 
-    A copy is written beside, in a folder of the target's, and renamed when it is whole. One that is there, from
-    the same source and with the same settings, is kept, so that an interrupted call goes on where it was.
-    At the end, the decode speed before and after is printed.
+    A copy from the same source and with the same settings is kept, so that an interrupted call goes on where it
+    stopped.
 
     Args:
-        paths: of the videos, relative to ``source``.
+        paths: paths of the videos, relative to ``source`` and below it.
         source: their folder.
-        target: the folder to write to, with the same folders below.
-        short_side: pixels of the copies' shorter side; smaller videos keep their size.
+        target: another folder, which gets the same folders below.
+        short_side: pixels of the copies' shorter side, at least 16; smaller videos keep their size.
         workers: processes.
 
     Returns:
         the copies' paths, relative to ``target``, in the order of ``paths``; '' for a video that failed.
 
     Raises:
-        UserError: for a setting or a path that cannot be, when no video can be decoded, or when the disk is full.
+        UserError: if no video can be decoded, or the disk is full.
     """
-    source, target = Path(source), Path(target)
-    _check(paths, source, target, short_side)
     names = copy_names(paths)
-    shutil.rmtree(target / PARTIAL, ignore_errors=True)  # what a killed call was writing
-    try:
-        (target / PARTIAL).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'{target} cannot be written to ({error.strerror}).') from error
+    target.mkdir(parents=True, exist_ok=True)
     failed: dict[str, str] = {}
     made = 0
     task = partial(_job, source, target, short_side)
     with progress('Re-encoding', len(names)) as advance:
         for (path, _), result in each(task, names.items(), workers, SECONDS):
             advance(1)
-            if isinstance(result, _NoRoom):
-                raise UserError(f'{target} takes no more files ({result.reason}); the same command then goes on.')
+            if isinstance(result, str):
+                raise UserError(f'{target} takes no more files ({result}); make room and repeat the command.')
             if isinstance(result, Failed):
                 failed[path] = result.reason
             else:
                 made += result
-    shutil.rmtree(target / PARTIAL, ignore_errors=True)
+    for left in target.rglob('*.mp4.partial'):  # by a killed call or a crashed worker
+        left.unlink()
     if failed:
         _tell_failed(failed)
     if len(failed) == len(names):

@@ -1,8 +1,7 @@
-"""One small H.264 copy of a video, frame for frame."""
+"""Makes a small H.264 copy of a video, frame for frame."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import compress
@@ -14,13 +13,15 @@ from av.filter import Graph
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
-from ..datasets.video_reader import VideoReader, open_video, orientation, video_stream
+from ..datasets.frame_picture import orientation
+from ..datasets.video_reader import VideoReader, open_video, video_stream
+from ..files import written_whole
 from .inspection import WHOLE, promised_frames
 
-# Key frames every 8 frames and no B-frames, so that a clip from anywhere decodes few frames that it does not
-# need. CRF 23 is at 41.6 dB of the resized pictures (the worst of 18 real clips 38.5); 20 is at 43.8, 35 % larger
-# and decodes a fifth slower. Tuned for decoding it is 1.5 times as fast for 12 % more bytes. One thread, as files
-# are made in parallel.
+# A key frame every 8 frames and no B-frames, so that a clip from anywhere decodes few frames in vain. CRF 23 has
+# 41.6 dB against the resized pictures (38.5 in the worst of 18 real clips); 20 has 43.8, is 35 % larger and decodes a
+# fifth slower. Tuning for decoding makes it 1.5 times as fast for 12 % more bytes. One thread, as files are made in
+# parallel.
 ENCODER = {
     'preset': 'medium',
     'tune': 'fastdecode',
@@ -32,18 +33,18 @@ ENCODER = {
     'threads': '1',
 }
 PIXELS = 'yuv420p'
-FILTERS = (('transpose', 'cclock_flip'), ('hflip',), ('vflip',))  # what orientation() says to do
-FORMAT = 2  # raise it when the same settings give other copies: what was made before is then made again
+FILTERS = (('transpose', 'cclock_flip'), ('hflip',), ('vflip',))  # as orientation() orders them
+FORMAT = 2  # raise it when the same settings make other copies: earlier ones are then made again
 
 
 def tag_of(source: Path, short_side: int) -> str:
-    """What a copy is of, and how it was made; it stands in the copy's header."""
+    """Return the tag for a copy's header: its source and settings."""
     stat = source.stat()
     return f'vpetl_mm {FORMAT}, short side {short_side}, of {stat.st_size} bytes at {stat.st_mtime_ns}'
 
 
 def is_finished(copy: Path, tag: str) -> bool:
-    """Whether a whole copy with this tag is there."""
+    """Check that a whole copy with this tag exists."""
     try:
         with open_video(copy) as container:
             stream = container.streams.video[0]
@@ -54,14 +55,14 @@ def is_finished(copy: Path, tag: str) -> bool:
 
 
 def small_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """The copy's size in pixels: even, as 4:2:0 needs, never larger, of the same shape."""
+    """Return the copy's size in pixels: even, as 4:2:0 needs, never larger, of the same shape."""
     scale = min(1.0, short_side / min(width, height))
     even = [2 * max(1, min(round(side * scale / 2), side // 2)) for side in (width, height)]
     return even[0], even[1]
 
 
 def _frames(reader: VideoReader, promised: int) -> Iterator[av.VideoFrame]:
-    """Every frame as training reads it; a ValueError at the end where too few could be decoded."""
+    """Yield every frame as training reads it; raise ValueError at the end if too few could be decoded."""
     decoded, before = 0, None
     for frame in reader:
         decoded += frame is not before
@@ -79,13 +80,13 @@ def _add_stream(
     stream.pix_fmt = PIXELS
     made = stream.codec_context
     made.time_base = 1 / rate
-    if not like.format.is_rgb:  # how the colours are meant stays
+    if not like.format.is_rgb:  # keep the colour space
         made.colorspace, made.color_primaries, made.color_trc = like.colorspace, like.color_primaries, like.color_trc
     return stream
 
 
 def _turner(filters: Sequence[tuple[str, ...]], size: tuple[int, int], rate: Fraction) -> Graph:
-    """Turns and mirrors frames of ``size``."""
+    """Build a graph that turns and mirrors frames of ``size``."""
     graph = Graph()
     nodes = [graph.add_buffer(width=size[0], height=size[1], format=PIXELS, time_base=1 / rate)]
     nodes += [graph.add(*each) for each in filters]
@@ -94,13 +95,13 @@ def _turner(filters: Sequence[tuple[str, ...]], size: tuple[int, int], rate: Fra
     return graph
 
 
-def _write(source: Path, partial: Path, short_side: int, tag: str) -> None:
+def _write(source: Path, copy: Path, short_side: int, tag: str) -> None:
     reader = VideoReader(source)
     with open_video(source) as container:
         given = video_stream(container)
         rate = given.average_rate or given.guessed_rate or Fraction(25)
         promised = promised_frames(container, reader) or 0
-    with av.open(str(partial), 'w', format='mp4', options={'movflags': '+faststart'}) as writer:
+    with av.open(str(copy), 'w', format='mp4', options={'movflags': '+faststart'}) as writer:
         writer.metadata['comment'] = tag
         stream = graph = None
         convert = VideoReformatter()
@@ -111,9 +112,9 @@ def _write(source: Path, partial: Path, short_side: int, tag: str) -> None:
                 size = small_size(frame.width, frame.height, short_side)
                 stream = _add_stream(writer, rate, size[::-1] if shown[0] else size, frame)
                 graph = _turner([*compress(FILTERS, shown)], size, rate) if any(shown) else None
-            # to the usual range of grey levels, as not every reader heeds the full one
+            # to the limited range of grey levels, as not every reader heeds the full one
             small = convert.reformat(frame, *size, PIXELS, interpolation='BICUBIC', dst_color_range='MPEG', threads=1)
-            # counted, not timed: clips are sampled by index, and the times in avi files are wrong
+            # timed by index: clips are sampled by index, and the times in avi files are wrong
             small.pts, small.time_base = index, 1 / rate
             if graph:
                 graph.push(small)
@@ -123,16 +124,12 @@ def _write(source: Path, partial: Path, short_side: int, tag: str) -> None:
         writer.mux(stream.encode())
 
 
-def make_copy(source: Path, copy: Path, beside: Path, short_side: int, tag: str) -> None:
-    """Encode the copy in the folder ``beside`` and rename it when it is whole.
+def make_copy(source: Path, copy: Path, short_side: int, tag: str) -> None:
+    """Encode a copy, which is written whole or not at all, and the folders above it.
 
     Raises:
-        Exception: of many kinds, when the source cannot be decoded to its end.
+        Exception: of many kinds, if the source cannot be decoded to its end.
     """
-    partial = beside / f'{os.getpid()}.mp4'
-    try:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(copy) as partial:
         _write(source, partial, short_side, tag)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial, copy)
-    finally:
-        partial.unlink(missing_ok=True)

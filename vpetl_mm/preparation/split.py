@@ -1,12 +1,12 @@
-"""How a validation or test part is drawn out of a list."""
+"""Draws a validation or test part from a list."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
 from ..datasets.holdout import held_out_indices
+from ..datasets.list_file import Sample
 from ..errors import UserError
-from .lists import Sample
 
 WHOLE = 'vpetl_mm.datasets.holdout.held_out_indices(len(trainval), fraction, seed), as holdout.fraction draws it'
 PER_CLASS = 'vpetl_mm.datasets.holdout.held_out_indices(len(class), fraction, [seed, label]), at most all but one'
@@ -20,10 +20,10 @@ def _parts(samples: list[Sample], out: set[int]) -> Parts:
 
 
 def hold_out(samples: list[Sample], fraction: float, seed: int) -> Parts:
-    """The rest and the held-out part, exactly as ``holdout.fraction`` draws it from the same list.
+    """Return the rest and the held-out part, exactly as ``holdout.fraction`` draws it from the same list.
 
     Raises:
-        UserError: when nothing would be left.
+        UserError: if nothing would be left.
     """
     rest, out = _parts(samples, held_out_indices(len(samples), fraction, seed))
     if not rest:
@@ -32,12 +32,12 @@ def hold_out(samples: list[Sample], fraction: float, seed: int) -> Parts:
 
 
 def hold_out_per_class(samples: list[Sample], fraction: float, seed: int) -> Parts:
-    """The rest and the held-out part: the same share of every class, which always keeps a sample in the rest.
+    """Return the rest and the held-out part: the same share of every class, but never all of its samples.
 
-    The order of the list stays; a class of one sample gives none.
+    Both keep the order of the list.
 
     Raises:
-        UserError: when no class has two samples.
+        UserError: if no class has two samples.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
@@ -48,7 +48,7 @@ def hold_out_per_class(samples: list[Sample], fraction: float, seed: int) -> Par
         out |= {indices[i] for i in drawn}
     if not out:
         raise UserError(
-            'No class has a sample to spare for validation or testing: each needs three, or give lists of your own '
+            'No class has a sample to spare for validation or testing: each needs three, or give your own lists '
             '(train.csv, val.csv, test.csv).'
         )
     return _parts(samples, out)

@@ -5,29 +5,30 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..datasets.list_file import Sample
 from ..errors import UserError
-from .found import Found, Request, need_folder
-from .lists import Lists, Sample, index_of, read_json
+from .found import Found, PrepareArgs, need_folder
+from .lists import index_of, read_json
 from .place import Place
 
 HOMEPAGE = 'https://www.qualcomm.com/developer/software/something-something-v-2-dataset'
-# the test list has no labels: the official validation list is what results are reported on
+# the test list has no labels: results are reported on the official validation list
 OFFICIAL = {'trainval': 168_913, 'test': 24_777, 'classes': 174}
 LISTS = {'trainval': 'train', 'test': 'validation'}
 VIDEO_FOLDERS = ('20bn-something-something-v2', 'videos', '.')
 SUFFIXES = ('.webm', '.mp4')
 
 
-def read(src: Path, _: Place, request: Request) -> Found:
-    """What the folder ``src`` holds of Something-Something v2.
+def read(src: Path, _: Place, args: PrepareArgs) -> Found:
+    """Read the lists of Something-Something v2 in the folder ``src``.
 
     Raises:
-        UserError: when a list is missing or damaged, a template is not among the labels, or no video is there.
+        UserError: if a list is missing or damaged, a template is not among the labels, or there is no video.
     """
     need_folder(src, 'the videos and the JSON lists of Something-Something v2')
     labels = _labels(_json(src, 'labels'))
     root, names = _videos(src)
-    lists: Lists = {ours: _samples(_json(src, theirs), labels, names) for ours, theirs in LISTS.items()}
+    lists = {ours: _samples(_json(src, theirs), labels, names) for ours, theirs in LISTS.items()}
     return Found('video', sorted(labels, key=labels.__getitem__), lists, root, official=OFFICIAL)
 
 
@@ -47,12 +48,12 @@ def _labels(path: Path) -> dict[str, int]:
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f'{path} should give every class its index ({error}).') from error
     if sorted(labels.values()) != list(range(len(labels))) or not labels:
-        raise UserError(f'{path} should number the classes from 0, each once.')
+        raise UserError(f'{path} should number the classes from 0 without gaps.')
     return labels
 
 
 def _videos(src: Path) -> tuple[Path, dict[str, str]]:
-    """The folder of the videos, and the file name of each id."""
+    """Return the folder of the videos and the file name of each id."""
     for folder in VIDEO_FOLDERS:
         root = src / folder
         if root.is_dir():

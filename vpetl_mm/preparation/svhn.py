@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from scipy.io import loadmat
-
-from ..datasets.svhn import HOMEPAGE, SVHN, check_mat
-from ..errors import UserError
-from .found import Found, Request, need_folder
-from .lists import Sample
+from ..datasets.list_file import Sample
+from ..datasets.svhn import SVHN, read_mat
+from .found import Found, PrepareArgs, need_folder
 from .place import Place
 
 OFFICIAL = {'trainval': 73_257, 'test': 26_032, 'classes': 10}
 FILES = {'trainval': 'train_32x32.mat', 'test': 'test_32x32.mat', 'extra': 'extra_32x32.mat'}
 
 
-def read(src: Path, _: Place, request: Request) -> Found:
-    """What the folder ``src`` holds of SVHN; the extra images are optional and in no list.
+def read(src: Path, _: Place, args: PrepareArgs) -> Found:
+    """Read the labels of SVHN in the folder ``src``; the extra images are optional and in no list.
 
     Raises:
-        UserError: when a file is missing, damaged, or holds something else.
+        UserError: if a file is missing, damaged, or holds something else.
     """
     if src.is_file() and src.name in FILES.values():
         src = src.parent
@@ -32,21 +28,5 @@ def read(src: Path, _: Place, request: Request) -> Found:
 
 
 def _samples(path: Path) -> list[Sample]:
-    """Index and digit of every image; the images themselves, 0.2 GB, are not read."""
-    how = f'download {path.name} from {HOMEPAGE}'
-    if not path.is_file():
-        raise UserError(f'{path} does not exist; {how}')
-    try:
-        shapes = check_mat(path)
-        labels = np.asarray(loadmat(path, variable_names=['y']).get('y'))
-    except Exception as error:  # scipy names no set of errors for a damaged file, and raises a dozen kinds
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UserError(f'{path} is truncated, damaged or not a .mat file ({error}); {how}') from error
-    count = len(labels) if labels.ndim == 2 else 0
-    if not count or labels.shape != (count, 1) or shapes.get('X') != (32, 32, 3, count):
-        raise UserError(f'{path} should hold X (32 x 32 x 3 x N) and y (N x 1), and has {shapes}; {how}')
-    outside = labels[~np.isin(labels, range(1, 11))]
-    if len(outside):
-        raise UserError(f'{path} has the label {outside[0]}, outside of 1 to 10; {how}')
-    return [Sample(str(i), int(label) % 10) for i, label in enumerate(labels[:, 0])]  # 10 stands for the digit 0
+    labels = read_mat(path, labels_only=True)['y'][:, 0]  # the images take 0.2 GB
+    return [Sample(str(i), int(label) % 10) for i, label in enumerate(labels)]  # 10 means the digit 0

@@ -1,4 +1,4 @@
-"""Reads a tar that is not trusted: tarfile alone takes memory and time as its headers tell it to."""
+"""Reads a tar that is not trusted: tarfile alone takes as much memory and time as the headers ask for."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..bounds import TIMES
 from ..errors import UserError
 
 CHUNK = 1 << 20
-HEADER = 64 << 10  # an entry's headers, with long names and extended attributes
+HEADER = 64 << 10  # bytes of an entry's headers, with long names and extended attributes
 DECOMPRESSORS = {b'\x1f\x8b': gzip.open, b'BZ': bz2.open, b'\xfd7': lzma.open}
 
 
 class _Bounded:
-    """What a tar holds once it is decompressed, for tarfile, which reads as much as a header tells it to.
+    """A tar's decompressed content with a limit, as tarfile reads as much as a header asks for.
 
     Args:
         stream: the decompressed content.
-        most: bytes; reading or looking beyond them is refused.
+        most: bytes; reading or seeking beyond them is refused.
     """
 
     def __init__(self, stream: IO[bytes], most: int) -> None:
@@ -54,15 +54,15 @@ class _Bounded:
 
 @contextmanager
 def bounded_tar(archive: Path, most: int) -> Iterator[tuple[tarfile.TarFile, Iterator[tarfile.TarInfo]]]:
-    """An open tar, plain or compressed, and its entries, which are read one by one.
+    """Open a tar, plain or compressed; yield it and its entries, which are read one by one.
 
     Args:
         archive: the file.
         most: bytes that it may unpack to.
 
     Raises:
-        UserError: for longer headers than archives have, and for more bytes than ``most``.
-        Exception: of many kinds, where it is damaged.
+        UserError: for longer headers than archives have, or more bytes than ``most``.
+        Exception: of many kinds, if it is damaged.
     """
     with open(archive, 'rb') as packed:
         opener = DECOMPRESSORS.get(packed.read(2), open)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import from_json
 from ..weights.files import write_safetensors
 from .choice import STRUCTURED, Choice, Settings
 from .units import Unit
@@ -142,9 +143,9 @@ def read_allocation(file: str | Path) -> Allocation:
         raise UserError(f'The SPT file {path} does not exist; tools/sensitivity.py makes it from the same config.')
     try:
         with safe_open(path, 'pt') as content:
-            about = json.loads((content.metadata() or {})[KEY])
+            about = from_json((content.metadata() or {})[KEY])
             sparse = {k: content.get_tensor(k) for k in content.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise UserError(f'{path} is no file of tools/sensitivity.py, or is broken; make it again.') from error
     try:
         if about.pop('format') != FORMAT:

@@ -193,8 +193,7 @@ class SPT:
                 weights.append(index)
             else:
                 biases.append(index + unit.offset)
-        eps = getattr(host, 'eps', 0.0)
-        return Sparse(host.weight.shape, _joined(weights), _joined(biases), eps)
+        return Sparse(_joined(weights), _joined(biases))
 
     def _update(self, backbone: nn.Module, updated: list[Unit]) -> Delta:
         """The low-rank update, or the adapter, of one linear layer."""

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import from_json
 from .contents import format_of
 from .files import write_safetensors
 
@@ -69,11 +70,11 @@ def record_of(metadata: Mapping[str, str]) -> Record | None:
     if KEY not in metadata:
         return None
     try:
-        record = Record(**json.loads(metadata[KEY]))
+        record = Record(**from_json(metadata[KEY]))
         readable = isinstance(record.source['sha256'], str) and isinstance(record.host, str)
         readable = readable and type(record.heads) in (int, type(None))
         readable = readable and (record.inputs is None or all(map(_numbers, map(record.inputs.get, ('mean', 'std')))))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         readable = False
     if not readable or record.format != FORMAT:
         raise UserError(f'its record of the conversion cannot be read as format {FORMAT}; convert it again.')

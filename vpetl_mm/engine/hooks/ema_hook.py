@@ -1,4 +1,4 @@
-"""Averages of what is trained."""
+"""Averages of the trained parameters."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
 
-from ...errors import UserError
+from ...errors import UserError, reason
 
-HOW = 'it takes ema_type, momentum, begin_epoch or begin_iter, interval, and what its ema_type takes'
+HOW = 'it takes ema_type, momentum, begin_epoch or begin_iter, interval, and the arguments of its ema_type'
 
 
 class EMAHook(mmengine_hooks.EMAHook):
-    """mmengine's EMAHook over the trained parameters alone, in its place under its name.
+    """mmengine's EMAHook, replaced under its name, over the trained parameters only.
 
-    mmengine's copies the whole model, frozen backbone included, and would do so before it is initialised. Here the
-    averages are what is validated, what adapter files and ``best_*.pth`` hold, and what the state_dict of
-    ``epoch_*.pth`` holds, beside the weights that training goes on with (``ema_state_dict``). Buffers, such as
-    BatchNorm's statistics, are not averaged.
+    mmengine's copies the whole model, frozen backbone included, before it is initialised. Here the averages are what
+    is validated and what adapter files, ``best_*.pth`` and the state_dict of ``epoch_*.pth`` hold; the last also has
+    the weights that training continues with (``ema_state_dict``). Buffers, such as BatchNorm's statistics, are not
+    averaged.
 
     Args:
         ema_type: ``'ExponentialMovingAverage'`` (the default), ``'MomentumAnnealingEMA'`` or
             ``'StochasticWeightAverage'``.
-        begin_iter: the step from which on it averages; until then the averages are the weights. Defaults to 0.
+        begin_iter: the first step that is averaged; until then the averages are the weights. Defaults to 0.
         begin_epoch: the same in epochs. Defaults to 0.
         kwargs: of the ema_type: ``momentum=0.0002``, ``interval=1``, ...
 
@@ -33,7 +33,7 @@ class EMAHook(mmengine_hooks.EMAHook):
         UserError: for a wrong argument.
     """
 
-    # behind AdapterHook (NORMAL), whose file it puts the averages into; before CheckpointHook (VERY_LOW)
+    # after AdapterHook (NORMAL), as it puts the averages into its file; before CheckpointHook (VERY_LOW)
     priority = 'BELOW_NORMAL'
 
     def __init__(
@@ -48,10 +48,10 @@ class EMAHook(mmengine_hooks.EMAHook):
             super().__init__(ema_type, strict_load=True, begin_iter=begin_iter, begin_epoch=begin_epoch, **kwargs)
             MODELS.build(self.ema_cfg, default_args=dict(model=nn.Module()))
         except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(f'EMAHook is wrong: {" ".join(str(error).split())[:300]}; {HOW}.') from error
+            raise UserError(f'EMAHook is wrong: {reason(error, 300)}; {HOW}.') from error
 
     def before_run(self, runner: Runner) -> None:
-        """Copy what is trained."""
+        """Copy the trained parameters."""
         self.src_model = trained_part(runner.plain_model)
         self.ema_model = MODELS.build(self.ema_cfg, default_args=dict(model=self.src_model))
 
@@ -64,11 +64,7 @@ class EMAHook(mmengine_hooks.EMAHook):
             del checkpoint['ema_state_dict']
 
     def before_train(self, runner: Runner) -> None:
-        """Until the first average, the averages are the weights.
-
-        Raises:
-            UserError: when it would begin after the last step.
-        """
+        """Start with the weights as averages; raise :class:`UserError` if it would begin after the last step."""
         try:
             super().before_train(runner)
         except AssertionError as error:
@@ -77,11 +73,7 @@ class EMAHook(mmengine_hooks.EMAHook):
             self.ema_model.module.load_state_dict(self.src_model.state_dict())
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Take up the averages, and go on training the weights that lie beside them.
-
-        Raises:
-            UserError: when the averages are not of what this config trains.
-        """
+        """Continue with the averages, which must be of what is trained, and with the weights beside them."""
         if 'ema_state_dict' not in checkpoint:
             runner.logger.warning('The checkpoint to resume from has no averages; EMAHook starts them again.')
             return
@@ -95,7 +87,7 @@ class EMAHook(mmengine_hooks.EMAHook):
 
 
 def trained_part(model: nn.Module) -> nn.Module:
-    """A module of the very parameters of ``model`` that are trained, under the same keys, and of nothing else."""
+    """Return a module of the trained parameters of ``model`` alone, shared, under the same keys."""
     root = nn.Module()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -1,4 +1,4 @@
-"""Randomness that differs from epoch to epoch and is the same for a resumed run."""
+"""Random numbers that differ between epochs and are the same in a resumed run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mmengine.runner import Runner
 class EpochSeedHook(Hook):
     """Seeds python, numpy and torch from (seed, epoch, rank) before each epoch.
 
-    mmengine gives each start of the loader's workers the same seed, so that every epoch repeats its crops,
-    and does not restore the random state on resuming. The workers follow torch's seed, so this settles them
-    too; ``worker_init_fn=dict(type='seed_worker')`` keeps mmengine's own seeding away.
+    mmengine seeds the loader's workers alike in every epoch, which repeats the crops, and does not restore the random
+    state on resuming. The workers follow torch's seed, so this covers them too, if mmengine's own seeding is replaced
+    by ``worker_init_fn=dict(type='seed_worker')``.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed for the epoch to come."""
+        """Seed the coming epoch."""
         words = np.random.SeedSequence([runner.seed, runner.epoch, runner.rank]).generate_state(2)
         random.seed(int(words[0]))
         np.random.seed(int(words[0]))
@@ -30,7 +30,7 @@ class EpochSeedHook(Hook):
 
 
 def seed_worker(worker_id: int, **_: Any) -> None:
-    """Seed python and numpy of a loader's worker from the seed that torch gave it."""
+    """Seed python and numpy in a loader's worker from its torch seed."""
     seed = torch.initial_seed() % 2**32
     random.seed(seed)
     np.random.seed(seed)

@@ -1,4 +1,4 @@
-"""Trains a head on features that are computed once."""
+"""Train a head on features that are computed once."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..feature_cache import cached_dataset, is_fixed
 
 
 class FeatureCacheHook(Hook):
-    """Puts cached features in the place of the training data and, where their pipeline is fixed, the validation data.
+    """Replaces the training data by cached features, and the validation data too if its pipeline is fixed.
 
-    Added by ``cache_features`` in a config. The features lie in memory; a resumed run computes them again.
+    ``cache_features`` in a config adds it. The features stay in memory; a resumed run computes them again.
 
     Args:
-        views: how many passes through the training pipeline are kept. Epoch e sees view e mod ``views``.
+        views: passes through the training pipeline to keep. Epoch e sees view e mod ``views``.
     """
 
-    priority = 'LOWEST'  # after everything that may still change the model before training
+    priority = 'LOWEST'  # after everything that may change the model before training
 
     def __init__(self, views: int) -> None:
         self.views = views
 
     def before_train(self, runner: Runner) -> None:
-        """Compute the features and exchange loaders and preprocessor."""
+        """Compute the features, and exchange loaders and preprocessor."""
         started = time.monotonic()
         loop, model = runner.train_loop, runner.plain_model
         train = cached_dataset(runner, loop.dataloader, self.views, lambda: runner.optim_wrapper.optim_context(model))
@@ -43,11 +43,11 @@ class FeatureCacheHook(Hook):
         runner.logger.info(f'Features of {said}: {size:,.1f} MiB, computed in {time.monotonic() - started:.0f} s')
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Turn to the epoch's view."""
+        """Select the view of the epoch."""
         runner.train_loop.dataloader.dataset.view = runner.epoch % self.views
 
     def after_train(self, runner: Runner) -> None:
-        """Give the model its own preprocessor back."""
+        """Restore the model's own preprocessor."""
         runner.plain_model.data_preprocessor = runner.plain_model.data_preprocessor.own
 
     def _loader(self, runner: Runner, key: str, dataset: FeatureDataset) -> DataLoader:

@@ -1,4 +1,4 @@
-"""Ends a run whose loss or weights are no longer numbers."""
+"""End a run whose loss or weights are no longer finite."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ...errors import UserError
 
 
 class FiniteLossHook(Hook):
-    """Looks at the loss now and then, and before each checkpoint at what was trained, which the last step may spoil.
+    """Checks the loss at intervals, and what was trained before each checkpoint, as the last step may spoil it.
 
     Args:
-        interval: steps between two looks, each of which waits for the GPU. Defaults to 50.
+        interval: steps between two checks, each of which waits for the GPU. Defaults to 50.
 
     Raises:
         UserError: when the loss, a trained parameter or a buffer is infinite or NaN; that checkpoint is not written.
@@ -27,7 +27,7 @@ class FiniteLossHook(Hook):
         self.interval = interval
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Look every ``interval`` steps and at an epoch's end."""
+        """Check every ``interval`` steps and at the end of an epoch."""
         due = self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)
         if (due or self.end_of_epoch(runner.train_dataloader, batch_idx)) and not torch.isfinite(outputs['loss']):
             raise UserError(
@@ -36,7 +36,7 @@ class FiniteLossHook(Hook):
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuse to keep what is not finite."""
+        """Refuse to save what is not finite."""
         model = runner.plain_model
         trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         wrong = [n for n, t in [*trained, *model.named_buffers()] if not torch.isfinite(t).all()]

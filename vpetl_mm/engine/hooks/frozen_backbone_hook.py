@@ -1,48 +1,36 @@
-"""Verifies what trains and what does not."""
+"""Verify that what should train does, and that the rest stays frozen."""
 
 from __future__ import annotations
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import UserError
 from ..adapter import frozen_digests
-from ..preflight import check_count
 
-# optimizer steps after which what trains has moved: the first leave LoRA's A where it is, as B is zero, and those
-# of a warm-up may be too small for float32
+# optimizer steps after which what trains has moved: the first leave LoRA's A as it is, since B is zero, and those of
+# a warm-up may be too small for float32
 ENOUGH = 50
 
 
 class FrozenBackboneHook(Hook):
     """Reports what trains and its share, and proves that it trains and that the frozen backbone stays frozen.
 
-    Freezing itself happens when the model is built: a hook would come after the optimizer. The config's
-    ``expect_params``, where it has one, is compared with the trainable parameters before anything is trained.
-    Trained tensors without a gradient in the first optimizer step end the run, unless the config's
-    ``find_unused_parameters`` says that a step may pass some by. Those that have not moved after the first epochs, at
-    a learning rate above zero, are warned of: their gradient may have been zero.
+    Freezing itself happens when the model is built: a hook would come after the optimizer. Trained tensors without a
+    gradient in the first optimizer step end the run, unless ``find_unused_parameters`` in the config says that a step
+    may skip some. Those that have not moved after the first epochs, at a learning rate above zero, are warned about:
+    their gradient may have been zero.
 
     Raises:
-        UserError: when the count is not ``expect_params``, or trained tensors get no gradient.
+        UserError: when trained tensors get no gradient.
         RuntimeError: when a frozen parameter has a gradient, is in the optimizer, or has changed.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self) -> None:
-        self._before: dict[str, str] = {}
-        self._trained: dict[str, nn.Parameter] = {}
-        self._at_start: dict[str, int] = {}
-        self._steps = 0
-
-    def before_run(self, runner: Runner) -> None:
-        """Compare with ``expect_params``."""
-        check_count(runner.cfg, runner.plain_model)
-
     def before_train(self, runner: Runner) -> None:
-        """Say what trains, and remember the frozen weights."""
+        """Report what trains, and remember the frozen weights."""
         count = runner.plain_model.plan.count()
         parts = ', '.join(f'{name} {n:,}' for name, n in count['by'].items())
         share = 100 * count['trainable'] / count['total']
@@ -68,12 +56,11 @@ class FrozenBackboneHook(Hook):
         if without and not runner.cfg.get('find_unused_parameters', False):
             raise UserError(
                 f'{len(without)} of {len(self._trained)} trained tensors get no gradient, {without[0]} among them: '
-                'nothing that the loss is made of depends on them. Where a step may pass some by, set '
-                'find_unused_parameters=True.'
+                'the loss does not depend on them. If a step may skip some, set find_unused_parameters=True.'
             )
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Once, after enough steps: what trains has moved."""
+        """Check once, after enough steps, that what trains has moved."""
         if not self._at_start or self._steps < ENOUGH:
             return
         groups = runner.optim_wrapper.optimizer.param_groups
@@ -87,7 +74,7 @@ class FrozenBackboneHook(Hook):
             )
 
     def after_train(self, runner: Runner) -> None:
-        """The frozen weights are what they were."""
+        """Check that the frozen weights have not changed."""
         after = frozen_digests(runner.plain_model)
         changed = [n for n, digest in self._before.items() if after[n] != digest]
         if changed:

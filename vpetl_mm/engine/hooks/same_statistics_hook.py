@@ -1,4 +1,4 @@
-"""One set of BatchNorm statistics on all ranks."""
+"""The same BatchNorm statistics on all ranks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SameStatisticsHook(Hook):
-    """Gives every rank rank 0's running statistics before it validates.
+    """Copies the running statistics of rank 0 to all ranks before validation.
 
-    In training each GPU normalises by its own batch, as in the published code. The running statistics that count
-    are rank 0's: they are what checkpoints hold, and so what the other ranks must validate with.
+    In training each GPU normalises by its own batch, as in the published code. Checkpoints hold the running
+    statistics of rank 0, so all ranks must validate with them.
     """
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Broadcast them; the other buffers are the same everywhere."""
+        """Broadcast them; other buffers are the same everywhere."""
         for module in runner.model.modules():
             if isinstance(module, _BatchNorm):
                 for statistic in module.buffers():

@@ -1,4 +1,4 @@
-"""Videos that cannot be decoded are skipped, named, counted, and never too many."""
+"""Videos that cannot be decoded: named, counted, and never too many."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class UnreadableVideoHook(Hook):
             unreadable video counts as wrong instead.
 
     Raises:
-        UserError: when more is unreadable in one epoch of training.
+        UserError: when more are unreadable in one epoch of training.
     """
 
     def __init__(self, max_share: float = 0.01) -> None:
@@ -37,7 +37,7 @@ class UnreadableVideoHook(Hook):
         self._in_epoch = 0
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Log what this batch skipped, and end the run when it is too much."""
+        """Log what this batch skipped, and end the run if it is too much."""
         self._in_epoch += self._collect(runner, (data_batch or {}).get('data_samples', ()))
         videos = len(runner.train_dataloader.dataset)
         if self._in_epoch > self.max_share * videos:
@@ -53,7 +53,7 @@ class UnreadableVideoHook(Hook):
     after_test_iter = after_val_iter
 
     def after_run(self, runner: Runner) -> None:
-        """Report the whole."""
+        """Report all of them."""
         if self._all:
             runner.logger.warning(
                 f'{len(self._all)} videos could not be decoded: {", ".join(list(self._all)[:5])} ...'
@@ -64,7 +64,7 @@ class UnreadableVideoHook(Hook):
     def _collect(self, runner: Runner, samples: Iterable[Any]) -> int:
         skipped = [path for s in samples for path in s.metainfo.get('skipped', ())]
         count = torch.tensor(len(skipped), device=get_device())
-        all_reduce(count)  # every rank knows of every video, so that all stop together
+        all_reduce(count)  # every rank counts every video, so that all stop together
         if not count:
             return 0
         skipped = [path for part in all_gather_object(skipped) for path in part]

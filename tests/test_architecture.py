@@ -1,0 +1,107 @@
+"""Imports run downward only, as docs/architecture.md says, and petl needs torch alone."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+PACKAGE = REPO / 'vpetl_mm'
+
+
+def table() -> dict[str, set[str]]:
+    """Package -> the packages that it may import, from the ground up."""
+    text = (REPO / 'docs/architecture.md').read_text(encoding='utf-8')
+    text = text.partition('## Who may import whom')[2].partition('\n## ')[0]
+    rows = re.findall(r'^\| `(\w+)` \|[^|]+\|([^|]*)\|$', text, re.M)
+    allowed: dict[str, set[str]] = {}
+    for name, given in rows:
+        allowed[name] = {*allowed} if given.strip() == 'everything above' else {*re.findall(r'\w+', given)}
+    return allowed
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The modules of vpetl_mm that a file imports, dotted, wherever in the file."""
+    package = file.relative_to(REPO).parts[:-1]
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = '.'.join([*base, *([node.module] if node.module else [])])
+            yield from (f'{module}.{alias.name}' for alias in node.names)
+
+
+def package_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix('').parts[0]
+
+
+FILES = [f for f in PACKAGE.rglob('*.py') if f.parent != PACKAGE or f.name != '__init__.py']
+
+
+def test_the_table_has_every_package_in_order():
+    allowed = table()
+    assert {*allowed} == {package_of(f) for f in FILES}
+    order = list(allowed)
+    for name, below in allowed.items():
+        assert below <= {*order[: order.index(name)]}, f'{name} may import what stands below it'
+
+
+def test_imports_run_downward_only():
+    allowed = table()
+    for file in FILES:
+        ours = {m.split('.')[1] for m in imports(file) if m.startswith('vpetl_mm.')} - {package_of(file)}
+        wrong = ours - allowed[package_of(file)]
+        assert not wrong, f'{file.relative_to(REPO)} imports {wrong}'
+
+
+def test_nothing_in_petl_or_models_knows_of_fast():
+    for folder in ('petl', 'models'):
+        for file in (PACKAGE / folder).glob('*.py'):
+            assert not any('fast' in module.split('.') for module in imports(file)), file
+
+
+WITHOUT = """\
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('mmengine', 'mmcv', 'mmaction', 'mmpretrain'):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Hidden())
+"""
+
+
+def test_petl_needs_torch_alone():
+    """In a process that finds no OpenMMLab: a delta on a plain linear layer trains."""
+    program = WITHOUT + (
+        'import vpetl_mm, torch\n'
+        'from vpetl_mm.petl import PATT\n'
+        'from vpetl_mm.petl.host import attach\n'
+        'qkv = torch.nn.Linear(4, 12).requires_grad_(False)\n'
+        'x = torch.randn(2, 3, 4)\n'
+        'y = qkv(x)\n'
+        "attach(qkv, 'patt', PATT(4, d_bottle=2))\n"
+        'changed = (qkv(x) - y).abs().amax((0, 1)) > 0\n'
+        'assert changed.tolist() == 4 * [False] + 8 * [True], changed\n'
+        'qkv(x).sum().backward()\n'
+        'assert qkv.weight.grad is None and qkv.deltas.patt.up.weight.grad.any()\n'
+        "assert not {'mmengine', 'mmcv', 'mmaction', 'mmpretrain'} & {*sys.modules}\n"
+        "assert not hasattr(vpetl_mm, 'build_model')\n"
+    )
+    done = subprocess.run([sys.executable, '-c', program], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('file', sorted(f.relative_to(REPO) for f in (PACKAGE / 'petl').glob('*.py')), ids=str)
+def test_petl_imports_torch_alone(file):
+    text = (REPO / file).read_text(encoding='utf-8')
+    outside = {m.partition('.')[0] for m in re.findall(r'^(?:from|import) ([a-z]\w*)', text, re.M)}
+    assert outside - {*sys.stdlib_module_names} <= {'torch'}

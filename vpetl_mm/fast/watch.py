@@ -1,0 +1,27 @@
+"""Tests for transforms and hooks, which see more of a model than its output."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook  # what nn.Module itself asks; no public name
+
+
+def is_transformed() -> bool:
+    """Tell whether torch.compile, tracing, torch.func or forward-mode derivatives are at work.
+
+    They know neither our autograd functions nor what a module keeps: fast classes take the plain path then.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Tell whether a hook sees the input, output or gradient of ``module``, or its forward was exchanged."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or _has_any_global_hook() or 'forward' in vars(module)
