@@ -1,4 +1,4 @@
-"""One small task of VTAB-1k on disk, and configs that learn it with a small ViT."""
+"""The tasks of VTAB-1k; a small one on disk, and configs that learn it with a small ViT."""
 
 from __future__ import annotations
 
@@ -15,9 +15,21 @@ from tools import REPO
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
 
+# task -> classes, of the benchmark's paper, by group
+NATURAL = dict(cifar=100, caltech101=102, dtd=47, oxford_flowers102=102, svhn=10, sun397=397, oxford_iiit_pet=37)
+SPECIALIZED = dict(patch_camelyon=2, eurosat=10, resisc45=45, diabetic_retinopathy=5)
+STRUCTURED = dict(clevr_count=8, clevr_dist=6, dmlab=6, kitti=4, dsprites_loc=16, dsprites_ori=16)
+STRUCTURED |= dict(smallnorb_azi=18, smallnorb_ele=9)
+CLASSES = NATURAL | SPECIALIZED | STRUCTURED
+SIZES = dict(sptlora='', sptadapter='', full='', fc='', bitfit='', vpt='', adaptformer='_b8', lora='_r8')
+PRETRAINED = ('in21k', 'mae', 'mocov3')
+# what a method trains on ViT-B beside the head, which has 769 parameters per class
+WITHOUT_HEAD = dict(full=85_798_656, fc=0, bitfit=102_912, vpt=12 * 50 * 768)
+WITHOUT_HEAD |= dict(adaptformer=12 * (2 * 768 * 8 + 8 + 768), lora=12 * 4 * 768 * 8)
 COUNTS = dict(train800=24, val200=8, test=6)
 CONFIG = """\
-_base_ = '{repo}/configs/vit_{method}_vtabkitti_mae.py'
+_base_ = '{repo}/configs/vtab1k/vit_{method}_vtab_mae.py'
+vtab_task = 'kitti'
 _arch = dict(_delete_=True, embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=64)
 _load = dict(type='LoadImageFromFile', imdecode_backend='pillow')
 _data = dict(data_root='{root}', pipeline=[_load, dict(type='PackInputs')], serialize_data=False)
@@ -30,6 +42,11 @@ param_scheduler = [dict(type='ConstantLR', factor=1.0)]
 optim_wrapper = dict(type='OptimWrapper')
 train_cfg = dict(max_epochs=2)
 """
+
+
+def name_of(method: str, task: str, pretrain: str = 'in21k') -> str:
+    """The experiment of a task; of its leaf for ``''``."""
+    return f'vit_{method}_vtab{task.removeprefix("oxford_").replace("_", "")}{SIZES[method]}_{pretrain}'
 
 
 def make_task(root: Path) -> Path:

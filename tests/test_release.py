@@ -80,8 +80,14 @@ def test_the_command_finds_configs_by_name_and_prints_its_own_name(installed, tm
     ):
         status, shown = vpetl(installed, tmp_path, *argv)
         assert status == expected and part in shown and 'tools/' not in shown, argv
-    status, shown = vpetl(installed, tmp_path, 'count_params', 'demo_fc', 'configs/swin_fc_ssv2.py', '--json')
-    assert status == 0 and [row['trainable'] for row in json.loads(shown[shown.index('[') :])] == [520, 178_350]
+    status, shown = vpetl(
+        installed, tmp_path, 'count_params', 'demo_fc', 'configs/swin_fc_ssv2.py', 'vit_fc_vtabdtd_mae', '--json'
+    )
+    assert status == 0 and [row['trainable'] for row in json.loads(shown[shown.index('[') :])] == [
+        520,
+        178_350,
+        47 * 769,
+    ]
     assert not [*tmp_path.iterdir()]
 
 

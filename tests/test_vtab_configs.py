@@ -1,77 +1,122 @@
-"""The configs of VTAB-1k: one of the 19 tasks is looked at closely, and the others are compared with it."""
+"""The configs of VTAB-1k: 24 leaves, and the experiment that each becomes on one of the 19 tasks."""
 
 from __future__ import annotations
 
-import re
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+from mmengine import Config
 from mmengine.optim import build_optim_wrapper
+from records import readme_counts
+from small_vtab import CLASSES, PRETRAINED, SIZES, WITHOUT_HEAD, name_of
 
+from tools import call, refused
+from vpetl_cli.shipped import experiments
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
+from vpetl_mm.engine.experiment import Options, prepare
+from vpetl_mm.errors import UserError
 from vpetl_mm.measure.count import trainable
 from vpetl_mm.petl import host_of
 from vpetl_mm.spt.allocation import Allocation, UnitAllocation, write_allocation
 from vpetl_mm.spt.choice import Settings
 from vpetl_mm.spt.units import units_of
 
-REPO = Path(__file__).parents[1]
-VTAB = sorted((REPO / 'configs').glob('*_vtab*.py'))
-VTAB_TASKS = """
-cifar caltech101 dtd oxford_flowers102 svhn sun397 oxford_iiit_pet
-patch_camelyon eurosat resisc45 diabetic_retinopathy
-clevr_count clevr_dist dmlab kitti dsprites_loc dsprites_ori smallnorb_azi smallnorb_ele
-"""
+CONFIGS = Path(__file__).parents[1] / 'configs'
+LORA = 'vit_lora_vtabflowers102_r8_mae'
 
 
-def test_each_method_and_pre_training_stands_for_the_19_tasks_of_vtab():
-    methods = {re.sub(r'_vtab[a-z0-9]+', '_vtab', c.stem) for c in VTAB}
-    sizes = dict(adaptformer='_b8', lora='_r8')
-    assert methods == {
-        f'vit_{m}_vtab{sizes.get(m, "")}_{p}'
-        for m in ('sptlora', 'sptadapter', 'full', 'fc', 'bitfit', 'vpt', 'adaptformer', 'lora')
-        for p in ('in21k', 'mae', 'mocov3')
-    }
-    tasks = [t.removeprefix('oxford_').replace('_', '') for t in VTAB_TASKS.split()]
-    assert len(tasks) == 19 and len(VTAB) == 19 * 24
-    for method in methods:
-        text = (REPO / f'configs/{method.replace("_vtab", "_vtabkitti")}.py').read_text()
-        assert 'kitti' in text and len(text.splitlines()) <= 12
-        for task in tasks:
-            other = REPO / f'configs/{method.replace("_vtab", f"_vtab{task}")}.py'
-            assert other.read_text() == text.replace('vtabkitti', f'vtab{task}')
+def test_a_leaf_per_method_and_pre_training_stands_for_the_19_tasks():
+    leaves = {name_of(m, '', p) for m in SIZES for p in PRETRAINED}
+    assert {p.stem for p in (CONFIGS / 'vtab1k').iterdir() if p.suffix} == leaves and len(leaves) == 24
+    assert all(len(p.read_text().splitlines()) <= 12 for p in CONFIGS.glob('vtab1k/*.py'))
+    names = {name_of(m, t, p) for m in SIZES for t in CLASSES for p in PRETRAINED}
+    assert names == {n for n in experiments(CONFIGS) if '_vtab' in n} and len(names) == 24 * 19
 
 
-# what each trains on ViT-B beside the head, which has 769 parameters a class
-WITHOUT_HEAD = dict(full=85_798_656, fc=0, bitfit=102_912, vpt=12 * 50 * 768)
-WITHOUT_HEAD |= dict(adaptformer=12 * (2 * 768 * 8 + 8 + 768), lora=12 * 2 * 2 * 768 * 8)
+@pytest.fixture(scope='module')
+def flowers() -> dict:
+    """LoRA on one task, put together by mmengine alone."""
+    data = dict(data_root='data/vtab1k/oxford_flowers102', num_classes=102)
+    cfg = Config.fromfile(CONFIGS / 'vtab1k/vit_lora_vtab_r8_mae.py')
+    cfg.merge_from_dict(dict(num_classes=102, _data=data, model=dict(head=dict(num_classes=102))))
+    cfg.merge_from_dict({f'{part}_dataloader.dataset': data for part in ('train', 'val', 'test')})
+    return {k: v for k, v in cfg.to_dict().items() if k != 'vtab_tasks'}
+
+
+SPELLED = (LORA, f'configs/vtab1k/{LORA}.py', f'configs/vtab1k/{LORA}', f'configs/{LORA}.py', f'{CONFIGS}/{LORA}.py')
+
+
+@pytest.mark.parametrize('given', SPELLED)
+def test_an_experiment_has_its_own_name_however_it_is_spelled(given, flowers, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(given)
+    assert cfg.to_dict() == flowers and cfg.filename == f'{CONFIGS}/vtab1k/{LORA}.py'
+    cfg.dump('dumped.py')  # as a run leaves it
+    assert load_config('dumped.py').to_dict() == flowers
+    assert prepare(given, Options()).work_dir == f'work_dirs/{LORA}'
+
+
+def test_a_config_that_inherits_names_its_task_or_has_it_in_its_name(flowers, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = f"_base_ = '{CONFIGS}/vtab1k/vit_lora_vtab_r8_mae.py'\n"
+    Path('flowers.py').write_text(f"{text}vtab_task = 'flowers102'\n")
+    assert load_config('flowers.py').to_dict() == flowers
+    own = 'model = dict(head=dict(num_classes=7))\ntrain_dataloader = dict(dataset=dict(data_root="/mine"))\n'
+    Path('own_vtab.py').write_text(text + own)
+    cfg = load_config('own_vtabdtd.py')
+    assert cfg.model.head.num_classes == 7 and cfg.num_classes == cfg.test_dataloader.dataset.num_classes == 47
+    assert [cfg[f'{part}_dataloader'].dataset.data_root for part in ('train', 'test')] == ['/mine', 'data/vtab1k/dtd']
+    assert cfg.filename == 'own_vtabdtd.py' and call('count_params', 'own_vtabdtd', '--json') == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row['config'] == 'own_vtabdtd' and row['trainable'] == 12 * 4 * 768 * 8 + 769 * 7
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        ('vit_lora_vtabdtdd_r8_mae', 'Nearest: vit_lora_vtabdtd_r8_mae.py'),
+        ('configs/vtab1k/vit_lora_vtabflower102_r8_mae.py', f'Nearest: configs/vtab1k/{LORA}.py'),
+        ('configs/vit_fc_vtaboxfordiiitpet_mae', 'configs/vit_fc_vtabiiitpet_mae.py'),
+        ('own_vtabdtdd', 'Nearest: own_vtabdtd.py'),
+        ('configs/vtab1k/vit_lora_vtab_r8_mae.py', 'is for every task of VTAB-1k: name one'),
+        ('own_vtab.py', 'is for every task of VTAB-1k: name one'),
+        ('wrong.py', "Unknown vtab_task in wrong.py 'dtdd'.* Did you mean 'dtd'"),
+    ],
+)
+def test_a_wrong_task_gets_a_sentence_with_the_nearest(given, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(CONFIGS, 'configs')
+    Path('own_vtab.py').write_text("_base_ = 'configs/vtab1k/vit_lora_vtab_r8_mae.py'\n")
+    Path('wrong.py').write_text("_base_ = 'own_vtab.py'\nvtab_task = 'dtdd'\n")
+    with pytest.raises(UserError, match=said):
+        load_config(given)
+    assert refused(capsys, 'count_params', given).count('\n') == 1
 
 
 def test_every_method_trains_what_it_is_known_for_and_a_plain_head():
-    counts = trainable([c.stem for c in VTAB if 'patchcamelyon' in c.stem or 'sun397' in c.stem], REPO / 'configs')
-    assert len(counts) == 2 * 3 * len(WITHOUT_HEAD), "SPT's is left out"
-    for name, count in counts.items():
-        classes = 2 if 'patchcamelyon' in name else 397
-        assert count == WITHOUT_HEAD[name.split('_')[1]] + 769 * classes, name
+    ends = [(task, p) for task in ('patch_camelyon', 'sun397') for p in PRETRAINED]
+    wanted = {name_of(m, t, p): count + 769 * CLASSES[t] for m, count in WITHOUT_HEAD.items() for t, p in ends}
+    assert trainable([name_of(m, *end) for m in SIZES for end in ends], CONFIGS) == wanted, "SPT's is left out"
+    assert wanted == {n: count for n, count in readme_counts().items() if '_vtab' in n}, 'stale: tables.py --docs'
 
 
-def test_of_weight_decay_vectors_are_free():
-    for name in ('full_vtabkitti', 'bitfit_vtabkitti', 'lora_vtabkitti_r8', 'adaptformer_vtabkitti_b8'):
-        cfg = load_config(REPO / f'configs/vit_{name}_in21k.py')
-        model = build_model(cfg, meta=True)
-        groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
-        decays = {id(p): group['weight_decay'] for group in groups for p in group['params']}
-        trained = [p for p in model.parameters() if p.requires_grad]
-        assert {*decays} == {id(p) for p in trained}
-        assert all(decays[id(p)] == (0.0 if p.ndim == 1 else 1e-4) for p in trained)
-        assert {group['lr'] for group in groups} == {1e-3}
-        assert {0.0, 1e-4} == {*decays.values()}
+@pytest.mark.parametrize('method', ['full', 'bitfit', 'lora', 'adaptformer'])
+def test_vectors_are_free_of_weight_decay(method):
+    cfg = load_config(name_of(method, 'kitti'))
+    model = build_model(cfg, meta=True)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    decays = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    assert decays == {id(p): 0.0 if p.ndim == 1 else 1e-4 for p in model.parameters() if p.requires_grad}
+    assert {group['lr'] for group in groups} == {1e-3} and {0.0, 1e-4} == {*decays.values()}
 
 
-@pytest.mark.parametrize('path', [c for c in VTAB if 'vtabkitti' in c.stem], ids=lambda c: c.stem)
-def test_a_leaf_keeps_spts_recipe(path):
-    cfg = load_config(path)
+@pytest.mark.parametrize('pretrain', PRETRAINED)
+@pytest.mark.parametrize('method', SIZES)
+def test_a_leaf_keeps_spts_recipe(method, pretrain):
+    cfg = load_config(name_of(method, 'kitti', pretrain))
     assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-3, weight_decay=1e-4)
     assert cfg.optim_wrapper.type == 'AutocastOptimWrapper'
     assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == 100
@@ -81,29 +126,27 @@ def test_a_leaf_keeps_spts_recipe(path):
     model = cfg.model
     assert model.backbone.drop_path_rate == 0.1 and model.backbone.qkv_bias and model.head.bn is False
     assert model.data_preprocessor.mean == [123.675, 116.28, 103.53] and model.backbone.img_size == 224
-    kind = dict(in21k='google_vit', mae='timm_vit', mocov3='mocov3')[path.stem.rpartition('_')[2]]
-    assert model.base.convert == kind and model.base.url.startswith('https://')
+    assert model.base.convert == dict(in21k='google_vit', mae='timm_vit', mocov3='mocov3')[pretrain]
+    assert model.base.url.startswith('https://')
     steps = cfg.train_dataloader.dataset.pipeline
-    assert [s.type for s in steps] == [
-        *('LoadImageFromFile', 'NumpyToPIL', 'torchvision/Resize', 'PackInputs'),
-    ], 'nothing is augmented'
+    assert [s.type for s in steps] == ['LoadImageFromFile', 'NumpyToPIL', 'torchvision/Resize', 'PackInputs']
     assert steps[2].size == [224, 224] and steps[2].interpolation == 'bicubic'
     assert cfg.test_dataloader.dataset.pipeline == cfg.val_dataloader.dataset.pipeline == steps
     assert cfg.holdout == dict(fraction=0.0, seed=0)
-    if '_spt' in path.stem:
+    if 'spt' in method:
         assert model.petl.spt.budget == ['0.2M', '0.4M', '0.6M', '0.8M', '1.0M'] and model.petl.spt.rank == 8
 
 
 # q, k, v, proj, fc1 and fc2 of each block by rank 8; the vectors of the blocks and of the last norm are 121,344
-LORA = 12 * (4 * (768 + 768) * 8 + 2 * (768 + 3072) * 8)
-ADAPTER = 12 * (5 * (2 * 768 * 8 + 8 + 768) + (2 * 3072 * 8 + 8 + 3072))
+SPT_LORA = 12 * (4 * (768 + 768) * 8 + 2 * (768 + 3072) * 8)
+SPT_ADAPTER = 12 * (5 * (2 * 768 * 8 + 8 + 768) + (2 * 3072 * 8 + 8 + 3072))
 
 
 @pytest.mark.parametrize(
-    ('method', 'kind', 'updates'), [('sptlora', 'LoRA', LORA), ('sptadapter', 'AdaptMLP', ADAPTER)]
+    ('method', 'kind', 'updates'), [('sptlora', 'LoRA', SPT_LORA), ('sptadapter', 'AdaptMLP', SPT_ADAPTER)]
 )
 def test_an_spt_leaf_builds_with_its_file(method, kind, updates, tmp_path):
-    plain = build_model(REPO / 'configs/vit_fc_vtabkitti_mocov3.py', meta=True).backbone
+    plain = build_model('vit_fc_vtabkitti_mocov3', meta=True).backbone
     cost = Settings(kind, 8).cost
     rows = tuple(
         UnitAllocation(u.name, u.kind, u.block, list(u.shape), 'structured' if u.is_matrix else 'whole', cost(u), 1.0)
@@ -116,5 +159,5 @@ def test_an_spt_leaf_builds_with_its_file(method, kind, updates, tmp_path):
     chosen = Allocation(host_of(plain), kind, 8, 400_000, params, False, rows, None, None, made, {})
     write_allocation(tmp_path / 'spt.safetensors', chosen)
     options = {'model.petl.spt.file': str(tmp_path / 'spt.safetensors')}
-    model = build_model(REPO / f'configs/vit_{method}_vtabkitti_mocov3.py', options, meta=True)
+    model = build_model(name_of(method, 'kitti', 'mocov3'), options, meta=True)
     assert model.plan.count()['trainable'] == updates + 121_344 + 769 * 4

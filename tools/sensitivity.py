@@ -16,7 +16,7 @@ budget, kind and file. Only training data is read."""
 EXAMPLES = """\
   tools/sensitivity.py configs/demo_sptlora.py
   tools/sensitivity.py configs/vits14_fc_cifar100n50_dinov2.py --budget 0.3M --structured adapter --plot blocks.png
-  tools/sensitivity.py configs/vit_sptlora_vtabcifar_in21k.py --budget 0.2M 0.4M 0.8M    the best on held-out data"""
+  tools/sensitivity.py vit_sptlora_vtabcifar_in21k --budget 0.2M 0.4M 0.8M    the best on held-out data"""
 
 STRUCTURED, CONTROLS = ('lora', 'adapter'), ('random', 'shuffled')
 

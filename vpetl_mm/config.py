@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine import Config
 
-from vpetl_cli.shipped import find_config
+from vpetl_cli.shipped import find_config, leaf_of
 
 from .errors import UserError, unknown
 
@@ -40,11 +40,7 @@ def load_config(
         UserError: when the file does not exist (with the nearest names) or cannot be read as a config.
     """
     if isinstance(config, (str, Path)):
-        path = find_config(config)
-        try:
-            cfg = Config.fromfile(path)
-        except Exception as error:
-            raise UserError(f'The config {path} cannot be read: {type(error).__name__}: {error}') from error
+        cfg = _from_file(find_config(config))
     elif isinstance(config, Config):
         cfg = config.copy()
     else:
@@ -63,6 +59,42 @@ def load_config(
 
 def _name(cfg: Config) -> str:
     return cfg.filename or 'the config'
+
+
+def _from_file(path: Path) -> Config:
+    leaf, task = leaf_of(path)
+    try:
+        cfg = Config.fromfile(leaf)
+    except Exception as error:
+        raise UserError(f'The config {leaf} cannot be read: {type(error).__name__}: {error}') from error
+    tasks, own_task = cfg.pop('vtab_tasks', None), cfg.pop('vtab_task', None)
+    if tasks is None or 'model' not in cfg:
+        return cfg
+    task = task or own_task
+    if task is None:
+        raise UserError(
+            f'{path} is for every task of VTAB-1k: name one, as in vit_lora_vtabdtd_r8_in21k, or set '
+            f"vtab_task = 'dtd' in a config that inherits it; the tasks are {', '.join(tasks)}."
+        )
+    if task not in tasks:
+        raise unknown(f'vtab_task in {path}', task, tasks)
+    replaced = _replaced(cfg.to_dict(), {'task': task, **tasks[task]})
+    return Config(replaced, cfg_text=cfg.text, filename=str(path))
+
+
+def _replaced(value: Any, words: Mapping[str, Any]) -> Any:
+    """Return a config's value with ``{word}`` replaced, also inside a longer string."""
+    if isinstance(value, dict):
+        return {k: _replaced(v, words) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_replaced(v, words) for v in value)
+    if not isinstance(value, str):
+        return value
+    for word, by in words.items():
+        if value == f'{{{word}}}':
+            return by
+        value = value.replace(f'{{{word}}}', str(by))
+    return value
 
 
 def arguments_of(called: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def test_a_run_of_spt_begins_with_its_sensitivity(tmp_path):
     file = tmp_path / SPT / 'seed_0' / 'spt.safetensors'
     first, train, test = run.commands
     assert run.state == NEW and first[1:] == (
-        *(str(REPO / 'tools/sensitivity.py'), str(CONFIGS / f'{SPT}.py'), '--out', str(file)),
+        *(str(REPO / 'tools/sensitivity.py'), str(CONFIGS / f'vtab1k/{SPT}.py'), '--out', str(file)),
         *('--cfg-options', 'randomness.seed=0'),
     )
     assert all(f'{SPT_FILE}={file}' in c and 'randomness.seed=0' in c for c in (train, test))

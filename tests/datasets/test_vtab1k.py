@@ -6,43 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from building import build
 from PIL import Image
+from small_vtab import CLASSES
 
 from vpetl_mm import UserError
 from vpetl_mm.config import load_config
 from vpetl_mm.datasets.vtab1k import TASKS, TOKENS
 from vpetl_mm.engine.experiment import Options, prepare
 
-REPO = Path(__file__).parents[2]
 LISTS = {
     'train800': ['images/train800/0.png 2', 'images/train800/with space.png 0', 'images/train800/2.png 1'],
     'val200': ['images/val200/0.png 1'],
     'test': ['images/test/0.png 0', 'images/test/1.png 2'],
 }
-# class counts in the order of facts.md
-CLASSES = """
-cifar: 100
-caltech101: 102
-dtd: 47
-oxford_flowers102: 102
-svhn: 10
-sun397: 397
-oxford_iiit_pet: 37
-patch_camelyon: 2
-eurosat: 10
-resisc45: 45
-diabetic_retinopathy: 5
-clevr_count: 8
-clevr_dist: 6
-dmlab: 6
-kitti: 4
-dsprites_loc: 16
-dsprites_ori: 16
-smallnorb_azi: 18
-smallnorb_ele: 9
-"""
 
 
 @pytest.fixture
@@ -87,7 +64,7 @@ def test_the_official_lists_are_the_parts(task, options, lists):
 
 
 def test_images_are_what_the_configs_make_of_them(task):
-    cfg = load_config(REPO / 'configs/vit_fc_vtabkitti_mae.py')
+    cfg = load_config('vit_fc_vtabkitti_mae')
     data = built(task, pipeline=cfg.test_dataloader.dataset.pipeline)
     for n in range(3):  # both sides are resized, not a crop
         assert data[n]['inputs'].shape == (3, 224, 224) and (data[n]['inputs'] == 10 * (n + 1)).all()
@@ -98,7 +75,7 @@ def test_direct_resizing_keeps_every_part_of_a_wide_image(task):
     picture = np.zeros((10, 40, 3), np.uint8)
     picture[:, :10, 0] = picture[:, 30:, 2] = 255  # red on the left, blue on the right: lost by a centre crop
     Image.fromarray(picture).save(task / 'images/test/0.png')
-    cfg = load_config(REPO / 'configs/vit_fc_vtabkitti_mae.py')
+    cfg = load_config('vit_fc_vtabkitti_mae')
     image = built(task, split='test', pipeline=cfg.test_dataloader.dataset.pipeline)[0]['inputs']
     assert image[:, 112, 5].tolist() == [255, 0, 0] and image[:, 112, 218].tolist() == [0, 0, 255]
 
@@ -120,27 +97,26 @@ def test_wrong_options(task, options, said):
 
 def test_a_broken_image_is_named(task):
     (task / 'images/val200/0.png').write_bytes(b'no image')
-    cfg = load_config(REPO / 'configs/vit_fc_vtabkitti_mae.py')
+    cfg = load_config('vit_fc_vtabkitti_mae')
     with pytest.raises(UserError, match=r'val200/0\.png cannot be decoded'):
         built(task, holdout=0.2, held_out=True, pipeline=cfg.test_dataloader.dataset.pipeline)[0]
 
 
 def test_the_19_tasks_and_their_configs():
-    wanted = yaml.safe_load(CLASSES)
-    assert {t: a.classes for t, a in TASKS.items()} == wanted and len(TOKENS) == 19
+    assert {t: a.classes for t, a in TASKS.items()} == CLASSES and len(TOKENS) == 19
     groups = [a.group for a in TASKS.values()]
     assert [groups.count(g) for g in ('natural', 'specialized', 'structured')] == [7, 4, 8]
     for token, task in TOKENS.items():
-        cfg = load_config(REPO / f'configs/vit_lora_{token}_r8_in21k.py')
+        cfg = load_config(f'vit_lora_{token}_r8_in21k')
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             assert loader.dataset.data_root == f'data/vtab1k/{task}'
-            assert loader.dataset.num_classes == cfg.model.head.num_classes == wanted[task]
+            assert loader.dataset.num_classes == cfg.model.head.num_classes == CLASSES[task]
 
 
 def test_a_hold_out_in_the_config_is_val200(task):
     """As tools/train.py sees it, before and after --cfg-options holdout.fraction=0.2."""
     for options, train, val in (({}, 4, None), ({'holdout.fraction': 0.2}, 3, 1)):
-        cfg = prepare(str(REPO / 'configs/vit_lora_vtabkitti_r8_in21k.py'), Options(cfg_options=options))
+        cfg = prepare('vit_lora_vtabkitti_r8_in21k', Options(cfg_options=options))
         lengths = []
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             lengths.append(loader and len(built(task, **dict(loader.dataset, data_root=str(task), num_classes=3))))

@@ -5,15 +5,20 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from records import readme_counts, record
 
 from vpetl_mm.engine.record import write_record
-from vpetl_mm.paper.metafile import load_metafile
-from vpetl_mm.paper.names import parse_name
-from vpetl_mm.paper.publish import collect, describe, documents, reproduction_page
+from vpetl_mm.errors import UserError
+from vpetl_mm.paper.metafile import Entry, load_metafile
+from vpetl_mm.paper.names import SPT_METHODS, parse_name
+from vpetl_mm.paper.publish import collect, configs_tables, describe, documents, regenerated, results
 from vpetl_mm.paper.tables import counts_as_printed
+from vpetl_mm.paper.transfer import BEGIN, END
+from vpetl_mm.paper.vtab import row_names
 
 REPO = Path(__file__).parents[2]
+VTAB = 'vit_fc_vtabflowers102_mae'
 
 
 def test_the_generated_pages_are_not_stale():
@@ -30,18 +35,20 @@ def test_the_generated_pages_are_not_stale():
 def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
     configs = tmp_path / 'configs'
     shutil.copytree(REPO / 'configs', configs)
+    shutil.copytree(REPO / 'docs', tmp_path / 'docs')
     metafile = configs / 'metafile.yml'
     before = load_metafile(metafile)
     work_dirs = tmp_path / 'work_dirs'
     assert collect(metafile, work_dirs) == ([], 0) and load_metafile(metafile) == before
     for seed, top1 in enumerate((50.0, 52.0)):
         write_record(work_dirs / f'{seed}', record('swin_fc_ssv2', seed, top1))
+    write_record(work_dirs / 'vtab', record(VTAB, epoch=100, params=102 * 769))
     write_record(work_dirs / 'mine', record('mine'))
     write_record(work_dirs / 'changed', record('swin_full_ssv2', options={'model.petl.train': []}))
-    assert collect(metafile, work_dirs) == (['swin_fc_ssv2'], 2)
+    assert collect(metafile, work_dirs) == (['swin_fc_ssv2', VTAB], 2)
     after = load_metafile(metafile)
     changed = [e for e, b in zip(after, before, strict=True) if e != b]
-    assert [e.name for e in changed] == ['swin_fc_ssv2']
+    assert [e.name for e in changed] == ['swin_fc_ssv2', VTAB] and changed[1].ours.top1 == 50.0
     ours = changed[0].ours
     assert (ours.top1, ours.seeds, ours.spread) == (51.0, 2, 1.41)
     assert changed[0].where.startswith('here, collected at commit ') and changed[0].where.endswith('2026-01-02')
@@ -49,8 +56,35 @@ def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
     shown = documents(tmp_path, readme_counts())[tmp_path / 'docs/reproduction.md']
     assert '51.00 ± 1.41' in shown and f'- swin_fc_ssv2: {changed[0].where}' in shown
     changed[0].where = '<script>alert(1)</script> | [a](http://b) `c`'
-    shown = reproduction_page(after, readme_counts())
+    shown = results(after, readme_counts())
     assert r'- swin_fc_ssv2: &lt;script&gt;alert(1)&lt;/script&gt; \| \[a\](http://b) \`c\`' in shown
+
+
+def test_a_page_keeps_its_words_and_gets_new_parts(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(f'before\n{BEGIN}old\nold{END}\nbetween\n{BEGIN}{END}\nafter\n')
+    text = f'before\n{BEGIN}\n\na\n\n{END}\nbetween\n{BEGIN}\n\nb\n\n{END}\nafter\n'
+    assert regenerated(page, 'a', 'b') == text
+    with pytest.raises(UserError, match='must have 1 parts between the comments'):
+        regenerated(page, 'a')
+
+
+def test_the_list_of_configs_has_a_row_for_the_19_tasks():
+    entries = [Entry(n) for m in ('lora', 'sptlora') for n in row_names(m, 'in21k').values()]
+    entries.append(Entry('vits14_sptlorarandom_cifar100n50_dinov2', ['T1/a', 'T2/b']))
+    counts = {'vit_lora_vtabpatchcamelyon_r8_in21k': 296_450, 'vit_lora_vtabsun397_r8_in21k': 600_205}
+    plain, vtab = configs_tables(entries, counts)
+    assert '39 experiments in 3 files' in plain and 'flowers102 (102)' in vtab and 'clevrcount (8)' in vtab
+    assert plain.splitlines()[4:] == [
+        '| [vits14_sptlorarandom_cifar100n50_dinov2](vits14_sptlorarandom_cifar100n50_dinov2.py) | T1/a, T2/b '
+        '| by budget | SPT-LoRA, at random places, ViT-S/14 from DINOv2, CIFAR-100 (50 images a class), FC trained |'
+    ]
+    lora, spt = vtab.splitlines()[4:]
+    assert lora.startswith('| [`vit_lora_vtab<task>_r8_in21k`](vtab1k/vit_lora_vtab_r8_in21k.py) | ')
+    assert lora.endswith(' | 296,450 to 600,205 | LoRA, rank 8, ViT-B from IN-21K, VTAB-1k, FC trained |')
+    assert spt.endswith(
+        '/vit_sptlora_vtab_in21k.py) | by budget | SPT-LoRA, ViT-B from IN-21K, VTAB-1k, FC trained |'
+    )
 
 
 def test_a_strangers_record_names_no_file_that_is_run(tmp_path):
@@ -68,3 +102,5 @@ def test_an_experiment_in_a_line():
     )
     assert 'rank 16' in describe(parse_name('swin_lora_ssv2_r16'))
     assert describe(parse_name('demo_one_frame')) == 'the demo: one frame'
+    controls = {describe(parse_name(f'vits14_{m}_cifar100n50_dinov2')) for m in SPT_METHODS}
+    assert len(controls) == 6 and all(t.startswith(('SPT-LoRA', 'SPT-Adapter')) for t in controls)

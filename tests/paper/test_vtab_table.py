@@ -6,33 +6,20 @@ from pathlib import Path
 
 import pytest
 from records import record
+from small_vtab import CLASSES, NATURAL, PRETRAINED, SIZES, SPECIALIZED, STRUCTURED, WITHOUT_HEAD, name_of
 from test_figures import are_figures, drawn
 
 from tools import call
 from vpetl_mm.engine.record import changed_options, write_record
-from vpetl_mm.measure.count import trainable
 from vpetl_mm.paper.figures import figure1c
-from vpetl_mm.paper.metafile import Entry, Ours
-from vpetl_mm.paper.publish import configs_page, describe
+from vpetl_mm.paper.metafile import Ours
 from vpetl_mm.paper.tables import Tables, counts_as_printed, mean_of
-from vpetl_mm.paper.vtab import EXPERIMENTS, experiments, extremes, pattern, result, vtab_table
+from vpetl_mm.paper.vtab import EXPERIMENTS, extremes, group_means, row_names, vtab_table
 
-REPO = Path(__file__).parents[2]
-CONFIGS = REPO / 'configs'
-NATURAL = ['cifar', 'caltech101', 'dtd', 'oxford_flowers102', 'svhn', 'sun397', 'oxford_iiit_pet']
-SPECIALIZED = ['patch_camelyon', 'eurosat', 'resisc45', 'diabetic_retinopathy']
-STRUCTURED = ['clevr_count', 'clevr_dist', 'dmlab', 'kitti', 'dsprites_loc', 'dsprites_ori']
-STRUCTURED += ['smallnorb_azi', 'smallnorb_ele']
-CLASSES = dict(zip(NATURAL, (100, 102, 47, 102, 10, 397, 37), strict=True))
-CLASSES |= dict(zip(SPECIALIZED, (2, 10, 45, 5), strict=True))
-CLASSES |= dict(zip(STRUCTURED, (8, 6, 6, 4, 16, 16, 18, 9), strict=True))
+CONFIGS = Path(__file__).parents[2] / 'configs'
 SPT, LORA = 'vit_sptlora_vtabkitti_in21k', 'vit_lora_vtabkitti_r8_in21k'
 SPT_FILE = 'model.petl.spt.file'
-
-
-def name_of(method: str, task: str, pretrain: str = 'in21k') -> str:
-    size = dict(lora='_r8', adaptformer='_b8').get(method, '')
-    return f'vit_{method}_vtab{task.removeprefix("oxford_").replace("_", "")}{size}_{pretrain}'
+COUNTS = {name_of(m, t): n + 769 * c for m, n in WITHOUT_HEAD.items() for t, c in CLASSES.items()}
 
 
 def runs_of(method: str, base: int, skip: tuple[str, ...] = ()) -> dict[str, Ours]:
@@ -51,11 +38,10 @@ def rows_of(ours: dict[str, Ours], counts: dict[str, int] | None = None) -> dict
     return {(row[0], row[1]): row[2:] for row in table.rows}
 
 
-def test_the_experiments_are_the_456_configs():
-    assert len(EXPERIMENTS) == 19 * 8 * 3 == len({*EXPERIMENTS})
-    assert {f'{n}.py' for n in EXPERIMENTS} == {p.name for p in CONFIGS.glob('vit_*_vtab*.py')}
-    assert list(experiments('lora', 'mae').values()) == [name_of('lora', t, 'mae') for t in CLASSES]
-    assert Tables([], None).names('vtab') == list(EXPERIMENTS)
+def test_the_experiments_are_the_456():
+    assert {*EXPERIMENTS} == {name_of(m, t, p) for m in SIZES for t in CLASSES for p in PRETRAINED}
+    assert list(row_names('lora', 'mae').values()) == [name_of('lora', t, 'mae') for t in CLASSES]
+    assert Tables([], None).names('vtab') == list(EXPERIMENTS) and len(EXPERIMENTS) == 456
 
 
 def test_the_mean_is_that_of_the_three_group_means():
@@ -84,11 +70,8 @@ def test_the_papers_claims_stand_beside_the_supervised_rows_alone():
 
 
 def test_trainable_parameters_are_those_of_the_literature_without_the_head():
-    names = [name_of(m, 'cifar') for m in ('full', 'fc', 'bitfit', 'vpt', 'adaptformer', 'lora')]
-    rows = rows_of({}, trainable(names, CONFIGS))
-    shown = {m: row[0] for (m, p), row in rows.items() if p == 'IN-21K'}
-    # of ViT-B: 0.10 M bias vectors, 12 x 50 x 768 prompts, 12 x (2 x 768 x 8 + 776), 12 x 4 x 768 x 8
-    assert shown == {
+    rows = rows_of({}, COUNTS)
+    assert {m: row[0] for (m, p), row in rows.items() if p == 'IN-21K'} == {
         **{'Full tuning': '85.80', 'FC': '0.00', 'BitFit': '0.10', 'VPT': '0.46', 'AdaptFormer': '0.16'},
         **{'LoRA': '0.29', 'SPT-LoRA': 'by budget', 'SPT-Adapter': 'by budget'},
     }
@@ -97,30 +80,13 @@ def test_trainable_parameters_are_those_of_the_literature_without_the_head():
 def test_the_parameters_of_spt_are_those_of_its_runs():
     ours = runs_of('sptlora', 400_000)
     ours[name_of('sptlora', 'cifar')] = Ours(80.0, 99.0, 80.0, 210_000 + 76_900, 1, 0.0)
-    row = rows_of(ours)['SPT-LoRA', 'IN-21K']
-    assert (
-        row[:2] == ['0.39', '0.45%'] and result('sptlora', 'in21k', ours, {}).params == (18 * 400_000 + 210_000) / 19
-    )
+    assert rows_of(ours)['SPT-LoRA', 'IN-21K'][:2] == ['0.39', '0.45%']
+    assert group_means('sptlora', 'in21k', ours, {}).params == (18 * 400_000 + 210_000) / 19
 
 
-def test_what_is_counted_of_a_row_are_its_smallest_and_largest_head():
-    kept = extremes(['swin_fc_ssv2', *experiments('lora', 'mae').values()])
-    assert kept == ['swin_fc_ssv2', name_of('lora', 'patch_camelyon', 'mae'), name_of('lora', 'sun397', 'mae')]
-    assert pattern('swin_fc_ssv2') is None and pattern(LORA) == 'vit_lora_vtab<task>_r8_in21k'
-    counts = trainable([n for n in kept if 'vtab' in n], CONFIGS)
-    assert list(counts.values()) == [294_912 + 769 * 2, 294_912 + 769 * 397]
-
-
-def test_the_list_of_configs_has_a_row_for_the_19_tasks():
-    entries = [Entry(n) for m in ('lora', 'sptlora') for n in experiments(m, 'in21k').values()]
-    entries.append(Entry('vits14_sptlorarandom_cifar100n50_dinov2'))
-    page = configs_page(entries, {name_of('lora', 'patch_camelyon'): 296_450, name_of('lora', 'sun397'): 600_205})
-    lora = 'LoRA, rank 8, ViT-B from IN-21K, VTAB-1k, FC trained'
-    assert f'| `vit_lora_vtab<task>_r8_in21k` | 296,450 to 600,205 | {lora} |' in page
-    assert '| `vit_sptlora_vtab<task>_in21k` | by budget | SPT-LoRA, ViT-B from IN-21K, VTAB-1k, FC trained |' in page
-    assert 'flowers102 (102)' in page and 'clevrcount (8)' in page and page.startswith('<!-- Generated')
-    assert '(vits14_sptlorarandom_cifar100n50_dinov2.py) | - | by budget | SPT-LoRA, at random places, ViT-S' in page
-    assert sum(line.startswith('|') for line in page.splitlines()) == 2 + 1 + 2 + 2
+def test_a_row_is_counted_with_its_smallest_and_largest_head():
+    ends = [name_of('lora', 'patch_camelyon', 'mae'), name_of('lora', 'sun397', 'mae')]
+    assert extremes([*row_names('lora', 'mae').values(), 'swin_fc_ssv2', LORA]) == [*ends, 'swin_fc_ssv2', LORA]
 
 
 def spt_record(seed: int = 0, params: int = 400_000, **change):
@@ -144,7 +110,7 @@ def test_a_run_of_spt_counts_whatever_its_file_trains(change, counts):
 
 
 def test_a_run_of_other_parameters_of_a_counted_config_does_not():
-    assert counts_as_printed(record(LORA, epoch=100, params=294_912 + 769 * 4), CONFIGS)
+    assert counts_as_printed(record(LORA, epoch=100, params=COUNTS[LORA]), CONFIGS)
     assert not counts_as_printed(record(LORA, epoch=100, params=294_912), CONFIGS)
 
 
@@ -155,9 +121,8 @@ def test_the_summary_of_spt_is_over_what_its_seeds_train():
 
 def test_the_command_shows_runs_and_leaves_others_out(elsewhere, capsys):
     for i, task in enumerate(SPECIALIZED):
-        classes = CLASSES[task]
-        run = record(name_of('lora', task), 0, 80.0 + i, epoch=100, params=294_912 + 769 * classes)
-        write_record(elsewhere / f'work_dirs/{i}', run)
+        name = name_of('lora', task)
+        write_record(elsewhere / f'work_dirs/{i}', record(name, 0, 80.0 + i, epoch=100, params=COUNTS[name]))
     write_record(elsewhere / 'work_dirs/spt', spt_record(0, 400_000))
     write_record(elsewhere / 'work_dirs/spt1', spt_record(1, 400_000))
     write_record(elsewhere / 'work_dirs/other', record(LORA, epoch=100, params=5))
@@ -173,9 +138,7 @@ def test_the_command_shows_runs_and_leaves_others_out(elsewhere, capsys):
 
 
 def test_the_figure_shows_the_papers_points_and_ours(tmp_path, monkeypatch):
-    base = dict(full=85_798_656, bitfit=102_912, vpt=460_800, adaptformer=156_768, lora=294_912)
-    counts = {name_of(m, t): n + 769 * c for m, n in base.items() for t, c in CLASSES.items()}
-    tables = Tables([], None, CONFIGS, counts=counts)
+    tables = Tables([], None, CONFIGS, counts=COUNTS)
     tables.ours = runs_of('sptlora', 400_000) | runs_of('adaptformer', 156_768) | runs_of('vpt', 460_801)
     tables.ours |= runs_of('full', 85_798_656, skip=('dtd',))
     seen = drawn(monkeypatch)
@@ -194,10 +157,3 @@ def test_the_figure_shows_the_papers_points_and_ours(tmp_path, monkeypatch):
 def test_the_command_draws_it(elsewhere):
     assert call('tables', 'figure1c', '--out', 'figures') == 0
     assert {p.name for p in (elsewhere / 'figures').iterdir()} == {'figure1c.png', 'figure1c.pdf'}
-
-
-def test_every_control_can_be_told():
-    from vpetl_mm.paper.names import SPT_METHODS, parse_name
-
-    told = {describe(parse_name(f'vits14_{m}_cifar100n50_dinov2')) for m in SPT_METHODS}
-    assert len(told) == 6 and all(t.startswith(('SPT-LoRA', 'SPT-Adapter')) for t in told)

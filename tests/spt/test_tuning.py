@@ -254,7 +254,7 @@ def test_vectors_and_single_entries_are_not_decayed(tmp_path):
 
     host = HOSTS['vit']
     model = build(host, written(host, tmp_path))
-    cfg = load_config('configs/vit_sptlora_vtabkitti_in21k.py').optim_wrapper
+    cfg = load_config('vit_sptlora_vtabkitti_in21k').optim_wrapper
     wrapper = build_optim_wrapper(model, dict(cfg, type='OptimWrapper'))
     decay = {id(p): g['weight_decay'] for g in wrapper.optimizer.param_groups for p in g['params']}
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}

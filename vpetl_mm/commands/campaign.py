@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmengine import Config
 
-from vpetl_cli.shipped import INSTALLED, ROOT, TOOLS
+from vpetl_cli.shipped import INSTALLED, ROOT, TOOLS, find_config
 
 from ..config import load_config
 from ..engine.record import FILE, find_records, read_record
@@ -126,7 +126,7 @@ def plan(
     done = {(r.config, r.seed) for r in find_records(work_dirs).values() if counts_as_printed(r, configs)}
     runs = []
     for name in tracked(names, 'planning'):
-        config = configs / f'{name}.py'
+        config = find_config(configs / f'{name}.py')
         cfg = load_config(config)
         for seed in range(seeds):
             work_dir = work_dirs / name / f'seed_{seed}'

@@ -15,7 +15,7 @@ from .names import Name, parse_name
 from .table_layouts import DATASETS, METHODS, SWIN
 from .tables import Tables
 from .tradeoff import MARKERS, OTHER, OURS, styled
-from .vtab import BACKBONE, CLAIMS, SIZES, needed, result
+from .vtab import BACKBONE, CLAIMS, SIZES, group_means, needed
 
 # the offset of a method's label from its point, in points
 LABELS = dict(full=(-32, -14), bitfit=(-32, 6), patt=(4, -12), bapat=(4, 8), lora=(6, -9), prefix=(7, -3))
@@ -68,7 +68,7 @@ def figure1c(tables: Tables, folder: Path) -> list[Path]:
     files, ran = _files(folder, 'figure1c'), False
     with styled(files) as (axes,):
         for method in SIZES:
-            row = result(method, 'in21k', ours, counts)
+            row = group_means(method, 'in21k', ours, counts)
             claims = CLAIMS.get(method, ())
             paper = [((BACKBONE * share / 100 if share else row.params) / 1e6, top1) for top1, share in claims]
             points = [(row.params / 1e6, row.mean, 0)] if row.mean is not None and row.params else []

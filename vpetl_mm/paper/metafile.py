@@ -1,33 +1,35 @@
-"""configs/metafile.yml: for every config the table cells that it answers, the paper's figures and ours."""
+"""configs/metafile.yml: for every experiment the table cells that it answers, the paper's figures and ours."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from vpetl_cli.shipped import experiments, leaf_name
+
+from ..datasets.vtab1k import TOKENS
 from ..errors import UserError, is_line, reason, unknown
 from ..files import written_whole
 from .names import parse_name
 
 METAFILE = Path('configs', 'metafile.yml')
-_KEYS = ('name', 'cells', 'paper', 'ours', 'where')
 
 
 @dataclass(frozen=True)
 class Paper:
-    """What the paper prints for an experiment.
+    """The paper's figures for an experiment.
 
     Args:
         params_m: trainable parameters in millions.
-        params_are: ``'own'``, or ``'mean5'`` where the mean over the five ViT tasks is printed.
+        params_are: ``'own'``, or ``'mean5'`` if the mean over the five ViT tasks is printed.
         top1: in percent.
-        top1_in: table cell -> the top-1 printed there, where a second table prints another.
+        top1_in: table cell -> the top-1 printed there, if a second table prints another.
     """
 
     params_m: float
@@ -38,12 +40,12 @@ class Paper:
 
 @dataclass(frozen=True)
 class Ours:
-    """What our runs of an experiment gave: accuracies in percent, means over the seeds.
+    """Our results of an experiment: accuracies in percent, means over the seeds.
 
     Args:
         top1, top5, mean_class: accuracies.
         params: trainable parameters.
-        seeds: how many runs.
+        seeds: the number of runs.
         spread: the standard deviation of top-1 over the seeds, 0 for one.
     """
 
@@ -60,12 +62,12 @@ class Entry:
     """One experiment.
 
     Args:
-        name: the config's name.
+        name: the experiment's name.
         cells: the table cells that it answers, such as ``'T3/full/k400/f8'``; none for a demo config.
-        paper: None where the paper prints nothing.
+        paper: None if the paper prints nothing.
         ours: None until it was run.
         where: machine, commit and date of our runs.
-        remarks: cell -> what there is to say of it, from the file's ``remarks``.
+        remarks: cell -> remark, from the file's ``remarks``.
     """
 
     name: str
@@ -82,19 +84,19 @@ class Entry:
 
 
 def load_metafile(path: str | Path = METAFILE) -> list[Entry]:
-    """The entries of a metafile, checked against each other and for their configs beside it.
+    """Return the entries of a metafile; one for a VTAB-1k leaf becomes an entry per task.
 
     Args:
-        path: the file; the configs are the ``*.py`` of its folder.
+        path: the file; its folder must hold the configs.
 
     Raises:
         UserError: for the first thing that is wrong, naming the entry.
     """
-    content = _read(Path(path))
-    entries = [_entry(raw, path) for raw in content['experiments']]
-    _check_names(entries, Path(path))
-    _check_cells(entries, path)
-    for cell, text in content['remarks'].items():
+    path = Path(path)
+    listed, remarks = _read(path)
+    entries = [_entry(raw, path) for one in listed for raw in _per_task(one, path)]
+    _check(entries, path)
+    for cell, text in remarks.items():
         owners = [e for e in entries if cell in e.cells]
         if not owners:
             raise UserError(f'{path}: the remark on {cell} belongs to no entry.')
@@ -103,7 +105,7 @@ def load_metafile(path: str | Path = METAFILE) -> list[Entry]:
     return entries
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[list[Any], dict[str, str]]:
     if not path.is_file():
         raise UserError(f'The metafile {path} does not exist.')
     try:
@@ -112,44 +114,55 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f'The metafile {path} is not YAML: {reason(error, 400)}.') from error
     if not isinstance(content, dict) or not isinstance(content.get('experiments'), list):
         raise UserError(f'The metafile {path} must have "experiments", a list, and may have "remarks".')
-    for key in content:
-        if key not in ('experiments', 'remarks'):
-            raise unknown(f'key of {path}', key, ('experiments', 'remarks'))
-    remarks = content.get('remarks') or {}
-    if not isinstance(remarks, dict):
-        raise UserError(f'{path}: remarks must be "cell: text" lines.')
-    return dict(experiments=content['experiments'], remarks=remarks)
+    remarks = _mapping(content, f'the metafile {path}', ('experiments', 'remarks')).get('remarks') or {}
+    return content['experiments'], _mapping(remarks, f'remarks of {path}')
 
 
-def _entry(raw: Any, path: str | Path) -> Entry:
+def _mapping(raw: Any, what: str, valid: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return ``raw`` once it is a mapping with valid keys."""
+    if not isinstance(raw, dict):
+        raise UserError(f'{what} must be a mapping, got {raw!r}.')
+    for key in raw:
+        if valid and key not in valid:
+            raise unknown(f'key of {what}', key, valid)
+    return raw
+
+
+def _per_task(raw: Any, path: Path) -> list[Any]:
+    """Return the entries that an item of the file stands for: one per task for a VTAB-1k leaf, else itself."""
+    if not isinstance(raw, dict) or '_vtab_' not in str(raw.get('name')):
+        return [raw]
+    leaf, words = raw['name'], {word.removeprefix('vtab'): word for word in TOKENS}
+    ran = _mapping(raw, f'{leaf} in {path}', ('name', 'tasks')).get('tasks') or {}
+    for task, run in _mapping(ran, f'tasks of {leaf} in {path}', tuple(words)).items():
+        _mapping(run, f'{task} of {leaf} in {path}', ('ours', 'where'))
+    return [dict(ran.get(task, {}), name=leaf.replace('_vtab_', f'_{word}_')) for task, word in words.items()]
+
+
+def _entry(raw: Any, path: Path) -> Entry:
     if not isinstance(raw, dict) or not isinstance(raw.get('name'), str):
         raise UserError(f'{path}: an entry must have a name, got {raw!r}.')
     name = raw['name']
-    for key in raw:
-        if key not in _KEYS:
-            raise unknown(f'key of {name} in {path}', key, _KEYS)
+    _mapping(raw, f'{name} in {path}', ('name', 'cells', 'paper', 'ours', 'where'))
     parse_name(name)
     cells, where = raw.get('cells') or [], raw.get('where')
     if not isinstance(cells, list) or not all(isinstance(c, str) and re.fullmatch(r'T\d/\S+', c) for c in cells):
         raise UserError(f'{path}: cells of {name} must be a list such as [T3/full/k400/f8], got {cells!r}.')
     if where is not None and not is_line(where):
         raise UserError(f'{path}: where of {name} must be a line of text (machine, commit, date), got {where!r}.')
-    paper, ours = (_figures(cls, raw.get(key), f'{key} of {name} in {path}') for cls, key in _FIGURES)
+    paper = _figures(Paper, raw.get('paper'), f'paper of {name} in {path}')
+    ours = _figures(Ours, raw.get('ours'), f'ours of {name} in {path}')
     if bool(cells) != (paper is not None):
         raise UserError(f'{path}: {name} must have both cells and paper, or neither.')
     return Entry(name, cells, paper, ours, where)
 
 
 def _figures(cls: type, raw: Any, what: str) -> Any:
-    """A :class:`Paper` or :class:`Ours` from its mapping, every number in its range."""
+    """Return a :class:`Paper` or :class:`Ours` from its mapping, every number in its range."""
     if raw is None:
         return None
-    if not isinstance(raw, dict):
-        raise UserError(f'{what} must be null or a mapping, got {raw!r}.')
     names = [f.name for f in fields(cls)]
-    for key in raw:
-        if key not in names:
-            raise unknown(f'key in {what}', key, names)
+    _mapping(raw, what, names)
     missing = [n for n in names if n not in raw and n != 'top1_in']
     if missing:
         raise UserError(f'{what} lacks {missing[0]}.')
@@ -165,69 +178,52 @@ def _figures(cls: type, raw: Any, what: str) -> Any:
     return cls(**raw)
 
 
-_FIGURES = ((Paper, 'paper'), (Ours, 'ours'))
-
-
-def _check_names(entries: Sequence[Entry], path: Path) -> None:
-    names = [e.name for e in entries]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f'{path}: {name} has two entries.')
-        if not (path.parent / f'{name}.py').is_file():
-            raise UserError(f'{path}: {name} has no config: {path.parent / name}.py does not exist.')
-
-
-def check_complete(entries: Sequence[Entry], configs: Path) -> None:
-    """Raise :class:`UserError` for a config that has no entry; for the project's own, as users add theirs."""
-    names = {e.name for e in entries}
-    for config in sorted(Path(configs).glob('*.py')):
-        if config.stem not in names:
-            parse_name(config.stem)
-            raise UserError(f'{configs}: the config {config.name} has no entry in the metafile.')
-
-
-def _check_cells(entries: Sequence[Entry], path: str | Path) -> None:
-    answered: dict[tuple[str, str], str] = {}
+def _check(entries: Iterable[Entry], path: Path) -> None:
+    """Check the entries against each other and against the configs."""
+    there, seen, answered = experiments(path.parent), set(), {}
     for entry in entries:
+        if entry.name in seen:
+            raise UserError(f'{path}: {entry.name} has two entries.')
+        if entry.name not in there:
+            raise UserError(f'{path}: {entry.name} has no config in {path.parent}.')
+        seen.add(entry.name)
         for cell in entry.cells:
             other = answered.setdefault((cell, entry.dataset), entry.name)
             if other != entry.name or entry.cells.count(cell) > 1:
                 raise UserError(f'{path}: {cell} on {entry.dataset} is answered by {other} and by {entry.name}.')
         for cell in entry.paper.top1_in if entry.paper else ():
             if cell not in entry.cells:
-                raise UserError(f'{path}: top1_in of {entry.name} names {cell}, which is none of its cells.')
+                raise UserError(f'{path}: top1_in of {entry.name} names {cell}, which is not one of its cells.')
 
 
-def render_metafile(entries: Sequence[Entry], header: str = '') -> str:
-    """The text of a metafile, an entry in five lines; what :func:`load_metafile` reads.
+def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
+    """Write ``entries`` over a metafile, whole or not at all; its leading comment stays.
 
     Args:
-        entries: in the order to write.
-        header: comment lines to begin with.
+        path: the file.
+        entries: in the order to write, the tasks of a VTAB-1k leaf side by side.
     """
-    lines = [header.rstrip('\n')] if header else []
-    remarks = {cell: text for entry in entries for cell, text in entry.remarks.items()}
-    if remarks:
-        lines += ['remarks:', *(f'  {cell}: {json.dumps(text)}' for cell, text in remarks.items())]
-    lines.append('experiments:')
-    for entry in entries:
-        lines += [f'- name: {entry.name}', f'  cells: [{", ".join(entry.cells)}]']
-        lines += [f'  paper: {_flow(entry.paper)}', f'  ours: {_flow(entry.ours)}']
-        lines.append(f'  where: {"null" if entry.where is None else json.dumps(entry.where)}')
-    return '\n'.join(lines) + '\n'
-
-
-def _flow(value: Paper | Ours | Mapping[str, Any] | None) -> str:
-    if value is None:
-        return 'null'
-    mapping = value if isinstance(value, Mapping) else {k: v for k, v in asdict(value).items() if v != {}}
-    parts = (f'{k}: {_flow(v) if isinstance(v, dict) else v}' for k, v in mapping.items())
-    return '{' + ', '.join(parts) + '}'
-
-
-def write_metafile(path: str | Path, entries: Sequence[Entry]) -> None:
-    """Write ``entries`` over a metafile, whole or not at all; its leading comment stays."""
-    path = Path(path)
-    header = re.match(r'(#.*\n)*', path.read_text(encoding='utf-8'))[0] if path.is_file() else ''
+    path, remarks, listed = Path(path), {}, []
+    for leaf, group in groupby(entries, lambda entry: leaf_name(entry.name)):
+        tasks = {}
+        for entry in group:
+            row = _pruned(asdict(entry))
+            remarks |= row.pop('remarks', {})
+            if entry.name == leaf:
+                listed.append(row)
+            else:
+                tasks[entry.dataset.removeprefix('vtab')] = {k: v for k, v in row.items() if k in ('ours', 'where')}
+        if entry.name != leaf:
+            listed.append(_pruned(dict(name=leaf, tasks=tasks)))
+    header = re.match(r'(#.*\n)*', path.read_text(encoding='utf-8'))[0]
+    options = dict(sort_keys=False, allow_unicode=True, width=118)
     with written_whole(path) as partial:
-        partial.write_text(render_metafile(entries, header), encoding='utf-8')
+        text = yaml.safe_dump(dict(remarks=remarks), **options) if remarks else ''
+        text += yaml.safe_dump(dict(experiments=listed), default_flow_style=None, **options)
+        partial.write_text(header + text, encoding='utf-8')
+
+
+def _pruned(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a nested mapping without what is None or empty."""
+    items = ((k, _pruned(v) if isinstance(v, dict) else v) for k, v in mapping.items())
+    return {k: v for k, v in items if v not in (None, [], {})}

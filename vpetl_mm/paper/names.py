@@ -13,42 +13,44 @@ from ..errors import UserError
 GRAMMAR = '{backbone}_{method}_{dataset}[_bN|_rN][_sNN][_fN][_pretrain][_fc], defaults left out'
 POSITIONS = ('norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample')
 PATT_METHODS = tuple(m + v for m in ('patt', 'bapat') for v in ('', 'qk', 'qv', 'qkv', 'concat', 'tokens', 'zero'))
-# SPT, and its controls, whose places sensitivity has not chosen
+# SPT, and its controls, which do not choose by sensitivity
 SPT_METHODS = tuple(m + v for m in ('sptlora', 'sptadapter') for v in ('', 'random', 'shuffled'))
-# the letter of a method's size: b, a bottleneck's width, or r, a rank; None where it has none
+# method -> the letter of its size: b for a bottleneck's width, r for a rank, None without a size
 SIZE_OF = {
     **dict.fromkeys(('full', 'fc', 'bitfit', 'vpt', *POSITIONS, *SPT_METHODS)),
     **dict.fromkeys(('adaptformer', 'prefix', *PATT_METHODS), 'b'),
     'lora': 'r',
 }
 VIDEO, IMAGE = ('ssv2', 'hmdb51'), ('cifar100', 'svhn', 'food101', 'cifar100n50')
-# backbone -> its default pre-training (None: the name says it), and what it can start from
+# backbone -> its default pre-training (None: the name states it), and all of them
 PRETRAINED = {
     'swin': ('k400', ('k400', 'k600', 'in22k')),
     'vit': (None, ('in21k', 'mae', 'mocov3', 'videomaek400', 'videomae')),
     'vits14': (None, ('dinov2', 'random')),
 }
-# these train the classification layer on HMDB51 as well, as the paper's counts say
+# these train the classification layer on HMDB51 too, as the paper's counts show
 FC_ON_HMDB51 = ('full', 'fc', 'adaptformer', 'vpt')
 SCALE, FRAMES = 0.8, 8
-_OPTIONS = dict(size=r'(b|r)([1-9]\d*)', scale=r's(\d\d)', frames=r'f([1-9]\d*)', fc=r'(fc)', pretrain=r'([a-z]\w*)')
+_OPTION = re.compile(
+    r'(?P<kind>[br])(?P<size>[1-9]\d*)|s(?P<scale>\d\d)|f(?P<frames>[1-9]\d*)|(?P<fc>fc)|(?P<pretrain>[a-z]\w*)'
+)
 _DEMO = re.compile(r'demo((?:_[a-z0-9]+)+)')
 
 
 @dataclass(frozen=True)
 class Name:
-    """What an experiment's name says, defaults filled in.
+    """An experiment's name in its parts, defaults filled in.
 
     Args:
         backbone: ``'swin'``, ``'vit'``, ``'vits14'``, or ``'demo'``.
-        method: such as ``'bapat'``, ``'bapatqk'``, ``'mlpfc1'``; of a demo config all the rest of its name.
-        dataset: such as ``'ssv2'``; ``'demo'`` for the demo's.
+        method: such as ``'bapat'``, ``'bapatqk'``, ``'mlpfc1'``; the rest of the name for a demo config.
+        dataset: such as ``'ssv2'``; ``'demo'`` for a demo config.
         size_kind: ``'b'`` (bottleneck), ``'r'`` (rank) or None.
-        size: the bottleneck's width or the rank; None where the name gives none.
-        scale: PATT's s; None for a method without PATT, and for the demo's.
-        frames: frames of a clip; None for images.
-        pretrain: such as ``'k400'``; None for the demo's.
-        fc: whether the classification layer trains; None for the demo's, whose names do not say.
+        size: the bottleneck's width or the rank; None if the name has none.
+        scale: PATT's s; None for a method without PATT, and for a demo config.
+        frames: frames per clip; None for images.
+        pretrain: such as ``'k400'``; None for a demo config.
+        fc: whether the classification layer trains; None for a demo config, whose name does not tell.
     """
 
     backbone: str
@@ -63,19 +65,18 @@ class Name:
 
     @property
     def is_demo(self) -> bool:
-        """Whether it is one of the demo's, which stand outside the grammar's options."""
+        """Whether the config is one of the demo, whose names have no options."""
         return self.backbone == 'demo'
 
     @property
     def file(self) -> str:
-        """The name as it is written, defaults left out."""
-        fields = [self.backbone, self.method]
+        """The name in its one spelling, defaults left out."""
         if self.is_demo:
-            return '_'.join(fields)
-        fields.append(self.dataset)
+            return f'demo_{self.method}'
+        fields = [self.backbone, self.method, self.dataset]
         if self.size is not None:
             fields.append(f'{self.size_kind}{self.size}')
-        if self.scale is not None and self.scale != SCALE:
+        if self.scale not in (None, SCALE):
             fields.append(f's{round(10 * self.scale):02d}')
         if self.frames not in (None, FRAMES):
             fields.append(f'f{self.frames}')
@@ -87,18 +88,18 @@ class Name:
 
 
 def trains_fc(method: str, dataset: str) -> bool:
-    """Whether a name without ``_fc`` trains the classification layer, as in the paper."""
+    """Return whether a name without ``_fc`` trains the classification layer, as in the paper."""
     return method not in POSITIONS and (dataset != 'hmdb51' or method in FC_ON_HMDB51)
 
 
 def parse_name(name: str) -> Name:
-    """What an experiment's name says.
+    """Parse an experiment's name.
 
     Args:
-        name: a config file's name without ``.py``.
+        name: a config's name without ``.py``.
 
     Raises:
-        UserError: naming the grammar and the nearest valid word or spelling.
+        UserError: if it is outside the grammar, with the nearest valid word or the right spelling.
     """
     if demo := _DEMO.fullmatch(name):
         return Name('demo', demo[1][1:], 'demo', frames=FRAMES)
@@ -111,54 +112,45 @@ def parse_name(name: str) -> Name:
     _check(name, 'dataset', dataset, (*VIDEO, *IMAGE, *TOKENS))
     parsed = _with_options(name, backbone, method, dataset, _options(name, fields[3:]))
     if parsed.file != name:
-        raise _wrong(name, f'it is written {parsed.file}')
+        raise _wrong(name, f'it is spelled {parsed.file}')
     return parsed
 
 
-def _options(name: str, words: list[str]) -> dict[str, tuple[str, ...]]:
-    """Each option that ``words`` give, in any order: the canonical spelling tells whether theirs is right."""
-    found: dict[str, tuple[str, ...]] = {}
+def _options(name: str, words: list[str]) -> dict[str, str]:
+    """Return the options in any order: :func:`parse_name` compares the whole name with its one spelling."""
+    found: dict[str, str] = {}
     for word in words:
-        kind, match = next(((k, m) for k, p in _OPTIONS.items() if (m := re.fullmatch(p, word))), (None, None))
-        if match is None or kind in found:
-            raise _wrong(name, f'{word!r} is no option, or one too many')
-        found[kind] = match.groups()
+        match = _OPTION.fullmatch(word)
+        new = {k: v for k, v in match.groupdict().items() if v} if match else {}
+        if not new or new.keys() & found:
+            raise _wrong(name, f'{word!r} is not an option, or one too many')
+        found |= new
     return found
 
 
-def _with_options(name: str, backbone: str, method: str, dataset: str, given: dict[str, tuple[str, ...]]) -> Name:
+def _with_options(name: str, backbone: str, method: str, dataset: str, given: dict[str, str]) -> Name:
     default, choices = PRETRAINED[backbone]
-    pretrain = given.get('pretrain', (default,))[0]
+    pretrain = given.get('pretrain', default)
     _check(name, 'pre-training', pretrain or '(nothing)', choices)
-    kind, size = given.get('size', (None, None))
-    if kind != SIZE_OF[method]:
-        wanted = f'_{SIZE_OF[method]}N' if SIZE_OF[method] else 'no size'
-        raise _wrong(name, f'{method} takes {wanted}')
-    has_scale, is_video = method in PATT_METHODS, dataset in VIDEO
+    kind, has_scale, is_video = SIZE_OF[method], method in PATT_METHODS, dataset in VIDEO
+    if given.get('kind') != kind:
+        raise _wrong(name, f'{method} takes {f"_{kind}N" if kind else "no size"}')
     if 'scale' in given and not has_scale:
         raise _wrong(name, f'{method} has no scale s')
     if 'frames' in given and not is_video:
         raise _wrong(name, f'{dataset} has images, which have no frames')
-    scale = int(given['scale'][0]) / 10 if 'scale' in given else SCALE
-    frames = int(given['frames'][0]) if 'frames' in given else FRAMES
-    return Name(
-        backbone,
-        method,
-        dataset,
-        kind,
-        int(size) if size else None,
-        scale if has_scale else None,
-        frames if is_video else None,
-        pretrain,
-        'fc' in given or trains_fc(method, dataset),
-    )
+    size = int(given['size']) if kind else None
+    scale = int(given.get('scale', 10 * SCALE)) / 10 if has_scale else None
+    frames = int(given.get('frames', FRAMES)) if is_video else None
+    fc = 'fc' in given or trains_fc(method, dataset)
+    return Name(backbone, method, dataset, kind, size, scale, frames, pretrain, fc)
 
 
 def _check(name: str, what: str, word: str, valid: Collection[str]) -> None:
     if word not in valid:
         near = difflib.get_close_matches(word, valid, n=1, cutoff=0.4)
-        hint = f'the nearest is {near[0]!r}' if near else f'there is {", ".join(valid)}'
-        raise _wrong(name, f'{word!r} is no {what}; {hint}')
+        hint = f'the nearest is {near[0]!r}' if near else f'valid: {", ".join(valid)}'
+        raise _wrong(name, f'{word!r} is not a {what}; {hint}')
 
 
 def _wrong(name: str, why: str) -> UserError:

@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from statistics import mean, stdev
 
+from vpetl_cli.shipped import experiments
+
 from ..config import load_config
 from ..engine.record import Record, find_records, is_as_printed
 from ..errors import UserError
@@ -27,7 +29,7 @@ def counts_as_printed(record: Record, configs: Path = Path('configs')) -> bool:
 
     SPT's count is not compared, as its file decides it.
     """
-    file = {path.stem: path for path in configs.glob('*.py')}.get(record.config)  # a record never names a path
+    file = experiments(configs).get(record.config)  # never a path from a record
     if not is_as_printed(record) or file is None:
         return is_as_printed(record)
     finished = record.epoch == load_config(file).train_cfg.max_epochs
