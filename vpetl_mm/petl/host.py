@@ -37,7 +37,7 @@ def exchanged(name: str, recipe: tuple, **members: Any) -> type[nn.Module]:
     """
     plain = recipe[1]
     bases = (plain,) if issubclass(plain, Exchanged) else (Exchanged, plain)
-    return type(name, bases, dict(members, plain=plain, recipe=recipe))
+    return type(name, bases, dict(members, plain=plain, recipe=recipe, __module__=plain.__module__))
 
 
 def _recipe(cls: type) -> Any:
