@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
-from ..petl.delta import at_least_one
+from ..petl.checks import at_least_one
 from .building import calling, naming, nearest, registered
 from .entries import at
 from .launch import rank_and_world_size

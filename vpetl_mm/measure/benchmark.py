@@ -20,7 +20,7 @@ from ..engine.compiled import check_compiled, compile_backbone
 from ..errors import UserError, reason
 from ..models.build import build_model
 from ..petl import merge
-from ..petl.delta import at_least_one
+from ..petl.checks import at_least_one
 from ..petl.merging import is_mergeable
 from .count import tracked
 from .live_bytes import Footprint, footprint_of, logits_of, loss_of

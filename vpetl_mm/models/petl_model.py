@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ..config import arguments_of
 from ..errors import UserError, unknown
 from ..petl import Delta, Plan, check_petl, layout_of
-from ..petl.delta import one_of
+from ..petl.checks import one_of
 from ..spt.tuning import SPT
 from ..weights.base import check_base, load_base, warn_of_inputs
 from .attention import exchange_attention

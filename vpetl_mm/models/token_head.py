@@ -9,7 +9,7 @@ from mmengine.model import normal_init
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
-from ..petl.delta import one_of
+from ..petl.checks import one_of
 from .video_head import check_head
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from mmaction.models.heads import I3DHead
 from torch import Tensor
 
-from ..petl.delta import at_least_one, number, one_of
+from ..petl.checks import at_least_one, number, one_of
 
 
 def check_head(num_classes: Any, average_clips: Any, label_smooth_eps: Any = 0.0, **_: Any) -> None:

@@ -7,7 +7,8 @@ import math
 from torch import Tensor, nn
 
 from .addition import Addition
-from .delta import Delta, at_least_one, number, one_of
+from .checks import at_least_one, number, one_of
+from .delta import Delta
 
 
 class AdaptMLP(Delta):

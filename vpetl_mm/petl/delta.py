@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, unknown
+from .checks import number, one_of
 from .extra_tokens import ExtraTokens
 
 
@@ -159,37 +159,3 @@ def defaults_of(cls: type[Delta]) -> dict[str, Any]:
     parameters = inspect.signature(cls.__init__).parameters.values()
     options = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty)
     return {p.name: p.default for p in options}
-
-
-def at_least_one(name: str, value: Any) -> int:
-    """``value`` when it is a whole number from 1 up, else a :class:`UserError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f'{name} must be a whole number of at least 1, got {value!r}.')
-    return value
-
-
-def number(name: str, value: Any, low: float = -math.inf, below: float = math.inf) -> float:
-    """``value`` when it is a finite number in [low, below), else a :class:`UserError` naming it."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not low <= value < below:
-        span = '' if math.isinf(below) else f' from {low:g} to below {below:g}'
-        raise UserError(f'{name} must be a number{span}, got {value!r}.')
-    return float(value)
-
-
-def one_of(name: str, value: Any, valid: tuple[Any, ...]) -> Any:
-    """``value`` when it is among ``valid``, else a :class:`UserError` that lists them."""
-    if not any(value is v or (type(value) is type(v) and value == v) for v in valid):
-        choice = 'one of ' if len(valid) > 1 else ''
-        raise UserError(f'{name} must be {choice}{", ".join(map(repr, valid))}; got {value!r}.')
-    return value
-
-
-def check_slots(slots: Any, valid: str = 'qkv') -> str:
-    """``slots`` when it is made of ``valid``'s letters, in their order and each at most once."""
-    ordered = isinstance(slots, str) and ''.join(s for s in valid if s in slots) == slots
-    if not ordered or not slots:
-        raise UserError(
-            f'Unknown slots {slots!r}; valid: one or more of the letters {", ".join(valid)}, in this order.'
-        )
-    return slots

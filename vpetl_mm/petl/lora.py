@@ -7,7 +7,8 @@ import math
 from torch import Tensor, nn
 
 from .addition import Addition
-from .delta import LinearDelta, at_least_one, check_slots, number
+from .checks import at_least_one, check_slots, number
+from .delta import LinearDelta
 
 
 class LoRA(LinearDelta):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .addition import Addition, for_slots
-from .delta import Delta, Site, at_least_one, check_slots, one_of
+from .checks import at_least_one, check_slots, one_of
+from .delta import Delta, Site
 from .extra_tokens import ExtraTokens
 
 ACTIVATIONS = {'Tanh': nn.Tanh, 'ReLU': nn.ReLU, 'GELU': nn.GELU}

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from torch import nn
 
 from ..errors import UserError, unknown
-from .delta import Delta, defaults_of, one_of
+from .checks import one_of
+from .delta import Delta, defaults_of
 from .host import attach, attach_branch, detach, reattach
 from .layout import layout_of
 

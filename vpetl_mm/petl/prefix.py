@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .delta import Delta, at_least_one
+from .checks import at_least_one
+from .delta import Delta
 from .extra_tokens import ExtraTokens
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .delta import Delta, Site, at_least_one, one_of
+from .checks import at_least_one, one_of
+from .delta import Delta, Site
 from .extra_tokens import ExtraTokens
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import UserError, unknown
-from ..petl.delta import at_least_one
+from ..petl.checks import at_least_one
 from .units import Unit
 
 STRUCTURED = ('LoRA', 'AdaptMLP')

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, unknown
 from ..petl import Delta, LinearAdapter, LoRA, Sparse, host_of, layout_of
-from ..petl.delta import number, one_of
+from ..petl.checks import number, one_of
 from ..petl.host import attach
 from .allocation import NONE, SPARSE, STRUCTURAL, WHOLE, Allocation, read_allocation, tensors_sha256
 from .budget import parse_budget
