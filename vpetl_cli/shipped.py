@@ -37,8 +37,8 @@ def experiments(folder: Path) -> dict[str, Path]:
 def names_of(stem: str) -> tuple[str, ...]:
     """Return the names of the experiments that a file stands for.
 
-    A file with the field ``vtab`` in its name is a leaf: it lacks the task of VTAB-1k and the pre-training, and stands
-    for an experiment for each, as ``vit_lora_vtab_r8`` for ``vit_lora_vtabdtd_r8_in21k``. Any other stands for itself.
+    A file with the field ``vtab`` in its name is a leaf, which lacks the task of VTAB-1k and the pre-training:
+    ``vit_lora_vtab_r8`` stands for ``vit_lora_vtabdtd_r8_in21k`` and 56 more. Any other file stands for itself.
     """
     if not (leaf := _LEAF.fullmatch(stem)):
         return (stem,)

@@ -42,7 +42,7 @@ def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
     assert collect(metafile, work_dirs) == ([], 0) and load_metafile(metafile) == before
     for seed, top1 in enumerate((50.0, 52.0)):
         write_record(work_dirs / f'{seed}', record('swin_fc_ssv2', seed, top1))
-    write_record(work_dirs / 'vtab', record(VTAB, epoch=100, params=102 * 769))
+    write_record(work_dirs / 'vtab', record(VTAB, epoch=100, params=102 * 769, finished='2026-01-02'))
     write_record(work_dirs / 'mine', record('mine'))
     write_record(work_dirs / 'changed', record('swin_full_ssv2', options={'model.petl.train': []}))
     assert collect(metafile, work_dirs) == (['swin_fc_ssv2', VTAB], 2)

@@ -93,9 +93,8 @@ def configs_tables(entries: Sequence[Entry], counts: Mapping[str, int]) -> tuple
     plain = [f'{len(entries)} experiments in {len(leaves)} files.', '']
     plain += ['| config | answers | trainable | what |', '| --- | --- | ---: | --- |']
     pretrains = ', '.join(f'{word} ({title})' for word, title in PRETRAINED.items())
-    vtab = [f'Tasks, with their classes: {tasks}.', '', f'Pre-trainings: {pretrains}.', '']
-    vtab += ['Trainable: with the fewest and the most classes.', '']
-    vtab += ['| config | trainable | what |', '| --- | ---: | --- |']
+    vtab = [f'Tasks (classes): {tasks}. Pre-trainings: {pretrains}. Trainable: for the fewest and the most classes.']
+    vtab += ['', '| config | trainable | what |', '| --- | ---: | --- |']
     for leaf, members in leaves.items():
         count, name = _counted(members, counts), parse_name(members[0].name)
         if leaf == members[0].name:

@@ -1,6 +1,6 @@
 # ViT-B/16 for VTAB-1k, as in SPT's published code: a plain linear head, and inputs normalised as ImageNet's. An
-# experiment's name ends with the pre-training, a config that inherits has vtab_pretrain = 'mae': vpetl_mm/config.py then
-# replaces {file}, {url} and {convert} here, and {pretrain} in configs/vtab1k/.
+# experiment's name ends with the pre-training, a config that inherits has vtab_pretrain = 'mae': vpetl_mm/config.py
+# then replaces {file}, {url} and {convert} here, and {pretrain} in configs/vtab1k/.
 _base_ = 'vit_b_mae.py'
 vtab_pretrains = dict(
     # supervised on ImageNet-21k: the original file, with a bias in qkv, not "miil"
