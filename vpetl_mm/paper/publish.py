@@ -116,11 +116,9 @@ def results(entries: Sequence[Entry], counts: Mapping[str, int]) -> str:
     """Return the generated part of docs/reproduction.md: every table, from the metafile alone, and where runs ran."""
     tables = Tables(entries, None, counts=counts)
     body = render([tables.table(name) for name in LAYOUTS], 'md')
-    where: dict[str, list[str]] = {}
-    for entry in entries:
-        if entry.ours and entry.where:
-            where.setdefault(entry.where, []).append(entry.name)
-    runs = [f'- {escaped(place)}: {", ".join(names)}' for place, names in where.items()]
+    ran = [e for e in entries if e.ours and e.where]
+    places = dict.fromkeys(e.where for e in ran)
+    runs = [f'- {escaped(place)}: {", ".join(e.name for e in ran if e.where == place)}' for place in places]
     return '\n'.join([body, *(['', '## Where ours were run', '', *runs] if runs else [])])
 
 
