@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,12 +20,14 @@ class Case:
     Attributes:
         silent: the deltas can start as the plain model.
         captured: a full graph is captured of it (others differ in numbers alone).
+        constant: parameter -> its initial value, where that is not a linear layer's.
     """
 
     deltas: dict[str, dict[str, Any]]
     added: Placed
     silent: bool = True
     captured: bool = False
+    constant: Mapping[str, float] = field(default_factory=dict)
 
     def zeroed(self) -> dict[str, dict[str, Any]]:
         """The same deltas, all starting at zero."""

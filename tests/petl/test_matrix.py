@@ -173,7 +173,9 @@ def test_initialisation_is_the_deltas_own(host, case):
         for name in case.names(host):
             spec, parameter = specs[delta_of(name)], name.partition('.deltas.')[2].partition('.')[2]
             zero = ('up',) if spec.get('init') == 'zero' else ZERO.get(spec['type'], ())
-            if parameter == 'scale':
+            if parameter in case.constant:
+                assert (state[name] == case.constant[parameter]).all(), name
+            elif parameter == 'scale':
                 assert state[name].item() == pytest.approx({'PATT': 0.8, 'AdaptMLP': 0.1}[spec['type']])
             elif parameter.startswith(zero):
                 assert not state[name].any(), name
