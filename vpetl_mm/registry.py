@@ -84,7 +84,7 @@ def register() -> None:
     try:
         from .fast import speed_up
     except ImportError as error:  # the folder can be left out
-        if error.name not in (None, f'{__package__}.fast'):
+        if error.name != f'{__package__}.fast':
             raise
     else:
         FUNCTIONS.register_module(module=speed_up)
