@@ -82,7 +82,7 @@ def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
     """Return the subclass of ``plain`` that asks ``self.deltas``."""
     takes_identity = 'identity' in inspect.signature(plain.forward).parameters  # such as mmcv's FFN
     forward = _forward_with_identity if takes_identity else _forward
-    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), forward=forward, adder=staticmethod(add))
+    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), forward=forward, adder=staticmethod(add_delta))
 
 
 def _forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -133,7 +133,7 @@ def _add_from_stream(host: nn.Module, adder: Callable[..., Tensor], stream: Tens
     return y
 
 
-def add(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
+def add_delta(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
     """Return the host's output ``y`` with what ``delta`` adds to it.
 
     Args:
@@ -157,7 +157,7 @@ def branch_class(plain: type[nn.Module], method: str, host: str) -> type[nn.Modu
 
     def branch(self: nn.Module, x: Tensor) -> Tensor:
         y, inner = getattr(plain, method)(self, x), getattr(self, host)
-        return _add_from_stream(inner, add, x, y) if 'deltas' in inner._modules else y
+        return _add_from_stream(inner, add_delta, x, y) if 'deltas' in inner._modules else y
 
     recipe = (branch_class, plain, method, host)
     return exchanged(f'Branched{plain.__name__}', recipe, **{method: branch, 'branched': True})
