@@ -145,7 +145,7 @@ class GoldenViT(Golden):
 
         Args:
             mode: of the adapter; None for the file's own, if it has one.
-            pooled: the image model pools the mean of the patches in place of the class token.
+            pooled: the image model pools the mean of the patches instead of the class token.
         """
         deltas = {n: dict(d, source='residual') for n, d in self._adapter().items()}
         if mode:

@@ -15,8 +15,8 @@ def readme_counts() -> dict[str, int]:
     text = (REPO / 'configs/README.md').read_text()
     rows = re.findall(r'^\| \[(\w+)\].*\| ([\d,]+) \|', text, re.M)
     # of VTAB-1k the tasks with the fewest and with the most classes
-    for row, fewest, most in re.findall(r'^\| \[`(\w+<task>\w+)`\].*\| ([\d,]+) to ([\d,]+) \|', text, re.M):
-        rows += [(row.replace('<task>', 'patchcamelyon'), fewest), (row.replace('<task>', 'sun397'), most)]
+    for start, end, *counts in re.findall(r'`(\w+)<task>(\w*)_<pretrain>`.*\| ([\d,]+) to ([\d,]+) \|', text):
+        rows += zip((f'{start}patchcamelyon{end}_in21k', f'{start}sun397{end}_mocov3'), counts, strict=True)
     return {name: int(count.replace(',', '')) for name, count in rows}
 
 

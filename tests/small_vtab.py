@@ -28,8 +28,9 @@ WITHOUT_HEAD = dict(full=85_798_656, fc=0, bitfit=102_912, vpt=12 * 50 * 768)
 WITHOUT_HEAD |= dict(adaptformer=12 * (2 * 768 * 8 + 8 + 768), lora=12 * 4 * 768 * 8)
 COUNTS = dict(train800=24, val200=8, test=6)
 CONFIG = """\
-_base_ = '{repo}/configs/vtab1k/vit_{method}_vtab_mae.py'
+_base_ = '{repo}/configs/vtab1k/vit_{method}_vtab.py'
 vtab_task = 'kitti'
+vtab_pretrain = 'mae'
 _arch = dict(_delete_=True, embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=64)
 _load = dict(type='LoadImageFromFile', imdecode_backend='pillow')
 _data = dict(data_root='{root}', pipeline=[_load, dict(type='PackInputs')], serialize_data=False)
@@ -45,7 +46,7 @@ train_cfg = dict(max_epochs=2)
 
 
 def name_of(method: str, task: str, pretrain: str = 'in21k') -> str:
-    """The experiment of a task; of its leaf for ``''``."""
+    """The experiment of a task."""
     return f'vit_{method}_vtab{task.removeprefix("oxford_").replace("_", "")}{SIZES[method]}_{pretrain}'
 
 

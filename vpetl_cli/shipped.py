@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import runpy
+from functools import cache
 from pathlib import Path
 
 from .errors import UserError
@@ -14,7 +15,10 @@ _CARRIED = _BESIDE / 'vpetl_mm/.mim'
 INSTALLED = _CARRIED.is_dir()
 ROOT = _CARRIED if INSTALLED else _BESIDE
 TOOLS = ROOT / 'tools'
-_LEAF, _TASK = (re.compile(rf'(?<![^_])vtab{task}(?![^_])') for task in ('', '([a-z0-9]+)'))
+# VTAB-1k: the tables of the words that a leaf lacks, a leaf's name and its experiments' names
+_WORDS = dict(vtab_tasks='datasets/vtab1k.py', vtab_pretrains='models/vit_b_vtab.py')
+_LEAF = re.compile(r'((?:.*_)?vtab)((?:_.*)?)')
+_EXPERIMENT = re.compile(r'((?:.*_)?vtab)(?P<task>[a-z0-9]+)((?:_.*)?)_(?P<pretrain>[a-z0-9]+)')
 
 
 def configs() -> Path:
@@ -24,32 +28,28 @@ def configs() -> Path:
 
 
 def experiments(folder: Path) -> dict[str, Path]:
-    """Return name -> file for the experiments of a folder and of its ``vtab1k/``.
+    """Return name -> path for the experiments of a folder and of its ``vtab1k/``; a leaf's exist by name only."""
+    files = sorted([*folder.glob('*.py'), *folder.glob('vtab1k/*.py')])
+    return {name: path.with_stem(name) for path in files for name in names_of(path.stem)}
 
-    A file with the field ``vtab`` in its name is a leaf: it stands for an experiment per task of VTAB-1k, whose names
-    have ``vtab<task>`` instead. Only the leaf exists on disk: see :func:`leaf_of`.
+
+@cache
+def names_of(stem: str) -> tuple[str, ...]:
+    """Return the names of the experiments that a file stands for.
+
+    A file with the field ``vtab`` in its name is a leaf, which lacks the task of VTAB-1k and the pre-training:
+    ``vit_lora_vtab_r8`` stands for ``vit_lora_vtabdtd_r8_in21k`` and 56 more. Any other file stands for itself.
     """
-    found = {path.stem: path for path in sorted([*folder.glob('*.py'), *folder.glob('vtab1k/*.py')])}
-    if leaves := [stem for stem in found if _LEAF.search(stem)]:
-        tasks = runpy.run_path(str(ROOT / 'configs/_base_/datasets/vtab1k.py'))['vtab_tasks']
-        for stem in leaves:
-            names = [_LEAF.sub(f'vtab{task}', stem) for task in tasks]
-            leaf = found.pop(stem)
-            found |= {name: leaf.with_stem(name) for name in names}
-    return found
+    if not (leaf := _LEAF.fullmatch(stem)):
+        return (stem,)
+    tasks, pretrains = (runpy.run_path(str(ROOT / 'configs/_base_' / file))[table] for table, file in _WORDS.items())
+    return tuple(f'{leaf[1]}{task}{leaf[2]}_{pretrain}' for pretrain in pretrains for task in tasks)
 
 
-def leaf_name(name: str) -> str:
-    """Return the name of the file that an experiment is read from: its leaf for VTAB-1k, else its own."""
-    return _TASK.sub('vtab', name)
-
-
-def leaf_of(path: Path) -> tuple[Path, str | None]:
-    """Return the file that an experiment's path is read from and, if that is a leaf, the task of VTAB-1k."""
-    task = _TASK.search(path.stem)
-    if path.is_file() or not task:
-        return path, None
-    return path.with_stem(leaf_name(path.stem)), task[1]
+def leaf_of(name: str) -> tuple[str, dict[str, str]]:
+    """Return the leaf of a VTAB-1k experiment, its task and its pre-training; for any other name, itself and {}."""
+    match = _EXPERIMENT.fullmatch(name)
+    return (match[1] + match[3], match.groupdict()) if match else (name, {})
 
 
 def find_config(given: str | Path) -> Path:

@@ -62,24 +62,28 @@ def _name(cfg: Config) -> str:
 
 
 def _from_file(path: Path) -> Config:
-    leaf, task = leaf_of(path)
+    """Read a config, that of a VTAB-1k experiment from its leaf with the words of its name filled in."""
+    stem, named = (path.stem, {}) if path.is_file() else leaf_of(path.stem)
+    leaf = path.with_stem(stem)
     try:
         cfg = Config.fromfile(leaf)
     except Exception as error:
         raise UserError(f'The config {leaf} cannot be read: {type(error).__name__}: {error}') from error
-    tasks, own_task = cfg.pop('vtab_tasks', None), cfg.pop('vtab_task', None)
-    if tasks is None or 'model' not in cfg:
-        return cfg
-    task = task or own_task
-    if task is None:
-        raise UserError(
-            f'{path} is for every task of VTAB-1k: name one, as in vit_lora_vtabdtd_r8_in21k, or set '
-            f"vtab_task = 'dtd' in a config that inherits it; the tasks are {', '.join(tasks)}."
-        )
-    if task not in tasks:
-        raise unknown(f'vtab_task in {path}', task, tasks)
-    replaced = _replaced(cfg.to_dict(), {'task': task, **tasks[task]})
-    return Config(replaced, cfg_text=cfg.text, filename=str(path))
+    blanks: dict[str, Any] = {}
+    for word in ('task', 'pretrain'):
+        key = f'vtab_{word}'
+        chosen, table = named.get(word, cfg.pop(key, None)), cfg.pop(f'{key}s', None)
+        if table is None or 'model' not in cfg:
+            continue
+        if chosen is None:
+            raise UserError(
+                f'{path} has no {key}: name an experiment, such as vit_lora_vtabdtd_r8_in21k, or set {key} in a '
+                f'config that inherits it; valid: {", ".join(table)}.'
+            )
+        if chosen not in table:
+            raise unknown(f'{key} in {path}', chosen, table)
+        blanks |= {word: chosen, **table[chosen]}
+    return Config(_replaced(cfg.to_dict(), blanks), cfg_text=cfg.text, filename=str(path)) if blanks else cfg
 
 
 def _replaced(value: Any, words: Mapping[str, Any]) -> Any:

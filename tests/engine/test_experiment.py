@@ -19,7 +19,7 @@ from vpetl_mm.commands.conversion import convert
 from vpetl_mm.engine.experiment import test as run_test
 from vpetl_mm.engine.experiment import train
 from vpetl_mm.engine.preflight import check_experiment
-from vpetl_mm.models import window_attention
+from vpetl_mm.models.window_attention import FastWindowAttention
 
 
 def test_a_run_writes_an_adapter_and_its_full_state_and_leaves_the_backbone_and_the_environment(
@@ -98,13 +98,13 @@ def test_augmentation_differs_from_epoch_to_epoch(ready, monkeypatch):
 
 def test_amp_trains_in_bfloat16_on_the_cpu(ready, tmp_path, monkeypatch):
     kinds = set()
-    original = window_attention.scaled_dot_product
+    original = FastWindowAttention.bias_and_mask
 
-    def spy(q, *args, **kwargs):
-        kinds.add(q.dtype)
-        return original(q, *args, **kwargs)
+    def spy(self, n, mask, extras, dtype):
+        kinds.add(dtype)
+        return original(self, n, mask, extras, dtype)
 
-    monkeypatch.setattr(window_attention, 'scaled_dot_product', spy)
+    monkeypatch.setattr(FastWindowAttention, 'bias_and_mask', spy)
     train(ready(amp=True))
     assert kinds == {torch.bfloat16}
     assert all(torch.isfinite(v).all() and v.dtype == torch.float32 for v in adapter(tmp_path / 'run').values())
@@ -202,7 +202,7 @@ def test_an_adapter_meets_its_own_base_or_none(ready, tmp_path, clips):
         ),
         (
             {'model__backbone__arch__embed_dims': 16, 'model__cls_head__in_channels': 32},
-            r'of another architecture.* tools/convert_',
+            r'8 of 65 keys fit; of another shape: patch_embed',
         ),
         ({'train_dataloader__batch_size': 25, 'train_dataloader__drop_last': True}, 'fewer than a batch of 25'),
         ({'model__base__file': 'nowhere.pth'}, r'nowhere\.pth'),

@@ -124,7 +124,7 @@ def test_copies_do_not_carry_what_was_kept(cls):
 def test_training_after_inference_mode(cls):
     host, fast, x, mask = frozen_pair(cls)
     for attention in (host, fast):
-        attention.relative_position_bias_table.mul_(0.5)  # what was kept is made again
+        attention.relative_position_bias_table.mul_(0.5)  # what was kept is computed again
         with torch.inference_mode():
             attention(x, mask)
         attention(x, mask).square().mean().backward()

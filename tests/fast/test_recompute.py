@@ -1,4 +1,4 @@
-"""What is made again in the backward pass: the same gradients, less kept."""
+"""What is computed again in the backward pass: the same gradients, less kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_equal(model: nn.Module, x: Tensor, **how) -> None:
 
 @pytest.mark.parametrize('train', [['head'], ['all']], ids=str)
 @EVERY
-def test_gradients_are_the_same_to_the_bit(name, train):
+def test_gradients_are_the_same_bit_for_bit(name, train):
     host = tiny.HOSTS[name]
     prefix = dict(prefix=dict(type='Prefix', num_tokens=3, d_middle=2), prompt=dict(type='Prompt', num_tokens=2))
     check_equal(host.build({**BAPAT, **prefix}, train).train(), host.sample(), backwards=2)
@@ -50,7 +50,7 @@ def test_in_bfloat16_where_one_layer_reads_each_norm(name):
 
 @EVERY
 def test_in_bfloat16_where_several_layers_read_a_norm(name):
-    """Their gradients meet in bfloat16 in place of float32: the last bit may be another, and no more than that."""
+    """Their gradients meet in bfloat16 instead of float32: the last bit may differ, and no more than that."""
     model, x = tiny.HOSTS[name].build(BAPAT, ['all']).train(), tiny.HOSTS[name].sample()
     ours, theirs = step(model, x, amp=True), step(keeping(model), x, amp=True)
     assert torch.equal(ours['y'], theirs['y'])

@@ -29,9 +29,9 @@ experiments:
 - name: demo_fc
   ours: {{{OURS}}}
   where: a machine
-- name: vit_fc_vtab_mae
-  tasks:
-    flowers102:
+- name: vit_fc_vtab
+  runs:
+    vit_fc_vtabflowers102_mae:
       ours: {{{OURS}}}
       where: another
 """
@@ -42,7 +42,7 @@ def small(tmp_path) -> Path:
     """A metafile of three entries, and their configs beside it."""
     configs = tmp_path / 'configs'
     (configs / 'vtab1k').mkdir(parents=True)
-    for name in ('swin_fc_ssv2', 'demo_fc', 'vtab1k/vit_fc_vtab_mae'):
+    for name in ('swin_fc_ssv2', 'demo_fc', 'vtab1k/vit_fc_vtab'):
         (configs / f'{name}.py').write_text('')
     (configs / 'metafile.yml').write_text(SMALL)
     return configs / 'metafile.yml'
@@ -70,7 +70,7 @@ def test_every_cell_has_its_place_in_a_table_and_every_place_its_entry():
 def test_what_is_written_is_what_was_read(small):
     entries = load_metafile(small)
     by_name = {e.name: e for e in entries}
-    assert [*by_name][:2] == ['swin_fc_ssv2', 'demo_fc'] and len(by_name) == 2 + 19, 'one per task of a leaf'
+    assert [*by_name][:2] == ['swin_fc_ssv2', 'demo_fc'] and len(by_name) == 2 + 57, 'those of a leaf'
     assert entries[0].remarks == {'T1/fc': 'a remark'} and entries[1].ours.seeds == 2
     ran = by_name['vit_fc_vtabflowers102_mae']
     assert (ran.ours, ran.where) == (entries[1].ours, 'another') and by_name['vit_fc_vtabdtd_mae'].ours is None
@@ -109,11 +109,12 @@ def test_a_result_that_is_filled_in_is_read_again(small, name):
         ('where: a machine', 'where: 3', 'where of demo_fc'),
         ('where: a machine', r'where: "a\n\n# heading"', 'where of demo_fc'),
         ('name: demo_fc', 'name: demo_fc\n  cells: [T5/x]', 'both cells and paper'),
-        ('  tasks:', '  tasks: []\n  cells:', "Unknown key of vit_fc_vtab_mae.*'cells'"),
-        ('    flowers102:', '    flower102:', "Unknown key of tasks of vit_fc_vtab_mae.*'flowers102'"),
-        ('      where: another', '      cells: []', "Unknown key of flowers102 of vit_fc_vtab_mae.*'cells'"),
+        ('  runs:', '  runs: []\n  cells:', "Unknown key of vit_fc_vtab in.*'cells'"),
+        ('vtabflowers102_mae:', 'vtabflower102_mae:', "'vtabflower102' is not a dataset; .*'vtabflowers102'"),
+        ('vtabflowers102_mae:', 'vtabflowers102_mea:', "'mea' is not a pre-training; .*'mae'"),
+        ('      where: another', '      cells: []', "Unknown key of vit_fc_vtabflowers102_mae.*'cells'"),
         ('      where: another', '      where: 3', 'where of vit_fc_vtabflowers102_mae'),
-        ('name: vit_fc_vtab_mae', 'name: vit_fc_vtab_in21k', 'vit_fc_vtabcifar_in21k has no config in'),
+        ('name: vit_fc_vtab', 'name: vit_full_vtab', 'vit_full_vtabcifar_in21k has no config in'),
         ('remarks:', 'remark:', "'remark'"),
         ('experiments:', 'experiments: {', 'not YAML'),
     ],
@@ -136,7 +137,7 @@ def test_two_entries_for_one_cell_of_one_dataset_are_refused(small):
 
 def test_every_config_of_the_project_has_an_entry():
     names = [e.name for e in load_metafile(METAFILE)]
-    assert {*names} == {*experiments(METAFILE.parent)} and len(names) == 182 + 24 * 19
+    assert {*names} == {*experiments(METAFILE.parent)} and len(names) == 182 + 8 * 57
 
 
 def test_an_entry_of_its_own_needs_nothing_but_a_name(small):

@@ -42,7 +42,7 @@ def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
     assert collect(metafile, work_dirs) == ([], 0) and load_metafile(metafile) == before
     for seed, top1 in enumerate((50.0, 52.0)):
         write_record(work_dirs / f'{seed}', record('swin_fc_ssv2', seed, top1))
-    write_record(work_dirs / 'vtab', record(VTAB, epoch=100, params=102 * 769))
+    write_record(work_dirs / 'vtab', record(VTAB, epoch=100, params=102 * 769, finished='2026-01-02'))
     write_record(work_dirs / 'mine', record('mine'))
     write_record(work_dirs / 'changed', record('swin_full_ssv2', options={'model.petl.train': []}))
     assert collect(metafile, work_dirs) == (['swin_fc_ssv2', VTAB], 2)
@@ -54,10 +54,10 @@ def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
     assert changed[0].where.startswith('here, collected at commit ') and changed[0].where.endswith('2026-01-02')
     assert metafile.read_text().startswith((REPO / 'configs/metafile.yml').read_text().partition('remarks:')[0])
     shown = documents(tmp_path, readme_counts())[tmp_path / 'docs/reproduction.md']
-    assert '51.00 ± 1.41' in shown and f'- swin_fc_ssv2: {changed[0].where}' in shown
+    assert '51.00 ± 1.41' in shown and f'- {changed[0].where}: swin_fc_ssv2, {VTAB}' in shown
     changed[0].where = '<script>alert(1)</script> | [a](http://b) `c`'
     shown = results(after, readme_counts())
-    assert r'- swin_fc_ssv2: &lt;script&gt;alert(1)&lt;/script&gt; \| \[a\](http://b) \`c\`' in shown
+    assert r'- &lt;script&gt;alert(1)&lt;/script&gt; \| \[a\](http://b) \`c\`: swin_fc_ssv2' in shown
 
 
 def test_a_page_keeps_its_words_and_gets_new_parts(tmp_path):
@@ -69,7 +69,7 @@ def test_a_page_keeps_its_words_and_gets_new_parts(tmp_path):
         regenerated(page, 'a')
 
 
-def test_the_list_of_configs_has_a_row_for_the_19_tasks():
+def test_the_list_of_configs_has_a_row_for_each_leaf():
     entries = [Entry(n) for m in ('lora', 'sptlora') for n in row_names(m, 'in21k').values()]
     entries.append(Entry('vits14_sptlorarandom_cifar100n50_dinov2', ['T1/a', 'T2/b']))
     counts = {'vit_lora_vtabpatchcamelyon_r8_in21k': 296_450, 'vit_lora_vtabsun397_r8_in21k': 600_205}
@@ -79,12 +79,12 @@ def test_the_list_of_configs_has_a_row_for_the_19_tasks():
         '| [vits14_sptlorarandom_cifar100n50_dinov2](vits14_sptlorarandom_cifar100n50_dinov2.py) | T1/a, T2/b '
         '| by budget | SPT-LoRA, at random places, ViT-S/14 from DINOv2, CIFAR-100 (50 images a class), FC trained |'
     ]
-    lora, spt = vtab.splitlines()[4:]
-    assert lora.startswith('| [`vit_lora_vtab<task>_r8_in21k`](vtab1k/vit_lora_vtab_r8_in21k.py) | ')
-    assert lora.endswith(' | 296,450 to 600,205 | LoRA, rank 8, ViT-B from IN-21K, VTAB-1k, FC trained |')
-    assert spt.endswith(
-        '/vit_sptlora_vtab_in21k.py) | by budget | SPT-LoRA, ViT-B from IN-21K, VTAB-1k, FC trained |'
-    )
+    assert vtab.splitlines()[-2:] == [
+        '| [`vit_lora_vtab<task>_r8_<pretrain>`](vtab1k/vit_lora_vtab_r8.py) | 296,450 to 600,205 '
+        '| LoRA, rank 8, ViT-B from IN-21K or MAE or MoCo v3, VTAB-1k, FC trained |',
+        '| [`vit_sptlora_vtab<task>_<pretrain>`](vtab1k/vit_sptlora_vtab.py) | by budget '
+        '| SPT-LoRA, ViT-B from IN-21K or MAE or MoCo v3, VTAB-1k, FC trained |',
+    ]
 
 
 def test_a_strangers_record_names_no_file_that_is_run(tmp_path):

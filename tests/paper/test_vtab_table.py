@@ -86,7 +86,7 @@ def test_the_parameters_of_spt_are_those_of_its_runs():
 
 def test_a_row_is_counted_with_its_smallest_and_largest_head():
     ends = [name_of('lora', 'patch_camelyon', 'mae'), name_of('lora', 'sun397', 'mae')]
-    assert extremes([*row_names('lora', 'mae').values(), 'swin_fc_ssv2', LORA]) == [*ends, 'swin_fc_ssv2', LORA]
+    assert extremes([*row_names('lora', 'mae').values(), 'swin_fc_ssv2', SPT]) == [*ends, 'swin_fc_ssv2', SPT]
 
 
 def spt_record(seed: int = 0, params: int = 400_000, **change):

@@ -78,7 +78,7 @@ def test_init_zero_silences_up_alone():
 
 
 @pytest.mark.parametrize('init', ['default', 'zero'])
-def test_reset_draws_anew(init):
+def test_reset_draws_again(init):
     torch.manual_seed(0)
     patt = tiny.randomised(PATT(D, d_bottle=R, init=init, scale=0.7, learn_scale=True))
     before = patt.down.weight.clone()

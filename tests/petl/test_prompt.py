@@ -1,4 +1,4 @@
-"""Prompt tuning against blocks that are given the tokens, in place of keys and values."""
+"""Prompt tuning against blocks that are given the tokens, instead of keys and values."""
 
 from __future__ import annotations
 

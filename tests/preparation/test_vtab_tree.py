@@ -9,6 +9,8 @@ from building import build
 from PIL import Image
 from trees import REPO, call, lines, put, snapshot
 
+from vpetl_mm.config import load_config
+
 COUNTS = dict(train800=800, val200=200, test=711)  # kitti's
 
 
@@ -54,7 +56,7 @@ def test_an_official_task_is_prepared_without_a_word_and_read_back(here, tmp_pat
 def test_the_command_that_is_shown_is_there(here, tmp_path, capsys):
     assert call('vtab1k', '--src', small(tmp_path / 'src')) == 0
     (shown,) = (line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.startswith('Train:'))
-    assert (REPO / shown).is_file()
+    assert load_config(REPO / shown).model.head.num_classes == 37
 
 
 def test_other_counts_and_missing_files_are_told(here, tmp_path, capsys):

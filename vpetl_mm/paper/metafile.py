@@ -11,9 +11,8 @@ from typing import Any
 
 import yaml
 
-from vpetl_cli.shipped import experiments, leaf_name
+from vpetl_cli.shipped import experiments, leaf_of, names_of
 
-from ..datasets.vtab1k import TOKENS
 from ..errors import UserError, is_line, reason, unknown
 from ..files import written_whole
 from .names import parse_name
@@ -84,7 +83,7 @@ class Entry:
 
 
 def load_metafile(path: str | Path = METAFILE) -> list[Entry]:
-    """Return the entries of a metafile; one for a VTAB-1k leaf becomes an entry per task.
+    """Return the entries of a metafile; one for a VTAB-1k leaf becomes an entry per experiment.
 
     Args:
         path: the file; its folder must hold the configs.
@@ -94,7 +93,7 @@ def load_metafile(path: str | Path = METAFILE) -> list[Entry]:
     """
     path = Path(path)
     listed, remarks = _read(path)
-    entries = [_entry(raw, path) for one in listed for raw in _per_task(one, path)]
+    entries = [_entry(raw, path) for one in listed for raw in _expanded(one, path)]
     _check(entries, path)
     for cell, text in remarks.items():
         owners = [e for e in entries if cell in e.cells]
@@ -128,15 +127,17 @@ def _mapping(raw: Any, what: str, valid: Sequence[str] | None = None) -> dict[st
     return raw
 
 
-def _per_task(raw: Any, path: Path) -> list[Any]:
-    """Return the entries that an item of the file stands for: one per task for a VTAB-1k leaf, else itself."""
-    if not isinstance(raw, dict) or '_vtab_' not in str(raw.get('name')):
+def _expanded(raw: Any, path: Path) -> list[Any]:
+    """Return the entries that an item of the file stands for: one per experiment of a VTAB-1k leaf, else itself."""
+    leaf = str(raw.get('name')) if isinstance(raw, dict) else ''
+    names = names_of(leaf)
+    if names == (leaf,):
         return [raw]
-    leaf, words = raw['name'], {word.removeprefix('vtab'): word for word in TOKENS}
-    ran = _mapping(raw, f'{leaf} in {path}', ('name', 'tasks')).get('tasks') or {}
-    for task, run in _mapping(ran, f'tasks of {leaf} in {path}', tuple(words)).items():
-        _mapping(run, f'{task} of {leaf} in {path}', ('ours', 'where'))
-    return [dict(ran.get(task, {}), name=leaf.replace('_vtab_', f'_{word}_')) for task, word in words.items()]
+    runs = _mapping(raw, f'{leaf} in {path}', ('name', 'runs')).get('runs') or {}
+    for name, run in _mapping(runs, f'runs of {leaf} in {path}').items():
+        _mapping(run, f'{name} in {path}', ('ours', 'where'))
+    # a name that is not one of the leaf's is refused as any other wrong entry
+    return [dict(runs.get(name, {}), name=name) for name in dict.fromkeys([*names, *runs])]
 
 
 def _entry(raw: Any, path: Path) -> Entry:
@@ -201,20 +202,18 @@ def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
 
     Args:
         path: the file.
-        entries: in the order to write, the tasks of a VTAB-1k leaf side by side.
+        entries: in the order to write, those of a VTAB-1k leaf side by side.
     """
     path, remarks, listed = Path(path), {}, []
-    for leaf, group in groupby(entries, lambda entry: leaf_name(entry.name)):
-        tasks = {}
-        for entry in group:
-            row = _pruned(asdict(entry))
+    for leaf, group in groupby(entries, lambda entry: leaf_of(entry.name)[0]):
+        rows = {entry.name: _pruned(asdict(entry)) for entry in group}
+        for row in rows.values():
             remarks |= row.pop('remarks', {})
-            if entry.name == leaf:
-                listed.append(row)
-            else:
-                tasks[entry.dataset.removeprefix('vtab')] = {k: v for k, v in row.items() if k in ('ours', 'where')}
-        if entry.name != leaf:
-            listed.append(_pruned(dict(name=leaf, tasks=tasks)))
+        if leaf in rows:
+            listed.append(rows[leaf])
+        else:
+            runs = {name: {k: v for k, v in row.items() if k != 'name'} for name, row in rows.items()}
+            listed.append(_pruned(dict(name=leaf, runs=runs)))
     header = re.match(r'(#.*\n)*', path.read_text(encoding='utf-8'))[0]
     options = dict(sort_keys=False, allow_unicode=True, width=118)
     with written_whole(path) as partial:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vpetl_cli.shipped import leaf_name
+from vpetl_cli.shipped import leaf_of
 
 from ..datasets.vtab1k import TASKS, TOKENS
 from ..engine.record import Record, find_records
@@ -88,20 +88,22 @@ def configs_tables(entries: Sequence[Entry], counts: Mapping[str, int]) -> tuple
     """
     leaves: dict[str, list[Entry]] = {}
     for entry in entries:
-        leaves.setdefault(leaf_name(entry.name), []).append(entry)
+        leaves.setdefault(leaf_of(entry.name)[0], []).append(entry)
     tasks = ', '.join(f'{word.removeprefix("vtab")} ({TASKS[task].classes})' for word, task in TOKENS.items())
     plain = [f'{len(entries)} experiments in {len(leaves)} files.', '']
     plain += ['| config | answers | trainable | what |', '| --- | --- | ---: | --- |']
-    vtab = [f'The tasks, with their classes: {tasks}. Trainable: with the fewest and the most classes.', '']
-    vtab += ['| config | trainable | what |', '| --- | ---: | --- |']
+    pretrains = ', '.join(f'{word} ({title})' for word, title in PRETRAINED.items())
+    vtab = [f'Tasks (classes): {tasks}. Pre-trainings: {pretrains}. Trainable: for the fewest and the most classes.']
+    vtab += ['', '| config | trainable | what |', '| --- | ---: | --- |']
     for leaf, members in leaves.items():
         count, name = _counted(members, counts), parse_name(members[0].name)
         if leaf == members[0].name:
             cells = ', '.join(members[0].cells) or '-'
             plain.append(f'| [{leaf}]({leaf}.py) | {cells} | {count} | {describe(name)} |')
         else:
-            about = describe(replace(name, dataset='vtab1k'))
-            vtab.append(f'| [`{leaf.replace("vtab", "vtab<task>")}`](vtab1k/{leaf}.py) | {count} | {about} |')
+            shown = f'{leaf.replace("vtab", "vtab<task>")}_<pretrain>'
+            about = describe(replace(name, dataset='vtab1k', pretrain=' or '.join(PRETRAINED.values())))
+            vtab.append(f'| [`{shown}`](vtab1k/{leaf}.py) | {count} | {about} |')
     return '\n'.join(plain), '\n'.join(vtab)
 
 
@@ -114,7 +116,11 @@ def results(entries: Sequence[Entry], counts: Mapping[str, int]) -> str:
     """Return the generated part of docs/reproduction.md: every table, from the metafile alone, and where runs ran."""
     tables = Tables(entries, None, counts=counts)
     body = render([tables.table(name) for name in LAYOUTS], 'md')
-    runs = [f'- {e.name}: {escaped(e.where)}' for e in entries if e.ours and e.where]
+    where: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.ours and entry.where:
+            where.setdefault(entry.where, []).append(entry.name)
+    runs = [f'- {escaped(place)}: {", ".join(names)}' for place, names in where.items()]
     return '\n'.join([body, *(['', '## Where ours were run', '', *runs] if runs else [])])
 
 

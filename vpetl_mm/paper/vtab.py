@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import mean
 
-from vpetl_cli.shipped import leaf_name
+from vpetl_cli.shipped import leaf_of
 
 from ..datasets.vtab1k import TASKS, TOKENS, token
 from .metafile import Ours
@@ -60,7 +60,7 @@ def extremes(names: Iterable[str]) -> list[str]:
     """Return ``names`` with only the fewest and the most classes of each VTAB-1k leaf, to count parameters."""
     leaves: dict[str, list[str]] = {}
     for name in names:
-        leaves.setdefault(leaf_name(name), []).append(name)
+        leaves.setdefault(leaf_of(name)[0], []).append(name)
     ends = (m if leaf in m else sorted(m, key=head_params) for leaf, m in leaves.items())
     return [name for members in ends for name in dict.fromkeys((members[0], members[-1]))]
 

@@ -1,6 +1,6 @@
 _base_ = [
-    '../_base_/models/vit_b_vtab_in21k.py',
-    '../_base_/methods/bitfit_vit.py',
+    '../_base_/models/vit_b_vtab.py',
+    '../_base_/methods/vpt_vtab.py',
     '../_base_/datasets/vtab1k.py',
     '../_base_/schedules/vtab_100e.py',
     '../_base_/runtime.py',

@@ -1,5 +1,5 @@
 _base_ = [
-    '../_base_/models/vit_b_vtab_mocov3.py',
+    '../_base_/models/vit_b_vtab.py',
     '../_base_/methods/fc.py',
     '../_base_/datasets/vtab1k.py',
     '../_base_/schedules/vtab_100e.py',
