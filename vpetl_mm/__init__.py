@@ -1,7 +1,7 @@
 """Visual parameter-efficient transfer learning on OpenMMLab.
 
 Importing the package registers its modules and makes the host libraries usable with today's torch. Where OpenMMLab is
-not installed nothing is registered, and ``vpetl_mm.petl`` works all the same.
+not installed nothing is registered, but ``vpetl_mm.petl`` still works.
 """
 
 from importlib.util import find_spec

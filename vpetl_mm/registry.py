@@ -1,4 +1,4 @@
-"""Register everything of ours in mmengine's root registries, where every host library's scope finds it."""
+"""Register all modules of this package in mmengine's root registries, where every host library's scope finds it."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ REGISTERED = {
     FUNCTIONS: (seed_worker,),
     RUNNERS: (PETLRunner,),
 }
-# the libraries' own would be wrong here (a copy of the frozen backbone, of every .py file, images of 16 bits all
-# white): their names mean ours
+# they replace the libraries' own, which would copy the frozen backbone, copy every .py file, and read images of
+# 16 bits as all white
 REPLACED = {HOOKS: EMAHook, VISBACKENDS: WandbVisBackend, IMAGE_TRANSFORMS: LoadImageFromFile}
 
 
@@ -84,7 +84,7 @@ def register() -> None:
     try:
         from .fast import speed_up
     except ImportError as error:  # the folder can be left out
-        if error.name not in (None, f'{__package__}.fast'):
+        if error.name != f'{__package__}.fast':
             raise
     else:
         FUNCTIONS.register_module(module=speed_up)

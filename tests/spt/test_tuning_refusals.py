@@ -88,7 +88,7 @@ def test_a_file_for_another_backbone_is_refused(tmp_path):
 @pytest.mark.parametrize('train', [['all'], ['bias'], ['norm', 'head'], ['attn.qkv'], ['mlp.fc1']], ids='-'.join)
 def test_train_that_overlaps_is_refused(train, tmp_path):
     host = HOSTS['vit']
-    with pytest.raises(UserError, match=r'petl\.train .* as well') as error:
+    with pytest.raises(UserError, match=r'petl\.train .* also tunes') as error:
         build(host, written(host, tmp_path, seed=2), train=train)
     assert '\n' not in str(error.value)
 

@@ -125,7 +125,7 @@ def resolve(request: AllocationRequest) -> tuple[Config, AllocationRequest]:
 
 
 def _check_fits(spt: dict[str, Any], request: AllocationRequest) -> None:
-    """Refuse to write a file that the config, which reads it from there, would refuse."""
+    """Refuse to write a file that the config would refuse to read."""
     wrong = [name for name in ('structured', 'rank', 'control') if spt[name] != getattr(request, name)]
     wanted = budgets_of(spt)
     if wanted and not set(request.budgets) <= set(wanted):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from pathlib import Path
 
+from ..engine.preflight import check_writable
 from ..errors import UserError
 from ..paper.tradeoff import styled
 from ..spt.allocation import NONE, SPARSE, STRUCTURAL, WHOLE, Allocation, UnitAllocation
@@ -85,8 +85,4 @@ def check_plot(file: Path) -> None:
     """Raise :class:`UserError` if a figure cannot be written to ``file``."""
     if file.suffix.lower() not in ('.png', '.pdf', '.svg') or file.is_dir():
         raise UserError(f'--plot must be a file that ends in .png, .pdf or .svg, got {file}.')
-    there = next(p for p in file.absolute().parents if p.exists())
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise UserError(f'--plot {file} cannot be written: {error.strerror}.') from error
+    check_writable(f'--plot {file}', file.parent)

@@ -35,7 +35,7 @@ def choose_budget(cfg: Config, request: AllocationRequest) -> AllocationRequest:
         request: with several budgets.
 
     Returns:
-        The request with the best budget alone.
+        The request with only the best budget.
 
     Raises:
         UserError: for an experiment without ``petl.spt`` or ``holdout``, and a budget that is too small.

@@ -206,7 +206,7 @@ def _fates(conversion: Conversion, forced: bool) -> Iterator[str]:
 
 
 def _config_lines(conversion: Conversion, dst: str) -> Iterator[str]:
-    """Mean and std of the inputs belong to the weights, so they are among the lines for a config."""
+    """Yield the lines for a config, with the mean and std of the inputs, which belong to the weights."""
     origin, backbone = conversion.origin, conversion.backbone
     yield f'written     {dst}; for "model" in a config, or --cfg-options model.base.file={dst}:'
     yield f'    base=dict(file={dst!r}),'

@@ -1,4 +1,4 @@
-"""Parts of a config, built one at a time: what a library raises becomes a sentence that names the part."""
+"""Parts of a config, built one at a time: a library's error becomes a sentence that names the part."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINDS = (
 
 @contextmanager
 def naming(cfg: Config, part: str) -> Iterator[None]:
-    """Turn what a library raises while it builds ``part`` of the config into a sentence that names both."""
+    """Turn a library's error while it builds ``part`` of the config into a sentence that names both."""
     try:
         yield
     except UserError:

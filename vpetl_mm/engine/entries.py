@@ -1,4 +1,4 @@
-"""Config entries that no class checks: which must be dicts, and which numbers are in range."""
+"""Config entries that no class checks: which must be dicts, and the ranges of numbers."""
 
 from __future__ import annotations
 

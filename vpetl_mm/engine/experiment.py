@@ -1,4 +1,4 @@
-"""One experiment, from a config to a trained model and its scores. What the tools and the demo call."""
+"""One experiment, from a config to a trained model and its scores; called by the tools and the demo."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .schedules import unfinished
 
 @dataclass
 class Options:
-    """The options of a command line, beside the config."""
+    """The options of a command line, besides the config."""
 
     work_dir: str | None = None  # work_dirs/<config name>
     resume: str | None = None  # 'auto' for the run's last full state, or a path; None starts a new run
@@ -73,7 +73,7 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
 
 
 def _apply_holdout(cfg: Config) -> None:
-    """Hold ``holdout.fraction`` of the training list out for validation; at 0 there is no validation.
+    """Hold out ``holdout.fraction`` of the training list for validation; at 0 there is no validation.
 
     The figure reported is then the last epoch's; with a hold-out it may be that of the best epoch on it.
     """

@@ -1,4 +1,4 @@
-"""What can end a run from outside, reported in a sentence: a killed worker, a full disk."""
+"""Failures from outside a run, reported in a sentence: a killed worker, a full disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from ..errors import UserError, reason
 
-# a file or a disk that takes no more
+# the disk is full, or cannot be written
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 

@@ -110,7 +110,7 @@ def last_full_state(work_dir: str | Path) -> tuple[Path, dict[str, Any], list[st
     One of another config counts as whole: it is reported later, and never leads to an older file.
 
     Raises:
-        UserError: when there is none.
+        UserError: when no full state is whole.
     """
     numbered = [(int(m[1]), p) for p in Path(work_dir).glob('epoch_*.pth') if (m := NAME.fullmatch(p.name))]
     if not numbered:

@@ -35,7 +35,7 @@ def _spt(cfg: Config) -> Iterator[str]:
         return
     spt = check_spt(petl['spt'])
     if not Path(spt['file']).is_file():
-        yield f'SPT file {spt["file"]}: tools/sensitivity.py {cfg.filename or "CONFIG"} makes it'
+        yield f'SPT file {spt["file"]}: create it with tools/sensitivity.py {cfg.filename or "CONFIG"}'
 
 
 def _data(cfg: Config, loader: str) -> Iterator[str]:

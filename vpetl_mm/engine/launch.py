@@ -1,4 +1,4 @@
-"""The processes of a run, joined however they were started."""
+"""The processes of a run, joined under any launcher."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FROM_TORCHRUN = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
 
 def read_launcher(launcher: str, environ: MutableMapping[str, str] = os.environ) -> None:
-    """Take this process's place among the others from its environment.
+    """Read this process's rank from its environment.
 
     Args:
         launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``, whose variables are copied to torchrun's names.
@@ -80,7 +80,7 @@ def start_process_group(cfg: Config) -> None:
     """Join the other processes: through gloo on the CPU; on GPUs mmengine does it, from the same variables.
 
     Raises:
-        UserError: when the launcher did not start this process, it has no GPU, or the others do not come.
+        UserError: when the launcher did not start this process, it has no GPU, or the others do not join.
     """
     if cfg.launcher == 'none' or distributed.is_initialized():
         return

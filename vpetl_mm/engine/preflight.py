@@ -1,4 +1,4 @@
-"""Everything that can go wrong with a run, checked before anything is written."""
+"""Checks of everything that a run needs, before anything is written."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ def _optim_wrapper(cfg: Config, model: nn.Module) -> OptimWrapper:
 
 
 def check_writable(what: str, folder: Path) -> None:
-    """Raise :class:`UserError` if a folder, or the one that it would be made in, takes no files."""
+    """Raise :class:`UserError` if no file can be created in a folder, or in the one where it would be created."""
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     try:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
-        raise UserError(f'The {what} cannot be written: {there} takes no files ({error.strerror}).') from error
+        raise UserError(f'The {what} cannot be written: {there} is not writable ({error.strerror}).') from error

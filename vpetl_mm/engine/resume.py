@@ -1,4 +1,4 @@
-"""What a resumed run continues: which full state, and with which settings."""
+"""The full state that a resumed run continues from, and the settings that it continues with."""
 
 from __future__ import annotations
 

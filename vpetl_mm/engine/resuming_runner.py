@@ -33,7 +33,7 @@ class ResumingRunner(Runner):
     def load_or_resume(self) -> None:
         """Resume if asked to, and first remove what a killed run left half-written.
 
-        Testing comes here too, maybe beside a run that is just writing.
+        Testing calls this too, perhaps while a run is writing.
         """
         if self.rank == 0 and self._train_loop is not None:
             for partial in Path(self.work_dir).glob('*.pth.partial'):

@@ -49,14 +49,14 @@ class PETLRunner(ResumingRunner):
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        """Build mmengine's schedulers, made right for epochs of any number of iterations."""
+        """Build mmengine's schedulers, corrected for epochs of any number of iterations."""
         return super().build_param_scheduler(fitted(scheduler, len(self.train_dataloader), self.max_epochs))
 
     @master_only
     def save_checkpoint(
         self, out_dir: str, filename: str, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Write beside, flush and rename, so that neither a kill nor a power cut leaves a broken file.
+        """Write to another name, flush and rename, so that neither a kill nor a power cut leaves a broken file.
 
         Raises:
             UserError: when it cannot be written, such as to a full disk; what was there before stays.
@@ -80,7 +80,7 @@ class PETLRunner(ResumingRunner):
 
 
 def _flush(path: Path) -> None:
-    """Have the disk take what was written to a file, or the names in a folder."""
+    """Flush a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

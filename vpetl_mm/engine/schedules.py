@@ -1,4 +1,4 @@
-"""Parameter schedules, right for any number of iterations in an epoch."""
+"""Parameter schedules, corrected for any number of iterations in an epoch."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from .watch import is_transformed, is_watched
 
 
 def add_in_place(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
-    """:func:`vpetl_mm.petl.host.add`, in the memory of ``y`` where nobody else can see it.
+    """:func:`vpetl_mm.petl.host.add_delta`, written into ``y`` where nothing else can see it.
 
-    A linear layer, a scaling and a sum would pass four times over something as large as ``y``. The plain way is taken
+    A linear layer, a scaling and a sum would pass four times over memory as large as ``y``. The plain sum is used
     where a hook sees what modules inside ``host`` return, under torch.compile and torch.func, and where
     a delta has read or returned ``y``, which its gradient may need.
     """

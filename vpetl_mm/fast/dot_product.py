@@ -20,7 +20,7 @@ def dot_product(
     """softmax(q k^T * scale + attn_mask) v, all of (B, heads, N, d / heads).
 
     On a CPU in bfloat16 torch's fused kernel takes 2 to 4 times as long as plain products at 197 and 65 tokens, and
-    as long at 1568, where it saves memory (docs/performance.md).
+    the same time at 1568, where it saves memory (docs/performance.md).
     """
     if q.device.type == 'cpu' and q.dtype == torch.bfloat16 and k.shape[-2] <= PLAIN_UP_TO:
         weights = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)

@@ -13,13 +13,13 @@ from .watch import is_transformed
 # GELU's derivative lies between -0.12905 and 1.12905, at -sqrt 2 and sqrt 2
 LOW, HIGH = -0.1291, 1.1291
 STEP = (HIGH - LOW) / 255
-CHUNK = 2**17  # elements that go through the cache together on a CPU
+CHUNK = 2**17  # elements processed together, so that a CPU's cache holds them
 
 
 class GELU8Bit(nn.GELU):
     """nn.GELU whose backward pass has the derivative in 256 levels, a quarter of the memory in float32.
 
-    The output is exact. The derivative is at most half a level, 0.0025, beside the exact one.
+    The output is exact. The derivative is off by at most half a level, 0.0025.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,14 +39,14 @@ class _GELU(torch.autograd.Function):
             torch.ops.aten.gelu.out(part, approximate=approximate, out=out)
             exact = part.float()  # bfloat16 is coarser than the levels
             slope = torch.ops.aten.gelu_backward(per_step.expand_as(exact), exact, approximate=approximate)
-            kept.copy_(slope.add_(0.5 - LOW / STEP))  # which cuts off what is behind the point
+            kept.copy_(slope.add_(0.5 - LOW / STEP))  # which truncates
         ctx.save_for_backward(levels)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         if torch.is_grad_enabled():  # also where ``grad`` is constant, which once_differentiable would not see
-            raise RuntimeError("petl.gelu='8bit' has no second derivatives (create_graph=True): take 'exact'.")
+            raise RuntimeError("petl.gelu='8bit' has no second derivatives (create_graph=True): use 'exact'.")
         (levels,), grad = ctx.saved_tensors, grad.contiguous()
         result = torch.empty_like(grad)
         for part, kept, out in _chunks(grad, levels, result):

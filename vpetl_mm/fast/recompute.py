@@ -39,9 +39,9 @@ def note(kind: str, made: Tensor, make: Callable[[], Tensor]) -> Tensor:
     """Return ``made``, for the backward pass to compute again; outside :func:`recomputing` nothing is noted.
 
     Args:
-        kind: what it is; the last one of a kind is known, and is held until the next one.
-        made: the tensor, or whose views are what is used.
-        make: makes an equal of it, in the same memory layout.
+        kind: its kind; only the last tensor of each kind is known, and it is held until the next one.
+        made: the tensor; its views count too.
+        make: computes an equal tensor in the same memory layout.
     """
     known = _active.get()
     if known is not None:
@@ -102,7 +102,7 @@ def is_noted(module: nn.Module) -> bool:
 
 
 def _unchanged(tensor: Tensor, version: int) -> Tensor:
-    """Return ``tensor`` if nobody has written to it; PyTorch does not check that where there are hooks."""
+    """Return ``tensor`` if it has not been modified; PyTorch does not check that where there are hooks."""
     if tensor._version != version:
         raise RuntimeError(
             f'A tensor of shape {tuple(tensor.shape)}, needed for gradients, was modified in place after the forward '

@@ -12,7 +12,7 @@ from ..petl import Sparse
 
 
 class GatheredSparse(Sparse):
-    """S x costs one gather, one product and one scatter of (n, tokens) numbers; S is never made.
+    """S x costs one gather, one product and one scatter of (n, tokens) numbers; S is never built.
 
     The backward pass keeps x alone, in the format of the layer's output. On a LayerNorm S norm(x) is added.
     """
@@ -57,7 +57,7 @@ class GatheredSparse(Sparse):
 class _SparseProduct(torch.autograd.Function):
     """S x; keeps x, and gathers from it again for the gradient of the values.
 
-    Tokens lie along the last dimension meanwhile: gathering and scattering then move whole rows, which on the CPU in
+    Inside, tokens lie along the last dimension: gathering and scattering then move whole rows, which on the CPU in
     float32 takes a little over half the time of picking columns (docs/performance.md).
     """
 
@@ -83,10 +83,10 @@ class _SparseProduct(torch.autograd.Function):
 
 
 def _summable(x: Tensor) -> Tensor:
-    """At least in float32: a row may hold hundreds of entries, whose sum half precision would round at each step."""
+    """Return ``x`` in at least float32: a row may sum hundreds of entries, and half precision rounds at each step."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _columns_first(x: Tensor) -> Tensor:
-    """(..., d) as (d, tokens), in memory of its own."""
+    """Copy (..., d) to (d, tokens)."""
     return x.reshape(-1, x.shape[-1]).t().contiguous()

@@ -1,4 +1,4 @@
-"""The one entry: exchange classes of a built model for faster ones."""
+"""The entry point: exchange classes of a built model for faster ones."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], drop_path: nn.Modu
 
     Drop-path drops a sample's whole branch (stochastic depth, Huang et al. 2016); multiplied by zero it would cost as
     much as a kept one. The result is the same, gradients included: parameters of a branch that all samples drop have
-    gradients of zero, not none.
+    gradients of zero, not None.
 
     Args:
         x: the residual stream, (B, ...).
         branch: of (b, ...) to (b, ...), each sample by itself.
-        drop_path: mmcv's DropPath, or nn.Identity; its random numbers are drawn on the CPU, so that a GPU does not
-            have to be waited for.
+        drop_path: mmcv's DropPath, or nn.Identity; its random numbers are drawn on the CPU, so that nothing
+            waits for a GPU.
     """
     rate = getattr(drop_path, 'drop_prob', 0.0) if drop_path.training else 0.0
     if not rate:

@@ -20,7 +20,7 @@ Triple = tuple[int, int, int]
 
 @lru_cache
 def window_order(size: Triple, window: Triple, shift: Triple | None) -> np.ndarray:
-    """Return the tokens of a shifted (T, H, W) volume by window, (T H W,); without a shift in the volume's order."""
+    """Return the tokens of a shifted (T, H, W) volume by window, (T H W,), or for None in the volume's order."""
     index = np.arange(math.prod(size))
     if shift is None:
         return index
@@ -30,7 +30,7 @@ def window_order(size: Triple, window: Triple, shift: Triple | None) -> np.ndarr
 
 
 class _Reorder(torch.autograd.Function):
-    """Tokens, (B, L, C), in another order; the gradient is reordered in one copy as well."""
+    """Reorders tokens, (B, L, C), in one copy, and the gradient in another."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class WindowedStage(BasicLayer):
     """mmaction2's stage, with tokens in the order of their windows from block to block.
 
     From block to block tokens are copied once, instead of shifted, cut into windows, put together and shifted back.
-    The host's own way is taken for sizes that windows do not divide, for blocks of your own class, with activation
+    The host's own forward is used for sizes that windows do not divide, for blocks of another class, with activation
     checkpointing, torch.compile and torch.func, and with dropout and hooks, which see the host's order and shapes.
     """
 

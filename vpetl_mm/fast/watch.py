@@ -9,9 +9,9 @@ from torch.nn.modules.module import _has_any_global_hook  # what nn.Module itsel
 
 
 def is_transformed() -> bool:
-    """Tell whether torch.compile, tracing, torch.func or forward-mode derivatives are at work.
+    """Tell whether torch.compile, tracing, torch.func or forward-mode differentiation is active.
 
-    They know neither our autograd functions nor what a module keeps: fast classes take the plain path then.
+    They support neither our autograd functions nor what a module keeps: fast classes then take the plain path.
     """
     return (
         torch.compiler.is_compiling()

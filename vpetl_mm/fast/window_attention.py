@@ -58,7 +58,7 @@ class CachedWindowAttention:
 
     def _keep(self, n: int, mask: Tensor | None, extras: Sequence[ExtraTokens], dtype: torch.dtype) -> Tensor:
         table = self.relative_position_bias_table
-        # the version tells of any in-place change, such as a checkpoint being loaded; the alias that is kept holds
+        # the version changes with any in-place change, such as loading a checkpoint; the alias that is kept holds
         # the storage, so that no other table can come to lie at its address
         columns = [(extra.k.shape[-2], extra.masked) for extra in extras]
         key = (n, columns, dtype, table.device, table._version, table.data_ptr())

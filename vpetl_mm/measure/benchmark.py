@@ -31,7 +31,7 @@ SIDE = 2048  # of the matrices whose product is the machine's measured peak
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to time.
+    """A job to time.
 
     Args:
         what: ``'training step'`` or ``'inference'``.
@@ -55,7 +55,7 @@ class BenchmarkResult:
 
     Args:
         seconds: of each job, the median over the rounds.
-        flops: of each job in float32, in the round of the median: dropped paths that are skipped cost nothing.
+        flops: of each job in float32, in the round of the median: skipped paths cost nothing.
         first: the seconds of each job's first run, compilation included.
         memory: of each model but the merged one.
         matmul: bf16 -> operations per second of a product of large matrices, in the same rounds.
@@ -88,7 +88,7 @@ def benchmark(
         size: the side of a frame in pixels.
         rounds: how many times each job is timed; the median counts.
         bf16: also time under bfloat16 autocast.
-        variant: another version of the experiment to measure beside it.
+        variant: another version of the experiment to measure too.
 
     Raises:
         UserError: for a batch of one before a BatchNorm, a number below 1, or inputs that the model does not accept.

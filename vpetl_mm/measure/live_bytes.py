@@ -48,7 +48,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def loss_of(model: nn.Module, inputs: Tensor) -> Tensor:
-    """A cross-entropy of the class 0 for clips or images, (B, 3, T, H, W) or (B, 3, H, W), as in training."""
+    """Return the cross-entropy of class 0 for clips or images, (B, 3, T, H, W) or (B, 3, H, W), as in training."""
     logits = getattr(model, model.head_name)(model.backbone(inputs)).float()
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 

@@ -124,7 +124,7 @@ def saved_bytes(model: nn.Module, shape: tuple[int, ...], mixed: bool) -> int:
         if hasattr(module, 'drop_prob'):
             module.drop_prob = 0.0  # drop-path may keep everything
         if hasattr(module, 'dot_product'):
-            module.dot_product = F.scaled_dot_product_attention  # as on a GPU, whatever a CPU is faster with
+            module.dot_product = F.scaled_dot_product_attention  # as on a GPU, even where fast uses another on a CPU
     with _quiet(), FakeTensorMode(allow_non_fake_inputs=True), _AttentionIsFused():
         return alive_after_forward(model.to_empty(device='cpu'), torch.empty(shape), mixed)
 

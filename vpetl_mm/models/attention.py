@@ -32,7 +32,7 @@ def exchange_attention(backbone: nn.Module, petl: dict[str, Any]) -> None:
         petl: may have ``attention``, ``dict(type=...)`` of a registered class; None keeps the host's own attention.
 
     Raises:
-        UserError: for an attention that does not exist, or that is for another backbone.
+        UserError: for an attention that does not exist or is for another backbone.
     """
     host, layout = host_of(backbone), layout_of(backbone)
     if host in BLOCKS:

@@ -37,7 +37,7 @@ class FeaturePreprocessor(BaseDataPreprocessor):
         self.own = own
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """``dict(inputs=..., data_samples=[...])`` on the model's device."""
+        """Return ``dict(inputs=..., data_samples=[...])`` on the model's device."""
         if 'features' not in data:
             return self.own(data, training)
         data = self.cast_data(data)

@@ -17,5 +17,5 @@ class PETLImageClassifier(PETLModel, ImageClassifier):
     head_name = 'head'
 
     def as_extracted(self, values: Tensor) -> tuple[Tensor]:
-        """Features as ``extract_feat`` returns them."""
+        """Return features in the form of ``extract_feat``."""
         return (values,)

@@ -16,12 +16,12 @@ def mixing_preprocessor(preprocessor: Any, train_cfg: Any, classes: int | None) 
     """Return a data preprocessor's config with the head's ``num_classes`` wherever it makes soft labels.
 
     Args:
-        preprocessor: mmaction2's, with ``blending``, or mmpretrain's, with ``batch_augments``; any other stays.
-        train_cfg: of mmpretrain's ImageClassifier, another name of ``batch_augments``.
+        preprocessor: mmaction2's, with ``blending``, or mmpretrain's, with ``batch_augments``; others stay.
+        train_cfg: of mmpretrain's ImageClassifier, where ``batch_augments`` can also stand.
         classes: of the head.
 
     Returns:
-        The config, or on the meta device what it builds: a Beta distribution looks at its values.
+        The config, or on the meta device the preprocessor itself: a Beta distribution checks its values.
 
     Raises:
         UserError: when it names another number, or an ``alpha`` that no Beta distribution takes.
@@ -31,7 +31,7 @@ def mixing_preprocessor(preprocessor: Any, train_cfg: Any, classes: int | None) 
     preprocessor = copy.deepcopy(dict(preprocessor or {}))
     for spec in _with_labels(preprocessor, train_cfg):
         alpha = spec.get('alpha', 1.0)
-        if not isinstance(alpha, (int, float)) or not alpha > 0:  # torch.compile turns off that Beta looks at it
+        if not isinstance(alpha, (int, float)) or not alpha > 0:  # after torch.compile, Beta no longer checks it
             raise UserError(f'model.data_preprocessor.blending.alpha must be a number above 0, got {alpha!r}.')
         if spec.get('num_classes') is None:
             spec['num_classes'] = classes

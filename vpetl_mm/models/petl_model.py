@@ -40,7 +40,7 @@ def known_options(backbone: Mapping[str, Any]) -> set[str]:
     """Return the options that a backbone's class takes.
 
     Raises:
-        UserError: when the config has another, which VideoMAE's ViT would drop without a word. ``with_cp`` is always
+        UserError: when the config has another, which VideoMAE's ViT would silently drop. ``with_cp`` is always
             allowed: :class:`PETLModel` handles it where the class does not.
     """
     with MODELS.switch_scope_and_registry(None) as registry:
@@ -106,13 +106,13 @@ class PETLModel:
         return self._base
 
     def _refuse_other_weights(self, named: list[Any]) -> None:
-        """Refuse a second source of the backbone's weights beside ``base``."""
+        """Refuse a second source of the backbone's weights."""
         inits = [getattr(m, 'init_cfg', None) or [] for m in (self, self.backbone)]
         flat = [c for init in inits for c in ([init] if isinstance(init, dict) else init)]
         if any(named) or any(c.get('type') == 'Pretrained' for c in flat):
             raise UserError('Name pre-trained weights in model.base, not in the backbone (pretrained, init_cfg).')
         if getattr(self.backbone, 'frozen_stages', -1) >= 0:
-            raise UserError('backbone.frozen_stages would freeze deltas as well; what trains stands in petl alone.')
+            raise UserError('backbone.frozen_stages would also freeze deltas; name what trains in petl alone.')
         if hasattr(self.backbone, 'pretrained2d'):
             self.backbone.pretrained2d = False
 
@@ -139,7 +139,7 @@ class PETLModel:
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, *args: Any
     ) -> None:
-        """Refuse a file without a backbone, which torch and mmengine would load without a word.
+        """Refuse a file without a backbone, which torch and mmengine would silently load.
 
         Raises:
             UserError: where the base is not loaded and the file has no backbone.

@@ -15,5 +15,5 @@ class PETLRecognizer3D(PETLModel, Recognizer3D):
     """
 
     def as_extracted(self, values: Tensor) -> tuple[Tensor, dict]:
-        """Features as ``extract_feat`` returns them."""
+        """Return features in the form of ``extract_feat``."""
         return values, {}

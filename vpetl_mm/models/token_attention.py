@@ -27,7 +27,7 @@ class TokenAttention:
         return self.qkv(x)
 
     def attend(self, x: Tensor, scale: float | None, dropout: float) -> tuple[Tensor, Tensor]:
-        """Attention without the output projection.
+        """Attend, without the output projection.
 
         Args:
             x: tokens of shape (B, N, d).
@@ -49,7 +49,7 @@ class PETLMultiheadAttention(TokenAttention, MultiheadAttention):
 
     @classmethod
     def like(cls, attention: MultiheadAttention) -> dict:
-        """Return the config that builds an equal of ``attention``, whose modules are then put in."""
+        """Return the config of an equal attention, which then takes over the modules of ``attention``."""
         return dict(
             embed_dims=attention.embed_dims,
             num_heads=attention.num_heads,
@@ -73,7 +73,7 @@ class PETLVideoMAEAttention(TokenAttention, Attention):
 
     @classmethod
     def like(cls, attention: Attention) -> dict:
-        """Return the config that builds an equal of ``attention``, whose modules and biases are then put in."""
+        """Return the config of an equal attention, which then takes over the modules and biases of ``attention``."""
         return dict(
             embed_dims=attention.embed_dims,
             num_heads=attention.num_heads,

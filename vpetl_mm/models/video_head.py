@@ -11,14 +11,14 @@ from ..petl.checks import at_least_one, number, one_of
 
 
 def check_head(num_classes: Any, average_clips: Any, label_smooth_eps: Any = 0.0, **_: Any) -> None:
-    """Raise :class:`UserError` for options that mmaction2's heads would stumble over in the first step or test."""
+    """Raise :class:`UserError` for options at which mmaction2's heads would fail in the first step or test."""
     at_least_one('num_classes', num_classes)
     one_of('average_clips', average_clips, ('score', 'prob', None))
     number('label_smooth_eps', label_smooth_eps, 0, 1)
 
 
 class PETLVideoHead(I3DHead):
-    """Mean pooling and one linear layer with nn.Linear's default init (the published head's as well).
+    """Mean pooling and one linear layer with nn.Linear's default init, as in the published code.
 
     Args:
         num_classes: how many classes.

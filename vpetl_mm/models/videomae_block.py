@@ -1,4 +1,4 @@
-"""VideoMAE's block with its MLP branch as a method of its own."""
+"""VideoMAE's block with its MLP branch in a method."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class FastWindowAttention:
 
     @classmethod
     def like(cls, attention: torch.nn.Module) -> dict:
-        """Return the config that builds an equal of ``attention``."""
+        """Return the config of an equal attention."""
         return dict(
             embed_dims=attention.embed_dims,
             window_size=attention.window_size,
@@ -82,7 +82,7 @@ class FastWindowAttention:
 
 
 def _columns(bias: Tensor, mask: Tensor | None, extra: ExtraTokens) -> Tensor:
-    """The mask of added keys, (nW, heads, N, n): zeros, or that of the tokens they belong to."""
+    """Return the mask of added keys, (nW, heads, N, n): zeros, or that of the tokens they belong to."""
     if extra.masked and mask is not None:
         return mask.unsqueeze(1).expand(-1, bias.shape[1], -1, -1).to(bias.dtype)
     return bias.new_zeros(*bias.shape[:-1], extra.k.shape[-2])

@@ -1,4 +1,4 @@
-"""Deltas and their hosts. Needs torch alone."""
+"""Deltas and their hosts; needs only torch."""
 
 from .adapt_mlp import AdaptMLP
 from .addition import Addition

@@ -1,4 +1,4 @@
-"""AdaptMLP: AdaptFormer's bottleneck beside (or behind) the MLP."""
+"""AdaptMLP: AdaptFormer's bottleneck, parallel to the MLP or after it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AdaptMLP(Delta):
         dim: the width d of the tokens.
         d_bottle: the bottleneck's width r, at least 1. Defaults to 64.
         scale: the strength s. Defaults to 0.1.
-        learn_scale: train s as well. Defaults to False.
+        learn_scale: also train s. Defaults to False.
         mode: ``'parallel'`` (default) or ``'sequential'``.
         source: what a parallel adapter reads: ``'norm'`` (default), the MLP's input; ``'residual'``, the residual
             stream before the norm, with the result added outside drop-path, as in AdaptFormer's published ViT. A
@@ -35,7 +35,7 @@ class AdaptMLP(Delta):
         dropout: on the bottleneck, in training. Defaults to 0.
 
     Raises:
-        UserError: for any other value.
+        UserError: for an invalid value.
     """
 
     places = ('mlp',)

@@ -41,10 +41,10 @@ def for_slots(h: Tensor, up: nn.Linear, scale: float | Tensor, slots: str, host_
 
     Args:
         h: the bottleneck, (..., r).
-        up: of r to len(slots) * d, the slots side by side.
+        up: from r to len(slots) * d, the slots side by side.
         scale: s.
         slots: the letters of the slots, in the host's order.
-        host_slots: the letters of all slots of the host's output, each d wide.
+        host_slots: the letters of all slots of the host's output, each of width d.
     """
     width = up.out_features // len(slots)
     if slots in host_slots:  # neighbours

@@ -1,4 +1,4 @@
-"""Checks of options: a value that does not fit is refused in one sentence."""
+"""Checks of options: an invalid value is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one_of(name: str, value: Any, valid: tuple[Any, ...]) -> Any:
 
 
 def check_slots(slots: Any, valid: str = 'qkv') -> str:
-    """Return ``slots`` if it is made of letters of ``valid``, in their order, each at most once."""
+    """Return ``slots`` if it has only letters of ``valid``, in their order; else raise :class:`UserError`."""
     ordered = isinstance(slots, str) and ''.join(s for s in valid if s in slots) == slots
     if not ordered or not slots:
         raise UserError(

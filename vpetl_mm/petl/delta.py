@@ -26,7 +26,7 @@ class Site:
         place: its name in the place table, such as ``'qkv'`` or ``'mlp'``.
         in_dim: the width of its input.
         out_dim: the width of its output.
-        slots: what equal parts its output is made of: ``'qkv'`` for a fused projection, else ``''``.
+        slots: the equal parts of its output: ``'qkv'`` for a fused projection, else ``''``.
         norm: the norm in front of the block's attention.
     """
 
@@ -60,8 +60,8 @@ class Delta(nn.Module, ABC):
         reads: what ``forward`` is given: the host's ``'input'`` (default) or ``'output'``, or ``'stream'``, the
             residual stream before the norm, with the result added outside drop-path. ``'weights'``: ``update`` is
             called instead; None: neither is.
-        joins_attention: the delta brings keys and values.
-        is_linear: what ``forward`` returns is linear in ``x``, and can be merged into the host's weight.
+        joins_attention: whether the delta brings keys and values.
+        is_linear: whether what ``forward`` returns is linear in ``x``, and can be merged into the host's weight.
     """
 
     places: ClassVar[tuple[str, ...]] = ()
@@ -76,7 +76,7 @@ class Delta(nn.Module, ABC):
 
     @classmethod
     def at_sites(cls, sites: Sequence[Site], **options: Any) -> Iterator[tuple[Site, Delta]]:
-        """Build the deltas for all sites of a place; one each, unless a delta knows better."""
+        """Build the deltas for all sites of a place; one per site unless overridden."""
         return ((site, cls.at_site(site, **options)) for site in sites)
 
     @classmethod
@@ -114,7 +114,7 @@ class Delta(nn.Module, ABC):
         return y
 
     def update(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the host's weight and bias, both changed; forward pass and merging follow from it.
+        """Return the host's changed weight and bias; the forward pass and merging follow from it.
 
         Args:
             weight: of a linear layer, (d_out, d_in), or of a norm, (d,).
@@ -127,7 +127,7 @@ class Delta(nn.Module, ABC):
 
         Args:
             x: the attention's input, (B, N, d).
-            project: its whole qkv projection, (..., d) to (..., 3 d), deltas and biases included.
+            project: its full qkv projection, (..., d) to (..., 3 d), deltas and biases included.
         """
         raise NotImplementedError
 
@@ -143,7 +143,7 @@ class Delta(nn.Module, ABC):
 
 
 class LinearDelta(Delta):
-    """Base of deltas of a linear layer: ``(in_dim, out_dim, host_slots, **options)``, d_out that of one slot."""
+    """Base of the deltas of linear layers: ``(in_dim, out_dim, host_slots, **options)``, out_dim that of one slot."""
 
     places = ('qkv', 'proj', 'fc1', 'fc2')
 

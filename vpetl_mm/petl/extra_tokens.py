@@ -30,8 +30,8 @@ def extra_tokens(attention: nn.Module, x: Tensor, project: Callable[[Tensor], Te
 
     Args:
         attention: the attention module.
-        x: what it sees, (B, N, d).
-        project: its whole qkv projection, (..., d) to (..., 3 d), deltas and biases included.
+        x: its input, (B, N, d).
+        project: its full qkv projection, (..., d) to (..., 3 d), deltas and biases included.
     """
     hosts = (attention, attention.qkv)
     deltas = [d for h in hosts for d in getattr(h, 'deltas', {}).values()]

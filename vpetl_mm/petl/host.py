@@ -1,8 +1,7 @@
-"""Hosts: modules of other people's models that carry deltas, with their weights and keys unchanged.
+"""Hosts: modules of other libraries' models that carry deltas, with their weights and keys unchanged.
 
-The host is given, in place, a cached subclass of its own class whose forward asks the deltas, which live in
-``host.deltas``. Weights stay the host's, so a plain checkpoint still fits; deltas stack; deepcopy, pickle and
-torch.compile work.
+The class of a host is exchanged, in place, for a cached subclass whose forward asks the deltas in ``host.deltas``.
+The host keeps its weights, so a plain checkpoint fits; deltas stack; deepcopy, pickle and torch.compile work.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from .delta import Delta
 
 
 class Exchanged:
-    """Marks a module whose class was made here from its own; knows how to be pickled all the same."""
+    """Base of the classes created here, which are pickled as the recipe that creates them."""
 
     def __reduce_ex__(self, protocol: int) -> tuple:
         return _blank, (_recipe(type(self)),), self.__getstate__()
@@ -32,7 +31,7 @@ def exchanged(name: str, recipe: tuple, **members: Any) -> type[nn.Module]:
 
     Args:
         name: of the subclass.
-        recipe: the function that makes it, which can be imported, and its arguments: the module's class, then names.
+        recipe: an importable function that creates it, and its arguments: the module's class, then names.
         members: of the subclass.
     """
     plain = recipe[1]
@@ -41,7 +40,7 @@ def exchanged(name: str, recipe: tuple, **members: Any) -> type[nn.Module]:
 
 
 def _recipe(cls: type) -> Any:
-    """A class that was made here as what makes it, down to a class that can be imported."""
+    """Return the recipe of a class created here, down to a class that can be imported, which is returned as it is."""
     if not issubclass(cls, Exchanged):
         return cls
     make, plain, *names = cls.recipe
@@ -83,7 +82,7 @@ def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
     """Return the subclass of ``plain`` that asks ``self.deltas``."""
     takes_identity = 'identity' in inspect.signature(plain.forward).parameters  # such as mmcv's FFN
     forward = _forward_with_identity if takes_identity else _forward
-    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), forward=forward, adder=staticmethod(add))
+    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), forward=forward, adder=staticmethod(add_delta))
 
 
 def _forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -94,7 +93,7 @@ def _forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None = None) -> Tensor:
-    """An MLP that may add the residual stream itself: the branch, the deltas on it, then the stream."""
+    """Run an MLP that may add the residual stream itself: the branch, the deltas on it, then the stream."""
     stream = x if identity is None else identity
     x = _before(self, x)
     if not self.add_identity:
@@ -110,7 +109,7 @@ def _before(host: nn.Module, x: Tensor) -> Tensor:
 
 
 def _updated(host: nn.Module, updates: list[Delta], x: Tensor) -> Tensor:
-    """The output of a linear layer or a LayerNorm with changed weights."""
+    """Return the output of a linear layer or a LayerNorm with updated weights."""
     weight, bias = host.weight, host.bias
     for delta in updates:
         weight, bias = delta.update(weight, bias)
@@ -134,7 +133,7 @@ def _add_from_stream(host: nn.Module, adder: Callable[..., Tensor], stream: Tens
     return y
 
 
-def add(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
+def add_delta(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
     """Return the host's output ``y`` with what ``delta`` adds to it.
 
     Args:
@@ -158,7 +157,7 @@ def branch_class(plain: type[nn.Module], method: str, host: str) -> type[nn.Modu
 
     def branch(self: nn.Module, x: Tensor) -> Tensor:
         y, inner = getattr(plain, method)(self, x), getattr(self, host)
-        return _add_from_stream(inner, add, x, y) if 'deltas' in inner._modules else y
+        return _add_from_stream(inner, add_delta, x, y) if 'deltas' in inner._modules else y
 
     recipe = (branch_class, plain, method, host)
     return exchanged(f'Branched{plain.__name__}', recipe, **{method: branch, 'branched': True})
@@ -168,7 +167,7 @@ def attach(host: nn.Module, name: str, delta: Delta) -> None:
     """Put ``delta`` on ``host`` as ``host.deltas.<name>``.
 
     Raises:
-        UserError: when ``name`` is not an identifier, or is one that nn.ModuleDict keeps for itself.
+        UserError: when ``name`` is not an identifier, or is an attribute of nn.ModuleDict.
     """
     if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
         raise UserError(f'{name!r} cannot name a delta: choose an identifier such as "patt" or "adapter".')

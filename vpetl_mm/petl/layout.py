@@ -23,7 +23,7 @@ class Layout:
         norm: the norm in front of the attention, as an attribute of the block.
         block_norms: pattern of the norms inside the blocks.
         branch: the block's method that computes the MLP branch, for deltas that read the residual stream;
-            None where the MLP adds the residual itself.
+            None if the MLP adds the residual itself.
         passed_by: places whose ``forward`` the host's own attention does not call.
         fused: the places whose output is q, k and v side by side.
         slot_biases: the attention's biases of q, k and v ('' for none), where they are not their projection's.
@@ -51,7 +51,7 @@ class Layout:
                 yield Site(name, module, place, first.in_features, last.out_features, slots, norm)
 
     def biases(self, backbone: nn.Module, host: str) -> list[tuple[str, int]]:
-        """Return the parameters that make up the bias of a layer's output, each with its start in it.
+        """Return the parameters that make up the bias of a layer's output, each with the position where it starts.
 
         Args:
             backbone: holds the layer.
@@ -77,7 +77,7 @@ class Layout:
 
 
 def _ends(module: nn.Module) -> tuple[nn.Linear, nn.Linear]:
-    """The first and the last linear layer of the host, deltas left out."""
+    """Return the first and the last linear layer of a host, not counting deltas."""
     deltas = {id(m) for d in module.modules() if isinstance(d, Delta) for m in d.modules()}
     linears = [m for m in module.modules() if isinstance(m, nn.Linear) and id(m) not in deltas]
     return linears[0], linears[-1]
@@ -95,7 +95,7 @@ def _transformer(
     groups: Mapping[str, str] | None = None,
     **others,
 ) -> Layout:
-    """An entry for blocks of attention and MLP, from the names that differ.
+    """Return the entry of a transformer from the names that differ between hosts.
 
     Args:
         block: pattern of the blocks.
@@ -107,7 +107,7 @@ def _transformer(
         windows: the attention is in windows, with relative-position-bias tables; whole blocks then take no
             further tokens.
         groups: further train groups, name -> pattern.
-        others: of :class:`Layout`.
+        others: further fields of :class:`Layout`.
     """
     attn, mlp = rf'{block}\.{re.escape(attn)}', rf'{block}\.{re.escape(mlp)}'
     fc1, fc2 = (rf'{mlp}\.{re.escape(name)}' for name in fc)
@@ -178,7 +178,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def host_of(backbone: nn.Module) -> str:
-    """Return the place table's key of a backbone, such as ``'mmaction.SwinTransformer3D'``, by its ancestors too.
+    """Return the place table's key of a backbone, such as ``'mmaction.SwinTransformer3D'``, by its base classes too.
 
     Raises:
         UserError: when the table has none.

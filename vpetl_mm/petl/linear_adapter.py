@@ -1,4 +1,4 @@
-"""LinearAdapter: AdaptMLP's bottleneck behind (or beside) a single linear layer."""
+"""LinearAdapter: AdaptMLP's bottleneck, after a single linear layer or parallel to it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ACTIVATIONS = {'GELU': nn.GELU, 'ReLU': nn.ReLU}
 class LinearAdapter(LinearDelta):
     """SPT-Adapter's structured update (SPT, Sec. 1, and its published code) of one linear layer::
 
-        sequential:  y + s up(act(down(y)))     # behind the layer
-        parallel:    y + s up(act(down(x)))     # beside it
+        sequential:  y + s up(act(down(y)))     # after the layer
+        parallel:    y + s up(act(down(x)))     # parallel to it
 
-    On a fused qkv each slot has a bottleneck of its own. Parameters of one: 2 d_out r + r + d_out (sequential). down
+    On a fused qkv each slot has its own bottleneck. Parameters of one: 2 d_out r + r + d_out (sequential). down
     is drawn Kaiming-uniform (a = sqrt 5), up and both biases start at zero, so that step 0 is the plain backbone. On
-    VideoMAE, which adds the biases of q and v behind qkv, y lacks them.
+    VideoMAE, which adds the biases of q and v after qkv, y lacks them.
 
     Args:
         in_dim: the layer's input width.
@@ -35,7 +35,7 @@ class LinearAdapter(LinearDelta):
         dropout: on the bottleneck's input, in training. Defaults to 0.
 
     Raises:
-        UserError: for any other value.
+        UserError: for an invalid value.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class LinearAdapter(LinearDelta):
                 nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> list[Addition]:
-        """Return the adapters' outputs, one a slot.
+        """Return the adapters' outputs, one per slot.
 
         Args:
             x: the layer's output, (..., d_out) or (..., 3 d_out), of which each slot's adapter reads its part; with

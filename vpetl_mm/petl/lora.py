@@ -14,7 +14,7 @@ from .delta import LinearDelta
 class LoRA(LinearDelta):
     """Low-rank adaptation (Hu et al. 2022; V-PETL, Sec. 3) of a linear layer: y + (alpha / rank) B A x.
 
-    On a fused qkv each slot has an A and a B of its own. A is drawn Kaiming-uniform (a = sqrt 5), B starts at zero,
+    On a fused qkv each slot has its own A and B. A is drawn Kaiming-uniform (a = sqrt 5), B starts at zero,
     so that step 0 is the plain backbone. There are no biases. Parameters: n_slots * rank * (d_in + d_out).
 
     Args:
@@ -27,7 +27,7 @@ class LoRA(LinearDelta):
         dropout: on the update's input, in training. Defaults to 0.
 
     Raises:
-        UserError: for any other value.
+        UserError: for an invalid value.
     """
 
     is_linear = True
@@ -61,6 +61,6 @@ class LoRA(LinearDelta):
             nn.init.zeros_(b.weight)
 
     def forward(self, x: Tensor) -> list[Addition]:
-        """Return the updates (alpha / rank) B A x of the layer's input x, (..., d_in), one a slot."""
+        """Return the updates (alpha / rank) B A x of the layer's input x, (..., d_in), one per slot."""
         x = self.dropout(x)
         return [Addition(a(x), self.B[n].weight, None, self.scale, self.starts[n]) for n, a in self.A.items()]

@@ -1,4 +1,4 @@
-"""Merging: deltas that are updates of weights become part of them, and the plain model is left."""
+"""Merging: deltas that update weights become part of them, which leaves the plain model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .layout import layout_of
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Add every delta of a PETL model to the weights that it tunes and take it off, in place.
+    """Merge every delta of a PETL model into the weights that it tunes, in place.
 
-    The model then has the plain model's modules, keys, FLOPs and speed. Its outputs are the same but for rounding.
+    The model then has the plain model's modules, keys, FLOPs and speed. Its outputs are the same up to rounding.
 
     Args:
-        model: with its trained weights; nothing of it trains afterwards.
+        model: with its trained weights; nothing in it trains afterwards.
 
     Returns:
         ``model``.
 
     Raises:
-        UserError: where a delta is not an update of weights (an adapter, PATT, a prompt); nothing is changed then.
+        UserError: where a delta does not update weights (an adapter, PATT, a prompt); nothing is then changed.
     """
     check_mergeable(model)
     backbone = model.backbone
@@ -40,12 +40,12 @@ def merge(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _merge(delta: Delta, host: nn.Module, biases: list[tuple[nn.Parameter, int]]) -> None:
-    """Change the host's weights as the delta's own definition says.
+    """Change the host's weights as the delta defines.
 
     Args:
-        delta: an update, or one whose addition is linear in x.
+        delta: one with ``update``, or whose addition is linear in x.
         host: a linear layer or a norm.
-        biases: the parameters that make up the bias of its output, each with the position where it begins.
+        biases: the parameters that make up the bias of its output, each with the position where it starts.
     """
     if delta.is_linear:
         identity = torch.eye(host.in_features, dtype=host.weight.dtype, device=host.weight.device)
@@ -59,13 +59,13 @@ def _merge(delta: Delta, host: nn.Module, biases: list[tuple[nn.Parameter, int]]
 
 
 def check_mergeable(model: nn.Module) -> None:
-    """Raise :class:`UserError` where a delta of a PETL model, on any device, is not an update of weights."""
+    """Raise :class:`UserError` where a delta of a PETL model, on any device, does not update weights."""
     for name, host in _hosts(model.backbone).items():
         for delta in host.deltas.values():
             if not _is_mergeable(delta):
                 raise UserError(
-                    f'{type(delta).__name__} on backbone.{name} is no update of weights and cannot be merged into '
-                    'them; LoRA and SPT with structured="LoRA" can.'
+                    f'{type(delta).__name__} on backbone.{name} does not update weights and cannot be merged '
+                    'into them; LoRA and SPT with structured="LoRA" can.'
                 )
 
 
@@ -79,5 +79,5 @@ def _is_mergeable(delta: Delta) -> bool:
 
 
 def _hosts(backbone: nn.Module) -> dict[str, nn.Module]:
-    """The modules that have deltas, by name."""
+    """Return the modules that have deltas, by name."""
     return {n: m for n, m in backbone.named_modules() if isinstance(getattr(m, 'deltas', None), nn.ModuleDict)}

@@ -31,20 +31,20 @@ class PATT(Delta):
         d_bottle: the bottleneck's width r, at least 1.
         slots: which of q, k, v get an addition: ``'kv'`` (default), ``'qv'``, ``'qk'`` or ``'qkv'``.
         scale: the strength s. Defaults to 0.8.
-        learn_scale: train s as well. Defaults to False.
+        learn_scale: also train s. Defaults to False.
         act: ``'Tanh'`` (default), ``'ReLU'`` or ``'GELU'``.
         bias: ``True`` (default) for both projections, ``'down'`` for the first alone, or ``False``.
         source: what enters the bottleneck: ``'input'`` (default), the tokens; ``'tokens'``, a trained table of
             (num_tokens, d) instead, drawn from a standard normal distribution ("No Z" in Table 6). A window with
             another number of tokens is then an error.
         num_tokens: the table's length; None, the default, for ``source='input'``.
-        mode: ``'add'`` (default) is Eq. 10; ``'concat'`` puts s K_p and s V_p beside k and v as further tokens
+        mode: ``'add'`` (default) is Eq. 10; ``'concat'`` joins s K_p and s V_p to k and v as further tokens
             ("Concat" in Table 6): key j has the shift mask of token j and no position bias. It needs slots ``'kv'``.
         init: ``'default'`` keeps nn.Linear's, as published, so that step 0 already differs from the plain
             backbone; ``'zero'`` sets up to zero, so that step 0 is the plain backbone.
 
     Raises:
-        UserError: for any other value.
+        UserError: for an invalid value.
     """
 
     places = ('qkv',)
@@ -105,8 +105,8 @@ class PATT(Delta):
         if self.num_tokens:
             if x.shape[-2] != self.num_tokens:
                 raise UserError(
-                    f'PATT has a table of num_tokens={self.num_tokens}, and a window (with the prompts beside it) '
-                    f'here has {x.shape[-2]} tokens.'
+                    f'PATT has a table of num_tokens={self.num_tokens}, but a window here has {x.shape[-2]} tokens, '
+                    'prompts included.'
                 )
             x = self.tokens
         return self.act(self.down(x))

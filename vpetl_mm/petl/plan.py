@@ -19,10 +19,10 @@ PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu', 'fast')
 
 
 class Tuning(Protocol):
-    """Protocol of SPT, which tunes places of its own beside deltas and ``train`` names."""
+    """Interface of SPT, which tunes parameters that it selects, besides deltas and ``train`` names."""
 
     def attach(self, backbone: nn.Module) -> dict[str, str]:
-        """Put its deltas on ``backbone``; return the parameters below it that train -> what they are part of."""
+        """Put its deltas on ``backbone``; return the names of those that train -> their labels."""
 
     def tuned(self, backbone: nn.Module) -> set[str]:
         """Return the parameters of the plain ``backbone`` that it tunes, whole or in part."""
@@ -39,9 +39,9 @@ class Plan:
         backbone: the name of the model's backbone.
         head: the name of the model's head.
         deltas: name -> ``dict(type=..., at=..., **options)``; None drops one.
-        train: names of existing weights that are trained as well, such as ``['head']``.
+        train: names of existing weights to train too, such as ``['head']``.
         get_type: finds a delta's class by its type name; raises KeyError for an unknown one.
-        spt: what SPT tunes; None where it does not.
+        spt: what SPT tunes. Defaults to None, nothing.
 
     Raises:
         UserError: for a name, position or option that does not exist or matches nothing.
@@ -72,7 +72,7 @@ class Plan:
         self.freeze()
 
     def _groups(self) -> dict[str, list[str]]:
-        """Every valid ``train`` name with the plain model's parameters that it stands for."""
+        """Return every valid ``train`` name with the plain model's parameters that it stands for."""
         names = [n for n, _ in self.model.named_parameters()]
         inside = {n.removeprefix(f'{self.backbone}.'): n for n in names if n.startswith(f'{self.backbone}.')}
         groups = {'all': names, 'head': [n for n in names if n.startswith(f'{self.head}.')]}
@@ -81,7 +81,7 @@ class Plan:
         return groups
 
     def _select(self) -> dict[str, str]:
-        """Parameter name -> the first ``train`` name that asks for it."""
+        """Return parameter name -> the first ``train`` name that selects it."""
         groups = self._groups()
         owners: dict[str, str] = {}
         for name in self.train:
@@ -89,7 +89,7 @@ class Plan:
                 raise unknown('petl.train name', name, groups)
             if not groups[name]:
                 there = [g for g, members in groups.items() if members]
-                raise UserError(f'petl.train {name!r} matches nothing here; what there is: {", ".join(there)}.')
+                raise UserError(f'petl.train {name!r} matches nothing in this model; it has: {", ".join(there)}.')
             for parameter in groups[name]:
                 owners.setdefault(parameter, name)
         return owners
@@ -105,7 +105,7 @@ class Plan:
         if not sites:
             raise UserError(
                 f'petl.deltas.{name}: {cls.__name__} sits at {place!r} here, which {type(self._backbone).__name__} '
-                f'has not; it has: {", ".join(self.layout.places)}.'
+                f'does not have; it has: {", ".join(self.layout.places)}.'
             )
         self._settings[name] = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
         for site, delta in cls.at_sites(sites, **spec):
@@ -122,15 +122,14 @@ class Plan:
         for name in sorted(f'{self.backbone}.{n}' for n in spt.tuned(self._backbone)):
             if name in self.owners:
                 raise UserError(
-                    f'petl.train {self.owners[name]!r} trains {name}, which petl.spt tunes as well; name it once.'
+                    f'petl.train {self.owners[name]!r} trains {name}, which petl.spt also tunes; name it once.'
                 )
         owners = {f'{self.backbone}.{n}': label for n, label in spt.attach(self._backbone).items()}
         for name in {'spt', *owners.values()} & {*self._settings}:
-            raise UserError(f'petl.deltas.{name}: {name!r} is what SPT calls its own; give the delta another name.')
-        served = all(getattr(s.host, 'serves_deltas', False) for s in self.layout.sites(self._backbone, 'attn'))
-        if not served and any('qkv' in name for name in owners) and 'qkv' in self.layout.passed_by:
+            raise UserError(f'petl.deltas.{name}: {name!r} is reserved for SPT; give the delta another name.')
+        if not self._is_served() and any('qkv' in name for name in owners) and 'qkv' in self.layout.passed_by:
             raise UserError(
-                "petl.spt: the host's own attention (petl.attention=None) would pass by what it tunes on qkv; leave "
+                "petl.spt: the host's own attention (petl.attention=None) would bypass what it tunes on qkv; leave "
                 'petl.attention at its default.'
             )
         self._settings['spt'] = spt.settings()
@@ -141,23 +140,25 @@ class Plan:
         return getattr(self.model, self.backbone)
 
     def _check_served(self, name: str, place: str, delta: Delta) -> None:
-        """Refuse a delta that the forward pass would silently leave out, or give out."""
+        """Refuse a delta that the forward pass would skip, or whose tokens it would return."""
         last = len(list(self.layout.blocks(self._backbone))) - 1
         if place == 'block' and {*getattr(self._backbone, 'out_indices', ())} - {last}:
             raise UserError(
-                f"petl.deltas.{name}: its tokens go through all blocks, and the backbone's out_indices would give "
-                'them out in between; keep the last block alone.'
+                f"petl.deltas.{name}: its tokens pass through all blocks, and the backbone's out_indices would "
+                'return them from blocks in between; keep only the last block.'
             )
-        attentions = [site.host for site in self.layout.sites(self._backbone, 'attn')]
-        served = all(getattr(attention, 'serves_deltas', False) for attention in attentions)
-        if (delta.joins_attention or place in self.layout.passed_by) and not served:
+        if (delta.joins_attention or place in self.layout.passed_by) and not self._is_served():
             raise UserError(
-                f"petl.deltas.{name}: the host's own attention (petl.attention=None) would pass it by; leave "
+                f"petl.deltas.{name}: the host's own attention (petl.attention=None) would bypass it; leave "
                 'petl.attention at its default.'
             )
 
+    def _is_served(self) -> bool:
+        sites = self.layout.sites(self._backbone, 'attn')
+        return all(getattr(site.host, 'serves_deltas', False) for site in sites)
+
     def freeze(self) -> None:
-        """Let gradients flow to what the plan trains, and to nothing else."""
+        """Let only what the plan trains require gradients."""
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in self.owners)
 
@@ -176,7 +177,7 @@ class Plan:
 
     @contextmanager
     def detached(self) -> Iterator[None]:
-        """Take the deltas off for as long as the context lasts: for a host's own init and a plain checkpoint."""
+        """Take the deltas off inside the context, for a host's own init and a plain checkpoint."""
         hosts = [m for m in self.model.modules() if isinstance(getattr(m, 'deltas', None), nn.ModuleDict)]
         taken = [(host, detach(host)) for host in hosts]
         try:

@@ -26,8 +26,8 @@ class Prefix(Delta):
 
     Args:
         dim: the width d of the tokens.
-        num_tokens: how many tokens are put in front. Defaults to 16.
-        d_middle: the width r between the two linear layers. Defaults to 128.
+        num_tokens: the number n of tokens. Defaults to 16.
+        d_middle: the width r between the linear layers. Defaults to 128.
 
     Raises:
         UserError: for a value below 1.

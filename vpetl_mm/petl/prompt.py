@@ -16,29 +16,29 @@ from .extra_tokens import ExtraTokens
 
 
 class Prompt(Delta):
-    """Visual prompt tuning (Jia et al. 2022; V-PETL, Eq. 8): trained tokens P beside the patches.
+    """Visual prompt tuning (Jia et al. 2022; V-PETL, Eq. 8): trained tokens P next to the patches.
 
-    Deep: every block gets tokens of its own and drops its outputs for them. They act through their keys and values
-    alone, so only those are computed, and windows can have them as well::
+    Deep: every block has its own tokens and drops its outputs for them. They act only through their keys and values,
+    so only those are computed, and windows can have them too::
 
         [x', _] = Block([x, P])   <=>   keys and values of [x, P], queries of x
 
     Shallow: one set of tokens is appended at the first block, passes through all blocks, and is removed after the
-    last. The position follows from ``deep``: ``'attn'`` or ``'block'``.
+    last. ``deep`` decides the position: ``'attn'`` or ``'block'``.
 
-    Drawn uniformly within +-sqrt(3 / d), which is VPT's bound for a ViT-B/16. Parameters: n d in each block
+    Drawn uniformly within +-sqrt(3 / d), VPT's bound for a ViT-B/16. Parameters: n d in each block
     (deep) or once (shallow).
 
     Args:
         dim: the width d of the tokens.
-        norm: the norm in front of the attention, which the tokens go through as well; held, not owned.
+        norm: the norm in front of the attention, which the tokens also pass; referenced, not owned.
         inserts: whether it owns tokens; only the last block of a shallow prompt does not.
-        strips: take the tokens off behind the host (the last block of a shallow prompt does).
+        strips: remove the tokens after the host (the last block of a shallow prompt does).
         num_tokens: the number n of tokens.
         deep: see above. Defaults to True.
 
     Raises:
-        UserError: for any other value.
+        UserError: for an invalid value.
     """
 
     places = ('attn', 'block')
@@ -65,12 +65,12 @@ class Prompt(Delta):
 
     @classmethod
     def place_of(cls, options: dict[str, Any]) -> str:
-        """``'attn'`` for deep prompts, ``'block'`` for shallow ones."""
+        """Return ``'attn'`` for deep prompts, ``'block'`` for shallow ones."""
         return 'attn' if one_of('deep', options.get('deep', True), (True, False)) else 'block'
 
     @classmethod
     def at_sites(cls, sites: Sequence[Site], **options: Any) -> Iterator[tuple[Site, Delta]]:
-        """One delta a block for deep prompts; the first and the last block for shallow ones."""
+        """Build one delta per block for deep prompts, one at the first and the last block for shallow ones."""
         cls.check_options(options)
         place = cls.place_of(options)
         if sites[0].place != place:
@@ -94,11 +94,11 @@ class Prompt(Delta):
         return ExtraTokens(k, v, masked=False)
 
     def before(self, x: Tensor) -> Tensor:
-        """(B, N, d) to (B, N + n, d) at the first block of a shallow prompt."""
+        """Append the tokens at the first block of a shallow prompt, (B, N, d) to (B, N + n, d)."""
         if self.joins_attention or not self.inserts:
             return x
         return torch.cat([x, self.tokens.expand(x.shape[0], -1, -1)], dim=1)
 
     def after(self, y: Tensor) -> Tensor:
-        """(B, N + n, d) to (B, N, d) at the last block of a shallow prompt."""
+        """Remove the tokens after the last block of a shallow prompt, (B, N + n, d) to (B, N, d)."""
         return y if self.joins_attention or not self.strips else y[:, : -self.num_tokens]

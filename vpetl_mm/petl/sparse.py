@@ -13,14 +13,14 @@ from .delta import Delta
 
 
 class Sparse(Delta):
-    """Unstructured tuning (SPT, Sec. 1): the host's weight becomes W + S, where S is zero but at the given entries.
+    """Unstructured tuning (SPT, Sec. 1): the host's weight becomes W + S, with S zero except at the given entries.
 
-    The weight is a linear layer's or a LayerNorm's; the entries of its bias are tuned alike. Values start at zero, so
+    The weight is a linear layer's or a LayerNorm's; entries of its bias are tuned likewise. Values start at zero, so
     that step 0 is the plain backbone. Parameters: one for each index.
 
     Args:
-        weight_index: flat positions in the weight, (n,), whole numbers; None for none.
-        bias_index: positions in the bias of the host's output, (m,); None for none.
+        weight_index: flat positions in the weight, (n,), integers. Defaults to None, no entry.
+        bias_index: positions in the bias of the host's output, (m,). Defaults to None, no entry.
     """
 
     places = ('qkv', 'proj', 'fc1', 'fc2')
@@ -36,7 +36,7 @@ class Sparse(Delta):
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
-        """Refuse a place in ``petl.deltas``: the file of ``petl.spt`` says which entries are trained."""
+        """Refuse a place in ``petl.deltas``: the file of ``petl.spt`` lists the trained entries."""
         raise UserError('Sparse has no place in petl.deltas: petl.spt=dict(file=...) says which entries it trains.')
 
     def reset_parameters(self) -> None:

@@ -32,7 +32,7 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, rarfile.Error, EOFError, zlib.er
 DAMAGE += (RuntimeError, ValueError, OverflowError, IndexError, struct.error)
 
 
-class Entry(NamedTuple):
+class Member(NamedTuple):
     """A file in an archive: its name, its unpacked size, and the library's handle of it."""
 
     name: str
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
     handle: Any
 
 
-Opened = tuple[list[Entry], Callable[[Any], IO[bytes]]]
+Opened = tuple[list[Member], Callable[[Any], IO[bytes]]]
 
 
 def is_archive(path: Path) -> bool:
@@ -62,7 +62,7 @@ def _check_count(count: int, size: int) -> None:
         raise UserError(f'it has more than {most:,} entries')
 
 
-def _checked(entries: list[Entry], size: int) -> list[Entry]:
+def _checked(entries: list[Member], size: int) -> list[Member]:
     """Return the entries of an archive of ``size`` bytes; refuse those that promise too much."""
     _check_count(len(entries), size)
     total = sum(e.size for e in entries)
@@ -86,7 +86,7 @@ def _tar(archive: Path) -> Iterator[Opened]:
             raise EOFError('its end is missing')
         while tar.fileobj.read(CHUNK):  # to the end, where gzip's checksum is
             pass
-        yield _checked([Entry(m.name, m.size, m) for m in members if m.isreg()], size), tar.extractfile
+        yield _checked([Member(m.name, m.size, m) for m in members if m.isreg()], size), tar.extractfile
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def _zip(archive: Path) -> Iterator[Opened]:
             kind = stat.S_IFMT(entry.external_attr >> 16)
             # the stored name: zipfile itself cuts at a zero byte and turns separators round
             _check_entry(entry.orig_filename, kind in (0, stat.S_IFREG), entry.is_dir())
-        files = [Entry(e.filename, e.file_size, e) for e in entries if not e.is_dir()]
+        files = [Member(e.filename, e.file_size, e) for e in entries if not e.is_dir()]
         yield _checked(files, archive.stat().st_size), zipped.open
 
 
@@ -116,7 +116,7 @@ def _rar(archive: Path) -> Iterator[Opened]:
             except rarfile.RarCannotExec:
                 raise UserError(f'it needs a program that decompresses rar: install {RAR_TOOLS}') from None
         volumes = sum(os.path.getsize(volume) for volume in rar.volumelist())
-        yield _checked([Entry(e.filename, e.file_size, e) for e in entries if e.is_file()], volumes), rar.open
+        yield _checked([Member(e.filename, e.file_size, e) for e in entries if e.is_file()], volumes), rar.open
 
 
 @contextmanager
@@ -167,9 +167,9 @@ def _copy(source: IO[bytes], path: Path, size: int, advance: Callable[[int], Non
         raise EOFError(f'{path.name} does not have its {size} bytes')
 
 
-def _placed(entries: list[Entry], place: Callable[[str], str | None]) -> dict[str, Entry]:
+def _placed(entries: list[Member], place: Callable[[str], str | None]) -> dict[str, Member]:
     """Map each wanted path below the target to its entry."""
-    wanted: dict[str, Entry] = {}
+    wanted: dict[str, Member] = {}
     for entry in entries:
         name = place(str(PurePosixPath(entry.name)))
         if name is None:

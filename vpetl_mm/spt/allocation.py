@@ -27,7 +27,7 @@ STRUCTURAL, WHOLE, SPARSE, NONE = 'structured', 'whole', 'sparse', 'none'
 
 @dataclass(frozen=True)
 class UnitAllocation:
-    """What is tuned of one unit.
+    """The tuning of one unit.
 
     Args:
         name, kind, block, shape: of the unit.
@@ -47,7 +47,7 @@ class UnitAllocation:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What is tuned in a backbone.
+    """The tuning of a backbone.
 
     Args:
         host: the backbone's class, a key of the place table.

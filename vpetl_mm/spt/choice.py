@@ -29,10 +29,10 @@ class Settings:
             entries. Defaults to 10.
         beta: a vector is tuned whole if at least 1 / beta of its entries are sensitive. Defaults to 5.
         rule: ``'within'`` (default), the largest choice not above the budget, or ``'closest'``, the published search.
-        class_token: parameters of the class token, which ``'closest'`` trains and counts as well; 0 for none.
+        class_token: parameters of the class token, which ``'closest'`` also trains and counts; 0 if there is none.
 
     Raises:
-        UserError: for a value outside these.
+        UserError: for an invalid value.
     """
 
     structured: str = 'LoRA'
@@ -72,7 +72,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is tuned.
+    """The weights to tune.
 
     Args:
         tau: number of most sensitive entries it is based on.
@@ -142,7 +142,7 @@ def _most_sensitive(sensitivity: np.ndarray, entries: int) -> np.ndarray:
 
 
 def _nth_of_its_kind(labels: np.ndarray) -> np.ndarray:
-    """Return, for each element, how many equal ones there are up to and including it."""
+    """Return, for each element, the number of equal ones up to and including it."""
     by_label = np.argsort(labels, kind='stable')
     counts = np.bincount(labels)
     nth = np.empty(len(labels), dtype=np.int64)

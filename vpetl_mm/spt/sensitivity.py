@@ -47,7 +47,7 @@ class Sensitivity:
 
         Args:
             kind: ``'random'`` draws every value; ``'shuffled'`` exchanges values between units of the same shape and
-                permutes them inside, so that as much is tuned structurally, but elsewhere.
+                permutes them inside, so that the same number of matrices is tuned structurally, but in other places.
             seed: of the draw.
         """
         rng = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def measure(
 ) -> Sensitivity:
     """Sum the squared gradients of each batch's mean loss (SPT, Sec. 1; cross-entropy in our heads).
 
-    Each gradient is squared, added and freed at once, so that memory holds one further number per weight and what a
+    Each gradient is squared, added and freed at once, so that memory holds one more number per weight and what a
     backward pass needs. Dropout and drop-path are off; a head's BatchNorm uses the statistics of its batch, as in the
     first step of training.
 

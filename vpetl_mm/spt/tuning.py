@@ -148,8 +148,7 @@ class SPT:
             entries = [u for u in members if chosen[u.name] == SPARSE or (chosen[u.name] == WHOLE and u.slot)]
             owners |= {u.param: WHOLES for u in members if chosen[u.name] == WHOLE and not u.slot}
             if entries:
-                sparse = self._sparse(backbone.get_submodule(host), entries)
-                owners |= _put(backbone, host, ENTRIES, sparse)
+                owners |= _put(backbone, host, ENTRIES, self._sparse(entries))
             if updated := [u for u in members if chosen[u.name] == STRUCTURAL]:
                 owners |= _put(backbone, host, UPDATES, self._update(backbone, updated))
         return owners
@@ -172,7 +171,7 @@ class SPT:
             raise UserError(f'{file} was made for another backbone: {name} is {there} there and {here} here.')
         return units
 
-    def _sparse(self, host: nn.Module, entries: list[Unit]) -> Sparse:
+    def _sparse(self, entries: list[Unit]) -> Sparse:
         weights, biases = [], []
         for unit in entries:
             index = self.allocation.sparse.get(unit.name)

@@ -56,7 +56,7 @@ class EMAHook(mmengine_hooks.EMAHook):
         self.ema_model = MODELS.build(self.ema_cfg, default_args=dict(model=self.src_model))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the averages into the state_dict; a checkpoint to resume from keeps the weights beside them."""
+        """Put the averages into the state_dict; a checkpoint to resume from keeps the weights too."""
         super().before_save_checkpoint(runner, checkpoint)
         state = checkpoint['state_dict']
         state.update({key: state[key].cpu() for key in self.src_model.state_dict()})
@@ -73,7 +73,7 @@ class EMAHook(mmengine_hooks.EMAHook):
             self.ema_model.module.load_state_dict(self.src_model.state_dict())
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Continue with the averages, which must be of what is trained, and with the weights beside them."""
+        """Continue with the averages, which must be those of the trained parameters, and with the weights."""
         if 'ema_state_dict' not in checkpoint:
             runner.logger.warning('The checkpoint to resume from has no averages; EMAHook starts them again.')
             return

@@ -9,8 +9,8 @@ from torch import Tensor
 from ...errors import UserError
 from ..adapter import frozen_digests
 
-# optimizer steps after which what trains has moved: the first leave LoRA's A as it is, since B is zero, and those of
-# a warm-up may be too small for float32
+# optimizer steps after which every trained weight has moved: the first do not change LoRA's A, as B is zero, and
+# those of a warm-up may be too small for float32
 ENOUGH = 50
 
 

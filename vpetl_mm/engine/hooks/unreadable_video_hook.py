@@ -1,4 +1,4 @@
-"""Videos that cannot be decoded: named, counted, and never too many."""
+"""Videos that cannot be decoded: named, counted, and limited to a share."""
 
 from __future__ import annotations
 
