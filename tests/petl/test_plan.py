@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 import tiny
 
-from vpetl_mm import build_model, petl
+from vpetl_mm import UserError, build_model, petl
 from vpetl_mm.petl import Plan, check_petl
 
 BACKBONE = 87_638_984
@@ -333,3 +333,24 @@ def test_a_plan_leaves_its_specs():
     types = dict(PATT=petl.PATT)
     Plan(build_model(tiny.config()), 'backbone', 'cls_head', {'p': spec}, ['head'], types.__getitem__)
     assert spec == dict(PATT, at='qkv')
+
+
+@pytest.mark.parametrize(
+    ('attributes', 'place', 'kind'),
+    [
+        (dict(reads='stream'), 'fc1', "reads='stream'"),
+        (dict(reads='weights'), 'mlp', "reads='weights'"),
+        (dict(reads=None, joins_attention=True), 'proj', 'joins_attention'),
+    ],
+    ids=['stream', 'weights', 'tokens'],
+)
+def test_a_protocol_that_is_not_called_at_a_place_is_refused(attributes, place, kind):
+    class Misplaced(petl.AdaptMLP):
+        places = ('fc1', 'mlp', 'proj')
+
+        def __init__(self, dim: int) -> None:
+            super().__init__(dim)
+            self.__dict__.update(attributes)
+
+    with pytest.raises(UserError, match=rf'petl\.deltas\.wrong: {kind} needs a place among .*, not {place!r}'):
+        build_model(tiny.config(dict(wrong=dict(type=Misplaced, at=place))))

@@ -1,4 +1,7 @@
-"""Additions written into the host's output in one matrix product."""
+"""Additions written into the host's output in one matrix product.
+
+Fewer passes over memory, on a CPU and on a GPU.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sparse tuning that corrects the layer's output instead of summing weights."""
+"""Sparse tuning that corrects the layer's output instead of summing weights.
+
+On a CPU and on a GPU the gradient of a whole weight, one more product of its size, is never computed.
+"""
 
 from __future__ import annotations
 

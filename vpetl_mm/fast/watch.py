@@ -16,6 +16,7 @@ def is_transformed() -> bool:
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
+        # neither torch.func nor forward mode has a public name for this
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )

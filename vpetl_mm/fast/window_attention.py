@@ -1,4 +1,7 @@
-"""Window attention that keeps the sum of position bias and shift mask, and shares it among clips."""
+"""Window attention that keeps the sum of position bias and shift mask, and shares it among clips.
+
+On a CPU and on a GPU the sum is read instead of gathered, added and copied for every clip.
+"""
 
 from __future__ import annotations
 

@@ -141,6 +141,13 @@ class Plan:
 
     def _check_served(self, name: str, place: str, delta: Delta) -> None:
         """Refuse a delta that the forward pass would skip, or whose tokens it would return."""
+        asked = {'stream': ('mlp',), 'weights': ('qkv', 'proj', 'fc1', 'fc2')}.get(delta.reads)
+        asked = ('attn', 'qkv') if delta.joins_attention else asked
+        if asked and place not in asked:
+            what = 'joins_attention' if delta.joins_attention else f'reads={delta.reads!r}'
+            raise UserError(
+                f'petl.deltas.{name}: a delta with {what} sits at {" or ".join(asked)}, not at {place!r}.'
+            )
         last = len(list(self.layout.blocks(self._backbone))) - 1
         if place == 'block' and {*getattr(self._backbone, 'out_indices', ())} - {last}:
             raise UserError(
