@@ -352,5 +352,5 @@ def test_a_protocol_that_is_not_called_at_a_place_is_refused(attributes, place, 
             super().__init__(dim)
             self.__dict__.update(attributes)
 
-    with pytest.raises(UserError, match=rf'petl\.deltas\.wrong: {kind} needs a place among .*, not {place!r}'):
+    with pytest.raises(UserError, match=rf'petl\.deltas\.wrong: .*{kind} belongs at .*, not at {place!r}'):
         build_model(tiny.config(dict(wrong=dict(type=Misplaced, at=place))))

@@ -146,7 +146,7 @@ class Plan:
         if asked and place not in asked:
             what = 'joins_attention' if delta.joins_attention else f'reads={delta.reads!r}'
             raise UserError(
-                f'petl.deltas.{name}: a delta with {what} sits at {" or ".join(asked)}, not at {place!r}.'
+                f'petl.deltas.{name}: a delta with {what} belongs at {" or ".join(asked)}, not at {place!r}.'
             )
         last = len(list(self.layout.blocks(self._backbone))) - 1
         if place == 'block' and {*getattr(self._backbone, 'out_indices', ())} - {last}:
