@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vpetl_mm.fast.sparse import GatheredSparse
 from vpetl_mm.petl import Sparse, addition
-from vpetl_mm.petl.host import attach
+from vpetl_mm.petl.host import attach, detach
 from vpetl_mm.petl.merging import _merge
 
 D_IN, D_OUT, N = 7, 5, 11
@@ -130,7 +130,9 @@ def test_copies_merging_and_keys(how, shape):
     assert list(host.state_dict()) == list(plain.state_dict())
     bare = host_of(shape)
     bare.load_state_dict({k: v for k, v in host.state_dict().items() if 'deltas' not in k})
-    _merge(twin.deltas['sparse'], bare, [(bare.bias, 0)])
+    attach(bare, 'sparse', twin.deltas['sparse'])
+    _merge(bare, [(bare.bias, 0)])
+    detach(bare)
     torch.testing.assert_close(bare(x), host(x))
 
 

@@ -9,8 +9,9 @@ import pytest
 import tiny
 import torch
 from chosen import SEEDS, options, tuned, written
+from mmengine.registry import MODELS
 from tiny import HOSTS, features
-from torch import nn
+from torch import Tensor, nn
 
 from vpetl_mm import UserError, build_model
 from vpetl_mm.petl import Delta, merge
@@ -136,3 +137,43 @@ def check_refused(model: nn.Module, host: tiny.Host) -> None:
     after = model.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[k], v) for k, v in before.items())
     assert torch.equal(features(model, host.sample()), y)
+
+
+class Gain(Delta):
+    """gamma (W x + b)."""
+
+    places = ('fc1',)
+    reads = 'weights'
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(()))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.gamma)
+
+    def update(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return weight * self.gamma, bias * self.gamma
+
+
+class GainBehind(Gain):
+    """An update that also changes the output, which no weight holds."""
+
+    def after(self, y: Tensor) -> Tensor:
+        return 3 * y
+
+
+@pytest.mark.parametrize('order', [('gain', 'lora'), ('lora', 'gain')])
+def test_an_update_and_lora_on_one_layer_are_merged_in_either_order(order, monkeypatch):
+    monkeypatch.setitem(MODELS.module_dict, 'Gain', Gain)
+    host = HOSTS['vit']
+    specs = dict(gain=dict(type='Gain'), lora=dict(type='LoRA', at='fc1', rank=2))
+    model = host.build({name: specs[name] for name in order})
+    expected = features(model, host.sample())
+    torch.testing.assert_close(features(merge(model), host.sample()), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_also_changes_the_output_is_not_merged(monkeypatch):
+    monkeypatch.setitem(MODELS.module_dict, 'GainBehind', GainBehind)
+    with tiny.refused('GainBehind', 'merged'):
+        merge(HOSTS['vit'].build(dict(gain=dict(type='GainBehind'))))

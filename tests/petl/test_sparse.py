@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vpetl_mm import UserError, build_model
 from vpetl_mm.petl import Sparse
-from vpetl_mm.petl.host import attach
+from vpetl_mm.petl.host import attach, detach
 from vpetl_mm.petl.merging import _merge
 
 D_IN, D_OUT, N = 7, 5, 11
@@ -95,7 +95,9 @@ def test_merging(shape):
     sparse, weight, bias = sparse_of(shape, 4, 3)
     plain = copy.deepcopy(host)
     attach(host, 'sparse', sparse)
-    _merge(sparse, plain, [(plain.bias, 0)])
+    attach(plain, 'sparse', sparse)
+    _merge(plain, [(plain.bias, 0)])
+    detach(plain)
     torch.testing.assert_close(plain(x), host(x))
     assert torch.equal(plain.weight, host.weight + weight) and torch.equal(plain.bias, host.bias + bias)
 
@@ -106,7 +108,9 @@ def test_merging_into_biases_of_parts_of_the_output():
     with torch.no_grad():
         sparse.bias_value.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     q, v = (nn.Parameter(torch.zeros(5, dtype=torch.float64)) for _ in range(2))
-    _merge(sparse, host_of((15, 4), bias=False), [(q, 0), (v, 10)])
+    host = host_of((15, 4), bias=False)
+    attach(host, 'sparse', sparse)
+    _merge(host, [(q, 0), (v, 10)])
     assert q.tolist() == [1, 0, 0, 2, 0] and v.tolist() == [0, 3, 0, 0, 4]
 
 

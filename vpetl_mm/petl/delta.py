@@ -116,6 +116,8 @@ class Delta(nn.Module, ABC):
     def update(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the host's changed weight and bias; the forward pass and merging follow from it.
 
+        Every update sees the host's own weights, and their changes add up.
+
         Args:
             weight: of a linear layer, (d_out, d_in), or of a norm, (d,).
             bias: (d_out,), or None where the host has none.

@@ -87,9 +87,7 @@ def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
 
 def _forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     x = _before(self, x)
-    updates = [delta for delta in self.deltas.values() if delta.reads == 'weights']
-    y = _updated(self, updates, x) if updates else self.plain.forward(self, x, *args, **kwargs)
-    return _behind(self, x, y)
+    return _behind(self, x, self.plain.forward(self, x, *args, **kwargs))
 
 
 def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None = None) -> Tensor:
@@ -108,11 +106,15 @@ def _before(host: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-def _updated(host: nn.Module, updates: list[Delta], x: Tensor) -> Tensor:
-    """Return the output of a linear layer or a LayerNorm with updated weights."""
-    weight, bias = host.weight, host.bias
-    for delta in updates:
-        weight, bias = delta.update(weight, bias)
+def change_of_weights(host: nn.Module, delta: Delta) -> tuple[Tensor, Tensor | None]:
+    """Return what an update adds to the weight and the bias of ``host``; the bias is None where both have none."""
+    weight, bias = delta.update(host.weight, host.bias)
+    return weight - host.weight, bias if host.bias is None else bias - host.bias
+
+
+def _change_of_output(host: nn.Module, delta: Delta, x: Tensor) -> Tensor:
+    """Return what an update of a linear layer or a LayerNorm adds to its output."""
+    weight, bias = change_of_weights(host, delta)
     if isinstance(host, nn.LayerNorm):
         return F.layer_norm(x, host.normalized_shape, weight, bias, host.eps)
     return F.linear(x, weight, bias)
@@ -120,7 +122,9 @@ def _updated(host: nn.Module, updates: list[Delta], x: Tensor) -> Tensor:
 
 def _behind(host: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     for delta in host.deltas.values():
-        if delta.reads in ('input', 'output'):
+        if delta.reads == 'weights':
+            y = y + _change_of_output(host, delta, x)
+        elif delta.reads in ('input', 'output'):
             y = host.adder(host, delta, x if delta.reads == 'input' else y, y)
         y = delta.after(y)
     return y

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 from .addition import add
 from .delta import Delta
-from .host import detach
+from .host import change_of_weights, detach
 from .layout import layout_of
 
 
@@ -31,31 +31,32 @@ def merge(model: nn.Module) -> nn.Module:
     parameters = dict(backbone.named_parameters())
     for name, host in _hosts(backbone).items():
         biases = [(parameters[n], start) for n, start in layout_of(backbone).biases(backbone, name)]
-        for delta in host.deltas.values():
-            _merge(delta, host, biases)
+        _merge(host, biases)
         detach(host)
     model.plan.forget()
     return model
 
 
 @torch.no_grad()
-def _merge(delta: Delta, host: nn.Module, biases: list[tuple[nn.Parameter, int]]) -> None:
-    """Change the host's weights as the delta defines.
+def _merge(host: nn.Module, biases: list[tuple[nn.Parameter, int]]) -> None:
+    """Change the weights of a linear layer or a norm as its deltas' own definitions say.
 
     Args:
-        delta: one with ``update``, or whose addition is linear in x.
-        host: a linear layer or a norm.
-        biases: the parameters that make up the bias of its output, each with the position where it starts.
+        host: with the deltas, each of which sees the host's own weights, as in the forward pass.
+        biases: the parameters that make up the bias of its output, each with the position where it begins.
     """
-    if delta.is_linear:
-        identity = torch.eye(host.in_features, dtype=host.weight.dtype, device=host.weight.device)
-        host.weight += add(torch.zeros_like(host.weight.t()), delta.eval()(identity)).t()
-        return
-    weight, bias = delta.update(host.weight, host.bias)
-    host.weight.copy_(weight)
-    for parameter, start in biases if bias is not None else ():
-        part = bias[start : start + len(parameter)]
-        parameter.copy_(part if host.bias is not None else parameter + part)
+    changes = [_change(host, delta.eval()) for delta in host.deltas.values()]
+    for weight, bias in changes:
+        host.weight += weight
+        for parameter, start in biases if bias is not None else ():
+            parameter.add_(bias[start : start + len(parameter)])
+
+
+def _change(host: nn.Module, delta: Delta) -> tuple[Tensor, Tensor | None]:
+    if not delta.is_linear:
+        return change_of_weights(host, delta)
+    identity = torch.eye(host.in_features, dtype=host.weight.dtype, device=host.weight.device)
+    return add(torch.zeros_like(host.weight.t()), delta(identity)).t(), None
 
 
 def check_mergeable(model: nn.Module) -> None:
@@ -75,7 +76,9 @@ def is_mergeable(model: nn.Module) -> bool:
 
 
 def _is_mergeable(delta: Delta) -> bool:
-    return delta.is_linear or type(delta).update is not Delta.update
+    kind = type(delta)
+    outside = kind.before is not Delta.before or kind.after is not Delta.after
+    return (kind.is_linear or kind.update is not Delta.update) and not outside
 
 
 def _hosts(backbone: nn.Module) -> dict[str, nn.Module]:
