@@ -19,7 +19,8 @@ def _is_installed(library: str) -> bool:
         return False
 
 
-if all(map(_is_installed, ('mmengine', 'mmcv', 'mmaction', 'mmpretrain'))):
+_missing = [name for name in ('mmengine', 'mmcv', 'mmaction', 'mmpretrain') if not _is_installed(name)]
+if not _missing:
     from . import compat
 
     compat.apply()
@@ -28,3 +29,8 @@ if all(map(_is_installed, ('mmengine', 'mmcv', 'mmaction', 'mmpretrain'))):
     from .models.build import build_model
 else:
     __all__.remove('build_model')
+
+    def __getattr__(name: str) -> None:
+        if name == 'build_model':
+            raise ImportError(f'build_model needs OpenMMLab; not installed: {", ".join(_missing)}.')
+        raise AttributeError(name)
