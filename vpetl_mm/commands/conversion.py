@@ -166,7 +166,7 @@ def _built(kind: Kind, config: dict[str, Any]) -> nn.Module:
 
 
 def describe_conversion(conversion: Conversion, dst: str, forced: bool) -> str:
-    """Describe a conversion to ``dst``: kind (``forced``: by --kind), host, what went where, the lines for a config."""
+    """Describe a conversion to ``dst``: kind (``forced``: by --kind), host, what went where, lines for a config."""
     return '\n'.join(map(tellable, (*_fates(conversion, forced), *_config_lines(conversion, dst))))
 
 
