@@ -156,11 +156,13 @@ def importing_forever(folder: Path, tool: str, *argv: str) -> list[str]:
         ('demo', 'DEMOS', 'commands.demo.ALL'),
         ('tables', 'PRINTED', 'paper.table_layouts.LAYOUTS'),
         ('tables', 'FORMATS', 'paper.table_format.FORMATS'),
-        ('sensitivity', 'STRUCTURED', 'commands.allocate.SHORT'),
+        ('sensitivity', 'STRUCTURED', 'spt.choice.STRUCTURED'),
         ('sensitivity', 'CONTROLS', 'spt.sensitivity.CONTROLS'),
         ('convert_checkpoint', 'KINDS', 'weights.kinds.KINDS'),
     ],
 )
 def test_the_choices_of_an_option_are_those_of_the_package(tool, name, module):
     """Both list them, as options are parsed before the package is imported."""
-    assert {*getattr(tools.tool(tool), name)} == {*pkgutil.resolve_name(f'vpetl_mm.{module}')}
+    choices = getattr(tools.tool(tool), name)
+    choices = choices.values() if isinstance(choices, dict) else choices
+    assert {*choices} == {*pkgutil.resolve_name(f'vpetl_mm.{module}')}

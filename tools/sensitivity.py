@@ -18,7 +18,7 @@ EXAMPLES = """\
   tools/sensitivity.py configs/vits14_fc_cifar100n50_dinov2.py --budget 0.3M --structured adapter --plot blocks.png
   tools/sensitivity.py vit_sptlora_vtabcifar_in21k --budget 0.2M 0.4M 0.8M    the best on held-out data"""
 
-STRUCTURED, CONTROLS = ('lora', 'adapter'), ('random', 'shuffled')
+STRUCTURED, CONTROLS = {'lora': 'LoRA', 'adapter': 'AdaptMLP'}, ('random', 'shuffled')
 
 
 def main(args) -> None:
@@ -26,9 +26,9 @@ def main(args) -> None:
     from dataclasses import fields
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
-    from vpetl_mm.commands.allocate import SHORT, AllocationRequest, find_allocation, peak_bytes, resolve
+    from vpetl_mm.commands.allocate import AllocationRequest, find_allocation, peak_bytes, resolve
     from vpetl_mm.commands.allocation_report import check_plot, describe_allocation, plot_allocation
     from vpetl_mm.commands.choose_budget import choose_budget
     from vpetl_mm.spt.budget import parse_budget
@@ -36,15 +36,13 @@ def main(args) -> None:
     if args.plot:
         check_plot(Path(args.plot))
     args.budgets = tuple(map(parse_budget, args.budget or ()))
-    args.structured = SHORT.get(args.structured)
+    args.structured = STRUCTURED.get(args.structured)
     cfg, request = resolve(AllocationRequest(**{f.name: getattr(args, f.name) for f in fields(AllocationRequest)}))
     if len(request.budgets) > 1:
         request = choose_budget(cfg, request)
-    text, count = TextColumn('measuring'), MofNCompleteColumn()
-    columns = text, BarColumn(), count, TextColumn('batches'), TimeRemainingColumn()
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task('', total=request.batches)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task('measuring', total=request.batches)
         allocation, measurement = find_allocation(cfg, request, lambda: progress.advance(task))
     print(describe_allocation(allocation))
     print(
@@ -57,7 +55,7 @@ def main(args) -> None:
 
 
 parser = Parser(DESCRIPTION, EXAMPLES)
-parser.add_argument('config', help='the experiment: a file, or the name of one of those in configs/')
+parser.add_config()
 parser.add_argument(
     '--budget',
     nargs='+',

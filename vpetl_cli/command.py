@@ -72,12 +72,6 @@ def _pair(text: str) -> str:
     return text
 
 
-def message_of(error: UserError) -> str:
-    """Return the sentence of an error, also of one raised in a data loader's worker."""
-    text = str(error)
-    return text.rpartition('UserError: ')[2].strip() if text.startswith('Caught ') else text
-
-
 def speaker() -> str | None:
     """Return how this process signs its errors: '' as the only or first rank, None if it leaves them to another.
 
@@ -128,7 +122,10 @@ def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequenc
             traceback.print_exc()
         signature = '' if launcher == 'none' else speaker()
         if signature is not None:
-            text = '\n'.join(map(tellable, spoken(message_of(error)).split('\n')))
+            text = str(error)
+            if text.startswith('Caught '):  # in a data loader's worker
+                text = text.rpartition('UserError: ')[2].strip()
+            text = '\n'.join(map(tellable, spoken(text).split('\n')))
             print(f'error{signature}: {text}', file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, such as head, has closed the pipe

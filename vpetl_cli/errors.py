@@ -11,13 +11,7 @@ class UserError(ValueError):
 
 
 def unknown(what: str, name: object, valid: Iterable[str]) -> UserError:
-    """Return a :class:`UserError` for a name that does not exist, with the valid names and the nearest.
-
-    Args:
-        what: the kind of name, such as ``'train name'``.
-        name: the name given.
-        valid: the names that exist.
-    """
+    """Return a :class:`UserError` for a name that is not valid for ``what``, with the valid names and the nearest."""
     valid = sorted(valid)
     return UserError(f'Unknown {what} {name!r}; valid: {", ".join(valid)}.{did_you_mean(name, valid)}')
 

@@ -62,14 +62,14 @@ def test_a_run_that_was_resumed_is_one_curve_and_the_later_log_counts(tmp_path):
     log(tmp_path / 'b', '20260101_000000', {}, 'swin_full_ssv2')
     (tmp_path / 'b/vis_data').mkdir()
     os.mkfifo(tmp_path / 'b/vis_data/scalars.json')  # reading it would never end
-    (curve,) = read_curves(tmp_path)
-    assert curve.config == 'swin_fc_ssv2' and curve.points == ((1, 10.0), (2, 20.0), (3, 31.0), (4, 40.0))
+    ((config, curve),) = read_curves(tmp_path)
+    assert config == 'swin_fc_ssv2' and [*curve.items()] == [(1, 10.0), (2, 20.0), (3, 31.0), (4, 40.0)]
 
 
 def test_a_log_cut_off_in_its_last_line_is_read(tmp_path):
     file = log(tmp_path / 'a', '20260101_000000', {1: 10.0})
     file.write_text(file.read_text() + '{"acc/top1": 2')
-    assert read_curves(tmp_path)[0].points == ((1, 10.0),)
+    assert read_curves(tmp_path) == [('swin_fc_ssv2', {1: 10.0})]
 
 
 @pytest.mark.parametrize(

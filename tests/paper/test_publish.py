@@ -12,9 +12,8 @@ from vpetl_mm.engine.record import write_record
 from vpetl_mm.errors import UserError
 from vpetl_mm.paper.metafile import Entry, load_metafile
 from vpetl_mm.paper.names import SPT_METHODS, parse_name
-from vpetl_mm.paper.publish import collect, configs_tables, describe, documents, regenerated, results
+from vpetl_mm.paper.publish import BEGIN, END, collect, configs_tables, describe, documents, regenerated, results
 from vpetl_mm.paper.tables import counts_as_printed
-from vpetl_mm.paper.transfer import BEGIN, END
 from vpetl_mm.paper.vtab import row_names
 
 REPO = Path(__file__).parents[2]

@@ -1,17 +1,14 @@
-"""The table of the real transfer and its page."""
+"""The table of the real transfer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from vpetl_mm.commands.campaign import batch_options
 from vpetl_mm.config import load_config
-from vpetl_mm.errors import UserError
 from vpetl_mm.paper.metafile import Entry, Ours
 from vpetl_mm.paper.tables import Tables
-from vpetl_mm.paper.transfer import BEGIN, END, EXPERIMENTS, TRANSFER_PAGE, transfer_page, transfer_table
+from vpetl_mm.paper.transfer import EXPERIMENTS, transfer_table
 
 REPO = Path(__file__).parents[2]
 CONFIGS = REPO / 'configs'
@@ -55,17 +52,3 @@ def test_a_result_of_another_parameter_count_is_left_out():
     tables = Tables([entry], None, CONFIGS, counts=COUNTS)
     assert tables.names('transfer') == list(EXPERIMENTS)
     assert tables.table('transfer').rows[1][5] == 'not run'
-
-
-def test_the_page_keeps_its_words_and_gets_a_new_table(tmp_path):
-    page = tmp_path / 'page.md'
-    page.write_text(f'# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n')
-    entry = Entry(EXPERIMENTS[1], ours=Ours(31.25, 60.5, 31.0, 500, 3, 0.75))
-    text = transfer_page(page, [entry], COUNTS, CONFIGS)
-    assert text.startswith('# Title\n\nbefore\n') and text.endswith('\n\nafter\n') and 'old' not in text
-    page.write_text(text)
-    assert '31.25 ± 0.75' in text and transfer_page(page, [entry], COUNTS, CONFIGS) == text
-    page.write_text('# Title')
-    with pytest.raises(UserError, match='lost the two comments'):
-        transfer_page(page, [], COUNTS, CONFIGS)
-    assert BEGIN in (REPO / TRANSFER_PAGE).read_text(encoding='utf-8')

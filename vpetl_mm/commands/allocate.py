@@ -30,8 +30,6 @@ from ..spt.tuning import budgets_of, check_spt
 from ..spt.units import units_of
 from ..weights.base import base_state
 
-SHORT = {'lora': 'LoRA', 'adapter': 'AdaptMLP'}
-
 
 @dataclass(frozen=True)
 class AllocationRequest:

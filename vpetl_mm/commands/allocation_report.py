@@ -49,12 +49,8 @@ def _of_kind(allocation: Allocation, kind: str) -> list[UnitAllocation]:
 def plot_allocation(allocation: Allocation, file: Path) -> None:
     """Draw each block's share of sensitivity, and the mean per entry by kind of matrix, with dots where it is tuned.
 
-    Args:
-        allocation: to draw.
-        file: ends in .png, .pdf or .svg.
-
     Raises:
-        UserError: for another suffix, and where no file can be written.
+        UserError: for a suffix other than .png, .pdf and .svg, and where no file can be written.
     """
     check_plot(file)
     file.parent.mkdir(parents=True, exist_ok=True)

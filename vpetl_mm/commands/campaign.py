@@ -146,11 +146,7 @@ def _state(cfg: Config, work_dir: Path) -> str:
 def dry_run(runs: Sequence[Run], gpus: int = 1) -> Iterator[str]:
     """Yield what would be run, line by line, as building the models takes minutes.
 
-    Each run has its trainable parameters, an estimate of its memory, and its commands.
-
-    Args:
-        runs: from :func:`plan`.
-        gpus: GPUs per run. Defaults to 1.
+    Each run has its trainable parameters, an estimate of its memory on each of ``gpus`` GPUs, and its commands.
     """
     todo = [r for r in runs if r.state != DONE]
     for run in todo:

@@ -30,10 +30,6 @@ def choose_budget(cfg: Config, request: AllocationRequest) -> AllocationRequest:
     Sensitivity for these runs is also measured without the held-out part. A run of an identical request is not
     repeated.
 
-    Args:
-        cfg: the experiment, which trains on the whole list.
-        request: with several budgets.
-
     Returns:
         The request with only the best budget.
 

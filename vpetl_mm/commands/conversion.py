@@ -166,13 +166,7 @@ def _built(kind: Kind, config: dict[str, Any]) -> nn.Module:
 
 
 def describe_conversion(conversion: Conversion, dst: str, forced: bool) -> str:
-    """Describe a conversion: kind, host, what went where, and what to write in a config.
-
-    Args:
-        conversion: to describe.
-        dst: the file that was written.
-        forced: whether the kind was given by ``--kind``.
-    """
+    """Describe a conversion to ``dst``: kind (``forced``: by --kind), host, what went where, lines for a config."""
     return '\n'.join(map(tellable, (*_fates(conversion, forced), *_config_lines(conversion, dst))))
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -20,6 +20,7 @@ from ..datasets.demo_clips import make_demo_clips
 from ..engine.experiment import Options, prepare, test, train
 from ..files import written_whole
 from ..paper.demo_table import DemoRow, demo_table
+from ..paper.names import POSITIONS
 from ..paper.table_format import render
 from ..paper.tradeoff import draw_tradeoff
 from ..preparation.progress import progress
@@ -29,13 +30,13 @@ CLIPS = dict(source_train=4000, source_test=400, target_train=800, target_val=40
 COMPARED = ('full', 'fc', 'lora', 'bitfit', 'adaptformer', 'patt', 'bapat', 'sptlora', 'sptadapter')
 CONTROLS = ('bapat_random_backbone', 'one_frame')
 METHODS = (*COMPARED, *CONTROLS)
-# Table 1's positions, each tuned alone under a random, frozen classification layer
-POSITIONS = ('norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample')
 # the weights to tune drawn at random, and by shuffled sensitivities
 SPT_CONTROLS = ('sptlorarandom', 'sptlorashuffled', 'sptadapterrandom', 'sptadaptershuffled')
-ALL = (*COMPARED, 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)  # Tables 1 and 3 in miniature
+# Tables 1 and 3 in miniature; a position of Table 1 is tuned alone under a random, frozen classification layer
+ALL = (*COMPARED, 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)
 
 
+@dataclass
 class Demo:
     """The runs of the demo.
 
@@ -48,17 +49,12 @@ class Demo:
         clips: clips in each split. Defaults to :data:`CLIPS`.
     """
 
-    def __init__(
-        self,
-        configs: Path,
-        data: Path,
-        work_dir: Path,
-        seeds: int = 1,
-        methods: Sequence[str] = METHODS,
-        clips: dict[str, int] = CLIPS,
-    ) -> None:
-        self.configs, self.data, self.work_dir = configs, data, work_dir
-        self.seeds, self.methods, self.clips = seeds, methods, clips
+    configs: Path
+    data: Path
+    work_dir: Path
+    seeds: int = 1
+    methods: Sequence[str] = METHODS
+    clips: dict[str, int] = field(default_factory=CLIPS.copy)
 
     def run(self) -> list[DemoRow]:
         """Make the clips, pre-train, adapt by every method, write the table and the figure; return the rows."""

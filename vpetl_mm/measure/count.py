@@ -54,10 +54,6 @@ def trainable(names: Iterable[str], configs: Path = Path('configs')) -> dict[str
 
     SPT's are left out: a file made from the data decides what it trains.
 
-    Args:
-        names: config names.
-        configs: their folder.
-
     Raises:
         UserError: naming a config that is missing or cannot be built.
     """

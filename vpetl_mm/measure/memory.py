@@ -8,8 +8,6 @@ row. The allocator, cuDNN and a step's temporary tensors come on top.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,22 +123,12 @@ def saved_bytes(model: nn.Module, shape: tuple[int, ...], mixed: bool) -> int:
             module.drop_prob = 0.0  # drop-path may keep everything
         if hasattr(module, 'dot_product'):
             module.dot_product = F.scaled_dot_product_attention  # as on a GPU, even where fast uses another on a CPU
-    with _quiet(), FakeTensorMode(allow_non_fake_inputs=True), _AttentionIsFused():
-        return alive_after_forward(model.to_empty(device='cpu'), torch.empty(shape), mixed)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Fake tensors warn that they have no address, which the attention's cache of masks asks for.
-
-    mmaction2 keeps the shift masks of all models: none made of fake tensors may stay.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        try:
-            yield
-        finally:
-            compute_mask.cache_clear()
+    try:
+        with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True), _AttentionIsFused():
+            warnings.simplefilter('ignore')  # fake tensors have no address, which the cache of masks asks for
+            return alive_after_forward(model.to_empty(device='cpu'), torch.empty(shape), mixed)
+    finally:
+        compute_mask.cache_clear()  # mmaction2 keeps the masks of all models: none of fake tensors may stay
 
 
 def input_shape(cfg: Config) -> tuple[int, ...]:

@@ -1,11 +1,15 @@
-"""Draw Figures 1 (accuracy against trainable parameters) and 4 (accuracy per epoch) of V-PETL, and 1c of SPT."""
+"""Draw Figures 1 (accuracy against trainable parameters) and 4 (accuracy per epoch) of V-PETL, and 1c of SPT.
+
+Each function writes a PNG and a PDF into a folder and returns their paths. The paper's points are drawn open, ours
+filled.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from ..errors import UserError
@@ -21,21 +25,8 @@ from .vtab import BACKBONE, CLAIMS, SIZES, group_means, needed
 LABELS = dict(full=(-32, -14), bitfit=(-32, 6), patt=(4, -12), bapat=(4, 8), lora=(6, -9), prefix=(7, -3))
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One run's accuracy: (epoch, top-1 in percent), ordered by epoch."""
-
-    config: str
-    points: tuple[tuple[int, float], ...]
-
-
 def figure1(tables: Tables, folder: Path) -> list[Path]:
-    """Draw top-1 on SSv2 against trainable parameters, for Swin-B from K400 with 8 frames.
-
-    Args:
-        tables: the metafile's entries hold the paper's points, drawn open, and the results ours, filled.
-        folder: gets ``figure1.png`` and ``figure1.pdf``, which are returned.
-    """
+    """Draw top-1 on SSv2 against trainable parameters, for Swin-B from K400 with 8 frames."""
     entries = defaultdict(list)
     for row in SWIN:
         entries[row.partition('/')[0]].append(tables.entry(f'T3/{row}/k400/f8', 'ssv2'))
@@ -56,12 +47,8 @@ def figure1(tables: Tables, folder: Path) -> list[Path]:
 def figure1c(tables: Tables, folder: Path) -> list[Path]:
     """Draw the mean over VTAB-1k against trainable parameters without the head, for supervised ViT-B.
 
-    FC, which trains nothing but the head, is left out.
-
-    Args:
-        tables: its results are drawn filled, the paper's points open; where the paper prints no share, the
-            parameters are those of our config.
-        folder: gets ``figure1c.png`` and ``figure1c.pdf``, which are returned.
+    FC, which trains nothing but the head, is left out. Where the paper prints no share, the parameters are those of
+    our config.
     """
     counts = tables.counted(needed(tables.ours))
     ours = tables.still(counts)
@@ -107,17 +94,13 @@ def _finish(axes, paper: str, ran: bool, corner: str) -> None:
 def figure4(work_dirs: Path, folder: Path) -> list[Path]:
     """Draw top-1 per epoch of every run that was validated during training, one panel per data set.
 
-    Args:
-        work_dirs: where the runs are.
-        folder: gets ``figure4.png`` and ``figure4.pdf``, which are returned.
-
     Raises:
         UserError: when no run has an accuracy for each epoch.
     """
-    panels: dict[str, dict[Name, list[Curve]]] = {}
-    for curve in read_curves(work_dirs):
+    panels: dict[str, dict[Name, list[dict[int, float]]]] = {}
+    for config, curve in read_curves(work_dirs):
         with suppress(UserError):  # your own experiments have no place in the legend
-            name = parse_name(curve.config)
+            name = parse_name(config)
             panels.setdefault(name.dataset, {}).setdefault(name, []).append(curve)
     if not panels:
         raise UserError(
@@ -127,19 +110,14 @@ def figure4(work_dirs: Path, folder: Path) -> list[Path]:
     files = _files(folder, 'figure4')
     with styled(files, len(panels)) as grid:
         for axes, (dataset, runs) in zip(grid, panels.items(), strict=True):
-            _draw_curves(axes, runs)
+            for k, (name, curves) in enumerate(runs.items()):
+                for curve in curves:  # the seeds of one experiment share colour and legend
+                    label = legend(name) if curve is curves[0] else None
+                    axes.plot(*zip(*curve.items(), strict=True), color=f'C{k % 10}', linewidth=1.1, label=label)
+            axes.legend(frameon=False, fontsize=7)
             axes.set_xlabel('epoch')
             axes.set_ylabel(f'top-1 on held-out {DATASETS.get(dataset, dataset)} (%)')
     return files
-
-
-def _draw_curves(axes, runs: Mapping[Name, Sequence[Curve]]) -> None:
-    """Draw a line per run; the seeds of one experiment share colour and legend."""
-    for k, (name, curves) in enumerate(runs.items()):
-        for curve in curves:
-            label = legend(name) if curve is curves[0] else None
-            axes.plot(*zip(*curve.points, strict=True), color=f'C{k % 10}', linewidth=1.1, label=label)
-    axes.legend(frameon=False, fontsize=7)
 
 
 def legend(name: Name) -> str:
@@ -153,11 +131,11 @@ def legend(name: Name) -> str:
     return ' '.join([*parts, str(name.pretrain).upper()])
 
 
-def read_curves(work_dirs: Path) -> list[Curve]:
+def read_curves(work_dirs: Path) -> list[tuple[str, dict[int, float]]]:
     """Read every run's validation accuracies from mmengine's ``vis_data/scalars.json``, ordered by experiment.
 
-    A resumed run has several logs; where two have the same epoch, the later one counts. The experiment is the config
-    that the run wrote into its work dir.
+    Each is an experiment and its top-1 in percent by epoch, in order. A resumed run has several logs; where two have
+    the same epoch, the later one counts. The experiment is the config that the run wrote into its work dir.
 
     Raises:
         UserError: for a corrupt log.
@@ -172,8 +150,8 @@ def read_curves(work_dirs: Path) -> list[Curve]:
     for folder, points in runs.items():
         configs = sorted(folder.glob('*.py'), key=lambda p: p.stat().st_mtime)
         if points and configs:
-            curves.append(Curve(configs[-1].stem, tuple(sorted(points.items()))))
-    return sorted(curves, key=lambda c: c.config)
+            curves.append((configs[-1].stem, dict(sorted(points.items()))))
+    return sorted(curves, key=itemgetter(0))
 
 
 def _validations(log: Path) -> dict[int, float]:

@@ -42,7 +42,6 @@ class Ours:
     """Our results of an experiment: accuracies in percent, means over the seeds.
 
     Args:
-        top1, top5, mean_class: accuracies.
         params: trainable parameters.
         seeds: the number of runs.
         spread: the standard deviation of top-1 over the seeds, 0 for one.
@@ -83,10 +82,7 @@ class Entry:
 
 
 def load_metafile(path: str | Path = METAFILE) -> list[Entry]:
-    """Return the entries of a metafile; one for a VTAB-1k leaf becomes an entry per experiment.
-
-    Args:
-        path: the file; its folder must hold the configs.
+    """Return the entries of a metafile beside its configs; one for a VTAB-1k leaf becomes an entry per experiment.
 
     Raises:
         UserError: for the first thing that is wrong, naming the entry.
@@ -198,11 +194,9 @@ def _check(entries: Iterable[Entry], path: Path) -> None:
 
 
 def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
-    """Write ``entries`` over a metafile, whole or not at all; its leading comment stays.
+    """Write entries over a metafile, whole or not at all; its leading comment stays.
 
-    Args:
-        path: the file.
-        entries: in the order to write, those of a VTAB-1k leaf side by side.
+    Entries of a VTAB-1k leaf must stand side by side.
     """
     path, remarks, listed = Path(path), {}, []
     for leaf, group in groupby(entries, lambda entry: leaf_of(entry.name)[0]):

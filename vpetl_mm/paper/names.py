@@ -93,10 +93,7 @@ def trains_fc(method: str, dataset: str) -> bool:
 
 
 def parse_name(name: str) -> Name:
-    """Parse an experiment's name.
-
-    Args:
-        name: a config's name without ``.py``.
+    """Parse an experiment's name, that of its config without ``.py``.
 
     Raises:
         UserError: if it is outside the grammar, with the nearest valid word or the right spelling.

@@ -1,10 +1,10 @@
-"""Publish results in the repository: ``ours`` in the metafile, configs/README.md and docs/reproduction.md."""
+"""Publish results in the repository: ``ours`` in the metafile, and the generated pages in configs/ and docs/."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from .names import Name, parse_name
 from .table_format import escaped, render
 from .table_layouts import DATASETS, LAYOUTS, METHODS, PRETRAIN
 from .tables import Tables, as_printed, mean_of, trainable
-from .transfer import BEGIN, END, TRANSFER_PAGE, transfer_page
+from .transfer import transfer_table
 from .vtab import BY_BUDGET, PRETRAINED, extremes
 
-README, REPRODUCTION = 'README.md', Path('docs', 'reproduction.md')
+BEGIN, END = '<!-- tools/tables.py --docs writes the table below -->', '<!-- and ends here -->'
 WEIGHTS = {**PRETRAIN, 'in21k': 'IN-21K', 'mae': 'MAE', 'videomae': 'VideoMAE', 'videomaek400': 'VideoMAE + K400'}
 WEIGHTS |= {**PRETRAINED, 'dinov2': 'DINOv2', 'random': 'nothing, random'}
 VARIANTS = dict(qk='on q, k', qv='on q, v', qkv='on q, k, v', concat='concatenated', tokens='from trained tokens')
@@ -96,7 +96,9 @@ def configs_tables(entries: Sequence[Entry], counts: Mapping[str, int]) -> tuple
     vtab = [f'Tasks (classes): {tasks}. Pre-trainings: {pretrains}. Trainable: for the fewest and the most classes.']
     vtab += ['', '| config | trainable | what |', '| --- | ---: | --- |']
     for leaf, members in leaves.items():
-        count, name = _counted(members, counts), parse_name(members[0].name)
+        known = sorted({counts[e.name] for e in members if e.name in counts})
+        count = ' to '.join(f'{n:,}' for n in (*known[:1], *known[1:][-1:])) or BY_BUDGET
+        name = parse_name(members[0].name)
         if leaf == members[0].name:
             cells = ', '.join(members[0].cells) or '-'
             plain.append(f'| [{leaf}]({leaf}.py) | {cells} | {count} | {describe(name)} |')
@@ -105,11 +107,6 @@ def configs_tables(entries: Sequence[Entry], counts: Mapping[str, int]) -> tuple
             about = describe(replace(name, dataset='vtab1k', pretrain=' or '.join(PRETRAINED.values())))
             vtab.append(f'| [`{shown}`](vtab1k/{leaf}.py) | {count} | {about} |')
     return '\n'.join(plain), '\n'.join(vtab)
-
-
-def _counted(entries: Iterable[Entry], counts: Mapping[str, int]) -> str:
-    known = sorted({counts[e.name] for e in entries if e.name in counts})
-    return ' to '.join(f'{count:,}' for count in (*known[:1], *known[1:][-1:])) or BY_BUDGET
 
 
 def results(entries: Sequence[Entry], counts: Mapping[str, int]) -> str:
@@ -132,20 +129,17 @@ def regenerated(page: Path, *parts: str) -> str:
 
 
 def documents(root: Path = Path(), counts: Mapping[str, int] | None = None) -> dict[Path, str]:
-    """Return path -> text for the generated pages.
-
-    Args:
-        root: of the repository.
-        counts: experiment -> trainable parameters; None counts them.
-    """
+    """Return path -> text for the generated pages of a repository; trainable parameters are counted if not given."""
     configs = Path(root, 'configs')
     entries = load_metafile(configs / METAFILE.name)
     counts = counts or trainable(extremes(e.name for e in entries), configs)
-    return {
-        configs / README: regenerated(configs / README, *configs_tables(entries, counts)),
-        Path(root, REPRODUCTION): regenerated(Path(root, REPRODUCTION), results(entries, counts)),
-        Path(root, TRANSFER_PAGE): transfer_page(Path(root, TRANSFER_PAGE), entries, counts, configs),
+    transfer = transfer_table({e.name: e.ours for e in entries if e.ours}, counts, configs)
+    pages = {
+        configs / 'README.md': configs_tables(entries, counts),
+        Path(root, 'docs', 'reproduction.md'): [results(entries, counts)],
+        Path(root, 'docs', 'real_transfer.md'): [render([transfer], 'md').partition('\n\n')[2]],
     }
+    return {page: regenerated(page, *parts) for page, parts in pages.items()}
 
 
 def write(path: Path, text: str) -> None:

@@ -28,11 +28,9 @@ MARKERS = {
 
 @contextmanager
 def styled(files: Sequence[Path], panels: int = 1) -> Iterator[list[Any]]:
-    """Give axes side by side, in the style of all figures here; on leaving, write the figure.
+    """Give ``panels`` axes side by side, in the style of all figures here; on leaving, write the figure.
 
-    Args:
-        files: each in the format of its suffix, written whole or not at all.
-        panels: how many axes. Defaults to 1.
+    Each of ``files`` is written in the format of its suffix, whole or not at all.
     """
     import matplotlib
 

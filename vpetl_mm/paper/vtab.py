@@ -38,14 +38,9 @@ NOTES = (
 )
 
 
-def experiment_name(method: str, task: str, pretrain: str) -> str:
-    """Return the name of one task's experiment."""
-    return f'vit_{method}_{token(task)}{SIZES[method]}_{pretrain}'
-
-
 def row_names(method: str, pretrain: str) -> dict[str, str]:
     """Return task -> experiment for one row of the table."""
-    return {task: experiment_name(method, task, pretrain) for task in TASKS}
+    return {task: f'vit_{method}_{token(task)}{SIZES[method]}_{pretrain}' for task in TASKS}
 
 
 EXPERIMENTS = tuple(name for m in SIZES for p in PRETRAINED for name in row_names(m, p).values())
@@ -109,18 +104,12 @@ def group_means(method: str, pretrain: str, ours: Mapping[str, Ours], counts: Ma
 
 def needed(ours: Iterable[str]) -> list[str]:
     """Return the experiments whose parameters the table needs: one per row, and those with results."""
-    first = next(iter(TASKS))
-    rows = (experiment_name(m, first, p) for m in SIZES for p in PRETRAINED if m not in SPT_METHODS)
+    rows = (next(iter(row_names(m, p).values())) for m in SIZES for p in PRETRAINED if m not in SPT_METHODS)
     return list(dict.fromkeys((*rows, *(name for name in ours if name in EXPERIMENTS))))
 
 
 def vtab_table(ours: Mapping[str, Ours], counts: Mapping[str, int]) -> Table:
-    """Return the table, with "not run" for a mean that lacks a task.
-
-    Args:
-        ours: experiment -> results.
-        counts: experiment -> trainable parameters, for :func:`needed`.
-    """
+    """Return the table, with "not run" for a mean that lacks a task; ``counts`` are of :func:`needed`."""
     rows = []
     for method in SIZES:
         for pretrain, title in PRETRAINED.items():

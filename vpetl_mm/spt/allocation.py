@@ -100,14 +100,7 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 def rows_of(
     units: Sequence[Unit], parts: Sequence[np.ndarray], choice: Choice, cost: Callable[[Unit], int]
 ) -> tuple[UnitAllocation, ...]:
-    """Describe what is tuned of each unit.
-
-    Args:
-        units: of the backbone.
-        parts: the sensitivities of each.
-        choice: what is tuned.
-        cost: returns the parameters of tuning a whole unit.
-    """
+    """Describe what is tuned of each unit, from its sensitivities (``parts``) and the cost of tuning all of it."""
     kinds = dict.fromkeys(choice.structured, STRUCTURAL) | dict.fromkeys(choice.whole, WHOLE)
     kinds |= dict.fromkeys(choice.sparse, SPARSE)
     rows = []

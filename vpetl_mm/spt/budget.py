@@ -11,10 +11,7 @@ FACTORS = {'': 1, 'k': 1_000, 'm': 1_000_000}
 
 
 def parse_budget(text: str | int) -> int:
-    """Return a number of parameters.
-
-    Args:
-        text: a number, which ``k`` (thousand) or ``M`` (million) may follow.
+    """Return the number of parameters in a number that ``k`` (thousand) or ``M`` (million) may follow.
 
     Raises:
         UserError: for anything else, and for less than one parameter.

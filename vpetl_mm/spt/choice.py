@@ -151,13 +151,7 @@ def _nth_of_its_kind(labels: np.ndarray) -> np.ndarray:
 
 
 def choose(units: Sequence[Unit], sensitivity: np.ndarray, budget: int, settings: Settings) -> Choice:
-    """Choose what to tune under a budget.
-
-    Args:
-        units: of the backbone.
-        sensitivity: of all their entries, one unit after another, (N,).
-        budget: in parameters, without the head.
-        settings: of the rule.
+    """Choose what to tune under a budget in parameters, without the head; the rest is as of :class:`Ranking`.
 
     Raises:
         UserError: for a budget that is too small for anything, or larger than the backbone.
