@@ -57,7 +57,10 @@ class VideoReader:
         self._order = self._find_order()
         self._count -= self.lost
         if self._order is None and not (self._packets[0].is_keyframe and distinct(self._packets)):
-            self._count = self._counted()
+            self._open(quick=False)
+            self._count = sum(1 for _ in self._decoded(0, len(self._packets)))
+            if not self._count:
+                raise OSError('no frame of it can be decoded')
 
     def _open(self, quick: bool) -> None:
         """Read the packets; with ``quick``, learn no more from the file than decoding a few of them takes."""
@@ -107,14 +110,6 @@ class VideoReader:
         lost = [place for place in early if packets[place].pts not in shown]
         self.lost = len(lost)
         return [place for place in order if place not in lost] or None
-
-    def _counted(self) -> int:
-        """Count the frames by decoding all of them."""
-        self._open(quick=False)
-        count = sum(1 for _ in self._decoded(0, len(self._packets)))
-        if not count:
-            raise OSError('no frame of it can be decoded')
-        return count
 
     @property
     def timed_rate(self) -> float:

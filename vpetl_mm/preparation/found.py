@@ -95,11 +95,7 @@ def walk(folder: Path, skipped: list[Path] | None = None) -> Iterator[tuple[Path
     """Yield every folder from ``folder`` down with the sorted names of its folders and files.
 
     Linked folders are followed. Hidden files and folders are skipped, and so are folders that were read already or
-    that hold ``folder``, so that a link back does not loop forever.
-
-    Args:
-        folder: where to start.
-        skipped: takes the skipped paths.
+    that hold ``folder``, so that a link back does not loop forever; their paths are added to ``skipped``.
 
     Raises:
         OSError: for a folder that cannot be read.

@@ -21,12 +21,7 @@ DECOMPRESSORS = {b'\x1f\x8b': gzip.open, b'BZ': bz2.open, b'\xfd7': lzma.open}
 
 
 class _Bounded:
-    """A tar's decompressed content with a limit, as tarfile reads as much as a header asks for.
-
-    Args:
-        stream: the decompressed content.
-        most: bytes; reading or seeking beyond them is refused.
-    """
+    """A tar's decompressed content, refused beyond ``most`` bytes, as tarfile reads as much as a header asks for."""
 
     def __init__(self, stream: IO[bytes], most: int) -> None:
         self.stream, self.most = stream, most
