@@ -49,7 +49,7 @@ def order_by_kind(packets: list[Packet]) -> list[int] | None:
     """
     if not distinct(packets):
         return None
-    order, held = [], None
+    order, held = [], []
     for place, packet in enumerate(packets):
         data = bytes(packet)
         at = data.find(PICTURE)
@@ -63,12 +63,11 @@ def order_by_kind(packets: list[Packet]) -> list[int] | None:
         if kind == BIDIRECTIONAL:
             order.append(place)
         else:
-            order += [] if held is None else [held]
-            held = place
-    if held is None:
+            order += held
+            held = [place]
+    if not held:
         return None
-    order.append(held)
-    ranks = {place: rank for rank, place in enumerate(order)}
+    ranks = {place: rank for rank, place in enumerate(order + held)}
     for place, packet in enumerate(packets):
         packet.pts = ranks.get(place)
-    return order
+    return list(ranks)

@@ -30,14 +30,11 @@ SKIPPING = ('h264', 'mpeg4')
 
 
 class VideoReader:
-    """One video file, whose packets are read at once and whose frames are decoded on demand.
+    """One local video file, whose packets are read at once and whose frames are decoded on demand.
 
     Frame ``i`` is the i-th that a player shows: frames that an edit list hides, or that lost the frames they refer to
     when the video was cut, do not count. A packet without a frame, as at the end of DivX files, repeats the frame
     before. Iterating yields every frame as ``av.VideoFrame``, decoded from the start.
-
-    Args:
-        path: a local file.
 
     Attributes:
         fps: frames per second, 0 if the file does not say.

@@ -111,9 +111,8 @@ def _index_all(data: Prepared, name: str) -> dict[str, Finding | None]:
     """Check that the indices of a list are below the number of samples of an array."""
     samples = data.about['counts'].get('test' if name == 'test' else 'trainval', 0)
     outside = Finding(problem=f'index outside 0 to {samples - 1}')
-    paths = [line.path for line in data.lists[name] if line.path]
-    good = {path for path in paths if re.fullmatch('[0-9]{1,9}', path) and int(path) < samples}
-    return {path: Finding() if path in good else outside for path in paths}
+    paths = (line.path for line in data.lists[name] if line.path)
+    return {p: Finding() if re.fullmatch('[0-9]{1,9}', p) and int(p) < samples else outside for p in paths}
 
 
 def _judge(data: Prepared, workers: int, min_frames: int) -> tuple[list[Problem], dict[str, list[str]]]:

@@ -121,7 +121,9 @@ def walk(folder: Path, skipped: list[Path] | None = None) -> Iterator[tuple[Path
         yield Path(path), folders, sorted({*files} - hidden)
 
 
-def need_folder(src: Path, what: str) -> None:
-    """Refuse a source that is not a folder."""
-    if not src.is_dir():
+def need_folder(src: Path, what: str, *files: str) -> Path:
+    """Return the folder that ``src`` is, or that holds it if it is one of ``files``; refuse any other file."""
+    folder = src.parent if src.is_file() and src.name in files else src
+    if not folder.is_dir():
         raise UserError(f'--src {src} should be the folder with {what}, and is a file.')
+    return folder

@@ -51,10 +51,6 @@ class _Bounded:
 def bounded_tar(archive: Path, most: int) -> Iterator[tuple[tarfile.TarFile, Iterator[tarfile.TarInfo]]]:
     """Open a tar, plain or compressed; yield it and its entries, which are read one by one.
 
-    Args:
-        archive: the file.
-        most: bytes that it may unpack to.
-
     Raises:
         UserError: for longer headers than archives have, or more bytes than ``most``.
         Exception: of many kinds, if it is damaged.

@@ -176,17 +176,12 @@ def fit_image(weights: Weights, backbone: nn.Module) -> None:
             )
             weights.rename(partial(re.sub, rf'^{there}\.', f'{here}.'))
     if 'pos_embed' in weights:
-        resized = _resized(weights['pos_embed'], backbone)
-        if resized is not weights['pos_embed']:
+        embedding, there, extra = weights['pos_embed'], backbone.pos_embed.shape, backbone.num_extra_tokens
+        if embedding.ndim == 3 and embedding.shape[2] == there[2] and embedding.shape != there:
+            side = square_side(embedding.shape[1], extra)
+            sizes = (side, side), backbone.patch_resolution
+            resized = resize_pos_embed(embedding, *sizes, backbone.interpolate_mode, extra)
             weights.change('pos_embed', resized, 'resized')
-
-
-def _resized(embedding: Tensor, backbone: nn.Module) -> Tensor:
-    extra, there = backbone.num_extra_tokens, backbone.pos_embed.shape
-    if embedding.shape == there or embedding.ndim != 3 or embedding.shape[2] != there[2]:
-        return embedding
-    side = square_side(embedding.shape[1], extra)
-    return resize_pos_embed(embedding, (side, side), backbone.patch_resolution, backbone.interpolate_mode, extra)
 
 
 def square_side(tokens: int, extra: int) -> int:

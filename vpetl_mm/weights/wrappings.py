@@ -91,12 +91,7 @@ def _without(name: str, prefix: str) -> str:
 def chosen(models: list[Model], part: str | None) -> Model | None:
     """Return the model that ``part`` names, the only one, or the only one that is no average, teacher or student.
 
-    Args:
-        models: of the file.
-        part: a part of a model's name, or None.
-
-    Returns:
-        None if there is neither a model nor a ``part``.
+    It is None if there is neither a model nor a ``part``, which is a part of a model's name.
 
     Raises:
         UserError: when no or several models remain, listing them all.
