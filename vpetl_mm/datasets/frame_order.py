@@ -21,10 +21,10 @@ def order_by_time(packets: list[Packet], reorders: bool) -> list[int] | None:
         None if the times do not tell: AVI numbers the packets as they are stored, B-frames or not.
     """
     places = [place for place, packet in enumerate(packets) if not packet.is_discard]
-    times = [packets[place].pts for place in places]
-    if None in times or len(set(times)) < len(times) or (reorders and times == sorted(times)):
+    if not distinct([packets[place] for place in places]):
         return None
-    return [place for _, place in sorted(zip(times, places, strict=True))]
+    order = sorted(places, key=lambda place: packets[place].pts)
+    return None if reorders and order == places else order
 
 
 def distinct(packets: list[Packet]) -> bool:
@@ -49,7 +49,7 @@ def order_by_kind(packets: list[Packet]) -> list[int] | None:
     """
     if not distinct(packets):
         return None
-    order, held = [], None
+    order, held = [], []
     for place, packet in enumerate(packets):
         data = bytes(packet)
         at = data.find(PICTURE)
@@ -63,13 +63,11 @@ def order_by_kind(packets: list[Packet]) -> list[int] | None:
         if kind == BIDIRECTIONAL:
             order.append(place)
         else:
-            order += [] if held is None else [held]
-            held = place
-    if held is None:
+            order += held
+            held = [place]
+    if not held:
         return None
-    order.append(held)
-    for packet in packets:
-        packet.pts = None
-    for rank, place in enumerate(order):
-        packets[place].pts = rank
-    return order
+    ranks = {place: rank for rank, place in enumerate(order + held)}
+    for place, packet in enumerate(packets):
+        packet.pts = ranks.get(place)
+    return list(ranks)

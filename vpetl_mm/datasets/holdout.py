@@ -33,12 +33,11 @@ class Holdout:
     parts are disjoint, make up the whole list together, and keep its order.
 
     Args:
-        args: arguments of the data set.
+        args, kwargs: arguments of the data set.
         holdout: the share of the list that is held out, in [0, 1); at least one sample. Defaults to 0, the
             whole list.
         held_out: take the held-out part, to choose settings on, instead of the rest. Defaults to False.
         holdout_seed: seed of the draw. Defaults to 0.
-        kwargs: arguments of the data set.
 
     Raises:
         UserError: for a share outside [0, 1), or one that leaves no sample.

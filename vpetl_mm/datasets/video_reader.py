@@ -30,14 +30,11 @@ SKIPPING = ('h264', 'mpeg4')
 
 
 class VideoReader:
-    """One video file, whose packets are read at once and whose frames are decoded on demand.
+    """One local video file, whose packets are read at once and whose frames are decoded on demand.
 
     Frame ``i`` is the i-th that a player shows: frames that an edit list hides, or that lost the frames they refer to
     when the video was cut, do not count. A packet without a frame, as at the end of DivX files, repeats the frame
     before. Iterating yields every frame as ``av.VideoFrame``, decoded from the start.
-
-    Args:
-        path: a local file.
 
     Attributes:
         fps: frames per second, 0 if the file does not say.
@@ -57,7 +54,10 @@ class VideoReader:
         self._order = self._find_order()
         self._count -= self.lost
         if self._order is None and not (self._packets[0].is_keyframe and distinct(self._packets)):
-            self._count = self._counted()
+            self._open(quick=False)
+            self._count = sum(1 for _ in self._decoded(0, len(self._packets)))
+            if not self._count:
+                raise OSError('no frame of it can be decoded')
 
     def _open(self, quick: bool) -> None:
         """Read the packets; with ``quick``, learn no more from the file than decoding a few of them takes."""
@@ -107,14 +107,6 @@ class VideoReader:
         lost = [place for place in early if packets[place].pts not in shown]
         self.lost = len(lost)
         return [place for place in order if place not in lost] or None
-
-    def _counted(self) -> int:
-        """Count the frames by decoding all of them."""
-        self._open(quick=False)
-        count = sum(1 for _ in self._decoded(0, len(self._packets)))
-        if not count:
-            raise OSError('no frame of it can be decoded')
-        return count
 
     @property
     def timed_rate(self) -> float:

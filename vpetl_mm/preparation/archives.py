@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -140,11 +140,10 @@ def _opened(archive: Path) -> Iterator[Opened]:
 
 
 def _same(path: Path, size: int, time: int) -> bool:
-    try:
+    with suppress(OSError):
         about = path.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(about.st_mode) and (about.st_size, about.st_mtime_ns) == (size, time)
+        return stat.S_ISREG(about.st_mode) and (about.st_size, about.st_mtime_ns) == (size, time)
+    return False
 
 
 def _linked(earlier: Path, path: Path) -> bool:
@@ -170,8 +169,7 @@ def _copy(source: IO[bytes], path: Path, size: int, advance: Callable[[int], Non
 def _placed(entries: list[Member], place: Callable[[str], str | None]) -> dict[str, Member]:
     """Map each wanted path below the target to its entry."""
     wanted: dict[str, Member] = {}
-    for entry in entries:
-        name = place(str(PurePosixPath(entry.name)))
+    for name, entry in ((place(str(PurePosixPath(entry.name))), entry) for entry in entries):
         if name is None:
             continue
         check_path(name, 'its entries')

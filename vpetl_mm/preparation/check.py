@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import partial
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -79,13 +79,9 @@ def read_prepared(out: Path) -> Prepared:
     return Prepared(out, about, _lines(out / 'classes.txt'), lists)
 
 
-def _inspect(kind: str, media: str, path: str) -> Finding:
-    return INSPECT[kind](os.path.join(media, path))
-
-
 def _open_all(data: Prepared, workers: int) -> dict[str, Finding | None]:
     """Open every file that the journal does not know."""
-    media = str(data.out / data.about['media'])
+    media, inspect = str(data.out / data.about['media']), INSPECT[data.about['kind']]
     paths = dict.fromkeys(line.path for lines in data.lists.values() for line in lines if line.path)
     findings: dict[str, Finding | None] = dict.fromkeys(paths)
     stats: dict[str, os.stat_result] = {}
@@ -93,18 +89,15 @@ def _open_all(data: Prepared, workers: int) -> dict[str, Finding | None]:
 
         def unknown() -> Iterator[str]:
             for path in paths:
-                try:
+                with suppress(OSError):
                     stats[path] = os.stat(os.path.join(media, path))
-                except OSError:
-                    step(1)
-                    continue
-                findings[path] = journal.get(path, stats[path])
-                if findings[path]:
-                    step(1)
-                else:
+                    findings[path] = journal.get(path, stats[path])
+                if path in stats and not findings[path]:
                     yield path
+                else:
+                    step(1)
 
-        for path, result in each(partial(_inspect, data.about['kind'], media), unknown(), workers, SECONDS):
+        for path, result in each(lambda p: inspect(os.path.join(media, p)), unknown(), workers, SECONDS):
             failed = isinstance(result, Failed)
             findings[path] = Finding(problem=result.reason) if failed else result
             stat = stats.pop(path)
@@ -118,9 +111,8 @@ def _index_all(data: Prepared, name: str) -> dict[str, Finding | None]:
     """Check that the indices of a list are below the number of samples of an array."""
     samples = data.about['counts'].get('test' if name == 'test' else 'trainval', 0)
     outside = Finding(problem=f'index outside 0 to {samples - 1}')
-    paths = [line.path for line in data.lists[name] if line.path]
-    good = {path for path in paths if re.fullmatch('[0-9]{1,9}', path) and int(path) < samples}
-    return {path: Finding() if path in good else outside for path in paths}
+    paths = (line.path for line in data.lists[name] if line.path)
+    return {p: Finding() if re.fullmatch('[0-9]{1,9}', p) and int(p) < samples else outside for p in paths}
 
 
 def _judge(data: Prepared, workers: int, min_frames: int) -> tuple[list[Problem], dict[str, list[str]]]:
@@ -142,11 +134,6 @@ def _judge(data: Prepared, workers: int, min_frames: int) -> tuple[list[Problem]
     problems += of_parts(data.lists)
     problems += of_counts(data.lists, data.about.get('official') or {}, data.classes)
     return problems, clean
-
-
-def _replace(file: Path, text: str) -> None:
-    with written_whole(file) as partial_file:
-        partial_file.write_text(text, encoding='utf-8', errors='surrogateescape')
 
 
 def _report(data: Prepared, problems: Iterable[Problem], clean: dict[str, list[str]], min_frames: int) -> dict:
@@ -198,8 +185,9 @@ def check(out: Path, workers: int, min_frames: int) -> int:
     data = read_prepared(out)
     problems, clean = _judge(data, workers, min_frames)
     report = _report(data, problems, clean, min_frames)
-    for name, lines in clean.items():
-        _replace(out / f'{name}_clean.txt', ''.join(f'{line}\n' for line in lines))
-    _replace(out / 'check.json', json.dumps(report, indent=1) + '\n')
+    texts = {f'{name}_clean.txt': ''.join(f'{line}\n' for line in lines) for name, lines in clean.items()}
+    for name, text in {**texts, 'check.json': json.dumps(report, indent=1) + '\n'}.items():
+        with written_whole(out / name) as partial:
+            partial.write_text(text, encoding='utf-8', errors='surrogateescape')
     _tell(report, out)
     return report['count']

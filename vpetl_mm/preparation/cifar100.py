@@ -58,10 +58,9 @@ def _content(path: Path, kind: type, *keys: str) -> Any:
     """Return the value, a ``kind``, under one of ``keys`` (text or bytes) of a pickled dict."""
     if not path.is_file():
         raise UserError(f'{path} does not exist; {HOW}.')
+    pickled = path.read_bytes()
     try:
-        content = load(path.read_bytes())
-    except OSError:
-        raise
+        content = load(pickled)
     except Exception as error:  # a damaged pickle raises nearly any exception
         raise UserError(f'{path} is damaged or not from CIFAR-100 ({str(error)[:200]}); {HOW}.') from error
     if isinstance(content, dict):

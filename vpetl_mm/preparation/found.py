@@ -95,11 +95,7 @@ def walk(folder: Path, skipped: list[Path] | None = None) -> Iterator[tuple[Path
     """Yield every folder from ``folder`` down with the sorted names of its folders and files.
 
     Linked folders are followed. Hidden files and folders are skipped, and so are folders that were read already or
-    that hold ``folder``, so that a link back does not loop forever.
-
-    Args:
-        folder: where to start.
-        skipped: takes the skipped paths.
+    that hold ``folder``, so that a link back does not loop forever; their paths are added to ``skipped``.
 
     Raises:
         OSError: for a folder that cannot be read.
@@ -125,7 +121,9 @@ def walk(folder: Path, skipped: list[Path] | None = None) -> Iterator[tuple[Path
         yield Path(path), folders, sorted({*files} - hidden)
 
 
-def need_folder(src: Path, what: str) -> None:
-    """Refuse a source that is not a folder."""
-    if not src.is_dir():
+def need_folder(src: Path, what: str, *files: str) -> Path:
+    """Return the folder that ``src`` is, or that holds it if it is one of ``files``; refuse any other file."""
+    folder = src.parent if src.is_file() and src.name in files else src
+    if not folder.is_dir():
         raise UserError(f'--src {src} should be the folder with {what}, and is a file.')
+    return folder

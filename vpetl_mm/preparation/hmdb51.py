@@ -24,9 +24,7 @@ def read(src: Path, place: Place, args: PrepareArgs) -> Found:
     Raises:
         UserError: if lists or videos are missing or damaged.
     """
-    if src.is_file() and src.name == ALL_VIDEOS:
-        src = src.parent
-    need_folder(src, "HMDB51's class folders or .rar files and its lists")
+    src = need_folder(src, "HMDB51's class folders or .rar files and its lists", ALL_VIDEOS)
     split = args.split or 1
     files = _list_files(src, place, split)
     lists: Lists = {'trainval': [], 'test': []}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import av
 from av.container import InputContainer
@@ -70,7 +71,6 @@ def inspect_image(path: str) -> Finding:
         Exception: of several kinds, if it cannot be read.
     """
     _refuse_non_file(path)
-    with open(path, 'rb') as stream:
-        content = stream.read()
+    content = Path(path).read_bytes()
     decode_image(content)  # as training does
     return Finding(digest=hashlib.sha256(content).hexdigest()[:32])

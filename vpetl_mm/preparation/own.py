@@ -126,18 +126,16 @@ def _labelled(files: Files, names: list[str] | None, src: Path) -> tuple[Lists, 
     """
     said = {file.label for part in files.values() for file in part}
     numbers = all(label.isascii() and label.isdigit() for label in said) and not said <= set(names or ())
-    if not numbers and not names:
-        _check_names(files)
     if numbers:
         if wrong := [label for label in said if not re.fullmatch('0{0,9}[0-9]{1,5}', label)]:
             raise UserError(f'{src}: the label {min(wrong)[:20]} is not an index of a class, which count from 0.')
-        count = len(names) if names else max(int(label) for label in said) + 1
-        labels = {str(i): i for i in range(count)}
-        classes = names or list(labels)
-        absent = len(set(range(count)) - {int(label) for label in said})
-        if absent:
-            warn(f'{absent} of the {count} classes have no sample in {src}.')
+        classes = names or [str(i) for i in range(max(map(int, said)) + 1)]
+        labels = {str(i): i for i in range(len(classes))}
+        if absent := len(set(labels.values()) - set(map(int, said))):
+            warn(f'{absent} of the {len(classes)} classes have no sample in {src}.')
     else:
+        if not names:
+            _check_names(files)
         classes = names or sorted(said)
         labels = {name: i for i, name in enumerate(classes)}
     key = (lambda label: str(int(label))) if numbers else str

@@ -27,25 +27,22 @@ class _Type:
 
 
 class PickledArray:
-    """Stand-in for an array of bytes, which takes its state: ``array``, of uint8, is None until then.
+    """Stand-in for an array of bytes, of its content, type, shape and order, or of a state that comes later.
+
+    ``array``, of uint8, is None until then.
 
     Raises:
         UnpicklingError: for another type, or fewer or more bytes than the shape takes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *values: Any) -> None:
         self.array: np.ndarray | None = None
+        if values:
+            self._fill(*values)
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, content = state
         self._fill(content, dtype, shape, 'F' if fortran else 'C')
-
-    @classmethod
-    def of_buffer(cls, *values: Any) -> PickledArray:
-        """Build an array from its content, type, shape and order."""
-        found = cls()
-        found._fill(*values)
-        return found
 
     def _fill(self, content: Any, dtype: Any, shape: Any, order: Any) -> None:
         if isinstance(content, str):  # of Python 2
@@ -68,8 +65,8 @@ class _Unpickler(pickle.Unpickler):
         '_codecs.encode': lambda text, _='latin1': str.encode(text, 'latin1'),
         'numpy.core.multiarray._reconstruct': lambda *_: PickledArray(),
         'numpy._core.multiarray._reconstruct': lambda *_: PickledArray(),
-        'numpy.core.numeric._frombuffer': PickledArray.of_buffer,
-        'numpy._core.numeric._frombuffer': PickledArray.of_buffer,
+        'numpy.core.numeric._frombuffer': PickledArray,
+        'numpy._core.numeric._frombuffer': PickledArray,
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -24,15 +24,6 @@ def to_json(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
 
 
-def read_state(out: Path) -> dict[str, Any]:
-    """Read the ``dataset.json`` of an earlier call, or return an empty dict."""
-    with suppress(OSError, UserError):
-        state = read_json(out / STATE, dict)
-        if isinstance(state.get('made'), list):
-            return state
-    return {}
-
-
 def is_name(name: Any) -> bool:
     """Check that a value from a file is the name of something in a folder and leads nowhere else."""
     return isinstance(name, str) and name not in ('', '.', '..') and not {'/', '\0'} & {*name}
@@ -56,9 +47,13 @@ class Place:
             self._start()
             self._undo()
             self._use_again()
-        state = read_state(out)
-        self.made: list[str] = [n for n in state.get('made', []) if is_name(n)]
-        self.earlier = out if state.get('recipe') == recipe else None
+        self.made: list[str] = []
+        self.earlier: Path | None = None
+        with suppress(OSError, UserError):
+            state = read_json(out / STATE, dict)
+            if isinstance(state.get('made'), list):
+                self.made = [n for n in state['made'] if is_name(n)]
+                self.earlier = out if state.get('recipe') == recipe else None
 
     def new(self, name: str) -> Path:
         """Return the path at which to build the file or folder ``name``."""

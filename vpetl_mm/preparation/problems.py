@@ -87,76 +87,64 @@ class Judge:
 
     def __init__(self, lists: Lists, findings: dict[str, Finding | None], classes: int, min_frames: int) -> None:
         self.lists, self.findings, self.classes, self.min_frames = lists, findings, classes, min_frames
-        self.gone: dict[str, set[str]] = {name: set() for name in lists}
-        self.labels: dict[str, dict[str, int]] = {name: {} for name in lists}
+        self.gone: set[tuple[str, str]] = set()  # (list, path)
+        self.homes: dict[str, dict[str, int]] = defaultdict(dict)  # path -> list -> label
         self.problems = [*self._lines(), *self._files(), *self._twice_named(), *self._same_content()]
 
     def clean(self, name: str) -> list[str]:
         """Return the good lines of a list, in its order."""
-        gone, good = set(self.gone[name]), []
-        for line in self.lists[name]:
-            if line.path and 0 <= line.label < self.classes and line.path not in gone:
-                good.append(line.text)
-                gone.add(line.path)
-        return good
+        good: dict[str, str] = {}
+        for path, label, text in self.lists[name]:
+            if path and 0 <= label < self.classes and (name, path) not in self.gone:
+                good.setdefault(path, text)
+        return list(good.values())
 
     def _lines(self) -> Iterator[Problem]:
         for name, lines in self.lists.items():
-            labels = self.labels[name]
             for number, (path, label, text) in enumerate(lines, 1):
                 if not path:
                     yield Problem('bad_line', name, text, f'line {number}')
                 elif not 0 <= label < self.classes:
                     yield Problem('bad_label', name, path, f'{label}, outside 0 to {self.classes - 1}')
-                elif path in labels:
-                    same = labels[path] == label
-                    yield Problem('listed_twice', name, path, '' if same else f'labels {labels[path]} and {label}')
-                    if not same:
-                        self.gone[name].add(path)
+                elif name not in self.homes[path]:
+                    self.homes[path][name] = label
+                elif (first := self.homes[path][name]) == label:
+                    yield Problem('listed_twice', name, path)
                 else:
-                    labels[path] = label
+                    yield Problem('listed_twice', name, path, f'labels {first} and {label}')
+                    self.gone.add((name, path))
 
     def _files(self) -> Iterator[Problem]:
-        homes = self._homes()
         for path, finding in self.findings.items():
             wrong = of_file(finding, self.min_frames)
-            if wrong and path in homes:
-                yield Problem(wrong[0], ', '.join(homes[path]), path, wrong[1])
-                for name in homes[path]:
-                    self.gone[name].add(path)
-
-    def _homes(self) -> dict[str, list[str]]:
-        homes: dict[str, list[str]] = defaultdict(list)
-        for name, labels in self.labels.items():
-            for path in labels:
-                homes[path].append(name)
-        return homes
+            if wrong and path in self.homes:
+                yield Problem(wrong[0], ', '.join(self.homes[path]), path, wrong[1])
+                self.gone |= {(name, path) for name in self.homes[path]}
 
     def _twice_named(self) -> Iterator[Problem]:
-        for path, names in self._homes().items():
-            if len(names) > 1:
-                yield Problem('in_two_lists', ', '.join(names), path, f'kept in {names[-1]}')
-                for name in names[:-1]:
-                    self.gone[name].add(path)
+        for path, names in self.homes.items():
+            *others, last = names
+            if others:
+                yield Problem('in_two_lists', ', '.join(names), path, f'kept in {last}')
+                self.gone |= {(name, path) for name in others}
 
     def _same_content(self) -> Iterator[Problem]:
         groups: dict[str, list[str]] = defaultdict(list)
         for path, finding in self.findings.items():
             if finding and finding.digest and not finding.problem:
                 groups[finding.digest].append(path)
-        homes = self._homes()
         for paths in groups.values():
-            places = [(name, path) for name in self.lists for path in paths if name in homes.get(path, ())]
+            places = [(name, path) for name in self.lists for path in paths if name in self.homes.get(path, ())]
             names = list(dict.fromkeys(name for name, _ in places))
-            labels = {self.labels[name][path] for name, path in places}
+            labels = {self.homes[path][name] for name, path in places}
             if len(paths) == 1 or (len(names) < 2 and len(labels) < 2):
                 continue
             others = ', '.join(dict.fromkeys(path for _, path in places[1:]))
             yield Problem('same_content', ', '.join(names), places[0][1], f'as {others}')
             # of two labels in one list, neither can be trusted
             for name, path in places:
-                if name != names[-1] or len({self.labels[n][p] for n, p in places if n == name}) > 1:
-                    self.gone[name].add(path)
+                if name != names[-1] or len({self.homes[p][n] for n, p in places if n == name}) > 1:
+                    self.gone.add((name, path))
 
 
 def of_parts(lists: Lists) -> Iterator[Problem]:
@@ -176,12 +164,9 @@ DRAWN = {'train800', 'val200'}
 
 
 def of_counts(lists: Lists, official: dict[str, int], names: Sequence[str]) -> Iterator[Problem]:
-    """Find counts that differ from the official ones, and classes of which a list has no sample.
+    """Find counts that differ from the ``official`` ones (also of 'classes'), and classes without a sample in a list.
 
-    Args:
-        lists: all lists.
-        official: the published counts of lists and of 'classes'.
-        names: the class names.
+    ``names`` are those of the classes.
     """
     counts = {'classes': len(names)} | {name: len(lines) for name, lines in lists.items()}
     for name, count in official.items():

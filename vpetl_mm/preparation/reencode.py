@@ -21,18 +21,11 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the target's fault, not t
 
 
 def copy_names(paths: Sequence[str]) -> dict[str, str]:
-    """Return the path of each video's copy: its own with the suffix .mp4, which is appended if two would collide.
-
-    Args:
-        paths: relative to the source, of any suffix; repeated ones count once.
-    """
+    """Return the path of each video's copy: its own with the suffix .mp4, which is appended if two would collide."""
     names = {path: str(PurePosixPath(path).with_suffix('.mp4')) for path in paths}
-    while True:
-        count = Counter(names.values())
-        met = [path for path, name in names.items() if count[name] > 1]
-        if not met:
-            return names
-        names |= {path: f'{path}.mp4' for path in met}
+    while len(count := Counter(names.values())) < len(names):
+        names |= {path: f'{path}.mp4' for path, name in names.items() if count[name] > 1}
+    return names
 
 
 def _job(source: Path, target: Path, short_side: int, job: tuple[str, str]) -> bool | str:

@@ -19,9 +19,7 @@ def read(src: Path, _: Place, args: PrepareArgs) -> Found:
     Raises:
         UserError: if a file is missing, damaged, or holds something else.
     """
-    if src.is_file() and src.name in FILES.values():
-        src = src.parent
-    need_folder(src, ' and '.join(list(FILES.values())[:2]))
+    src = need_folder(src, ' and '.join(list(FILES.values())[:2]), *FILES.values())
     lists = {name: _samples(src / FILES[name]) for name in ('trainval', 'test')}
     others = {file: src / file for file in FILES.values() if (src / file).is_file()}
     return Found('array', list(SVHN.METAINFO['classes']), lists, others=others, official=OFFICIAL)

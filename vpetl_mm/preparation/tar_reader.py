@@ -21,12 +21,7 @@ DECOMPRESSORS = {b'\x1f\x8b': gzip.open, b'BZ': bz2.open, b'\xfd7': lzma.open}
 
 
 class _Bounded:
-    """A tar's decompressed content with a limit, as tarfile reads as much as a header asks for.
-
-    Args:
-        stream: the decompressed content.
-        most: bytes; reading or seeking beyond them is refused.
-    """
+    """A tar's decompressed content, refused beyond ``most`` bytes, as tarfile reads as much as a header asks for."""
 
     def __init__(self, stream: IO[bytes], most: int) -> None:
         self.stream, self.most = stream, most
@@ -55,10 +50,6 @@ class _Bounded:
 @contextmanager
 def bounded_tar(archive: Path, most: int) -> Iterator[tuple[tarfile.TarFile, Iterator[tarfile.TarInfo]]]:
     """Open a tar, plain or compressed; yield it and its entries, which are read one by one.
-
-    Args:
-        archive: the file.
-        most: bytes that it may unpack to.
 
     Raises:
         UserError: for longer headers than archives have, or more bytes than ``most``.

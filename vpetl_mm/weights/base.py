@@ -126,12 +126,7 @@ def load_base(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
 
 
 def warn_of_inputs(file: str, preprocessor: nn.Module) -> None:
-    """Warn, in one line, when a model normalises its inputs differently from its base.
-
-    Args:
-        file: the base; only a converted file records how its inputs were normalised.
-        preprocessor: the model's.
-    """
+    """Warn, in one line, when a model normalises its inputs differently from its base, if ``file`` records how."""
     recorded = recorded_inputs(file)
     if recorded is None:
         return

@@ -61,11 +61,7 @@ def _format_of_zip(path: Path) -> str:
 
 
 def must_be_file(path: Path, what: str = '') -> None:
-    """Check that ``path`` is a file.
-
-    Args:
-        path: to check.
-        what: the start of the error's sentence, such as ``'The checkpoint '``.
+    """Check that ``path`` is a file; ``what`` begins the error's sentence, such as ``'The checkpoint '``.
 
     Raises:
         UserError: for a folder, listing the weights in it, and for a path that does not exist.

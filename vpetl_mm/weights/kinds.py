@@ -76,10 +76,7 @@ def recognised(weights: Weights) -> str:
     Raises:
         UserError: when no kind matches, listing the kinds and the file's first keys.
     """
-
-    def has(pattern: str) -> bool:
-        return any(re.match(pattern, k) for k in weights)
-
+    has = weights.has
     patch = next((weights[k] for k in weights if re.fullmatch(r'patch_embed\.proj(ection)?\.weight', k)), None)
     video = (patch is not None and patch.ndim == 5) or has(r'blocks\.\d+\.attn\.q_bias')
     if has(r'(opt/target/)?Transformer/encoderblock_\d+/'):
@@ -93,7 +90,7 @@ def recognised(weights: Weights) -> str:
     if has(r'blocks\.\d+\.') and video:
         return 'mmaction_videomae' if has(r'blocks\.\d+\.mlp\.layers\.') else 'videomae'
     if has(r'blocks\.\d+\.attn\.(qkv|q_proj|q)\.weight'):
-        if any(re.match(r'(.*\.)?base_encoder\.', source) for k in weights for source in weights.sources(k)):
+        if weights.had(r'base_encoder\.'):
             return 'mocov3'
         return next(kind for kind, pattern in TIMM.items() if has(pattern))
     raise UserError(

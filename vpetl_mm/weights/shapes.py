@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from ..errors import UserError
 from .tensors import StateDict, Weights
-from .vit import pretrained, square_side
+from .vit import PRETRAINED, square_side
 
 Config = dict[str, Any]
 # Video Swin's, to which a 2D file is inflated
@@ -15,6 +16,8 @@ FRAMES, WINDOW = 2, (8, 7, 7)
 TABLE = 'attn.relative_position_bias_table'
 # width -> number of heads of the published ViTs whose heads are not 64 wide: ViT-H, VideoMAE's ViT-g
 HEADS = {1280: 16, 1408: 16}
+# of the hosts; a config leaves them out
+DEFAULTS = dict(mlp_ratio=4, qkv_bias=True, patch_norm=True, in_channels=3)
 
 
 def swin3d(weights: Weights, state: StateDict) -> Config:
@@ -35,12 +38,11 @@ def swin3d(weights: Weights, state: StateDict) -> Config:
         patch_size=(FRAMES, *patch) if flat else tuple(patch),
         window_size=WINDOW if flat else _window(tables[0][0], state),
         out_indices=(stages - 1,),
+        mlp_ratio=_shape(weights, 'layers.0.blocks.0.mlp.fc1.weight', 2)[0] / width,
+        qkv_bias=weights.has(r'.*\.attn\.qkv\.bias'),
+        patch_norm=weights.has(r'patch_embed\.norm\.'),
     )
-    ratio = _shape(weights, 'layers.0.blocks.0.mlp.fc1.weight', 2)[0] / width
-    options = dict(mlp_ratio=ratio) if ratio != 4 else {}
-    options |= {} if _any(weights, r'.*\.attn\.qkv\.bias') else dict(qkv_bias=False)
-    options |= {} if _any(weights, r'patch_embed\.norm\.') else dict(patch_norm=False)
-    return config | options
+    return _without_defaults(config)
 
 
 def _window(rows: int, state: StateDict) -> tuple[int, int, int]:
@@ -70,13 +72,12 @@ def video_vit(weights: Weights, state: StateDict) -> Config:
         num_heads=_heads(width),
         patch_size=patch,
         tubelet_size=tubelet,
+        mlp_ratio=_shape(weights, 'blocks.0.mlp.layers.0.0.weight', 2)[0] / width,
+        qkv_bias=weights.has(r'.*\.attn\.[qv]_bias'),
     )
-    ratio = _shape(weights, 'blocks.0.mlp.layers.0.0.weight', 2)[0] / width
-    options = dict(mlp_ratio=ratio) if ratio != 4 else {}
-    options |= {} if _any(weights, r'.*\.attn\.[qv]_bias') else dict(qkv_bias=False)
-    options |= dict(init_values=1.0) if _any(weights, r'.*\.gamma_1') else {}
-    pooled = pretrained(weights) or _any(weights, r'fc_norm\.') or not _any(weights, r'norm\.')
-    return config | options | ({} if pooled else dict(use_mean_pooling=False))
+    config |= dict(init_values=1.0) if weights.has(r'.*\.gamma_1') else {}
+    pooled = weights.had(PRETRAINED) or weights.has(r'fc_norm\.') or not weights.has(r'norm\.')
+    return _without_defaults(config | ({} if pooled else dict(use_mean_pooling=False)))
 
 
 def image_vit(weights: Weights, state: StateDict) -> Config:
@@ -85,7 +86,7 @@ def image_vit(weights: Weights, state: StateDict) -> Config:
     hidden = _shape(weights, 'layers.0.ffn.layers.0.0.weight', 2)[0]
     extra = int('cls_token' in weights)
     tokens = _shape(weights, 'pos_embed', 3)[1]
-    if not extra and not _square(tokens) and _square(tokens - 1):
+    if not extra and math.isqrt(tokens) ** 2 != tokens and math.isqrt(tokens - 1) ** 2 == tokens - 1:
         raise UserError(f'{weights.known_as("cls_token")} is missing.')
     side = square_side(tokens, extra)
     depth, heads = _numbers(weights, r'layers\.(\d+)\.'), weights.heads or _heads(width)
@@ -94,20 +95,14 @@ def image_vit(weights: Weights, state: StateDict) -> Config:
         arch=dict(embed_dims=width, num_layers=depth, num_heads=heads, feedforward_channels=hidden),
         img_size=side * patch[0] if patch[0] == patch[1] else (side * patch[0], side * patch[1]),
         patch_size=patch[0] if patch[0] == patch[1] else tuple(patch),
+        in_channels=channels,
+        qkv_bias=weights.has(r'.*\.attn\.qkv\.bias'),
     )
-    options = dict(in_channels=channels) if channels != 3 else {}
-    options |= {} if _any(weights, r'.*\.attn\.qkv\.bias') else dict(qkv_bias=False)
-    options |= dict(layer_scale_init_value=1e-5) if _any(weights, r'.*\.gamma[12]\.weight') else {}
-    return config | options | _pooling(weights, bool(extra))
-
-
-def _pooling(weights: Weights, token: bool) -> Config:
-    """Infer the norm behind the last block and the tokens it applies to."""
-    if _any(weights, r'ln2\.'):
-        pooling = dict(out_type='avg_featmap', final_norm=_any(weights, r'ln1\.'))
-    else:
-        pooling = {} if token else dict(out_type='featmap')
-    return pooling if token else dict(with_cls_token=False, **pooling)
+    config |= dict(layer_scale_init_value=1e-5) if weights.has(r'.*\.gamma[12]\.weight') else {}
+    config |= {} if extra else dict(with_cls_token=False, out_type='featmap')
+    if weights.has(r'ln2\.'):
+        config |= dict(out_type='avg_featmap', final_norm=weights.has(r'ln1\.'))
+    return _without_defaults(config)
 
 
 INFERRED = {
@@ -122,12 +117,8 @@ def _heads(width: int) -> int:
     return HEADS.get(width, width // 64 if width % 64 == 0 else 1)
 
 
-def _square(number: int) -> bool:
-    return round(number**0.5) ** 2 == number
-
-
-def _any(weights: Weights, pattern: str) -> bool:
-    return any(re.match(pattern, name) for name in weights)
+def _without_defaults(config: Config) -> Config:
+    return {key: value for key, value in config.items() if key not in DEFAULTS or value != DEFAULTS[key]}
 
 
 def _shape(weights: Weights, name: str, *dimensions: int) -> tuple[int, ...]:

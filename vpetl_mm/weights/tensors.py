@@ -23,11 +23,7 @@ class _Entry:
 
 
 class Weights:
-    """A file's tensors while they are translated; floating-point ones become single precision at once.
-
-    Args:
-        state: the file's tensors under its own names.
-    """
+    """A file's tensors while they are translated; floating-point ones become single precision at once."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         plain = {k: v.detach().to_dense() for k, v in state.items()}
@@ -57,6 +53,14 @@ class Weights:
     def __getitem__(self, name: str) -> Tensor:
         return self._entries[name].tensor
 
+    def has(self, pattern: str) -> bool:
+        """Tell whether a name begins with ``pattern``."""
+        return any(re.match(pattern, name) for name in self)
+
+    def had(self, pattern: str) -> bool:
+        """Tell whether the file's key of a tensor begins with ``pattern``, behind any prefix."""
+        return any(re.match(rf'(.*\.)?{pattern}', key) for entry in self._entries.values() for key in entry.sources)
+
     def sources(self, name: str) -> tuple[str, ...]:
         """Return the keys of the file that ``name`` was made of."""
         return self._entries[name].sources
@@ -66,17 +70,14 @@ class Weights:
         if name in self:
             return ', '.join(self.sources(name))
         block = re.fullmatch(r'(.*?\.)(\d+)(\..*)', name)
-        other = block and self._in_another_block(block.group(1), block.group(3))
+        same = block and re.compile(rf'{re.escape(block[1])}(\d+){re.escape(block[3])}')
+        other = same and next(filter(None, map(same.fullmatch, self)), None)
         if not other:
             return self.theirs(name)
         there = rf'(?<=[._/]){other.group(1)}(?=[./])'
         keys = [re.sub(there, block.group(2), key, count=1) for key in self.sources(other.group())]
         known = {key for entry in self._entries.values() for key in entry.sources}
         return ', '.join(key for key in keys if key not in known)
-
-    def _in_another_block(self, before: str, after: str) -> re.Match[str] | None:
-        pattern = re.compile(rf'{re.escape(before)}(\d+){re.escape(after)}')
-        return next((m for m in map(pattern.fullmatch, self) if m), None)
 
     def drop(self, pattern: str, why: str) -> None:
         """Drop every tensor whose name begins with ``pattern``."""
@@ -130,8 +131,8 @@ class Weights:
         fates: dict[str, dict[str, Any]] = {k: dict(dropped=why) for k, why in self.dropped.items()}
         for name, entry in self._entries.items():
             for source in entry.sources:
-                how = ['fused' if len(entry.sources) > 1 else 'kept' if source == prefix + name else 'renamed']
-                fates[source] = dict(to=prefix + name, how='; '.join((*how, *entry.changes)))
+                how = 'fused' if len(entry.sources) > 1 else 'kept' if source == prefix + name else 'renamed'
+                fates[source] = dict(to=prefix + name, how='; '.join((how, *entry.changes)))
         return dict(sorted(fates.items()))
 
 

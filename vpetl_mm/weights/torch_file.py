@@ -61,9 +61,7 @@ STAND_INS = [
 def read_torch(path: Path, trust_pickle: bool = False) -> Any:
     """Read a file of ``torch.save``; numpy's numbers become Python's.
 
-    Args:
-        path: of the file.
-        trust_pickle: run its code if it holds more than tensors and plain values. Defaults to False.
+    If it holds more than tensors and plain values, ``trust_pickle`` lets its code run.
 
     Raises:
         UserError: when it would take more memory than its size allows, or has tensors without values.

@@ -23,6 +23,7 @@ PRETRAINING = {
     r'momentum_encoder\.': 'momentum encoder',
     r'predictor\.': "pre-training's predictor",
 }
+PRETRAINED = r'encoder\.'  # the prefix of a video ViT in VideoMAE's pre-training
 UNHOSTED = {
     'dist_token': 'it is a distilled ViT; no backbone here has its second token (dist_token)',
     'reg_token': 'it has register tokens (reg_token); no backbone here has them',
@@ -50,7 +51,7 @@ VIDEO = {
     'blocks.#.fc2': 'blocks.#.mlp.layers.1',
     'patch_embed.proj': 'patch_embed.projection',
 }
-_parts = {
+GOOGLE = {
     f'Transformer/encoderblock_#/{theirs}/{a}': f'layers.#.{ours}.{b}'
     for theirs, ours in {
         'LayerNorm_0': 'ln1',
@@ -63,9 +64,7 @@ _parts = {
         'MultiHeadDotProductAttention_1/out': 'attn.proj',
     }.items()
     for a, b in {('scale' if 'Norm' in theirs else 'kernel'): 'weight', 'bias': 'bias'}.items()
-}
-GOOGLE = {
-    **_parts,
+} | {
     'Transformer/posembed_input/pos_embedding': 'pos_embed',
     'Transformer/encoder_norm/scale': 'ln1.weight',
     'Transformer/encoder_norm/bias': 'ln1.bias',
@@ -75,28 +74,36 @@ GOOGLE = {
 }
 
 
-def timm_names(weights: Weights) -> None:
-    """Translate timm's naming (ImageNet-21k, MAE, MoCo v3, DINOv2) into mmpretrain's VisionTransformer's."""
-    _plain(weights, IMAGE)
+def timm_names(weights: Weights, table: Mapping[str, str] = IMAGE) -> None:
+    """Translate timm's naming (ImageNet-21k, MAE, MoCo v3, DINOv2) into mmpretrain's VisionTransformer's.
+
+    Drops heads and decoders, renames by the table and fuses q, k and v.
+    """
+    for pattern, why in PRETRAINING.items():
+        weights.drop(pattern, why)
+    for name, why in UNHOSTED.items():
+        if name in weights:
+            raise UserError(f'{why}.')
+    _rename(weights, table)
 
 
 def dinov2_names(weights: Weights) -> None:
     """Translate timm's naming of an image ViT with LayerScale."""
     timm_names(weights)
-    if not any('.gamma1.' in name for name in weights):
+    if not weights.has(r'.*\.gamma1\.'):
         raise UserError('it has no LayerScale (ls1.gamma).')
 
 
 def miil_names(weights: Weights) -> None:
     """Translate timm's naming of an image ViT without a bias in qkv."""
     timm_names(weights)
-    if any(name.endswith('.qkv.bias') for name in weights):
+    if weights.has(r'.*\.qkv\.bias$'):
         raise UserError('it has a bias in qkv.')
 
 
 def videomae_names(weights: Weights) -> None:
     """Translate VideoMAE's naming, pre-trained or fine-tuned, into mmaction2's VisionTransformer's."""
-    _plain(weights, VIDEO)
+    timm_names(weights, VIDEO)
 
 
 def google_names(weights: Weights) -> None:
@@ -129,21 +136,16 @@ def _joined(weights: Weights, name: str, which: str, kind: str) -> Tensor:
     return tensor.flatten(1).T
 
 
-def _plain(weights: Weights, table: Mapping[str, str]) -> None:
-    """Drop heads and decoders, rename by the table and fuse q, k and v."""
-    for pattern, why in PRETRAINING.items():
-        weights.drop(pattern, why)
-    for name, why in UNHOSTED.items():
-        if name in weights:
-            raise UserError(f'{why}.')
-    _rename(weights, table)
-
-
 def _rename(weights: Weights, table: Mapping[str, str]) -> None:
-    """Translate by a table of the beginnings of names, then fuse q, k and v."""
+    """Translate by a table of the beginnings of names, then fuse separate q, k and v where all three are present."""
     weights.rename(_translation(table.items()))
     weights.theirs = _translation((ours, theirs) for theirs, ours in table.items())
-    _fuse(weights)
+    for name in weights:
+        if match := re.fullmatch(r'(.+\.attn\.)q(_proj|)(\.weight|\.bias)', name):
+            before, proj, after = match.groups()
+            parts = [f'{before}{slot}{proj}{after}' for slot in 'qkv']
+            if all(p in weights for p in parts):
+                weights.fuse(parts, f'{before}qkv{after}')
 
 
 def _translation(pairs: Iterable[tuple[str, str]]) -> Callable[[str], str]:
@@ -154,17 +156,6 @@ def _translation(pairs: Iterable[tuple[str, str]]) -> Callable[[str], str]:
         return next((new for new, found in replaced if found), name)
 
     return translate
-
-
-def _fuse(weights: Weights) -> None:
-    """Fuse separate projections (``q_proj`` or ``q``) where all three are present."""
-    for name in weights:
-        match = re.fullmatch(r'(.+\.attn\.)q(_proj)?(\.weight|\.bias)', name)
-        if match:
-            before, proj, after = match.group(1), match.group(2) or '', match.group(3)
-            parts = [f'{before}{slot}{proj}{after}' for slot in 'qkv']
-            if all(p in weights for p in parts):
-                weights.fuse(parts, f'{before}qkv{after}')
 
 
 def fit_image(weights: Weights, backbone: nn.Module) -> None:
@@ -185,17 +176,12 @@ def fit_image(weights: Weights, backbone: nn.Module) -> None:
             )
             weights.rename(partial(re.sub, rf'^{there}\.', f'{here}.'))
     if 'pos_embed' in weights:
-        resized = _resized(weights['pos_embed'], backbone)
-        if resized is not weights['pos_embed']:
+        embedding, there, extra = weights['pos_embed'], backbone.pos_embed.shape, backbone.num_extra_tokens
+        if embedding.ndim == 3 and embedding.shape[2] == there[2] and embedding.shape != there:
+            side = square_side(embedding.shape[1], extra)
+            sizes = (side, side), backbone.patch_resolution
+            resized = resize_pos_embed(embedding, *sizes, backbone.interpolate_mode, extra)
             weights.change('pos_embed', resized, 'resized')
-
-
-def _resized(embedding: Tensor, backbone: nn.Module) -> Tensor:
-    extra, there = backbone.num_extra_tokens, backbone.pos_embed.shape
-    if embedding.shape == there or embedding.ndim != 3 or embedding.shape[2] != there[2]:
-        return embedding
-    side = square_side(embedding.shape[1], extra)
-    return resize_pos_embed(embedding, (side, side), backbone.patch_resolution, backbone.interpolate_mode, extra)
 
 
 def square_side(tokens: int, extra: int) -> int:
@@ -225,14 +211,8 @@ def fit_video(weights: Weights, backbone: nn.Module) -> None:
         if table.ndim != 3 or not torch.allclose(table, get_sinusoid_encoding(*table.shape[1:]), atol=1e-2):
             raise UserError('its pos_embed is learned, but the backbone has a fixed sine table.')
         weights.drop('pos_embed$', 'derived from the settings')
-    normed = any(name.startswith('norm.') for name in weights)
-    if 'norm.weight' not in own and (normed or pretrained(weights)):
+    if 'norm.weight' not in own and (weights.has(r'norm\.') or weights.had(PRETRAINED)):
         weights.drop(r'norm\.', 'norm of the tokens, which a mean-pooling backbone does not have')
         for name, fill in (('fc_norm.weight', 1.0), ('fc_norm.bias', 0.0)):
             if name in own and name not in weights:
                 weights.make(name, torch.full(own[name].shape, fill), f'initial value {fill:g}, to be trained')
-
-
-def pretrained(weights: Weights) -> bool:
-    """Tell whether a video ViT comes from VideoMAE's pre-training, by its prefix ``encoder.``."""
-    return any(re.match(r'(.*\.)?encoder\.', key) for name in weights for key in weights.sources(name))

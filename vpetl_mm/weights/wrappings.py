@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from .tensors import StateDict, Weights
 
 # inserted into names by torch.compile, FSDP and activation checkpointing
 INSERTED = re.compile(r'(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')
+_plain = partial(INSERTED.sub, '')
 # the attention of a block, without its deltas; group 1 is the prefix of the blocks
 BLOCK = re.compile(r'((?:[^.]+\.)*?)(?:stages|layers|blocks)\.\d+\.(?:blocks\.\d+\.)?attn\.(?!.*\.deltas\.)')
 PRETRAINING = re.compile(r'(.*\.)?(decoder|momentum_encoder)(\.|$)')
@@ -40,16 +42,14 @@ class Model:
 
 def models_in(content: Any) -> list[Model]:
     """Find the backbones in a checkpoint, each by the attention of its blocks."""
-    found, seen, queue = [], set(), [((), content)]
+    found, seen, queue = [], {id(content)}, [((), content)]
     for inside, value in queue:  # it grows meanwhile
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
         state = tensors_in(value)
         prefixes = dict.fromkeys(m[1] for m in map(BLOCK.match, map(_plain, state)) if m)
         found += [Model(inside, p) for p in prefixes if not PRETRAINING.match(p)]
         for key, part in value.items() if isinstance(value, dict) else ():
-            if isinstance(key, str) and isinstance(part, (dict, nn.Module)):
+            if isinstance(key, str) and isinstance(part, (dict, nn.Module)) and id(part) not in seen:
+                seen.add(id(part))
                 queue.append(((*inside, key), part))
     return found
 
@@ -58,10 +58,6 @@ def tensors_in(value: Any) -> StateDict:
     """Return the tensors directly inside a dict or a module."""
     items = (value.state_dict() if isinstance(value, nn.Module) else value if isinstance(value, dict) else {}).items()
     return {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
-
-
-def _plain(key: str) -> str:
-    return INSERTED.sub('', key)
 
 
 def unwrap(weights: Weights, model: Model, others: Iterable[Model], only: bool = False) -> None:
@@ -95,12 +91,7 @@ def _without(name: str, prefix: str) -> str:
 def chosen(models: list[Model], part: str | None) -> Model | None:
     """Return the model that ``part`` names, the only one, or the only one that is no average, teacher or student.
 
-    Args:
-        models: of the file.
-        part: a part of a model's name, or None.
-
-    Returns:
-        None if there is neither a model nor a ``part``.
+    It is None if there is neither a model nor a ``part``, which is a part of a model's name.
 
     Raises:
         UserError: when no or several models remain, listing them all.
