@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine import Config
@@ -11,7 +11,7 @@ from mmengine import Config
 from ..errors import UserError
 from ..spt.tuning import check_spt
 from ..weights.base import how_to_get
-from .entries import innermost
+from .entries import at, innermost
 
 
 def check_inputs(cfg: Config, loaders: tuple[str, ...]) -> None:
@@ -30,18 +30,13 @@ def _base(cfg: Config) -> Iterator[str]:
 
 
 def _spt(cfg: Config) -> Iterator[str]:
-    petl = cfg.model.get('petl')
-    if not isinstance(petl, Mapping) or petl.get('spt') is None:
-        return
-    spt = check_spt(petl['spt'])
-    if not Path(spt['file']).is_file():
-        yield f'SPT file {spt["file"]}: create it with tools/sensitivity.py {cfg.filename or "CONFIG"}'
+    spt = at(cfg, 'model.petl.spt')
+    if spt is not None and not Path(file := check_spt(spt)['file']).is_file():
+        yield f'SPT file {file}: create it with tools/sensitivity.py {cfg.filename or "CONFIG"}'
 
 
 def _data(cfg: Config, loader: str) -> Iterator[str]:
-    if not cfg.get(loader):
-        return
-    dataset = innermost(cfg[loader].get('dataset', {}))
+    dataset = innermost(at(cfg, f'{loader}.dataset') or {})
     root = Path(dataset.get('data_root') or '')
     if not root.is_dir():
         yield _missing(cfg, 'data folder', root)
