@@ -122,14 +122,13 @@ def _one_pass(
 ) -> tuple[Tensor, list[Any]]:
     rank, world = get_dist_info()
     share = range(rank, len(loader.dataset), world)
-    generator = torch.Generator().manual_seed(hash((runner.seed, view, rank)) % 2**63)  # seeds the workers
     batches = DataLoader(
         Subset(loader.dataset, share),
         loader.batch_sampler.batch_size,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         worker_init_fn=loader.worker_init_fn,
-        generator=generator,
+        generator=torch.Generator().manual_seed(hash((runner.seed, view, rank)) % 2**63),  # seeds the workers
     )
     model, console = runner.plain_model, Console(stderr=True)
     training, features, samples = model.training, [], []
