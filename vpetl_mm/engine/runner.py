@@ -1,4 +1,4 @@
-"""mmengine's Runner for models of this project: built from the seed alone, saved whole, resumed from checked states."""
+"""mmengine's Runner for models of this project: built from the seed alone, saved whole, resumed with care."""
 
 from __future__ import annotations
 
