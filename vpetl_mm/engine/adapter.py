@@ -49,20 +49,15 @@ def _delta_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {f'{n}.{b}': value for n, delta in deltas.items() for b, value in delta.named_buffers()}
 
 
-def changed_buffers(model: nn.Module) -> list[str]:
-    """Return the names of the buffers that have changed since the model was initialised."""
-    at_start = getattr(model, 'initial_buffers', {})
-    return [n for n, b in model.named_buffers() if n in at_start and not torch.equal(b.cpu(), at_start[n])]
-
-
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of an adapter file.
+    """Return the tensors of an adapter file: those of :func:`adapter_keys`, and buffers changed since the start.
 
     OpenMMLab's loaders load whatever a file has and go on, here with a random backbone. If the file lacks the
     backbone, they find a sentence instead of the first module's version, and stop.
     """
-    state = model.state_dict()
-    kept = OrderedDict((k, state[k].detach().cpu()) for k in [*adapter_keys(model), *changed_buffers(model)])
+    state, at_start = model.state_dict(), getattr(model, 'initial_buffers', {})
+    changed = [n for n, b in model.named_buffers() if n in at_start and not torch.equal(b.cpu(), at_start[n])]
+    kept = OrderedDict((k, state[k].detach().cpu()) for k in [*adapter_keys(model), *changed])
     if not model.has_backbone(kept):
         kept._metadata = {'': REFUSAL}
     return kept
@@ -91,7 +86,7 @@ def load_trained(model: nn.Module, file: str | Path, content: dict[str, Any] | N
     check_trained(model, file, content)
     meta = content['meta']
     if meta['frozen_sha256'] != frozen_sha256(model):
-        theirs, ours = _base_name(meta['base']), _base_name(model.base)
+        theirs, ours = ('random, base=None' if b is None else b['file'] for b in (meta['base'], model.base))
         raise UserError(
             f'{file} was trained on the base {theirs}, and the backbone that the config loads ({ours}) has other '
             f'weights; point model.base at the base it was trained on.'
@@ -101,10 +96,6 @@ def load_trained(model: nn.Module, file: str | Path, content: dict[str, Any] | N
             raise UserError(f'{file} is corrupt: its {key} are not those of the choice that it was trained with.')
     model.load_state_dict(dict(content['state_dict']), strict=False)
     return content
-
-
-def _base_name(base: dict[str, Any] | None) -> str:
-    return 'random, base=None' if base is None else str(base['file'])
 
 
 def check_trained(model: nn.Module, file: str | Path, content: dict[str, Any]) -> None:

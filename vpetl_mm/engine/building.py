@@ -14,6 +14,7 @@ from mmengine.registry import Registry, root
 
 from ..config import arguments_of
 from ..errors import UserError, did_you_mean, reason, unknown
+from .entries import at
 from .failures import FULL
 
 # what libraries raise at a wrong value in a config
@@ -104,15 +105,10 @@ def entries_of(part: str, entries: Any) -> list[tuple[str, Any]]:
 def with_own_types(cfg: Config) -> Config:
     """Copy the config, and name this project's EMAHook and WandbVisBackend so that no host library's is taken."""
     cfg = copy.deepcopy(cfg)
-    for entries, name in ((cfg.get('custom_hooks'), 'EMAHook'), (backends_of(cfg), 'WandbVisBackend')):
-        for entry in of_type(name, entries):
+    for key, name in (('custom_hooks', 'EMAHook'), ('visualizer.vis_backends', 'WandbVisBackend')):
+        for entry in of_type(name, at(cfg, key)):
             entry['type'] = f'mmengine.{name}'
     return cfg
-
-
-def backends_of(cfg: Config) -> Iterable[Any]:
-    """Return the visualizer's backends."""
-    return (cfg.get('visualizer') or {}).get('vis_backends') or ()
 
 
 def of_type(name: str, entries: Iterable[Any] | None) -> list[Mapping[str, Any]]:

@@ -70,7 +70,9 @@ def _check_meta(path: Path, meta: Mapping[str, Any]) -> None:
     """Refuse a ``meta`` that this project cannot have written."""
     check_types(path, meta, NEEDED | {name: kind for name, kind in OPTIONAL.items() if name in meta}, 'meta.')
     base, classes = meta['base'], meta.get('dataset_meta', {}).get('classes')
+    names = classes if isinstance(classes, (list, tuple)) else [classes]  # or the file that lists them
     seed, deltas = meta.get('seed'), meta['deltas']
+    by_name = is_plain(deltas) and all(isinstance(d, dict) and all(map(is_line, d)) for d in deltas.values())
     for name, right, what in (
         ('epoch', meta.get('epoch', 0) >= 0, 'a number of epochs'),
         ('iter', meta.get('iter', 0) >= 0, 'a number of steps'),
@@ -78,9 +80,9 @@ def _check_meta(path: Path, meta: Mapping[str, Any]) -> None:
         ('seed', seed is None or 0 <= seed < 2**32, 'a seed of 32 bits'),
         ('frozen_sha256', _is_sha256(meta['frozen_sha256']), 'a SHA-256'),
         ('base', base is None or (is_line(base.get('file')) and _is_sha256(base.get('sha256'))), 'file and sha256'),
-        ('deltas', is_plain(deltas) and all(map(_are_options, deltas.values())), 'options by name'),
+        ('deltas', by_name, 'options by name'),
         ('options', is_plain(meta.get('options')), 'plain values'),
-        ('dataset_meta', _are_names(classes), 'with class names'),
+        ('dataset_meta', classes is None or all(isinstance(name, str) for name in names), 'with class names'),
         ('config', 'config' not in meta, 'part of a file of this project'),  # mmengine would run it
     ):
         if not right:
@@ -107,16 +109,6 @@ def is_plain(value: Any) -> bool:
 
 def _is_sha256(value: Any) -> bool:
     return isinstance(value, str) and bool(SHA256.fullmatch(value))
-
-
-def _are_options(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(is_line, value))
-
-
-def _are_names(classes: Any) -> bool:
-    """Return whether these are class names, the file that lists them, or None."""
-    names = classes if isinstance(classes, (list, tuple)) else [classes]
-    return classes is None or all(isinstance(name, str) for name in names)
 
 
 def as_plain(value: Any) -> Any:

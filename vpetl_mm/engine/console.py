@@ -15,13 +15,7 @@ PACKAGE = str(Path(__file__).parents[1])
 # libraries' lines that people want: progress with time left, scores, what was saved, why a run stops
 SHOWN = ('logger_hook.py', 'checkpoint_hook.py', 'early_stopping_hook.py')
 # libraries' warnings that need no action; they are in the log file
-HIDDEN = (
-    *HARMLESS_WARNINGS,
-    r'.*Failed to search registry.*',
-    r'.*"FileClient".*',
-    r'.*is not a meta file.*',
-    r'.*is the alias of.*',
-)
+HIDDEN = (*HARMLESS_WARNINGS, '.*(Failed to search registry|"FileClient"|is not a meta file|is the alias of)')
 
 
 def _for_people(record: logging.LogRecord) -> bool:

@@ -48,9 +48,11 @@ WHOLE = {
 
 def check_entries(cfg: Config) -> None:
     """Raise :class:`UserError` for the first entry of a wrong type or out of range."""
+    never_none = {'env_cfg', 'randomness'}.intersection(cfg)
+    never_none.update(f'{loader}.dataset' for loader in LOADERS if cfg.get(loader))
     for key in DICTS:
         value = at(cfg, key)
-        if not isinstance(value, Mapping) and (value is not None or _is_missed(cfg, key)):
+        if not isinstance(value, Mapping) and (value is not None or key in never_none):
             raise UserError(f'{key} must be a dict, got {value!r}.')
         for name in set(value or ()) - set(PLAIN.get(key) or value or ()):
             raise unknown(f'key of {key}', name, PLAIN[key])
@@ -70,13 +72,6 @@ def check_entries(cfg: Config) -> None:
         raise unknown('env_cfg.mp_cfg.mp_start_method', cfg.env_cfg.mp_cfg.mp_start_method, methods)
     if (at(cfg, 'randomness.seed') or 0) >= 2**32:
         raise UserError(f'randomness.seed must be below 2**32, got {cfg.randomness.seed}.')
-
-
-def _is_missed(cfg: Config, key: str) -> bool:
-    """Return whether ``key``, which is None, must be set."""
-    if key.endswith('.dataset'):
-        return bool(at(cfg, key.removesuffix('.dataset')))
-    return key in cfg and key in ('env_cfg', 'randomness')
 
 
 def at(cfg: Any, key: str) -> Any:

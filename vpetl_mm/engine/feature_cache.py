@@ -27,6 +27,7 @@ FIXED = {
     *('ThreeCrop', 'FormatShape', 'PackInputs', 'PackActionInputs', 'PILToTensor'),
 }
 MANY = ('ThreeCrop', 'TenCrop')
+# what the libraries call the share that a module drops at random in training
 DROPS = ('p', 'drop_prob', 'attn_drop', 'proj_drop')
 HOW = 'set the number of views to compute, cache_features=dict(views=N), or remove the transform'
 
@@ -69,12 +70,6 @@ def _steps_of(dataset: Any) -> Iterator[Any]:
             yield from _steps_of(inner)
 
 
-def _drop_share(module: nn.Module) -> float:
-    """Return the share that a module drops at random in training, under any of the libraries' names."""
-    shares = (getattr(module, name, 0) for name in DROPS)
-    return max((s for s in shares if isinstance(s, (int, float))), default=0)
-
-
 def check_cache(cfg: Config, model: nn.Module) -> None:
     """Raise :class:`UserError` if ``cache_features`` would train something else than without it."""
     views = views_of(cfg.cache_features)
@@ -86,7 +81,8 @@ def check_cache(cfg: Config, model: nn.Module) -> None:
         what = f'the config also trains {trained[0]}' if trained else 'the config has a neck'
         raise UserError(f'cache_features is for runs that train the head alone (petl.train=["head"]), and {what}.')
     for name, module in model.backbone.named_modules():
-        if share := _drop_share(module):
+        drops = (getattr(module, option, 0) for option in DROPS)
+        if share := max((d for d in drops if isinstance(d, (int, float))), default=0):
             raise UserError(
                 f'cache_features: backbone.{name} drops {share:g} at random, which cached features cannot; set '
                 'the drop rates of model.backbone to 0.'
@@ -126,14 +122,13 @@ def _one_pass(
 ) -> tuple[Tensor, list[Any]]:
     rank, world = get_dist_info()
     share = range(rank, len(loader.dataset), world)
-    generator = torch.Generator().manual_seed(hash((runner.seed, view, rank)) % 2**63)  # seeds the workers
     batches = DataLoader(
         Subset(loader.dataset, share),
         loader.batch_sampler.batch_size,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         worker_init_fn=loader.worker_init_fn,
-        generator=generator,
+        generator=torch.Generator().manual_seed(hash((runner.seed, view, rank)) % 2**63),  # seeds the workers
     )
     model, console = runner.plain_model, Console(stderr=True)
     training, features, samples = model.training, [], []
@@ -149,15 +144,13 @@ def _one_pass(
             features.append(values.float().cpu())
             samples += [s.cpu() for s in data['data_samples']]
     model.train(training)
-    return _in_order(torch.cat(features), samples, len(loader.dataset))
+    return _in_order(all_gather_object((torch.cat(features), samples)), len(loader.dataset))
 
 
-def _in_order(features: Tensor, samples: list[Any], total: int) -> tuple[Tensor, list[Any]]:
+def _in_order(shares: list[tuple[Tensor, list[Any]]], total: int) -> tuple[Tensor, list[Any]]:
     """Join the processes' shares, every ``world``-th sample each, in the data set's order."""
-    shares = all_gather_object((features, samples))
-    world = len(shares)
-    whole = features.new_empty(total, *features.shape[1:])
-    listed: list[Any] = [None] * total
+    world, features = len(shares), shares[0][0]
+    whole, listed = features.new_empty(total, *features.shape[1:]), [None] * total
     for rank, (values, labels) in enumerate(shares):
         whole[rank::world], listed[rank::world] = values, labels
     return whole, listed

@@ -25,7 +25,6 @@ def read_launcher(launcher: str, environ: MutableMapping[str, str] = os.environ)
     Args:
         launcher: ``'none'``, ``'pytorch'`` (torchrun) or ``'slurm'``, whose variables are copied to torchrun's names.
             MASTER_ADDR and MASTER_PORT become the first machine and a port of the job's own, unless they are set.
-        environ: the environment.
 
     Raises:
         UserError: when the launcher did not start this process.
@@ -46,8 +45,7 @@ def rank_and_world_size(cfg: Config) -> tuple[int, int]:
 
 
 def _read_slurm(environ: MutableMapping[str, str]) -> None:
-    needed = [*FROM_SLURM.values(), 'SLURM_NODELIST']
-    missing = [v for v in needed if v not in environ]
+    missing = [v for v in (*FROM_SLURM.values(), 'SLURM_NODELIST') if v not in environ]
     if missing:
         raise UserError(f'--launcher slurm needs srun, which sets {missing[0]}: use tools/slurm_train.sh.')
     for ours, theirs in FROM_SLURM.items():

@@ -116,19 +116,16 @@ def _build(cfg: Config, key: str, dataset: Dataset) -> DataLoader:
 
 def _check_sample(cfg: Config, key: str, loader: DataLoader, sample: Any, model: nn.Module) -> None:
     """Check a sample's shape, then collate and normalise it."""
+    part = f'{key}.dataset.pipeline'
     inputs = sample.get('inputs') if isinstance(sample, Mapping) else None
     if isinstance(inputs, Tensor):
-        _check_shape(f'{key}.dataset.pipeline', tuple(inputs.shape), model.head_name, key == 'train_dataloader')
+        shape, (dimensions, colours, wanted) = tuple(inputs.shape), WANTED[model.head_name]
+        if len(shape) != dimensions or shape[colours] != 3:
+            raise UserError(f'{part} returns inputs of shape {shape}, and the model takes {wanted}.')
+        if key == 'train_dataloader' and colours == 1 and shape[0] != 1:
+            raise UserError(f'{part} returns {shape[0]} clips per video, and training takes one: set num_clips=1.')
     with naming(cfg, f'{key}.collate_fn'):
         batch = loader.collate_fn([sample])
     with naming(cfg, f'model.data_preprocessor, or {key}.collate_fn,'):
         # on the meta device it has no values; only its shapes matter here
         copy.deepcopy(model.data_preprocessor).to_empty(device='cpu')(batch)
-
-
-def _check_shape(pipeline: str, shape: tuple[int, ...], head: str, training: bool) -> None:
-    dimensions, colours, wanted = WANTED[head]
-    if len(shape) != dimensions or shape[colours] != 3:
-        raise UserError(f'{pipeline} returns inputs of shape {shape}, and the model takes {wanted}.')
-    if training and colours == 1 and shape[0] != 1:
-        raise UserError(f'{pipeline} returns {shape[0]} clips per video, and training takes one: set num_clips=1.')

@@ -29,26 +29,27 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the wrapper for ``model``."""
-        trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        if not trained:
+        trained = trained_part(model)
+        if not [*trained.parameters()]:
             raise UserError('Nothing is trained: petl has no deltas and an empty train list.')
         if getattr(model, 'spt', None) is not None:  # as in SPT's own recipe
             self.paramwise_cfg = dict(flat_decay_mult=0.0) | (self.paramwise_cfg or {})
-        return super().__call__(_Parameters(trained))
+        return super().__call__(trained)
 
 
-class _Parameters(nn.Module):
-    """A model of exactly these parameters, for the default constructor."""
-
-    def __init__(self, named: list[tuple[str, nn.Parameter]]) -> None:
-        super().__init__()
-        self._named = dict(named)
-
-    def named_parameters(self, *args, **kwargs):
-        return self._named.items()
-
-    def parameters(self, recurse: bool = True):
-        return iter(self._named.values())
+def trained_part(model: nn.Module) -> nn.Module:
+    """Return a module of the trained parameters of ``model`` alone, shared, under the same keys."""
+    root = nn.Module()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            *path, last = name.split('.')
+            module = root
+            for part in path:
+                if part not in dict(module.named_children()):
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            module.register_parameter(last, parameter)
+    return root
 
 
 class AutocastOptimWrapper(OptimWrapper):

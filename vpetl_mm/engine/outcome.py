@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,20 +43,14 @@ def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
     changed = {k: other[k] for k in changed_options(other)}
     if LIST in other and not _is_own_list(cfg):
         changed[LIST] = other[LIST]
-    other_config = cfg.filename and _config_in(cfg.work_dir) not in (None, Path(cfg.filename).stem)
-    prefix = f'_{re.sub(NOT_IN_NAMES, "", Path(cfg.filename).stem)}' if other_config else ''
+    prefix, own = '', Path(cfg.filename or '').stem
+    with suppress(UserError):  # there may be no readable result
+        if own and read_record(Path(cfg.work_dir, FILE)).config != own:
+            prefix = f'_{re.sub(NOT_IN_NAMES, "", own)}'
     if not changed:
         return prefix
     name = re.sub(NOT_IN_NAMES, '', Path(str(changed.get(LIST, 'changed'))).stem)[:40]
     return f'{prefix}_{name}_{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6]}'
-
-
-def _config_in(work_dir: str) -> str | None:
-    """Return the config whose result is in a folder; None without a readable result."""
-    try:
-        return read_record(Path(work_dir, FILE)).config
-    except UserError:
-        return None
 
 
 def _is_own_list(cfg: Config) -> bool:

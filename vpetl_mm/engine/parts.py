@@ -10,26 +10,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from mmengine import Config
+from mmengine import Config, Registry
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
-from mmengine.registry import (
-    HOOKS,
-    LOG_PROCESSORS,
-    LOOPS,
-    METRICS,
-    PARAM_SCHEDULERS,
-    VISBACKENDS,
-    VISUALIZERS,
-    Registry,
-)
+from mmengine.registry import HOOKS, LOG_PROCESSORS, LOOPS, METRICS, PARAM_SCHEDULERS, VISBACKENDS, VISUALIZERS
 from mmengine.runner import Runner, get_priority
 from mmengine.runner.utils import calc_dynamic_intervals
 
 from ..config import arguments_of
 from ..errors import UserError, unknown
 from .accuracy import PETLAccuracy
-from .building import backends_of, built, calling, entries_of, naming, of_type, registered, with_own_types
+from .building import built, calling, entries_of, naming, of_type, registered, with_own_types
 from .entries import at
 from .schedules import fitted
 
@@ -122,9 +113,10 @@ def _check_averages(cfg: Config) -> None:
 
 
 def _check_logs(cfg: Config) -> None:
-    if of_type('WandbVisBackend', backends_of(cfg)) and importlib.util.find_spec('wandb') is None:
+    backends = at(cfg, 'visualizer.vis_backends') or ()
+    if of_type('WandbVisBackend', backends) and importlib.util.find_spec('wandb') is None:
         raise UserError('WandbVisBackend needs Weights & Biases, which is not installed: pip install wandb.')
-    for part, backend in entries_of('visualizer.vis_backends', backends_of(cfg)):
+    for part, backend in entries_of('visualizer.vis_backends', backends):
         given = {} if 'save_dir' in backend else dict(save_dir=cfg.work_dir)  # where nothing is written yet
         built(cfg, part, VISBACKENDS, backend, **given)
     _check_arguments(cfg, 'visualizer', VISUALIZERS)

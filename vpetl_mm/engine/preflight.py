@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,13 @@ from torch import nn
 
 from ..errors import UserError, did_you_mean
 from ..models.build import build_model
-from ..weights.base import base_state
+from ..spt.tuning import check_spt
+from ..weights.base import base_state, how_to_get
 from .adapter import check_trained
 from .building import naming, of_type, registered
 from .compiled import check_compiled
-from .entries import at
+from .entries import at, innermost
 from .feature_cache import check_cache
-from .inputs import check_inputs
 from .loaders import check_loader
 from .parts import check_parts
 
@@ -50,7 +52,7 @@ def check_experiment(
         if not at(cfg, key):
             raise UserError(f'{cfg.filename or "The config"} has no {key}.')
     with naming(cfg, 'the data'):
-        check_inputs(cfg, loaders)
+        _check_inputs(cfg, loaders)
     training = loaders[0] == 'train_dataloader'
     model = _model(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
@@ -65,6 +67,54 @@ def check_experiment(
     check_compiled(cfg)
     check_writable(f'work dir {cfg.work_dir}', Path(cfg.work_dir))
     return model
+
+
+def _check_inputs(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Raise one :class:`UserError` that names the config, each missing path and how to get it."""
+    missing = [*_base(cfg), *_spt(cfg), *(line for loader in loaders for line in _data(cfg, loader))]
+    if missing:
+        lines = '\n'.join(f'  - {m}' for m in dict.fromkeys(missing))
+        raise UserError(f'{cfg.filename or "The config"} cannot run, its inputs are missing:\n{lines}')
+
+
+def _base(cfg: Config) -> Iterator[str]:
+    base = cfg.model.get('base')
+    if base and base.get('file') and not Path(base['file']).is_file():
+        how = how_to_get(base) if base.get('url') else _data_help(cfg, base['file'], how_to_get(base))
+        yield f'pre-trained weights {base["file"]}: {how}'
+
+
+def _spt(cfg: Config) -> Iterator[str]:
+    spt = at(cfg, 'model.petl.spt')
+    if spt is not None and not Path(file := check_spt(spt)['file']).is_file():
+        yield f'SPT file {file}: create it with tools/sensitivity.py {cfg.filename or "CONFIG"}'
+
+
+def _data(cfg: Config, loader: str) -> Iterator[str]:
+    dataset = innermost(at(cfg, f'{loader}.dataset') or {})
+    root = Path(dataset.get('data_root') or '')
+    if not root.is_dir():
+        yield _missing(cfg, 'data folder', root)
+        return
+    if dataset.get('ann_file') and not (root / dataset['ann_file']).is_file():
+        yield _missing(cfg, 'annotation list', root / dataset['ann_file'])
+    prefix = dataset.get('data_prefix') or {}
+    for kind, folder in (dict(image=prefix) if isinstance(prefix, str) else prefix).items():
+        if folder and not (root / folder).is_dir():
+            yield _missing(cfg, f'{kind} folder', root / folder)
+
+
+def _missing(cfg: Config, what: str, path: Path) -> str:
+    return f'{what} {path}: {_data_help(cfg, path, "see data/README.md")}'
+
+
+def _data_help(cfg: Config, path: str | Path, otherwise: str) -> str:
+    """Return ``data_help``, which a config inherits with its data set, if it is about the folder of ``path``."""
+    text, parts = cfg.get('data_help', ''), Path(path).parts
+    folder = parts[1] if len(parts) > 1 and parts[0] == 'data' else None
+    if folder in re.findall(r'\w+', text):
+        return text
+    return 'made by "make demo"' if folder == 'demo' else otherwise
 
 
 def _model(cfg: Config) -> nn.Module:

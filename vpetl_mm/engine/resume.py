@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from mmengine import Config
@@ -76,7 +77,8 @@ def _take_old(cfg: Config, meta: Mapping[str, Any], differences: Differences) ->
         parts = old if isinstance(old, list) else [old]
         plain = old is UNSET or all(part is None or isinstance(part, (bool, int, float)) for part in parts)
         if plain and keys[0] != 'processes' and not any(keys[:n] in taken for n in range(len(keys))):
-            _put(cfg, keys, old)
+            with suppress(KeyError, IndexError, TypeError):  # the config may have no such place
+                _put(cfg, keys, old)
             taken.add(keys)
     left = differing(cfg, meta)
     if left:
@@ -86,23 +88,15 @@ def _take_old(cfg: Config, meta: Mapping[str, Any], differences: Differences) ->
         )
 
 
-def _put(cfg: Config, keys: Keys, value: Any) -> None:
-    """Set a value, or remove it and what is then empty; do nothing if the config has no such place."""
-    places: list[Any] = [cfg]
-    try:
-        for key in keys[:-1]:
-            places.append(places[-1][key])
-        if value is not UNSET:
-            places[-1][keys[-1]] = value
-            return
-        for place, key in zip(reversed(places), reversed(keys), strict=True):
-            if isinstance(place, list):
-                return
-            del place[key]
-            if place:
-                return
-    except (KeyError, IndexError, TypeError):
-        return
+def _put(place: Any, keys: Keys, value: Any) -> None:
+    """Set a value, or remove it and what is then empty."""
+    key, *inner = keys
+    if inner:
+        _put(place[key], inner, value)
+    elif value is not UNSET:
+        place[key] = value
+    if value is UNSET and not isinstance(place, list) and not (inner and place[key]):
+        del place[key]
 
 
 def _options(cfg: Config, meta: Mapping[str, Any], differences: Differences) -> dict[str, Any]:

@@ -118,12 +118,9 @@ def locked(cfg: Config) -> Iterator[str | None]:
 
 def _opened(lock: Path) -> IO[str]:
     """Open the lock's file, or create it. A link, which could lead to any file, is not followed."""
-
-    def opener(path: str, flags: int) -> int:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
-
     try:
-        return open(lock, 'a+', encoding='utf-8', errors='replace', opener=opener)
+        handle = os.open(lock, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        return open(handle, 'a+', encoding='utf-8', errors='replace')
     except OSError as error:
         raise UserError(f'{lock} cannot be opened ({error.strerror}); remove it or set --work-dir.') from error
 

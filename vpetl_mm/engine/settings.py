@@ -50,9 +50,12 @@ def parse_settings(text: str) -> dict[Keys, Any]:
     Raises:
         UserError: when it cannot be parsed.
     """
+    parts: dict[str, Any] = {}
     try:
-        body = ast.parse(text).body
-        parts = {s.targets[0].id: _value(s.value) for s in body if _assigns(s) and s.targets[0].id in PARTS}
+        for statement in ast.parse(text).body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name), *_], value=value) if name in PARTS:
+                    parts[name] = _value(value)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f'its config cannot be read ({type(error).__name__})') from error
     loader = parts.get('train_dataloader')
@@ -60,10 +63,6 @@ def parse_settings(text: str) -> dict[Keys, Any]:
         del loader['batch_sampler']  # which a run that accumulates gradients uses instead of drop_last
         loader['drop_last'] = True
     return {keys: value for keys, value in _leaves(parts) if not MAY_CHANGE.fullmatch(dotted(keys))}
-
-
-def _assigns(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
 
 
 def _value(node: ast.expr) -> Any:

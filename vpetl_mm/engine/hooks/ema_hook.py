@@ -10,6 +10,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ...errors import UserError, reason
+from ...petl.checks import at_least_one
+from ..optim import trained_part
 
 HOW = 'it takes ema_type, momentum, begin_epoch or begin_iter, interval, and the arguments of its ema_type'
 
@@ -41,9 +43,7 @@ class EMAHook(mmengine_hooks.EMAHook):
     ) -> None:
         if {'update_buffers', 'strict_load'} & set(kwargs):
             raise UserError(f'EMAHook averages no buffers and always loads strictly; {HOW}.')
-        interval = kwargs.get('interval', 1)
-        if type(interval) is not int or interval < 1:
-            raise UserError(f'EMAHook is wrong: interval must be a whole number of at least 1, not {interval!r}.')
+        at_least_one('EMAHook is wrong: interval', kwargs.get('interval', 1))
         try:
             super().__init__(ema_type, strict_load=True, begin_iter=begin_iter, begin_epoch=begin_epoch, **kwargs)
             MODELS.build(self.ema_cfg, default_args=dict(model=nn.Module()))
@@ -84,18 +84,3 @@ class EMAHook(mmengine_hooks.EMAHook):
             raise UserError(f'The averages (EMAHook) of the checkpoint to resume from are broken: {error}') from error
         state = checkpoint['state_dict']
         self.src_model.load_state_dict({key: state[key] for key in self.src_model.state_dict()})
-
-
-def trained_part(model: nn.Module) -> nn.Module:
-    """Return a module of the trained parameters of ``model`` alone, shared, under the same keys."""
-    root = nn.Module()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            *path, last = name.split('.')
-            module = root
-            for part in path:
-                if part not in dict(module.named_children()):
-                    module.add_module(part, nn.Module())
-                module = module.get_submodule(part)
-            module.register_parameter(last, parameter)
-    return root
