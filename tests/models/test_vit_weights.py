@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_said(tmp_path):
     full = draw(timm())
     lacks = {k: v for k, v in full.items() if k != 'blocks.1.mlp.fc1.weight'}
     assert 'layers.1.ffn.layers.0.0.weight' in refusal(tmp_path, 'timm_vit', lacks)
-    assert 'layers.2' in refusal(tmp_path, 'timm_vit', full | draw(norm('blocks.2.norm1')))
+    assert 'blocks.2.norm1' in refusal(tmp_path, 'timm_vit', full | draw(norm('blocks.2.norm1')))
     assert 'dist_token' in refusal(tmp_path, 'timm_vit', full | draw({'dist_token': (1, 1, D)}))
     assert 'qkv.bias' in refusal(tmp_path, 'timm_vit', draw(timm(bias=False)))
     assert 'qkv.bias' in refusal(tmp_path, 'timm_vit', full, qkv_bias=False)
