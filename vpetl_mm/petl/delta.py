@@ -122,7 +122,7 @@ class Delta(nn.Module, ABC):
             weight: of a linear layer, (d_out, d_in), or of a norm, (d,).
             bias: (d_out,), or None where the host has none.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # only asked where reads is 'weights'
 
     def extra_tokens(self, x: Tensor, project: Callable[[Tensor], Tensor]) -> ExtraTokens:
         """Return keys and values that join those of the tokens.
@@ -131,7 +131,7 @@ class Delta(nn.Module, ABC):
             x: the attention's input, (B, N, d).
             project: its full qkv projection, (..., d) to (..., 3 d), deltas and biases included.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # only asked where joins_attention is true
 
     def _set_scale(self, scale: float, learn_scale: bool) -> None:
         """Hold the strength s as a number, or as a trained scalar that starts there."""
