@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def json_safe(value: Any) -> Any:
         return {str(k): json_safe(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [json_safe(v) for v in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    held = value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and isfinite(value))
+    return value if held else str(value)
 
 
 def read_record(path: str | Path) -> Record:
