@@ -13,9 +13,13 @@ from safetensors.torch import load_file, save_file
 from tiny import HOSTS, VIT, classify, randomised, refused
 from torch import Tensor, nn
 
+from tools import call
+from tools import refused as refused_by
 from vpetl_mm import build_model
-from vpetl_mm.engine.adapter import adapter_state
+from vpetl_mm.engine.adapter import adapter_state, trained_meta
+from vpetl_mm.use.bundle import read_bundle
 from vpetl_mm.use.low_rank import LowRank, by_slot, stacked
+from vpetl_mm.use.model import bundled_model
 from vpetl_mm.use.peft_reading import from_peft, model_config
 from vpetl_mm.use.peft_writing import to_peft, write_peft
 from vpetl_mm.use.timm_vit import timm_state
@@ -329,3 +333,45 @@ def test_what_peft_or_timm_does_not_have_is_refused(tmp_path, monkeypatch):
     with refused('full'):
         write_peft(adapter, tmp_path / 'peft')
     assert not [*tmp_path.iterdir()]
+
+
+# the commands
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch) -> Path:
+    """The config of an image experiment with LoRA, in the current folder, and the base beside it."""
+    monkeypatch.chdir(tmp_path)
+    options = dict(train=['head'], layer_scale_init_value=0.1)
+    plain_vit = randomised(build_model(VIT.config(**options))).backbone
+    torch.save(timm_state(plain_vit), 'base.pth')
+    config = VIT.config(dict(lora=QKV, **EVERYWHERE), base=dict(file='base.pth', convert='timm_vit'), **options)
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
+    config['test_dataloader'] = dict(dataset=dict(pipeline=pipeline, classes=['cat', 'dog', 'cow']))
+    Path('vit.py').write_text(''.join(f'{name} = {value!r}\n' for name, value in config.items()))
+    return Path('vit.py')
+
+
+def test_a_bundle_goes_to_peft_and_comes_back(experiment, capsys):
+    model = build_model(experiment, init_weights=True)
+    drawn = randomised(build_model(experiment)).state_dict()
+    model.load_state_dict({k: v for k, v in drawn.items() if 'deltas' in k or k.startswith('head')}, strict=False)
+    meta = dict(adapter_format=1, epoch=3, **trained_meta(model))
+    torch.save(dict(state_dict=dict(adapter_state(model)), meta=meta), 'adapter_epoch_3.pth')
+    assert call('adapter', 'pack', experiment, 'adapter_epoch_3.pth', '-o', 'vit.safetensors') == 0
+    assert 'exists' in refused_by(capsys, 'adapter', 'to-peft', 'vit.safetensors', '.')
+    assert call('adapter', 'to-peft', 'vit.safetensors', 'peft', '--base', 'base.pth') == 0
+    x = VIT.sample(4)
+    expected = classify(model.eval(), x)
+    torch.testing.assert_close(there(Path('peft'))(x), expected, **CLOSE)
+    assert call('adapter', 'from-peft', 'peft', experiment, '-o', 'again.safetensors') == 0
+    bundle = read_bundle('again.safetensors')
+    assert bundle.about.name == 'peft' and bundle.about.classes == ['cat', 'dog', 'cow']
+    torch.testing.assert_close(classify(bundled_model(bundle, 'base.pth'), x), expected, **CLOSE)
+    Path('names.txt').write_text('cat\ndog\n')
+    for words, *argv in (
+        ('2 names', 'peft', experiment, '-o', 'new.safetensors', '--classes', 'names.txt'),
+        ('new .safetensors file', 'peft', experiment, '-o', 'again.safetensors'),
+        ('adapter_config.json does not exist', '.', experiment, '-o', 'new.safetensors'),
+    ):
+        assert words in refused_by(capsys, 'adapter', 'from-peft', *argv)
