@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         """Turn the pairs of every KEY=VALUE option into a dict with Python values."""
         from mmengine import DictAction
 
-        for name in self.settings:
+        for name in dict.fromkeys(self.settings):  # several commands may have the same
             pairs = getattr(args, name, None)
             setattr(args, name, None)
             try:
