@@ -31,6 +31,11 @@ def predictions_of(cfg: Config, checkpoint: str | Path) -> str:
     return str(Path(cfg.work_dir, f'predictions{suffix(cfg, read_checkpoint(checkpoint)["meta"])}.csv'))
 
 
+def result_of(cfg: Config, checkpoint: str | Path) -> Path:
+    """Return the file that :func:`leave_record` writes the result of a test to."""
+    return Path(cfg.work_dir, f'result{suffix(cfg, read_checkpoint(checkpoint)["meta"])}.json')
+
+
 def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
     """Return what a test's files have at the end of their names: nothing for the config's own test set.
 
@@ -91,6 +96,7 @@ def leave_record(
         options={**given, **run, **of_test, **_rule_of(runner)},
         finished=datetime.now().astimezone().isoformat(timespec='seconds'),
         machine=machine,
+        by=count['by'],
     )
     write_record(runner.work_dir, record, f'result{suffix(runner.cfg, meta)}.json')
 
