@@ -34,6 +34,7 @@ STYLE = {
     'svg.hashsalt': 'vpetl_mm',
     'figure.constrained_layout.use': True,
 }
+FEW = 40  # points of a curve, which are marked
 GOOD, BAD = (59, 118, 196), (211, 98, 38)  # of the matrix, in light and in dark
 
 
@@ -110,21 +111,21 @@ def reliability(found: Calibration) -> Markup:
     return figure.svg
 
 
-def training(curves: Curves) -> Markup:
-    """Draw the loss, the learning rate and top-1 on what was held out, by epoch; those that there are."""
-    labels = {'loss': 'training loss', 'lr': 'learning rate', 'top1': 'val. top-1 (%)'}
-    there = {name: label for name, label in labels.items() if getattr(curves, name)}
-    colours = dict(loss='bad', lr='muted', top1='good')
-    with drawn(len(there), (4.4, 0.5 + 1.5 * len(there)), sharex=True, squeeze=False) as (figure, grid):
-        for axes, (name, label) in zip(grid[:, 0], there.items(), strict=True):
-            epochs, values = curves.thinned(name)
-            mark = 'o' if len(epochs) < 40 and name == 'top1' else ''
-            axes.plot(epochs, values, color=COLOURS[colours[name]], linewidth=1.3, marker=mark, markersize=3)
-            axes.set_ylabel(label)
+def training(curves: Curves) -> list[tuple[str, Markup]]:
+    """Draw the loss, top-1 on what was held out and the learning rate, by epoch, with titles; those that there are."""
+    titles = dict(loss='Training loss', top1='Top-1 on what was held out (%)', lr='Learning rate')
+    found = []
+    for (name, title), colour in zip(titles.items(), ('bad', 'good', 'muted'), strict=True):
+        if not getattr(curves, name):
+            continue
+        epochs, values = curves.thinned(name)
+        with drawn(size=(4.4, 2.1)) as (figure, axes):
+            mark = 'o' if len(epochs) < FEW else ''
+            axes.plot(epochs, values, color=COLOURS[colour], linewidth=1.3, marker=mark, markersize=3)
             axes.grid(axis='y', color=COLOURS['line'], linewidth=0.5)
-            axes.set_ylim(*((0, None) if name == 'lr' else (None, None)))
-        axes.set_xlabel('epoch')
-    return figure.svg
+            axes.set(xlabel='epoch', xlim=(0, None), ylim=(0, None) if name == 'lr' else (None, None))
+        found.append((title, figure.svg))
+    return found
 
 
 def matrix_picture(counts: np.ndarray, order: Sequence[int]) -> str:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf_ordering
+from scipy.sparse import coo_array
+from scipy.spatial.distance import squareform
 
 from .predictions import Predictions
 
 SINGLE = 20  # so many classes or fewer are shown one by one
 MOST = 16  # groups
+LEAST = 1e-6  # of a share, whose logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,23 @@ class Groups:
 def groups_of(predictions: Predictions) -> Groups:
     """Group the classes by what the model takes them for.
 
-    A class is described by the mean probabilities that its samples got. Two classes are as far apart as these
-    distributions, each mixed with its transpose (Hellinger's distance); Ward's method joins them, and the tree is cut
-    into about the square root of C groups, at most 16. The leaves are turned so that neighbours are similar.
+    Of the probability that the samples of a class give to the other classes, each gets a share. Two classes are as
+    near as the mean of their shares of each other: their distance is its negative logarithm. Average linkage joins
+    them; the tree is cut into about the square root of C groups, at most 16, and its leaves are turned so that
+    neighbours are similar.
     """
     classes = predictions.classes
     if classes <= SINGLE:
         return Groups([*range(classes)], [[c] for c in range(classes)])
-    mean = np.zeros((classes, classes))
-    seen = predictions.readable
-    np.add.at(mean, predictions.labels[seen], predictions.probabilities[seen])
-    mean /= np.maximum(mean.sum(1, keepdims=True), 1e-12)
-    roots = np.sqrt((mean + mean.T) / 2)
-    tree = linkage(roots, 'ward')
-    tree = optimal_leaf_ordering(tree, roots)
+    seen = np.flatnonzero(predictions.readable)
+    of_class = coo_array((np.ones(len(seen)), (predictions.labels[seen], seen)), (classes, len(predictions.labels)))
+    given = of_class @ predictions.probabilities.astype(np.float64)
+    np.fill_diagonal(given, 0)
+    shares = given / np.maximum(given.sum(1, keepdims=True), LEAST)
+    distances = -np.log(np.maximum((shares + shares.T) / 2, LEAST))
+    np.fill_diagonal(distances, 0)
+    condensed = squareform(distances, checks=False)
+    tree = optimal_leaf_ordering(linkage(condensed, 'average'), condensed)
     order, numbers = leaves_list(tree), fcluster(tree, min(MOST, round(math.sqrt(classes))), 'maxclust')
     members: dict[int, list[int]] = {}
     for c in order.tolist():

@@ -21,7 +21,7 @@ from .run import Tested, read_tested
 from .settings import own_and_other
 from .strips import Arrays, arrays_of, strip_of
 
-PAIRS, MISTAKES = 15, 12  # shown
+PAIRS, MISTAKES = 12, 12  # shown
 ENDS = 12  # classes at either end of many
 
 
@@ -80,7 +80,7 @@ def render(tested: Tested, arrays: Arrays | None = None) -> str:
         **_confusion(tested),
         mistakes=_mistakes(tested, arrays),
         trained=_trained(tested),
-        training_figure=figures.training(tested.curves) if tested.curves else None,
+        training_figures=figures.training(tested.curves),
         settings=own_and_other(tested),
     )
     return environment.get_template('report.html.j2').render(about)
@@ -116,7 +116,7 @@ def _confusion(tested: Tested) -> dict[str, Any]:
     """Return the matrix, of the classes or of their groups, and the pairs that are confused most often."""
     found, seen = tested.predictions, tested.predictions.readable
     counts = confusions(found.labels[seen], found.predicted[seen], found.classes)
-    groups = groups_of(found)
+    groups, of = groups_of(found), np.bincount(found.labels, minlength=found.classes).tolist()
     matrix, wrong = groups.of(counts), counts.sum() - np.trace(counts)
     grouped = found.classes > SINGLE
     rates = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -124,6 +124,7 @@ def _confusion(tested: Tested) -> dict[str, Any]:
     return dict(
         grouped=grouped,
         groups=groups,
+        heads=[max(group, key=lambda c: of[c]) for group in groups.members],
         matrix=matrix.tolist(),
         rates=rates.tolist(),
         wrong=int(wrong),
@@ -131,7 +132,7 @@ def _confusion(tested: Tested) -> dict[str, Any]:
         chance=100 * sum(len(g) * (len(g) - 1) for g in groups.members) / max(found.classes * (found.classes - 1), 1),
         picture=figures.matrix_picture(counts, groups.order) if grouped else None,
         pairs=confused_pairs(counts, PAIRS),
-        of=np.bincount(found.labels, minlength=found.classes).tolist(),
+        of=of,
     )
 
 

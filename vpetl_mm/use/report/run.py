@@ -21,6 +21,8 @@ from .predictions import Predictions, read_predictions
 MOST_BYTES = 1 << 20  # of a list of class names, or of a log's beginning
 ENVIRONMENT = re.compile(r'^    (?! )([^:]{1,60}): ?(.{1,200})$', re.M)
 
+SAYS_LITTLE = ('PyTorch compiling details', 'MUSA available', 'mp_cfg', 'dist_cfg', 'numpy_random_seed')
+
 
 @dataclass(frozen=True)
 class Tested:
@@ -114,7 +116,7 @@ def _environment(logs: Sequence[Path]) -> dict[str, str]:
                 with open(file, encoding='utf-8', errors='replace') as stream:
                     text = stream.read(MOST_BYTES)
                 block = text.partition('System environment:')[2].partition('\n---')[0]
-                return {k: v for k, v in ENVIRONMENT.findall(block) if v.strip() and 'compiling' not in k}
+                return {k: v for k, v in ENVIRONMENT.findall(block) if v.strip() and k not in SAYS_LITTLE}
     return {}
 
 

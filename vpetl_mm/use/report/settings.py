@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import NamedTuple
 
 from ...engine.record import dotted_items
@@ -11,11 +12,14 @@ from ...errors import tellable
 from .run import Tested
 
 MOST, LONGEST = 500, 300  # settings, and characters of a value
-OWN = re.compile(
-    r'model\.(?!data_preprocessor).+'
-    r'|(optim_wrapper|param_scheduler|train_cfg|auto_scale_lr|holdout|randomness|custom_hooks|cache_features)(\..+)?'
-    r'|train_dataloader\.(batch_size|(dataset\.)+(type|ann_file|data_root|split))'
-    r'|(num_classes|compile_backbone|activation_checkpointing)(\..+)?'
+OWN = (  # in this order
+    r'model\.petl\..+',
+    r'model\.base(\..+)?',
+    r'model\.(?!data_preprocessor).+|num_classes',
+    r'train_dataloader\.(batch_size|(dataset\.)+(type|ann_file|data_root|split))',
+    r'optim_wrapper\..+|auto_scale_lr\..+',
+    r'param_scheduler(\..+)?',
+    r'(train_cfg|holdout|randomness|custom_hooks|cache_features|compile_backbone|activation_checkpointing)(\..+)?',
 )
 # what stands elsewhere too, or says nothing
 LEFT_OUT = re.compile(r'(petl|given_options|experiment_name|custom_imports|console|resume|load_from)(\..+)?')
@@ -31,13 +35,15 @@ class Settings(NamedTuple):
 
 def own_and_other(tested: Tested) -> Settings:
     """Return the settings that the run trained with; without its log, those of the test."""
-    own, other = [], []
+    own: list[list[tuple[str, str]]] = [[] for _ in OWN]
+    other = []
     for keys, value in leaves(dict(tested.training or tested.testing)):
         name = dotted(keys)[:200]
+        place = next((k for k, pattern in enumerate(OWN) if re.fullmatch(pattern, name)), None)
         if not LEFT_OUT.fullmatch(name):
-            (own if OWN.fullmatch(name) else other).append((name, _text(value)))
+            (other if place is None else own[place]).append((name, _text(value)))
     given = [(tellable(k), _text(v)) for k, v in dotted_items(tested.record.options)]
-    return Settings(given[:MOST], own[:MOST], other[:MOST])
+    return Settings(given[:MOST], [*chain(*own)][:MOST], other[:MOST])
 
 
 def _text(value: object) -> str:
