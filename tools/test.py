@@ -2,6 +2,7 @@
 """Test a checkpoint."""
 
 import sys
+from pathlib import Path
 
 from vpetl_cli.command import Parser, run
 
@@ -12,11 +13,12 @@ EXAMPLES = """\
 
 
 def main(args) -> None:
-    """Test, print the accuracies, and write the predictions."""
+    """Test, print the accuracies, and write the predictions and the report."""
     from vpetl_mm.engine.experiment import Options, prepare, test
     from vpetl_mm.engine.launch import rank_and_world_size
     from vpetl_mm.engine.merged import describe_merged
-    from vpetl_mm.engine.outcome import predictions_of
+    from vpetl_mm.engine.outcome import predictions_of, result_of
+    from vpetl_mm.use.report.page import leave_report
 
     cfg = prepare(args.config, Options(args.work_dir, None, False, args.launcher, args.cfg_options))
     dump = args.dump or predictions_of(cfg, args.checkpoint)
@@ -25,6 +27,7 @@ def main(args) -> None:
         return
     print(', '.join(f'{name.removeprefix("acc/")} {value:.2f}' for name, value in scores.items()))
     print(f'predictions: {dump}')
+    print(leave_report(result_of(cfg, args.checkpoint), Path(dump), cfg))
     if args.merge:
         print(f'merged: {args.merge}, the plain model just tested: {describe_merged(args.merge)}')
         print('docs/weights.md shows how to load it without this package')

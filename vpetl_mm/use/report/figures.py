@@ -112,7 +112,7 @@ def reliability(found: Calibration) -> Markup:
 
 
 def training(curves: Curves) -> list[tuple[str, Markup]]:
-    """Draw the loss, top-1 on what was held out and the learning rate, by epoch, with titles; those that there are."""
+    """Draw the loss, top-1 on what was held out and the learning rate by epoch, as far as logged, with titles."""
     titles = dict(loss='Training loss', top1='Top-1 on what was held out (%)', lr='Learning rate')
     found = []
     for (name, title), colour in zip(titles.items(), ('bad', 'good', 'muted'), strict=True):

@@ -22,7 +22,7 @@ from .settings import own_and_other
 from .strips import Arrays, arrays_of, strip_of
 
 PAIRS, MISTAKES = 12, 12  # shown
-ENDS = 12  # classes at either end of many
+MANY, LOWEST, HIGHEST = 40, 12, 5  # classes: all are shown up to so many, then the lowest and the highest
 
 
 def report_of(result: Path) -> Path:
@@ -94,7 +94,7 @@ def _scores(tested: Tested) -> dict[str, Any]:
     classes = [(c, share(hits[c], of[c])) for c in np.flatnonzero(of).tolist()]
     classes.sort(key=lambda entry: (entry[1].percent, entry[0]))
     shares, seen = [s for _, s in classes], found.readable
-    many = len(classes) > 4 * ENDS
+    many = len(classes) > MANY
     scores = [
         ('top-1', share(right.sum(), len(right))),
         *([('top-5', share(found.within(5), len(right)))] if found.classes > 5 else []),
@@ -104,7 +104,7 @@ def _scores(tested: Tested) -> dict[str, Any]:
         scores=scores,
         classes=classes,
         absent=found.classes - len(classes),
-        ends=(classes[:ENDS], classes[-ENDS:]) if many else None,
+        ends=(classes[:LOWEST], classes[-HIGHEST:]) if many else None,
         classes_figure=figures.sorted_accuracies(shares) if many else None,
         unreadable=[f for f, ok in zip(found.files, seen, strict=True) if not ok],
         calibration=(cal := calibration(found.confidence[seen], right[seen]) if seen.any() else None),
