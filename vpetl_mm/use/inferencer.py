@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from .model import bundled_model
 from .pool import Pool
 from .precision import precision_on
 from .prediction import Prediction
-from .reader import Reader, Sample, Source
+from .reader import Reader, Sample, Source, is_path
 from .views import number_of_views, pipeline_of
 
 Batch = list[tuple[Source, Sample | Failed]]
@@ -110,14 +111,28 @@ class PETLInferencer(BaseInferencer):
         for batch in self.preprocess(inputs, batch_size, keep_frames):
             yield from self.forward(batch)
 
-    def preprocess(
-        self, inputs: Iterable[Source], batch_size: int = 8, keep_frames: bool = False
-    ) -> Iterator[Batch]:
+    def preprocess(self, inputs: Iterable[Source], batch_size: int = 8, keep_frames: bool = False) -> Iterator[Batch]:
         """Yield the inputs in batches, read ahead in worker processes."""
         at_least_one('batch_size', batch_size)
         reader = Reader(self.steps, self.scope, keep_frames)
         with Pool(reader.read, self.workers) as pool:
             yield from batches(_read(inputs, reader, pool, ahead=2 * batch_size + self.workers), batch_size)
+
+    def one(self, source: Source, name: str, keep_frames: bool = False) -> Prediction:
+        """Classify one file or array in this process.
+
+        Args:
+            source: the file or array.
+            name: what to call it.
+            keep_frames: keep some frames. Defaults to False.
+        """
+        reader = Reader(self.steps, self.scope, keep_frames)
+        return replace(self.forward([(source, reader.read(source))])[0], input=name)
+
+    @property
+    def span(self) -> int:
+        """Number of frames that one clip of a video covers; 1 for images."""
+        return self.pipeline.span
 
     @property
     def workers(self) -> int:
@@ -132,7 +147,7 @@ class PETLInferencer(BaseInferencer):
         try:
             scores = iter(self._scores(good))
         except torch.OutOfMemoryError as error:
-            raise UserError(f'{self.device} has too little memory for {len(good)} inputs: use smaller batches.') from error
+            raise UserError(f'{self.device} has too little memory for a batch of {len(good)}: use less.') from error
         except WRONG as error:
             if len(good) > 1:
                 return [prediction for pair in inputs for prediction in self.forward([pair])]
@@ -149,7 +164,7 @@ class PETLInferencer(BaseInferencer):
             return [result.pred_score.float().cpu() for result in self.model.test_step(data)]
 
     def _prediction(self, source: Source, read: Sample | Failed, scores: torch.Tensor | None) -> Prediction:
-        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+        name = os.fspath(source) if is_path(source) else None
         if scores is None:
             return Prediction(name, read, np.empty(0), np.empty(0))
         if scores.ndim != 1:
@@ -188,9 +203,8 @@ class PETLInferencer(BaseInferencer):
     # mmengine's own name, which its subclasses override: it would take a folder's files of any kind
     def _inputs_to_list(self, inputs: Source | Sequence[Source]) -> list[Source]:
         given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        paths = [isinstance(source, (str, os.PathLike)) for source in given]
-        found = find_inputs([os.fspath(s) for s, is_path in zip(given, paths, strict=True) if is_path], self.about)
-        return [*chain.from_iterable(found.pop(0) if is_path else [s] for s, is_path in zip(given, paths, strict=True))]
+        found = iter(find_inputs([os.fspath(source) for source in given if is_path(source)], self.about))
+        return [*chain.from_iterable(next(found) if is_path(source) else [source] for source in given)]
 
     # the next two are mmengine's hooks for subclasses: it would build a model and a pipeline from a config
     def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
@@ -206,7 +220,7 @@ def _read(
     """Yield each input with what was read, in order: files by the processes, arrays by their threads."""
     waiting: deque = deque()
     for source in inputs:
-        waiting.append((source, pool.submit(source, here=not isinstance(source, (str, os.PathLike)))))
+        waiting.append((source, pool.submit(source, here=not is_path(source))))
         if len(waiting) > ahead:
             first, result = waiting.popleft()
             yield first, result.result()

@@ -31,8 +31,8 @@ def find_inputs(given: Sequence[str], about: About) -> list[list[str]]:
         raise UserError(f'{given[0]} {what}{rest}.')
     for path in (path for paths in found for path in paths):
         if os.path.splitext(path)[1].lower() in REFUSED[about.is_video]:
-            kind = MEANT[not about.is_video].removesuffix('s')
-            raise UserError(f'{path} is {"an" if about.is_video else "a"} {kind}, and {about.name} classifies {MEANT[about.is_video]}.')
+            kind = 'an image' if about.is_video else 'a video'
+            raise UserError(f'{path} is {kind}, and {about.name} classifies {MEANT[about.is_video]}.')
     return found
 
 

@@ -43,7 +43,8 @@ def column(text: str, cells: int) -> str:
 
 def widths(inputs: Sequence[str], classes: Sequence[str]) -> tuple[int, int]:
     """Return the widths of the two columns of :func:`line_of`."""
-    return tuple(min(MOST_CELLS, max((cell_len(tellable(t)) for t in texts), default=1)) for texts in (inputs, classes))
+    longest = (max((cell_len(tellable(text)) for text in texts), default=1) for texts in (inputs, classes))
+    return tuple(min(MOST_CELLS, cells) for cells in longest)
 
 
 def terminal_width(stream: TextIO) -> int | None:

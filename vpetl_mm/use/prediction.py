@@ -35,7 +35,9 @@ class Prediction:
         return self.read.reason if isinstance(self.read, Failed) else ''
 
     def told(self, classes: Sequence[str] | None, topk: int) -> dict[str, Any]:
-        """Return it as ``input`` and ``error``, or as ``input``, ``label``, ``name``, ``score``, ``probability``, ``topk``.
+        """Return it as a dict, for JSON.
+
+        It has ``input`` and ``error``, or ``input``, ``label``, ``name``, ``score``, ``probability`` and ``topk``.
 
         Args:
             classes: their names; without them a class is named by its number.

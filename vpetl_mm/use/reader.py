@@ -28,6 +28,11 @@ SHOWN_HEIGHT = 270  # pixels
 Source = str | os.PathLike | np.ndarray | torch.Tensor
 
 
+def is_path(source: Source) -> bool:
+    """Return whether an input is a path; it is an array or a tensor otherwise."""
+    return isinstance(source, (str, os.PathLike))
+
+
 @dataclass(frozen=True)
 class Sample:
     """An input as the model takes it.
@@ -77,10 +82,9 @@ class Reader:
         if os.getpid() != self._process:
             self._process = os.getpid()
             self._settle()
-        is_file = isinstance(source, (str, os.PathLike))
-        array = None if is_file else as_rgb(source, self.is_video)
+        source = os.fspath(source) if is_path(source) else as_rgb(source, self.is_video)
         try:
-            return self._through(os.fspath(source) if is_file else array)
+            return self._through(source)
         except UserError as error:
             return Failed(tellable(error))
         except Exception as error:  # decoders name no set of errors for a damaged file
