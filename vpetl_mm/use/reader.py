@@ -105,7 +105,7 @@ class Reader:
         for kind, step in self.steps:
             if kind in skipped:
                 continue
-            results = (self._pick if kind in DECODING and 'array' in results else step).transform(results)
+            results = (self._pick if kind in DECODING and 'array' in results else step)(results)
             if self.keep_frames and kind in DECODING:
                 frames, times = shown(results)
             elif self.keep_frames and kind == 'LoadImageFromFile':
