@@ -3,6 +3,7 @@
 
 import shlex
 import sys
+from pathlib import Path
 
 from vpetl_cli.command import Parser, run
 from vpetl_cli.shipped import spoken
@@ -16,8 +17,10 @@ EXAMPLES = """\
 
 
 def main(args) -> None:
-    """Train, and print how to test."""
+    """Train, write the bundle, and print how to test and to predict."""
     from vpetl_mm.engine.experiment import Options, prepare, train
+    from vpetl_mm.errors import UserError
+    from vpetl_mm.use.packing import best_checkpoint, bundle_of_run
 
     if args.resume_with and not args.resume:
         parser.error('--resume-with needs --resume')
@@ -25,9 +28,17 @@ def main(args) -> None:
         args.work_dir, args.resume, args.amp, args.launcher, args.cfg_options, args.resume_with, args.overwrite
     )
     runner = train(prepare(args.config, options))
-    adapter = f'{runner.work_dir}/adapter_epoch_{runner.epoch}.pth'
-    if runner.rank == 0:
-        print(spoken(f'Test it with: tools/test.py {shlex.join([args.config, adapter])}'))
+    if runner.rank:
+        return
+    checkpoint = Path(runner.cfg.work_dir, best_checkpoint(runner.work_dir).name)
+    print(spoken(f'Test it with: tools/test.py {shlex.join([args.config, str(checkpoint)])}'))
+    try:
+        bundle = bundle_of_run(runner)
+    except UserError as error:  # the run itself is whole
+        print(f'warning: no bundle was written: {error}', file=sys.stderr)
+        return
+    size = f'{bundle.stat().st_size / 1e6:,.1f} MB'
+    print(spoken(f'Bundle of {size}, which predicts with: tools/predict.py {shlex.quote(str(bundle))} INPUT...'))
 
 
 parser = Parser('Train an experiment. Its config holds everything about it.', EXAMPLES)

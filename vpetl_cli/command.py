@@ -28,11 +28,25 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument('--debug', action='store_true', help='show the traceback of an error')
         self.settings: list[str] = []
+        self.commands: Any = None
 
-    def add_settings(self, option: str, what: str) -> None:
-        """Add an option that takes KEY=VALUE pairs; :func:`run` passes them to the command as a dict."""
-        dest = self.add_argument(option, nargs='+', action='extend', type=_pair, metavar='KEY=VALUE', help=what).dest
-        self.settings.append(dest)
+    def add_settings(self, option: str, what: str, command: argparse.ArgumentParser | None = None) -> None:
+        """Add an option, maybe of one command, that takes KEY=VALUE pairs; :func:`run` passes them on as a dict."""
+        options = dict(nargs='+', action='extend', type=_pair, metavar='KEY=VALUE', help=what)
+        self.settings.append((command or self).add_argument(option, **options).dest)
+
+    def add_command(
+        self, name: str, call: Callable[[argparse.Namespace], None], about: str
+    ) -> argparse.ArgumentParser:
+        """Add a command of this tool, such as ``pack`` of tools/adapter.py; ``args.call`` is then its function."""
+        if self.commands is None:
+            self.commands = self.add_subparsers(
+                title='commands', metavar='COMMAND', required=True, parser_class=argparse.ArgumentParser
+            )
+        command = self.commands.add_parser(name, help=about, description=spoken(f'{about[0].upper()}{about[1:]}.'))
+        command.add_argument('--debug', action='store_true', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        command.set_defaults(call=call)
+        return command
 
     def add_config(self) -> None:
         """Add the experiment."""
@@ -53,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         from mmengine import DictAction
 
         for name in self.settings:
-            pairs = getattr(args, name)
+            pairs = getattr(args, name, None)
             setattr(args, name, None)
             try:
                 DictAction([], name)(self, args, pairs)
@@ -110,7 +124,7 @@ def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequenc
         for config in getattr(args, 'configs', [getattr(args, 'config', None)]):
             if config is not None:
                 find_config(config)
-        if any(getattr(args, name) for name in parser.settings):
+        if any(getattr(args, name, None) for name in parser.settings):
             parser.read_settings(args)
         if launcher != 'none':
             from vpetl_mm.engine.launch import read_launcher

@@ -125,9 +125,13 @@ def _checked(cfg: Config) -> tuple[Config, list[str]]:
 
 
 def _for_training(cfg: Config) -> Config:
-    """Return the config without its test; with accumulated gradients, each epoch ends with an optimizer step."""
+    """Return the config as it trains, whose copy in the work dir keeps the test, if it is whole.
+
+    With accumulated gradients, each epoch ends with an optimizer step.
+    """
     cfg = with_own_types(cfg)
-    cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+    if not all(cfg.get(key) for key in ('test_dataloader', 'test_cfg', 'test_evaluator')):
+        cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
     steps = cfg.optim_wrapper.get('accumulative_counts', 1)
     if steps > 1 and cfg.train_dataloader.get('drop_last'):
         cfg.train_dataloader.pop('drop_last')

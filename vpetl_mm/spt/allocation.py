@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..files import from_json
 from ..weights.files import write_safetensors
 from .choice import STRUCTURED, Choice, Settings
@@ -118,8 +118,30 @@ def write_allocation(file: Path, allocation: Allocation) -> None:
     Raises:
         UserError: when the file cannot be written.
     """
-    about = {k: v for k, v in asdict(allocation).items() if k != 'sparse'}
-    write_safetensors(file, allocation.sparse, {KEY: json.dumps(dict(format=FORMAT, **about))})
+    write_safetensors(file, allocation.sparse, {KEY: json.dumps(described(allocation))})
+
+
+def described(allocation: Allocation) -> dict[str, Any]:
+    """Return everything of an allocation but the entries, as JSON can hold it."""
+    return dict(format=FORMAT, **{k: v for k, v in asdict(allocation).items() if k != 'sparse'})
+
+
+def allocation_of(about: Any, sparse: dict[str, Tensor]) -> Allocation:
+    """Return the allocation of what :func:`described` returned, and the entries.
+
+    Raises:
+        ValueError: for what tools/sensitivity.py cannot have written.
+    """
+    try:
+        about = dict(about)
+        if about.pop('format') != FORMAT:
+            raise ValueError('its format is different')
+        rows = tuple(UnitAllocation(**row) for row in about.pop('rows'))
+        allocation = Allocation(rows=rows, sparse=sparse, **about)
+        _check(allocation)
+    except (KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
+        raise ValueError(reason(error)) from error
+    return allocation
 
 
 def read_allocation(file: str | Path) -> Allocation:
@@ -138,14 +160,9 @@ def read_allocation(file: str | Path) -> Allocation:
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise UserError(f'{path} is broken, or was not written by tools/sensitivity.py; create it again.') from error
     try:
-        if about.pop('format') != FORMAT:
-            raise ValueError('its format is different')
-        rows = tuple(UnitAllocation(**row) for row in about.pop('rows'))
-        allocation = Allocation(rows=rows, sparse=sparse, **about)
-        _check(allocation)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        return allocation_of(about, sparse)
+    except ValueError as error:
         raise UserError(f'The SPT file {path} is corrupt ({error}); run tools/sensitivity.py again.') from error
-    return allocation
 
 
 def _check(allocation: Allocation) -> None:

@@ -20,7 +20,7 @@ from .choice import STRUCTURED, Settings
 from .sensitivity import CONTROLS
 from .units import Unit, units_of
 
-KEYS = ('file', 'structured', 'rank', 'dropout', 'budget', 'control')
+KEYS = ('file', 'allocation', 'structured', 'rank', 'dropout', 'budget', 'control')
 # the deltas' names on their hosts, in this order: an adapter reads what the single entries have corrected
 ENTRIES, WHOLES, UPDATES, TOKEN = 'sparse', 'vectors', 'spt', 'class_token'
 AGAIN = 'run tools/sensitivity.py again'
@@ -45,9 +45,11 @@ def check_spt(spt: Any) -> dict[str, Any]:
             raise unknown('petl.spt key', key, KEYS)
     if spt.get('structured') not in STRUCTURED:
         raise unknown('petl.spt.structured', spt.get('structured'), STRUCTURED)
-    if not isinstance(spt.get('file'), str) or not spt['file']:
+    if spt.get('allocation') is not None and not isinstance(spt['allocation'], Allocation):
+        raise UserError('petl.spt.allocation is what a bundle holds; a config names petl.spt.file.')
+    if spt.get('allocation') is None and (not isinstance(spt.get('file'), str) or not spt['file']):
         raise UserError(f'petl.spt needs file, written by tools/sensitivity.py; got {spt.get("file")!r}.')
-    checked = dict(dict(rank=8, dropout=0.1, budget=None, control=None), **spt)
+    checked = dict(dict(file='the bundle', allocation=None, rank=8, dropout=0.1, budget=None, control=None), **spt)
     Settings(checked['structured'], checked['rank'])
     number('petl.spt.dropout', checked['dropout'], 0, 1)
     one_of('petl.spt.control', checked['control'], (None, *CONTROLS))
@@ -86,7 +88,7 @@ class SPT:
             UserError: for wrong options, and for a file that cannot be read or was made with other options.
         """
         options = check_spt(spt)
-        allocation = read_allocation(options['file'])
+        allocation = options['allocation'] or read_allocation(options['file'])
         wanted = {name: [options[name]] for name in ('structured', 'rank', 'control')}
         wanted['budget'] = budgets_of(options) or [allocation.budget]
         for name, values in wanted.items():

@@ -1,0 +1,90 @@
+#!/usr/bin/env python
+"""Pack what was trained into one file, and read such files."""
+
+import sys
+
+from vpetl_cli.command import Parser, run
+from vpetl_cli.shipped import spoken
+
+EXAMPLES = """\
+  tools/adapter.py pack work_dirs/demo_bapat                                     # the run's best or last checkpoint
+  tools/adapter.py pack configs/demo_bapat.py adapter_epoch_7.pth -o bapat.safetensors --license CC-BY-4.0
+  tools/adapter.py info bapat.safetensors
+  tools/adapter.py verify bapat.safetensors --base data/demo/source_backbone.pth
+  tools/adapter.py card bapat.safetensors > README.md"""
+
+
+def main(args) -> None:
+    """Run the subcommand."""
+    args.call(args)
+
+
+def pack(args) -> None:
+    """Write a bundle."""
+    from vpetl_mm.use.packing import pack
+
+    bundle = pack(args.run, args.checkpoint, args.out, args.cfg_options, args.license)
+    print(f'bundle: {bundle} ({bundle.stat().st_size / 1e6:,.1f} MB)')
+    print(spoken(f'Predict with it: tools/predict.py {bundle} INPUT...'))
+
+
+def info(args) -> None:
+    """Print what bundles say about themselves."""
+    from vpetl_mm.use.card import info_of
+
+    print('\n\n'.join([info_of(file) for file in args.file]))
+
+
+def verify(args) -> None:
+    """Check a bundle, and its base."""
+    from vpetl_mm.use.bundle import read_bundle
+    from vpetl_mm.use.model import bundled_model
+
+    bundle = read_bundle(args.file)
+    bundled_model(bundle, args.base)
+    held = (
+        'it holds the whole model' if bundle.about.frozen_sha256 is None else 'its base is the one it was trained on'
+    )
+    print(f'{args.file} is whole: {len(bundle.tensors)} tensors fit the model, and {held}')
+
+
+def card(args) -> None:
+    """Print a model card."""
+    from vpetl_mm.use.card import card_of
+
+    print(card_of(args.file), end='')
+
+
+parser = Parser(
+    'Pack what was trained into one file, a bundle, that a friend can use; read and check such files.', EXAMPLES
+)
+command = parser.add_command(
+    'pack', pack, 'write the bundle of a run: what was trained, the config as data, the class names'
+)
+command.add_argument('run', metavar='RUN_DIR|CONFIG', help='the folder of a run, or its config')
+command.add_argument(
+    'checkpoint', nargs='?', help="adapter_*.pth, best_*.pth or epoch_*.pth (default: the run's best, or last)"
+)
+command.add_argument(
+    '-o',
+    '--out',
+    metavar='OUT.safetensors',
+    help="a new file (default: <config>.safetensors in the run's folder, replaced)",
+)
+command.add_argument('--license', default='unknown', help='of the trained weights (default: unknown)')
+parser.add_settings('--cfg-options', 'override the config, as in the run', command)
+
+command = parser.add_command('info', info, 'print what bundles say about themselves')
+command.add_argument('file', nargs='+', help='a bundle')
+
+command = parser.add_command('verify', verify, 'check that a bundle is whole and fits its base')
+command.add_argument('file', help='a bundle')
+command.add_argument(
+    '--base', metavar='FILE', help='its base (default: the file of its name in data/weights/ or data/demo/)'
+)
+
+command = parser.add_command('card', card, 'print a model card in Markdown')
+command.add_argument('file', help='a bundle')
+
+if __name__ == '__main__':
+    sys.exit(run(main, parser))

@@ -1,0 +1,134 @@
+"""What a bundle says about itself: as lines for a terminal, and as a model card in Markdown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from safetensors import safe_open
+
+from .bundle import About, read_about
+from .views import number_of_views
+
+
+def info_of(file: str | Path) -> str:
+    """Return the description of a bundle, a line for each fact, from its header alone.
+
+    Raises:
+        UserError: as :func:`~.bundle.read_about`.
+    """
+    about = read_about(file)
+    width = max(map(len, facts_of(file, about)))
+    return '\n'.join(f'{name:{width}}  {value}' for name, value in facts_of(file, about).items())
+
+
+def facts_of(file: str | Path, about: About) -> dict[str, str]:
+    """Return the facts about a bundle, by name."""
+    with safe_open(file, 'pt') as opened:
+        count = len(opened.keys())
+    share = 100 * about.trainable / max(about.total, 1)
+    views = number_of_views(about)
+    return {
+        'experiment': about.name,
+        'file': f'{file}, {Path(file).stat().st_size / 1e6:,.1f} MB, {count} tensors',
+        'classifies': f'{"videos" if about.is_video else "images"}, {_classes(about)}',
+        'views': f'{views} of each {"video" if about.is_video else "image"}{", averaged" if views > 1 else ""}',
+        'backbone': _backbone(about),
+        'tuned': ', '.join(filter(None, [_deltas(about), *about.model['petl']['train']])),
+        'parameters': f'{about.trainable:,} trained of {about.total:,} ({share:.2f} %)',
+        'base': _base(about),
+        'scores': _scores(about),
+        'trained': f'{about.epoch} epochs, seed {about.seed}',
+        'options': ', '.join(f'{k}={v}' for k, v in about.options.items()) or 'none',
+        'license': about.license,
+        'made': f'{about.created} with ' + ', '.join(f'{k} {v}' for k, v in about.versions.items()),
+    }
+
+
+def _classes(about: About) -> str:
+    if about.classes is None:
+        return f'{about.num_classes} classes without names'
+    shown = ', '.join(about.classes[:3])
+    return f'{about.num_classes} classes: {shown}{", ..." if about.num_classes > 3 else ""}'
+
+
+def _backbone(about: About) -> str:
+    backbone = about.model['backbone']
+    arch = backbone.get('arch')
+    return f'{about.default_scope}.{backbone["type"]}{f", {arch}" if isinstance(arch, str) else ""}'
+
+
+def _deltas(about: About) -> str:
+    names = {'d_bottle': 'd_bottle', 'rank': 'rank', 'num_tokens': 'tokens'}
+    shown = []
+    for name, delta in about.deltas.items():
+        sizes = [f'{word} {delta[key]}' for key, word in names.items() if delta.get(key) is not None]
+        what = ', '.join([str(delta.get('type')), *([f'at {delta["at"]}'] if 'at' in delta else []), *sizes])
+        shown.append(f'{name} ({what})')
+    return ', '.join(shown)
+
+
+def _base(about: About) -> str:
+    if about.base is None:
+        return 'none: the backbone was random; the bundle holds the whole model'
+    where = f', {about.base["url"]}' if about.base['url'] else ''
+    needed = '' if about.frozen_sha256 else ', not needed: the bundle holds the whole model'
+    return f'{about.base["name"]}{where}{needed}; SHA-256 {about.base["sha256"]}'
+
+
+def _scores(about: About) -> str:
+    if about.scores is None:
+        return 'not tested'
+    s = about.scores
+    accuracies = f'top-1 {s["top1"]:.2f}, top-5 {s["top5"]:.2f}, mean class {s["mean_class"]:.2f} %'
+    return f'{accuracies} on the {s["samples"]:,} samples of {s["list"]}'
+
+
+def card_of(file: str | Path) -> str:
+    """Return a model card in Markdown.
+
+    Raises:
+        UserError: as :func:`~.bundle.read_about`.
+    """
+    about = read_about(file)
+    facts = facts_of(file, about)
+    what = 'video' if about.is_video else 'image'
+    base = ' --base FILE' if about.frozen_sha256 else ''
+    rows = '\n'.join(f'| {name} | {_escaped(value)} |' for name, value in facts.items())
+    tested = 'It was not tested.' if about.scores is None else f'Measured: {_escaped(facts["scores"])}, one seed.'
+    name = _escaped(about.name)
+    classes = '\n'.join(f'- {_escaped(c)}' for c in about.classes or ()) or 'Their names are not recorded.'
+    return f"""\
+# {name}
+
+A {what} classifier: a frozen {_escaped(facts['backbone'])}, adapted by training {about.trainable:,} of its \
+{about.total:,} parameters with vpetl_mm. {tested}
+
+## Use
+
+```
+tools/predict.py {Path(file).name} {what}s/{base}
+```
+
+The file holds no code. It needs its base weights: {_escaped(facts['base'])}.
+
+## Facts
+
+| | |
+| --- | --- |
+{rows}
+
+## Classes
+
+{classes}
+
+## Limits
+
+It knows these classes alone, and gives one of them for any {what}. On {what}s from
+elsewhere it was not measured.
+"""
+
+
+def _escaped(text: str) -> str:
+    """Return text that Markdown shows as it is, whatever it holds."""
+    return re.sub(r'([\\`*_{}\[\]<>#|~!&])', r'\\\1', text)

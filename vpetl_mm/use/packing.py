@@ -1,0 +1,237 @@
+"""From a run to a bundle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config
+from torch import Tensor, nn
+
+from ..config import load_config
+from ..engine.adapter import adapter_keys, adapter_state, check_trained, load_trained
+from ..engine.checkpoint import read_checkpoint
+from ..engine.entries import innermost
+from ..engine.record import FILE, json_safe, read_record
+from ..engine.run_folder import BEST
+from ..engine.runner import PETLRunner
+from ..errors import UserError
+from ..models.build import build_model
+from .allowed import TRAINING
+from .bundle import About, Bundle, as_read, described_choice, write_bundle
+from .model import check_tensors
+
+LIBRARIES = ('vpetl_mm', 'torch', 'mmengine', 'mmaction2', 'mmpretrain')
+LAST = re.compile(r'(?:adapter_)?epoch_(\d+)\.pth')
+
+
+def pack(
+    run: str | Path,
+    checkpoint: str | Path | None = None,
+    out: str | Path | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    license: str = 'unknown',
+) -> Path:
+    """Write a bundle of a trained model.
+
+    Args:
+        run: the folder of a run, or its config.
+        checkpoint: ``adapter_*.pth``, ``best_*.pth`` or ``epoch_*.pth``. Defaults to the run's best, or its last.
+        out: the bundle. Defaults to ``<config>.safetensors`` in the run's folder, which is replaced.
+        cfg_options: dotted keys to override in the config; those of the run, if ``run`` is a config.
+        license: of the trained weights.
+
+    Returns:
+        The bundle's path.
+
+    Raises:
+        UserError: when an input is missing or does not fit, ``out`` exists, or the model has a part that no bundle
+            holds; nothing is written then.
+    """
+    folder, config = _run(Path(run))
+    checkpoint = Path(checkpoint) if checkpoint else best_checkpoint(folder)
+    content = read_checkpoint(checkpoint)
+    cfg = load_config(config, cfg_options)
+    name = Path(config).stem
+    target = Path(out) if out else (folder if folder.is_dir() else checkpoint.parent) / f'{name}.safetensors'
+    if target.suffix != '.safetensors':
+        raise UserError(f'A bundle is a file that ends in .safetensors, and {target} does not.')
+    if out and target.exists():
+        raise UserError(f'{target} exists: give a new name.')
+    if not target.absolute().parent.is_dir():
+        raise UserError(f'{target} cannot be written: its folder does not exist.')
+    return packed(cfg, name, checkpoint, content, target, license)
+
+
+def bundle_of_run(runner: PETLRunner) -> Path:
+    """Write the bundle of a run that has just ended, ``<config>.safetensors`` in its folder; see :func:`pack`."""
+    cfg, folder = runner.cfg, Path(runner.cfg.work_dir)
+    name = Path(cfg.filename).stem if cfg.filename else runner.experiment_name
+    checkpoint = best_checkpoint(folder)
+    return packed(cfg, name, checkpoint, read_checkpoint(checkpoint), folder / f'{name}.safetensors')
+
+
+def packed(
+    cfg: Config, name: str, checkpoint: Path, content: dict[str, Any], target: Path, license: str = 'unknown'
+) -> Path:
+    """Write the bundle of a checkpoint's content; see :func:`pack`.
+
+    Args:
+        cfg: the config that it was trained with.
+        name: of the experiment.
+        checkpoint: its file.
+        content: of the file.
+        target: the bundle, which is replaced if it exists.
+        license: of the trained weights.
+    """
+    model, tensors = _trained(cfg, checkpoint, content)
+    meta, allocation = content['meta'], model.spt and model.spt.allocation
+    needs_base = any(f'backbone.{n}' not in tensors for n, _ in model.backbone.named_parameters())
+    about = About(
+        name=name,
+        default_scope=cfg.get('default_scope', 'mmaction'),
+        model=_portable(cfg.model),
+        pipeline=_test_pipeline(cfg),
+        classes=_class_names(cfg, meta, model),
+        base=_base(cfg, meta),
+        frozen_sha256=meta['frozen_sha256'] if needs_base else None,
+        deltas=json_safe(meta['deltas']),
+        **{k: v for k, v in model.plan.count().items() if k != 'by'},
+        epoch=meta.get('epoch', 0),
+        seed=meta.get('seed'),
+        scores=_scores(cfg, checkpoint, name),
+        options=json_safe(meta.get('options', {})),
+        versions=_versions(),
+        license=license,
+        created=datetime.now().astimezone().isoformat(timespec='seconds'),
+        spt=described_choice(allocation),
+    )
+    about = as_read(target, about)
+    check_tensors(Bundle(target, about, tensors, allocation), at_hand=False)
+    write_bundle(target, about, tensors, allocation and allocation.sparse)
+    return target
+
+
+def _run(run: Path) -> tuple[Path, Path | str]:
+    """Return the folder of a run and its config."""
+    if not run.is_dir():
+        return Path('work_dirs', Path(run).stem), run
+    dumped = [p for p in sorted(run.glob('*.py')) if p.is_file()]
+    if len(dumped) != 1:
+        there = f'has {len(dumped)} configs' if dumped else 'has no config'
+        raise UserError(f'{run} is not the folder of one run, as it {there}: give the config and the checkpoint.')
+    return run, dumped[0]
+
+
+def best_checkpoint(folder: str | Path) -> Path:
+    """Return the best checkpoint of a run if it kept one, or its last adapter, or its last full state.
+
+    Raises:
+        UserError: when the folder has none.
+    """
+    folder = Path(folder)
+    files = sorted(folder.glob('*.pth')) if folder.is_dir() else []
+    best = [(int(m[1]), p) for p in files if (m := BEST.fullmatch(p.name))]
+    last = [(int(m[1]), p.name.startswith('adapter_'), p) for p in files if (m := LAST.fullmatch(p.name))]
+    if not best and not last:
+        raise UserError(f'{folder} has no checkpoint: train first, or name one.')
+    return max(best)[-1] if best else max(last)[-1]
+
+
+def _trained(cfg: Config, checkpoint: Path, content: dict[str, Any]) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return the model, maybe without values, and the tensors that a bundle holds."""
+    model = build_model(cfg, meta=True)
+    if not hasattr(model, 'plan'):
+        raise UserError(f'model.type must be PETLRecognizer3D or PETLImageClassifier, got {cfg.model.type}.')
+    check_trained(model, checkpoint, content)
+    state, is_adapter = content['state_dict'], 'adapter_format' in content['meta']
+    backbone = (f'backbone.{n}' for n, _ in model.backbone.named_parameters())
+    if cfg.model.base is not None and (is_adapter or not [*model.backbone.buffers()]):
+        keys = {*state} if is_adapter else {*adapter_keys(model)}
+        return model, {k: v for k, v in state.items() if k in keys}
+    if is_adapter and all(key in state for key in backbone):
+        return model, dict(state)
+    # a full state's changed buffers, and a random backbone, are known only beside the start
+    model = build_model(cfg, init_weights=True)
+    load_trained(model, checkpoint, content)
+    return model, dict(adapter_state(model) if cfg.model.base is not None else model.state_dict())
+
+
+def _portable(model: Config) -> dict[str, Any]:
+    """Return a model's config without its base, SPT's file, and what matters in training alone."""
+
+    def without(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {k: without(v) for k, v in part.items() if k not in TRAINING}
+        return [without(v) for v in part] if isinstance(part, (list, tuple)) else part
+
+    portable = without({k: v for k, v in model.items() if k != 'base'})
+    if portable['petl'].get('spt'):
+        portable['petl']['spt'] = {
+            k: v for k, v in portable['petl']['spt'].items() if k in ('structured', 'rank', 'dropout')
+        }
+    return portable
+
+
+def _test_pipeline(cfg: Config) -> list[dict[str, Any]]:
+    dataset = innermost(cfg.test_dataloader.dataset) if cfg.get('test_dataloader') else {}
+    steps = dataset.get('pipeline')
+    if not steps:
+        raise UserError(
+            f'{cfg.filename or "The config"} has no test_dataloader with a pipeline, which a bundle holds.'
+        )
+    left_out = ('io_backend', 'backend_args', 'file_client_args', 'meta_keys')
+    return [{k: json_safe(v) for k, v in step.items() if k not in left_out} for step in steps]
+
+
+def _class_names(cfg: Config, meta: Mapping[str, Any], model: nn.Module) -> list[str] | None:
+    """Return the class names of the run's data set, or those in the file that the config names."""
+    names = meta.get('dataset_meta', {}).get('classes')
+    number = getattr(model, model.head_name).num_classes
+    if not isinstance(names, (list, tuple)):
+        dataset = innermost(cfg.test_dataloader.dataset) if cfg.get('test_dataloader') else {}
+        names = (dataset.get('metainfo') or {}).get('classes', dataset.get('classes'))
+    if isinstance(names, str):
+        with suppress(OSError):
+            names = Path(names).read_text(encoding='utf-8').splitlines()
+    fits = isinstance(names, (list, tuple)) and len(names) == number and all(isinstance(n, str) for n in names)
+    return [' '.join(name.split()) for name in names] if fits else None
+
+
+def _base(cfg: Config, meta: Mapping[str, Any]) -> dict[str, Any] | None:
+    if meta['base'] is None:
+        return None
+    named = cfg.model.get('base') or {}
+    return dict(
+        name=Path(meta['base']['file']).name,
+        url=named.get('url'),
+        sha256=meta['base']['sha256'],
+        convert=named.get('convert'),
+    )
+
+
+def _scores(cfg: Config, checkpoint: Path, name: str) -> dict[str, Any] | None:
+    """Return the scores of the test that lies beside a checkpoint, if it tested this one."""
+    try:
+        record = read_record(checkpoint.parent / FILE)
+    except UserError:
+        return None
+    if record.checkpoint != checkpoint.name or record.config != name:
+        return None
+    dataset = innermost(cfg.test_dataloader.dataset)
+    where = dataset.get('ann_file') or dataset.get('data_root') or dataset.get('type')
+    scores = {k: getattr(record, k) for k in ('top1', 'top5', 'mean_class', 'samples', 'checkpoint')}
+    return dict(scores, list=Path(str(where)).name)
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

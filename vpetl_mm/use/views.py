@@ -1,0 +1,42 @@
+"""The views of an input that are classified: those of the test, or a single one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import unknown
+from .bundle import About
+
+VIEWS = ('test', 'fast')
+CROPS = {'ThreeCrop': 3, 'TenCrop': 10}
+
+
+def pipeline_of(about: About, views: str = 'test') -> list[dict[str, Any]]:
+    """Return the steps that turn a file into the model's input.
+
+    Args:
+        about: the bundle's header.
+        views: ``'test'`` (default), all views of the test pipeline, whose scores are averaged; ``'fast'``, one clip
+            and one central crop.
+
+    Raises:
+        UserError: for other ``views``.
+    """
+    if views not in VIEWS:
+        raise unknown('views', views, VIEWS)
+    steps = [dict(step) for step in about.pipeline]
+    if views == 'fast':
+        for step in steps:
+            if 'num_clips' in step:
+                step['num_clips'] = 1
+            if step['type'] in CROPS:
+                step['type'] = 'CenterCrop'
+    return steps
+
+
+def number_of_views(about: About, views: str = 'test') -> int:
+    """Return how many views of one input are classified."""
+    count = 1
+    for step in pipeline_of(about, views):
+        count *= step.get('num_clips', 1) * CROPS.get(step['type'], 1)
+    return count
