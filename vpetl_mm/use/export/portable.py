@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 import torch
 from mmpretrain.models.utils import ShiftWindowMSA
