@@ -48,11 +48,18 @@ def write_plain_safetensors(bundle: Bundle, model: nn.Module, config: dict[str, 
 
 
 def write_pth(bundle: Bundle, model: nn.Module, file: Path) -> None:
-    """Write a checkpoint as mmengine's runners do, with the class names in its meta."""
+    """Write a checkpoint as mmengine's runners do, with the class names in its meta.
+
+    Equal tables of position indices, which the host libraries keep in every block, are written once.
+    """
     meta = dict(experiment_name=bundle.about.name, license=bundle.about.license)
     if bundle.about.classes:
         meta['dataset_meta'] = dict(classes=list(bundle.about.classes))
-    torch.save(dict(meta=meta, state_dict=model.state_dict()), file)
+    state, once = model.state_dict(), {}
+    for name, value in state.items():
+        if not value.is_floating_point():
+            state[name] = once.setdefault((value.shape, value.numpy().tobytes()), value)
+    torch.save(dict(meta=meta, state_dict=state), file)
 
 
 def write_config(bundle: Bundle, config: dict[str, Any], file: Path) -> None:

@@ -45,24 +45,21 @@ def capture(model: PortableModel, example: Tensor, batch: int | None) -> Exporte
     inputs = example.expand(batch or 2, *example.shape[1:]).contiguous()  # an example of one would make it a constant
     dynamic = {INPUT: {0: torch.export.Dim('batch')} if batch is None else None}
     try:
-        with torch.no_grad(), _less_noise():
+        with torch.no_grad(), _unlogged():
             return torch.export.export(model, (inputs,), dynamic_shapes=dynamic)
     except Exception as error:  # it has no class of its own for what it cannot capture
-        raise UserError(f'This model cannot be exported: torch.export says "{reason(error, 300)}".') from error
+        raise UserError(f'This model cannot be exported: torch.export says "{reason(error, 160)}".') from error
 
 
 @contextmanager
-def _less_noise() -> Iterator[None]:
-    """Leave out what exporters log about their own work."""
-    loggers = [logging.getLogger(name) for name in ('torch', 'torch.export', 'torch.onnx', 'onnxscript', 'onnx_ir')]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+def _unlogged() -> Iterator[None]:
+    """Leave out what exporters log about their own work, whole graphs included; they raise what matters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 def write_pt2(program: ExportedProgram, file: Path, notes: Mapping[str, str]) -> None:
@@ -94,12 +91,12 @@ def write_onnx(program: ExportedProgram, file: Path, notes: Mapping[str, str]) -
 
     names = dict(input_names=[INPUT], output_names=list(OUTPUTS))
     try:
-        with _less_noise():
+        with _unlogged():
             written = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, **names)
     except Exception as error:  # as in capture
-        raise UserError(f'This model cannot be exported: torch.onnx says "{reason(error, 300)}".') from error
+        raise UserError(f'This model cannot be exported: torch.onnx says "{reason(error, 160)}".') from error
     model = written.model
-    with _less_noise():
+    with _unlogged():
         onnxscript.optimizer.optimize(model, output_size_limit=LARGEST_CONSTANT)
     ClearMetadataAndDocStringPass()(model)
     DeduplicateInitializersPass()(model)
