@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ import torch
 from torch import nn
 
 from ..engine.adapter import check_trained, frozen_sha256
+from ..engine.checkpoint import Checkpoint
 from ..errors import UserError, reason
 from ..files import file_sha256
 from ..models.build import build_model, drawn_from
 from ..weights.base import DEMO
+<<<<<<< HEAD
 from .bundle import Bundle, element_count
 from .views import check_steps
+=======
+from .bundle import Bundle, element_count, is_bundle, read_bundle
+>>>>>>> main
 
 FOLDERS = (Path('data/weights'), Path(DEMO).parent)
 MOST_BUFFERS = 1 << 26  # numbers, such as position indices; of one table an eighth
@@ -125,6 +131,28 @@ def content_of(bundle: Bundle) -> dict[str, Any]:
         dataset_meta=dict(classes=about.classes),
     )
     return dict(state_dict=dict(bundle.tensors), meta=meta)
+
+
+def as_checkpoint(bundle: Bundle) -> Checkpoint:
+    """Return a bundle in the form of a checkpoint, to test it or to train on from it."""
+    return Checkpoint(bundle.file, content_of(bundle), partial(_check_base, bundle))
+
+
+def trained_weights(file: str | Path) -> Checkpoint:
+    """Read a bundle, or a checkpoint of this project, as what another run may start from.
+
+    Raises:
+        UserError: when it is neither.
+    """
+    return as_checkpoint(read_bundle(file)) if is_bundle(file) else Checkpoint.of(file)
+
+
+def _check_base(bundle: Bundle, model: nn.Module) -> None:
+    if bundle.about.frozen_sha256 is None:  # it holds the whole model
+        return
+    if model.base is None:
+        raise UserError(f'{bundle.file} was trained on {bundle.about.base["name"]}, and this backbone is random.')
+    check_frozen(bundle, model)
 
 
 def check_tensors(bundle: Bundle, base: str | Path | None = None, at_hand: bool = True) -> nn.Module:
