@@ -192,24 +192,16 @@ def test_no_dict_takes_an_argument_that_is_not_in_the_list(headers, traps, host)
                 assert_refused(traps, changed(headers[host], at, dict(part, **{key: value})))
 
 
+PATHS = ('os.mkdir', '/etc/passwd', '../x', 'https://x', 'hf-hub:a/b', 'a\nb', '\x1b[2J', 'x' * 65, '$(x)')
+
+
 @pytest.mark.parametrize('host', ['swin3d', 'vit', 'swin2d'])
 def test_no_text_has_a_dot_or_a_slash(headers, traps, host):
     """A path, an address and a name to import all have one."""
-    paths = ('os.mkdir', '/etc/passwd', '../x', 'https://x', 'hf-hub:a/b', 'a\nb', '\x1b[2J', 'x' * 65, '$(x)')
     texts = [(at, part) for at, part in configs_of(headers[host]) if isinstance(part, str) and at[-1] != 'type']
     assert texts
     for at, _ in texts:
-        for value in (
-            'os.mkdir',
-            '/etc/passwd',
-            '../x',
-            'https://x',
-            'hf-hub:a/b',
-            'a\nb',
-            '\x1b[2J',
-            'x' * 65,
-            '$(x)',
-        ):
+        for value in PATHS:
             assert_refused(traps, changed(headers[host], at, value))
 
 

@@ -17,12 +17,8 @@ from ..errors import UserError, reason
 from ..files import file_sha256
 from ..models.build import build_model, drawn_from
 from ..weights.base import DEMO
-<<<<<<< HEAD
-from .bundle import Bundle, element_count
-from .views import check_steps
-=======
 from .bundle import Bundle, element_count, is_bundle, read_bundle
->>>>>>> main
+from .views import check_steps
 
 FOLDERS = (Path('data/weights'), Path(DEMO).parent)
 MOST_BUFFERS = 1 << 26  # numbers, such as position indices; of one table an eighth
