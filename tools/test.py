@@ -2,6 +2,7 @@
 """Test a checkpoint or a bundle."""
 
 import sys
+from pathlib import Path
 
 from vpetl_cli.command import Parser, run
 from vpetl_cli.shipped import find_config
@@ -63,11 +64,12 @@ def options_of(args):
 
 
 def show(args, cfg, checkpoint) -> None:
-    """Test, print the accuracies, and write the predictions."""
+    """Test, print the accuracies, and write the predictions and the report."""
     from vpetl_mm.engine.experiment import test
     from vpetl_mm.engine.launch import rank_and_world_size
     from vpetl_mm.engine.merged import describe_merged
-    from vpetl_mm.engine.outcome import predictions_of
+    from vpetl_mm.engine.outcome import predictions_of, result_of
+    from vpetl_mm.use.report.page import leave_report
 
     dump = args.dump or predictions_of(cfg, checkpoint)
     scores = test(cfg, checkpoint, dump, merged=args.merge)
@@ -75,6 +77,7 @@ def show(args, cfg, checkpoint) -> None:
         return
     print(', '.join(f'{name.removeprefix("acc/")} {value:.2f}' for name, value in scores.items()))
     print(f'predictions: {dump}')
+    print(leave_report(result_of(cfg, checkpoint), Path(dump), cfg))
     if args.merge:
         print(f'merged: {args.merge}, the plain model just tested: {describe_merged(args.merge)}')
         print('docs/weights.md shows how to load it without this package')

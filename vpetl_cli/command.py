@@ -108,10 +108,10 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, or 2 with a sentence for what the user can mend, or 130.
+    """Run a command and return its exit status: its own, or 2 with a sentence for what the user can mend, or 130.
 
     Args:
-        main: the command; it imports the package itself, as that takes seconds.
+        main: the command; it imports the package itself, as that takes seconds. It may return a status; None is 0.
         parser: parses its options.
         argv: the arguments. Defaults to the process's.
     """
@@ -131,7 +131,7 @@ def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequenc
             from vpetl_mm.engine.launch import read_launcher
 
             read_launcher(launcher)
-        main(args)
+        return main(args) or 0
     except UserError as error:
         if args.debug:
             traceback.print_exc()

@@ -32,6 +32,11 @@ def predictions_of(cfg: Config, checkpoint: str | Path | Checkpoint) -> str:
     return str(Path(cfg.work_dir, f'predictions{suffix(cfg, Checkpoint.of(checkpoint).content["meta"])}.csv'))
 
 
+def result_of(cfg: Config, checkpoint: str | Path | Checkpoint) -> Path:
+    """Return the file that :func:`leave_record` writes the result of a test to."""
+    return Path(cfg.work_dir, f'result{suffix(cfg, Checkpoint.of(checkpoint).content["meta"])}.json')
+
+
 def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
     """Return what a test's files have at the end of their names: nothing for the config's own test set.
 
@@ -113,6 +118,7 @@ def leave_record(
         options={**given, **run, **of_test, **_rule_of(runner)},
         finished=datetime.now().astimezone().isoformat(timespec='seconds'),
         machine=machine,
+        by=count['by'],
     )
     write_record(runner.work_dir, record, f'result{suffix(runner.cfg, meta)}.json')
 
