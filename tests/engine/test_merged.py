@@ -13,11 +13,12 @@ import pytest
 import tiny
 import torch
 from chosen import options, written
+from safetensors.torch import save_file
 from tiny import HOSTS
 
 from vpetl_mm import UserError, build_model
 from vpetl_mm.config import load_config
-from vpetl_mm.engine.merged import check_plain, describe_merged, make_plain, plain_config, write_merged
+from vpetl_mm.engine.merged import KEY, check_plain, describe_merged, make_plain, plain_config, write_merged
 
 REPO = Path(__file__).parents[2]
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -68,8 +69,7 @@ def test_in_a_process_without_this_package(tmp_path):
             folder = tmp_path / 'merged'
             write_merged(model, folder / f'{name}-{spt}-{bn}.safetensors', cfg, 'adapter.pth')
             torch.save((x, logits), folder / f'{name}-{spt}-{bn}.pt')
-    section = (REPO / 'docs/weights.md').read_text().partition('## The merged file')[2]
-    (tmp_path / 'snippet.py').write_text(re.search(r'```python\n(.*?)```', section, re.DOTALL)[1])
+    (tmp_path / 'snippet.py').write_text(snippet())
     script = Path(__file__).with_name('plain_process.py')
     done = subprocess.run(
         [sys.executable, script, tmp_path / 'snippet.py', folder],
@@ -83,6 +83,40 @@ def test_in_a_process_without_this_package(tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     assert {name: classes for name, (_, *classes) in found.items()} == {n: CLASSES[n.split('-')[0]] for n in found}
     assert len(found) == 3 * len(HOSTS) and all(error < 1e-5 for error, *_ in found.values()), found
+
+
+def snippet() -> str:
+    section = (REPO / 'docs/weights.md').read_text().partition('## The merged file')[2]
+    return re.search(r'```python\n(.*?)```', section, re.DOTALL)[1]
+
+
+def test_the_loading_code_builds_nothing_of_a_strangers_choice(tmp_path, monkeypatch):
+    """mmengine imports os.mkdir, and calls it, wherever a type names it; a scope is imported too."""
+    monkeypatch.chdir(tmp_path)
+    cfg = tuned_config('swin2d', tmp_path, spt=False, bn=True)
+    cfg.model.backbone.update(norm_cfg=dict(type='LN'), init_cfg=[dict(type='LN')])
+    model = tuned(cfg)
+    make_plain(model)
+    plain = plain_config(model, cfg)
+    dicts = [path for path in paths_of(plain['model']) if path[-1:] != ('arch',)]
+    assert len(dicts) == 7
+    for path in dicts:
+        for change in (dict(type='os.mkdir', name='owned', path='owned'), dict(_scope_='owned'), dict(type=['LN'])):
+            hostile = json.loads(json.dumps(plain))
+            part = hostile['model']
+            for key in path:
+                part = part[key]
+            part.update(change)
+            save_file({'w': torch.zeros(1)}, 'merged.safetensors', {KEY: json.dumps(hostile)})
+            with pytest.raises(ValueError, match='not built'):
+                exec(snippet(), {})
+            assert not Path('owned').exists()
+
+
+def paths_of(part, path=()):
+    """Every dict inside, as the keys that lead there."""
+    inner = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    return ([path] if isinstance(part, dict) else []) + [p for k, v in inner for p in paths_of(v, (*path, k))]
 
 
 def test_what_is_said_of_it(tmp_path):

@@ -68,7 +68,7 @@ class FastWindowAttention:
         """
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
         dropout = self.attn_drop.p if self.training else 0.0
-        bias = bias if len(bias) == 1 else bias.repeat(len(q) // len(bias), 1, 1, 1)
+        bias = bias if len(bias) == 1 else bias.repeat(q.shape[0] // bias.shape[0], 1, 1, 1)
         y = self.dot_product(q, k, v, attn_mask=bias, dropout_p=dropout, scale=self.scale)
         return y.transpose(1, 2).flatten(2)
 

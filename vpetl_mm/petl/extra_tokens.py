@@ -42,5 +42,5 @@ def joined(k: Tensor, v: Tensor, extras: Sequence[ExtraTokens]) -> tuple[Tensor,
     """Return keys and values, (B, N, d) each, with those of ``extras`` in front, (B, n_extra + N, d) each."""
     if not extras:
         return k, v
-    added = [[getattr(e, part).expand(len(k), -1, -1) for e in extras] for part in ('k', 'v')]
+    added = [[getattr(e, part).expand(k.shape[0], -1, -1) for e in extras] for part in ('k', 'v')]
     return torch.cat([*added[0], k], dim=1), torch.cat([*added[1], v], dim=1)
