@@ -38,7 +38,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['vpetl_cli', 'vpetl_mm', 'vpetl_mm.*']),
-    package_data={'vpetl_cli': ['py.typed'], 'vpetl_mm': ['py.typed']},
+    package_data={'vpetl_cli': ['py.typed'], 'vpetl_mm': ['py.typed', 'use/report/page/*']},
     cmdclass={'build_py': BuildWithConfigsAndTools},
     entry_points={'console_scripts': ['vpetl = vpetl_cli.main:main']},
     python_requires='>=3.11,<3.14',

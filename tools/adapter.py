@@ -2,6 +2,7 @@
 """Pack what was trained into one file, and read such files."""
 
 import sys
+from pathlib import Path
 
 from vpetl_cli.command import Parser, run
 from vpetl_cli.shipped import spoken
@@ -11,7 +12,9 @@ EXAMPLES = """\
   tools/adapter.py pack configs/demo_bapat.py adapter_epoch_7.pth -o bapat.safetensors --license CC-BY-4.0
   tools/adapter.py info bapat.safetensors
   tools/adapter.py verify bapat.safetensors --base data/demo/source_backbone.pth
-  tools/adapter.py card bapat.safetensors > README.md"""
+  tools/adapter.py card bapat.safetensors > README.md
+  tools/adapter.py to-peft lora.safetensors lora_peft --base data/weights/mae_pretrain_vit_base.pth
+  tools/adapter.py from-peft lora_peft vit_lora_vtabdtd_r8_mae -o again.safetensors"""
 
 
 def main(args) -> None:
@@ -55,6 +58,26 @@ def card(args) -> None:
     print(card_of(args.file), end='')
 
 
+def to_peft(args) -> None:
+    """Write a PEFT folder."""
+    from vpetl_mm.use.peft import bundle_to_peft
+    from vpetl_mm.use.peft_writing import BACKBONE, loading_code
+
+    adapter = bundle_to_peft(args.file, args.folder, args.base)
+    with_backbone = Path(args.folder, BACKBONE).is_file()
+    print(f'PEFT: {args.folder}, with {Path(args.folder, "README.md")}. It loads with:\n')
+    print(loading_code(adapter.options, args.folder, with_backbone), end='')
+
+
+def from_peft(args) -> None:
+    """Write a bundle of a PEFT folder."""
+    from vpetl_mm.use.peft import peft_to_bundle
+
+    bundle = peft_to_bundle(args.folder, args.config, args.out, args.cfg_options, args.classes, args.license)
+    print(f'bundle: {bundle} ({bundle.stat().st_size / 1e6:,.1f} MB)')
+    print(spoken(f'Predict with it: tools/predict.py {bundle} INPUT...'))
+
+
 parser = Parser(
     'Pack what was trained into one file, a bundle, that a friend can use; read and check such files.', EXAMPLES
 )
@@ -85,6 +108,23 @@ command.add_argument(
 
 command = parser.add_command('card', card, 'print a model card in Markdown')
 command.add_argument('file', help='a bundle')
+
+command = parser.add_command(
+    'to-peft', to_peft, "write LoRA on an image ViT as a folder of Hugging Face PEFT, for timm's ViT"
+)
+command.add_argument('file', help='a bundle with LoRA on qkv, proj, fc1 or fc2, and nothing else')
+command.add_argument('folder', metavar='OUT_DIR', help='a new folder')
+command.add_argument('--base', metavar='FILE', help="its base: also write it there, in timm's names")
+
+command = parser.add_command('from-peft', from_peft, "write a bundle of a PEFT folder with LoRA on timm's image ViT")
+command.add_argument('folder', metavar='DIR', help='holds adapter_config.json and adapter_model.safetensors')
+command.add_argument(
+    'config', help="an experiment with this backbone, its base and test pipeline; LoRA and head are the folder's"
+)
+command.add_argument('-o', '--out', metavar='OUT.safetensors', required=True, help='a new file')
+command.add_argument('--classes', metavar='FILE', help="class names, one a line (default: the config's, if as many)")
+command.add_argument('--license', default='unknown', help='of the trained weights (default: unknown)')
+parser.add_settings('--cfg-options', 'override the config, such as model.base.file=FILE', command)
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

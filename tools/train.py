@@ -13,6 +13,7 @@ EXAMPLES = """\
   tools/train.py configs/swin_bapat_ssv2_b128.py --resume
   tools/train.py configs/swin_bapat_ssv2_b128.py --resume --resume-with new --cfg-options train_cfg.max_epochs=90
   tools/train.py configs/swin_bapat_ssv2_b128.py --cfg-options holdout.fraction=0.05
+  tools/train.py configs/demo_bapat.py --init-from friends_bapat.safetensors
   tools/dist_train.sh configs/swin_bapat_ssv2_b128.py 4"""
 
 
@@ -20,14 +21,23 @@ def main(args) -> None:
     """Train, write the bundle, and print how to test and to predict."""
     from vpetl_mm.engine.experiment import Options, prepare, train
     from vpetl_mm.errors import UserError
+    from vpetl_mm.use.model import trained_weights
     from vpetl_mm.use.packing import best_checkpoint, bundle_of_run
 
     if args.resume_with and not args.resume:
         parser.error('--resume-with needs --resume')
     options = Options(
-        args.work_dir, args.resume, args.amp, args.launcher, args.cfg_options, args.resume_with, args.overwrite
+        args.work_dir,
+        args.resume,
+        args.amp,
+        args.launcher,
+        args.cfg_options,
+        args.resume_with,
+        args.overwrite,
+        args.init_from,
     )
-    runner = train(prepare(args.config, options))
+    cfg = prepare(args.config, options)
+    runner = train(cfg, initial=trained_weights(args.init_from) if args.init_from else None)
     if runner.rank:
         return
     checkpoint = Path(runner.cfg.work_dir, best_checkpoint(runner.work_dir).name)
@@ -55,6 +65,12 @@ parser.add_argument(
     choices=['old', 'new'],
     help='if the settings have changed since the run began: continue with the old or with the new ones '
     '(default: list the differences and stop)',
+)
+parser.add_argument(
+    '--init-from',
+    metavar='BUNDLE',
+    help='start a new run from the trained weights of a bundle (or adapter_*.pth) with the same deltas on the same '
+    "base; the head's rows are taken by class name; optimizer and schedule start anew",
 )
 parser.add_argument('--overwrite', action='store_true', help="first delete an older run's files in the work dir")
 parser.add_argument(

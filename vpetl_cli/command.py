@@ -52,10 +52,11 @@ class Parser(argparse.ArgumentParser):
         """Add the experiment."""
         self.add_argument('config', help='the experiment: a file, or the name of one in configs/')
 
-    def add_run_options(self) -> None:
-        """Add the options of commands that run an experiment."""
-        self.add_config()
-        self.add_argument('--work-dir', metavar='DIR', help='where its files go (default: work_dirs/<config name>)')
+    def add_run_options(self, config: bool = True) -> None:
+        """Add the options of commands that run an experiment, and the experiment itself if ``config``."""
+        if config:
+            self.add_config()
+        self.add_argument('--work-dir', metavar='DIR', help='where its files go (default: work_dirs/<its name>)')
         self.add_settings('--cfg-options', 'override the config, such as model.petl.deltas.patt.d_bottle=64')
         launchers = ['none', 'pytorch', 'slurm']
         self.add_argument('--launcher', choices=launchers, default='none', help='how the processes are started')
@@ -66,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         """Turn the pairs of every KEY=VALUE option into a dict with Python values."""
         from mmengine import DictAction
 
-        for name in self.settings:
+        for name in dict.fromkeys(self.settings):  # several commands may have the same
             pairs = getattr(args, name, None)
             setattr(args, name, None)
             try:
@@ -107,10 +108,10 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, or 2 with a sentence for what the user can mend, or 130.
+    """Run a command and return its exit status: its own, or 2 with a sentence for what the user can mend, or 130.
 
     Args:
-        main: the command; it imports the package itself, as that takes seconds.
+        main: the command; it imports the package itself, as that takes seconds. It may return a status; None is 0.
         parser: parses its options.
         argv: the arguments. Defaults to the process's.
     """
@@ -130,7 +131,7 @@ def run(main: Callable[[argparse.Namespace], Any], parser: Parser, argv: Sequenc
             from vpetl_mm.engine.launch import read_launcher
 
             read_launcher(launcher)
-        main(args)
+        return main(args) or 0
     except UserError as error:
         if args.debug:
             traceback.print_exc()

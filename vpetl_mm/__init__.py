@@ -5,11 +5,12 @@ not installed nothing is registered, but ``vpetl_mm.petl`` still works.
 """
 
 from importlib.util import find_spec
+from typing import Any
 
 from .errors import UserError
 
 __version__ = '0.1.0'
-__all__ = ['UserError', 'build_model']
+__all__ = ['PETLInferencer', 'UserError', 'build_model']
 
 
 def _is_installed(library: str) -> bool:
@@ -29,8 +30,14 @@ if not _missing:
     from .models.build import build_model
 else:
     __all__.remove('build_model')
+    __all__.remove('PETLInferencer')
 
-    def __getattr__(name: str) -> None:
-        if name == 'build_model':
-            raise ImportError(f'build_model needs OpenMMLab; not installed: {", ".join(_missing)}.')
+
+def __getattr__(name: str) -> Any:
+    if name not in ('PETLInferencer', 'build_model'):
         raise AttributeError(name)
+    if _missing:
+        raise ImportError(f'{name} needs OpenMMLab; not installed: {", ".join(_missing)}.')
+    from .use.inferencer import PETLInferencer  # which training has no need of
+
+    return PETLInferencer

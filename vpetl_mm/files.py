@@ -28,14 +28,14 @@ def written_whole(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def from_json(text: str | bytes) -> Any:
-    """Return what JSON text holds.
+def from_json(text: str | bytes, **options: Any) -> Any:
+    """Return what JSON text holds; ``options`` are those of :func:`json.loads`.
 
     Raises:
         ValueError: where it is not JSON, or is nested too deeply to read.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, **options)
     except RecursionError as error:
         raise ValueError('it is nested too deeply') from error
 

@@ -32,6 +32,11 @@ def test_a_record_comes_back_as_it_was(tmp_path):
     path = write_record(tmp_path / 'run', RECORD)
     assert path == tmp_path / 'run/result.json' and read_record(path) == RECORD
     assert [p.name for p in (tmp_path / 'run').iterdir()] == ['result.json'], 'nothing is left beside it'
+    parts = replace(RECORD, by={'patt': 6_200_000, 'head': 179_438})
+    assert read_record(write_record(tmp_path, parts)) == parts
+    older = {k: v for k, v in json.loads(path.read_text()).items() if k != 'by'}
+    path.write_text(json.dumps(older))
+    assert read_record(path) == RECORD
 
 
 def test_options_of_any_kind_can_be_written(tmp_path):
@@ -73,6 +78,9 @@ def test_records_are_found_by_what_they_say(tmp_path):
         (dict(machine='here\u2028there'), 'a line each'),
         (dict(machine=3), 'machine'),
         (dict(options=[]), 'options'),
+        (dict(by={'head': 3}), 'add up'),
+        (dict(by=[6_379_438]), 'add up'),
+        (dict(by={'head\n': 6_379_438}), 'add up'),
     ],
 )
 def test_impossible_values_are_neither_read_nor_written(tmp_path, change, said):

@@ -13,14 +13,15 @@ from .worker_memory import keep_freed_memory
 class OpenVideo(BaseTransform):
     """Opens ``filename`` and adds ``video_reader``, ``total_frames`` and ``avg_fps``.
 
-    A name without a suffix means an mp4 file, as everywhere in mmaction2.
+    A name without a suffix means an mp4 file, as everywhere in mmaction2, unless there is a file of that name.
     """
 
     def transform(self, results: dict) -> dict:
         """Return the sample with its open video."""
         keep_freed_memory(os.getpid())
         name = results['filename']
-        reader = VideoReader(name if os.path.splitext(name)[1] else f'{name}.mp4')
+        whole = os.path.splitext(name)[1] or os.path.isfile(name)
+        reader = VideoReader(name if whole else f'{name}.mp4')
         results.update(video_reader=reader, total_frames=len(reader), avg_fps=reader.fps)
         return results
 

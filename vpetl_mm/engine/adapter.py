@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,19 @@ def trained_meta(model: nn.Module) -> dict[str, Any]:
     return dict(base=about, frozen_sha256=frozen_sha256(model), deltas=model.plan.settings())
 
 
-def load_trained(model: nn.Module, file: str | Path, content: dict[str, Any] | None = None) -> dict[str, Any]:
+def load_trained(
+    model: nn.Module,
+    file: str | Path,
+    content: dict[str, Any] | None = None,
+    check_base: Callable[[nn.Module], None] | None = None,
+) -> dict[str, Any]:
     """Load an adapter file, or a run's full state, into a model, and return its content.
 
     Args:
         model: initialised: base in place, deltas and head present.
         file: ``adapter_*.pth``, ``best_*.pth`` or ``epoch_*.pth``.
         content: of the file, if it has been read.
+        check_base: raises UserError for another base. Defaults to None: ``meta.frozen_sha256`` tells.
 
     Raises:
         UserError: when the file is missing or unreadable, belongs to another config, or was trained on
@@ -84,18 +91,21 @@ def load_trained(model: nn.Module, file: str | Path, content: dict[str, Any] | N
     """
     content = content or read_checkpoint(file)
     check_trained(model, file, content)
-    meta = content['meta']
+    (check_base or partial(_check_base, file, content['meta']))(model)
+    for key, value in _delta_buffers(model).items():
+        if not torch.equal(content['state_dict'][key], value.cpu()):
+            raise UserError(f'{file} is corrupt: its {key} are not those of the choice that it was trained with.')
+    model.load_state_dict(dict(content['state_dict']), strict=False)
+    return content
+
+
+def _check_base(file: str | Path, meta: dict[str, Any], model: nn.Module) -> None:
     if meta['frozen_sha256'] != frozen_sha256(model):
         theirs, ours = ('random, base=None' if b is None else b['file'] for b in (meta['base'], model.base))
         raise UserError(
             f'{file} was trained on the base {theirs}, and the backbone that the config loads ({ours}) has other '
             f'weights; point model.base at the base it was trained on.'
         )
-    for key, value in _delta_buffers(model).items():
-        if not torch.equal(content['state_dict'][key], value.cpu()):
-            raise UserError(f'{file} is corrupt: its {key} are not those of the choice that it was trained with.')
-    model.load_state_dict(dict(content['state_dict']), strict=False)
-    return content
 
 
 def check_trained(model: nn.Module, file: str | Path, content: dict[str, Any]) -> None:

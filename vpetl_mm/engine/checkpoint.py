@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import apply_to
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError, is_line
 from ..weights.contents import format_of, must_be_file
@@ -32,6 +33,27 @@ OPTIONAL = {
     'time': str,
 }
 SHA256 = re.compile(r'[0-9a-f]{64}')
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read, or what is in another file in the form of one.
+
+    Args:
+        file: its path.
+        content: as :func:`read_checkpoint` returns it.
+        check_base: raises UserError where an initialised model has another base than it was trained on. Defaults to
+            None: ``meta.frozen_sha256`` tells.
+    """
+
+    file: Path
+    content: dict[str, Any] = field(repr=False)
+    check_base: Callable[[nn.Module], None] | None = None
+
+    @classmethod
+    def of(cls, given: str | Path | Checkpoint) -> Checkpoint:
+        """Return ``given`` itself, or the content of the file that it names, as :func:`read_checkpoint` does."""
+        return given if isinstance(given, cls) else cls(Path(given), read_checkpoint(given))
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:

@@ -14,12 +14,14 @@ from mmengine.hooks import Hook
 
 from ..config import load_config
 from ..errors import UserError
+from ..files import file_sha256
 from .building import naming, with_own_types
-from .checkpoint import read_checkpoint
+from .checkpoint import Checkpoint
 from .entries import at, check_entries, innermost
 from .failures import told_plainly
 from .feature_cache import views_of
 from .hooks.feature_cache_hook import FeatureCacheHook
+from .initial import initial_state
 from .launch import start_process_group
 from .merged import check_plain, make_plain, write_merged
 from .outcome import leave_record
@@ -42,6 +44,7 @@ class Options:
     cfg_options: dict[str, Any] | None = None  # dotted keys to override
     resume_with: str | None = None  # 'old' or 'new' settings, if those of the run to resume differ
     overwrite: bool = False  # remove an older run's files from the work dir
+    init_from: str | None = None  # the file of trained weights that a new run starts from
 
 
 def prepare(config: str | Path | Config, options: Options) -> Config:
@@ -64,12 +67,24 @@ def prepare(config: str | Path | Config, options: Options) -> Config:
     cfg.resume, cfg.load_from = resume is not None, None if resume == 'auto' else resume
     cfg.update({k: v for k, v in dict(resume_with=options.resume_with, overwrite=overwrite).items() if v})
     cfg.given_options = json_safe(options.cfg_options or {})  # the checkpoint and the result record them
+    if options.init_from:
+        _start_from(cfg, options)
     if options.amp:
         if cfg.optim_wrapper.type != 'AutocastOptimWrapper':
             cfg.optim_wrapper.type = cfg.given_options['optim_wrapper.type'] = 'AutocastOptimWrapper'
         cfg.optim_wrapper.any_cpu = True
     _apply_holdout(cfg)
     return cfg
+
+
+def _start_from(cfg: Config, options: Options) -> None:
+    """Record where a new run's weights are from; a run that Slurm repeats continues with its own."""
+    if options.resume:
+        raise UserError('--resume continues with the weights of the run itself: leave out --init-from.')
+    if not Path(options.init_from).is_file():
+        raise UserError(f'The file to start from, {options.init_from}, does not exist.')
+    about = dict(file=Path(options.init_from).name, sha256=file_sha256(options.init_from))
+    cfg.given_options.update({f'init_from.{key}': value for key, value in about.items()})
 
 
 def _apply_holdout(cfg: Config) -> None:
@@ -93,17 +108,27 @@ def _apply_holdout(cfg: Config) -> None:
 
 
 @told_plainly(resumes=True)
-def train(cfg: Config, hooks: Sequence[Hook] = ()) -> PETLRunner:
+def train(cfg: Config, hooks: Sequence[Hook] = (), initial: Checkpoint | None = None) -> PETLRunner:
     """Train, and return the runner with its model and its scores.
 
+    Args:
+        cfg: the experiment, prepared.
+        hooks: further hooks of the run.
+        initial: trained weights that a new run starts from, of the same deltas on the same base; the head's rows
+            are taken by the names of the classes. A resumed run ignores it.
+
     Raises:
-        UserError: when an input is missing or wrong, the work dir is in use or holds another run, or the run to
-            resume has other settings; nothing is written then.
+        UserError: when an input is missing or wrong, the work dir is in use or holds another run, the run to
+            resume has other settings, or ``initial`` does not fit; nothing is written then.
     """
     cfg, warnings = _checked(cfg)
+    start, told = initial_state(cfg, initial) if initial and not cfg.get('resume') else (None, None)
     with locked(cfg) as warning:
         start_process_group(cfg)
         runner = _built(_for_training(cfg), cfg.train_dataloader.num_workers, hooks)
+        if start is not None:
+            runner.start_from(initial.file, start)
+            runner.logger.info(told)
         for text in [*warnings, *filter(None, [warning])]:
             runner.logger.warning(text)
         if cfg.get('cache_features'):
@@ -142,7 +167,7 @@ def _for_training(cfg: Config) -> Config:
 @told_plainly(resumes=False)
 def test(
     cfg: Config,
-    checkpoint: str | Path,
+    checkpoint: str | Path | Checkpoint,
     dump: str | None = None,
     hooks: Sequence[Hook] = (),
     merged: str | None = None,
@@ -152,7 +177,7 @@ def test(
     Args:
         cfg: the experiment, prepared. Its work dir gets ``result.json``, a :class:`Record`, or another name if the
             test list is not the config's own.
-        checkpoint: of the same experiment.
+        checkpoint: of the same experiment; its file, or its content.
         dump: a CSV file for the predictions.
         hooks: further hooks of the run.
         merged: a .safetensors file for the plain model of the host library, with deltas and the head's BatchNorm
@@ -162,7 +187,7 @@ def test(
         UserError: when an input is missing, the checkpoint belongs to another config or base, or the model cannot
             become a plain one for ``merged``.
     """
-    content = read_checkpoint(checkpoint)
+    checkpoint = Checkpoint.of(checkpoint)
     check_links(cfg)
     _check_place('predictions', dump, cfg)
     _check_place('merged model', merged, cfg)
@@ -170,20 +195,20 @@ def test(
         raise UserError(f'The merged model is a file that ends in .safetensors, and {merged} does not.')
     if merged and Path(merged).exists():
         raise UserError(f'The merged model cannot be written to {merged}, which exists: give a new name.')
-    model = check_experiment(cfg, ('test_dataloader',), checkpoint, content)
+    model = check_experiment(cfg, ('test_dataloader',), checkpoint.file, checkpoint.content)
     if merged:
         check_plain(model)
     start_process_group(cfg)
     runner = _built(_for_testing(cfg, dump), cfg.test_dataloader.num_workers, hooks)
-    runner.prepare_test(checkpoint, content)
+    runner.prepare_test(checkpoint)
     count = runner.plain_model.plan.count()
     if merged:
         make_plain(runner.plain_model)
     scores = runner.test()
     if runner.rank == 0:
-        leave_record(runner, checkpoint, content['meta'], scores, count)
+        leave_record(runner, checkpoint.file, checkpoint.content['meta'], scores, count)
         if merged:
-            write_merged(runner.plain_model, Path(merged), runner.cfg, checkpoint)
+            write_merged(runner.plain_model, Path(merged), runner.cfg, checkpoint.file)
     return scores
 
 

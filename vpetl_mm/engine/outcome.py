@@ -18,17 +18,23 @@ from mmengine import Config
 from ..config import load_config
 from ..errors import UserError
 from ..spt.choice import Settings
-from .checkpoint import read_checkpoint
+from .checkpoint import Checkpoint
 from .record import FILE, Record, changed_options, dotted_items, json_safe, read_record, write_record
+from .run_folder import RESULT, files_of_run
 from .runner import PETLRunner
 
 LIST = 'test_dataloader.dataset.ann_file'
 NOT_IN_NAMES = r'[^\w-]'
 
 
-def predictions_of(cfg: Config, checkpoint: str | Path) -> str:
+def predictions_of(cfg: Config, checkpoint: str | Path | Checkpoint) -> str:
     """Return the CSV file for the predictions of a test, if the user names none."""
-    return str(Path(cfg.work_dir, f'predictions{suffix(cfg, read_checkpoint(checkpoint)["meta"])}.csv'))
+    return str(Path(cfg.work_dir, f'predictions{suffix(cfg, Checkpoint.of(checkpoint).content["meta"])}.csv'))
+
+
+def result_of(cfg: Config, checkpoint: str | Path | Checkpoint) -> Path:
+    """Return the file that :func:`leave_record` writes the result of a test to."""
+    return Path(cfg.work_dir, f'result{suffix(cfg, Checkpoint.of(checkpoint).content["meta"])}.json')
 
 
 def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
@@ -38,6 +44,8 @@ def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
 
     ``meta`` is the checkpoint's: its run may have been given another test set as its own.
     """
+    if cfg.get('bundle'):
+        return _suffix_of_bundle(cfg)
     given, run = dict(dotted_items(cfg.get('given_options', {}))), dict(dotted_items(meta.get('options', {})))
     other = {k: v for k, v in given.items() if k.startswith('test_') and run.get(k) != v}
     changed = {k: other[k] for k in changed_options(other)}
@@ -47,10 +55,24 @@ def suffix(cfg: Config, meta: Mapping[str, Any]) -> str:
     with suppress(UserError):  # there may be no readable result
         if own and read_record(Path(cfg.work_dir, FILE)).config != own:
             prefix = f'_{re.sub(NOT_IN_NAMES, "", own)}'
-    if not changed:
-        return prefix
-    name = re.sub(NOT_IN_NAMES, '', Path(str(changed.get(LIST, 'changed'))).stem)[:40]
-    return f'{prefix}_{name}_{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:6]}'
+    return f'{prefix}_{_named(changed)}' if changed else prefix
+
+
+def _named(options: Mapping[str, Any]) -> str:
+    """Return a name of the test's list and its other options."""
+    name = re.sub(NOT_IN_NAMES, '', Path(str(options.get(LIST, 'changed'))).stem)[:40]
+    return f'{name}_{hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:6]}'
+
+
+def _suffix_of_bundle(cfg: Config) -> str:
+    """Return nothing in a folder that holds no run, and no result of another bundle or of another list."""
+    given, there = json_safe(cfg.given_options), {p.name for p in files_of_run(Path(cfg.work_dir))}
+    same = False
+    with suppress(UserError):
+        options = read_record(Path(cfg.work_dir, FILE)).options
+        same = all(options.get(name) == value for name, value in given.items())
+    mixed = any(not RESULT.fullmatch(name) for name in there) or (FILE in there and not same)
+    return f'_{_named(given)}' if mixed else ''
 
 
 def _is_own_list(cfg: Config) -> bool:
@@ -62,6 +84,11 @@ def _is_own_list(cfg: Config) -> bool:
     if one.is_file() and two.is_file():
         return one.read_bytes() == two.read_bytes()
     return one.name == two.name
+
+
+def name_of(cfg: Config) -> str:
+    """Return the experiment's name: that of its file, or the one it gives itself."""
+    return Path(cfg.filename).stem if cfg.filename else cfg.get('experiment_name', '')
 
 
 def leave_record(
@@ -80,7 +107,7 @@ def leave_record(
     if torch.cuda.is_available():
         machine = f'{runner.world_size} x {torch.cuda.get_device_name()}'
     record = Record(
-        config=Path(runner.cfg.filename).stem if runner.cfg.filename else runner.experiment_name,
+        config=name_of(runner.cfg) or runner.experiment_name,
         seed=meta.get('seed'),
         **{name: scores[f'acc/{name}'] for name in names},
         params=count['trainable'],
@@ -91,6 +118,7 @@ def leave_record(
         options={**given, **run, **of_test, **_rule_of(runner)},
         finished=datetime.now().astimezone().isoformat(timespec='seconds'),
         machine=machine,
+        by=count['by'],
     )
     write_record(runner.work_dir, record, f'result{suffix(runner.cfg, meta)}.json')
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Record:
     options: dict[str, Any] = field(default_factory=dict)  # the --cfg-options by dotted key
     finished: str = ''  # in ISO format
     machine: str = ''
+    by: dict[str, int] = field(default_factory=dict)  # trainable, by delta or train name; older results lack it
 
 
 def write_record(work_dir: str | Path, record: Record, name: str = FILE) -> Path:
@@ -74,7 +76,8 @@ def json_safe(value: Any) -> Any:
         return {str(k): json_safe(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [json_safe(v) for v in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    held = value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and isfinite(value))
+    return value if held else str(value)
 
 
 def read_record(path: str | Path) -> Record:
@@ -94,6 +97,7 @@ def read_record(path: str | Path) -> Record:
     if not isinstance(content, dict) or content.pop('format', None) != FORMAT:
         raise UserError(f'{path} is not a result of this project: its format is not {FORMAT!r}.')
     names = {f.name for f in fields(Record)}
+    content.setdefault('by', {})
     if set(content) != names:
         wrong = sorted(names ^ set(content))[0]
         raise UserError(f'The result {path} is corrupt: {wrong} is {"missing" if wrong in names else "unknown"}.')
@@ -117,11 +121,20 @@ def _check(record: Record, path: Path) -> None:
         why = 'config, checkpoint, finished and machine must be text, a line each, without control characters'
     elif Path(record.config).name != record.config:
         why = f'config must be the name of an experiment, and {record.config!r} is a path'
+    elif not _adds_up(record):
+        why = f'by must hold whole numbers by name that add up to params, not {str(record.by)[:200]}'
     elif not record.config or not _is_time(record.finished):
         why = f'it has no config, or {record.finished!r} is not an ISO time'
     else:
         return
     raise UserError(f'The result {path} holds impossible values: {why}.')
+
+
+def _adds_up(record: Record) -> bool:
+    if not isinstance(record.by, dict) or not all(map(is_line, record.by)):
+        return False
+    counts = [*record.by.values()]
+    return not counts or (all(type(c) is int and c >= 0 for c in counts) and sum(counts) == record.params)
 
 
 def _is_time(text: str) -> bool:

@@ -26,6 +26,8 @@ BEST = re.compile(r'best_[\w.-]+_epoch_(\d+)\.pth')
 CHECKPOINT = re.compile(rf'(adapter_)?epoch_\d+\.pth|{BEST.pattern}')
 RESULT = re.compile(r'result(_[\w.-]+)?\.json')
 PREDICTIONS = re.compile(r'predictions(_[\w.-]+)?\.csv')
+REPORT = re.compile(r'report(_[\w.-]+)?\.html')
+REPORT_START = '<!-- vpetl_mm report -->'
 BUNDLE = '"vpetl_mm_bundle"'  # in the header of what a run leaves as <config>.safetensors
 LOGS = re.compile(r'\d{8}_\d{6}')
 LOG_FILE = re.compile(r'\d{8}_\d{6}\.(log|json)|scalars\.json|config\.py|events\.out\.tfevents\..+')
@@ -153,6 +155,7 @@ def remove_run(work_dir: Path) -> None:
             _is_kept(path, name)
             or name == 'last_checkpoint'
             or (PREDICTIONS.fullmatch(name) and _start(path).startswith(HEADER))
+            or (REPORT.fullmatch(name) and REPORT_START in _start(path))
             or (name == f'{path.stem}.safetensors' and path.with_suffix('.py').is_file() and BUNDLE in _start(path))
         ):
             path.unlink()

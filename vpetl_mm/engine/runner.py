@@ -16,12 +16,13 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..files import written_whole
 from ..models.build import init_model
 from .adapter import load_trained
+from .checkpoint import Checkpoint
 from .compiled import compile_backbone
 from .console import quiet
 from .full_state import check_optimizer, check_schedulers
@@ -33,7 +34,12 @@ class PETLRunner(Runner):
     """A Runner that initialises from the seed alone, loads strictly, and never leaves half a file.
 
     A resumed run ends like one that was never interrupted.
+
+    Attributes:
+        initial: tensors of the model that a new run starts from instead of its own draw; None for none.
     """
+
+    initial: dict[str, Tensor] | None = None
 
     @property
     def plain_model(self) -> nn.Module:
@@ -46,6 +52,8 @@ class PETLRunner(Runner):
 
     def _init_model_weights(self) -> None:
         init_model(self.plain_model, self.seed)
+        if self.initial is not None:
+            self.plain_model.load_state_dict(self.initial, strict=False)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Compile the backbone if asked to; wrap for distributed training (on the CPU, DDP takes no device ids)."""
@@ -88,11 +96,22 @@ class PETLRunner(Runner):
         except OSError as error:
             raise UserError(f'The checkpoint {final} cannot be written ({error}).') from error
 
-    def prepare_test(self, file: str | Path, checkpoint: dict[str, Any]) -> None:
-        """Initialise the model, base included, and load the content of a checkpoint; mmengine's test does neither."""
+    def start_from(self, file: Path, state: dict[str, Tensor]) -> None:
+        """Start a new run from tensors of ``file`` instead of the model's own draw.
+
+        Raises:
+            UserError: when the ranks have read different files.
+        """
+        digest = self.cfg.given_options.get('init_from.sha256')
+        if len({*all_gather_object(digest)}) > 1:
+            raise UserError(f'The ranks would start from different files, all called {file}: give them the same one.')
+        self.initial = state
+
+    def prepare_test(self, checkpoint: Checkpoint) -> None:
+        """Initialise the model, base included, and load a checkpoint; mmengine's test does neither."""
         self._init_model_weights()
         self._has_loaded = True
-        load_trained(self.plain_model, file, checkpoint)
+        load_trained(self.plain_model, checkpoint.file, checkpoint.content, checkpoint.check_base)
 
     def load_or_resume(self) -> None:
         """Resume if asked to, and first remove what a killed run left half-written.

@@ -44,8 +44,8 @@ Differences = dict[Keys, tuple[Any, Any]]  # by setting: the old value and the n
 UNSET = ast.Name('(not set)')  # equal to itself alone
 
 
-def parse_settings(text: str) -> dict[Keys, Any]:
-    """Parse a ``Config.pretty_text`` into its settings; nothing in it is run or imported.
+def read_settings(text: str) -> dict[str, Any]:
+    """Read a ``Config.pretty_text`` into its parts: dicts, lists, plain values. Nothing in it is run or imported.
 
     Raises:
         UserError: when it cannot be parsed.
@@ -54,15 +54,25 @@ def parse_settings(text: str) -> dict[Keys, Any]:
     try:
         for statement in ast.parse(text).body:
             match statement:
-                case ast.Assign(targets=[ast.Name(id=name), *_], value=value) if name in PARTS:
+                case ast.Assign(targets=[ast.Name(id=name), *_], value=value) if not name.startswith('_'):
                     parts[name] = _value(value)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f'its config cannot be read ({type(error).__name__})') from error
+    return parts
+
+
+def parse_settings(text: str) -> dict[Keys, Any]:
+    """Parse a ``Config.pretty_text`` into the settings that decide what a run computes.
+
+    Raises:
+        UserError: when it cannot be parsed.
+    """
+    parts = {name: part for name, part in read_settings(text).items() if name in PARTS}
     loader = parts.get('train_dataloader')
     if isinstance(loader, dict) and 'WholeStepsBatchSampler' in str(loader.get('batch_sampler')):
         del loader['batch_sampler']  # which a run that accumulates gradients uses instead of drop_last
         loader['drop_last'] = True
-    return {keys: value for keys, value in _leaves(parts) if not MAY_CHANGE.fullmatch(dotted(keys))}
+    return {keys: value for keys, value in leaves(parts) if not MAY_CHANGE.fullmatch(dotted(keys))}
 
 
 def _value(node: ast.expr) -> Any:
@@ -80,13 +90,14 @@ def _value(node: ast.expr) -> Any:
     return ast.unparse(node)  # such as inf: compared as text
 
 
-def _leaves(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+def leaves(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    """Yield the settings inside ``value``, each with the keys that lead to it."""
     if isinstance(value, dict) and value:
         for key, part in value.items():
-            yield from _leaves(part, (*keys, key))
+            yield from leaves(part, (*keys, key))
     elif isinstance(value, list) and any(isinstance(part, (dict, list)) for part in value):
         for index, part in enumerate(value):
-            yield from _leaves(part, (*keys, index))
+            yield from leaves(part, (*keys, index))
     elif keys[-1] == 'type' and isinstance(value, str):
         yield keys, value.rpartition('.')[2]  # with a library's prefix or without
     elif keys[-1] == 'ann_file' and isinstance(value, str):
@@ -115,9 +126,10 @@ def differing(cfg: Config, meta: Mapping[str, Any]) -> Differences:
 
 def listed(differences: Differences) -> str:
     """Return a line for each setting: its name, old -> new."""
-    return '\n'.join(f'  - {dotted(k)}: {_short(old)} -> {_short(new)}' for k, (old, new) in differences.items())
+    return '\n'.join(f'  - {dotted(k)}: {shown(old)} -> {shown(new)}' for k, (old, new) in differences.items())
 
 
-def _short(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a setting's value in at most 80 characters of ASCII."""
     text = UNSET.id if value is UNSET else ascii(value)
     return text if len(text) <= 80 else f'{text[:77]}...'

@@ -16,6 +16,9 @@ from torch.overrides import TorchFunctionMode
 from ..config import load_config
 from ..errors import UserError, reason
 
+# what the hosts raise for options that do not fit
+WRONG = (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, RuntimeError, NameError)
+
 
 class _LinspaceOnCPU(TorchFunctionMode):
     """Compute torch.linspace on the CPU: the hosts call .item() on it while they are built, even on meta."""
@@ -70,7 +73,7 @@ def _build(cfg: Config) -> nn.Module:
         return MODELS.build(cfg.model)
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+    except WRONG as error:
         raise UserError(f'{cfg.filename or "The config"}: model is wrong: {reason(error, 400)}') from error
 
 

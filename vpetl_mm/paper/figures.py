@@ -12,8 +12,8 @@ from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 
+from ..engine.scalars import read_scalars
 from ..errors import UserError
-from ..files import from_json
 from ..spt.budget import BUDGETS
 from .names import Name, parse_name
 from .table_layouts import DATASETS, METHODS, SWIN
@@ -156,15 +156,8 @@ def read_curves(work_dirs: Path) -> list[tuple[str, dict[int, float]]]:
 
 def _validations(log: Path) -> dict[int, float]:
     points = {}
-    lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
-    for k, line in enumerate(lines, 1):
-        try:
-            scalars = from_json(line)
-        except ValueError as error:
-            if k == len(lines):  # the run was killed while writing it
-                break
-            raise UserError(f'The log {log} is corrupt in line {k} ({error}).') from error
-        if not isinstance(scalars, dict) or 'acc/top1' not in scalars:
+    for k, scalars in read_scalars(log):
+        if 'acc/top1' not in scalars:
             continue
         step, top1 = scalars.get('step'), scalars['acc/top1']
         if type(step) is not int or not isinstance(top1, (int, float)) or not 0 <= top1 <= 100:

@@ -30,8 +30,13 @@ class Failed(NamedTuple):
     lasting: bool = True
 
 
-class _Worker:
-    """A process that does one job at a time, and the pipe to it."""
+class Worker:
+    """A process that does one job at a time, and the pipe to it, which is closed once the process has died.
+
+    Args:
+        task: called with each job, in the process; what it raises becomes a :class:`Failed`.
+        seconds: the time that a job may take.
+    """
 
     def __init__(self, task: Callable[[Any], Any], seconds: float) -> None:
         # forked, as a fresh process would first import torch and mmaction2
@@ -43,6 +48,7 @@ class _Worker:
         theirs.close()  # so that this process notices its end
 
     def give(self, job: Any) -> None:
+        """Hand over a job."""
         self.job = job
         with suppress(OSError):  # take finds a dead process
             self.pipe.send(job)
@@ -62,6 +68,7 @@ class _Worker:
         return Failed(f'crashed the decoder ({signal.Signals(-code).name if code < 0 else f"exit status {code}"})')
 
     def end(self) -> None:
+        """End the process, whatever it does."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
@@ -105,10 +112,10 @@ def each(
         seconds: the time that a job may take. Defaults to 60.
     """
     jobs = iter(jobs)
-    busy: dict[Connection, _Worker] = {}
+    busy: dict[Connection, Worker] = {}
 
-    def start(job: Job, worker: _Worker | None = None) -> None:
-        worker = worker or _Worker(task, seconds)
+    def start(job: Job, worker: Worker | None = None) -> None:
+        worker = worker or Worker(task, seconds)
         busy[worker.pipe] = worker
         worker.give(job)
 

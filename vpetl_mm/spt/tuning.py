@@ -49,7 +49,7 @@ def check_spt(spt: Any) -> dict[str, Any]:
         raise UserError('petl.spt.allocation is what a bundle holds; a config names petl.spt.file.')
     if spt.get('allocation') is None and (not isinstance(spt.get('file'), str) or not spt['file']):
         raise UserError(f'petl.spt needs file, written by tools/sensitivity.py; got {spt.get("file")!r}.')
-    checked = dict(dict(file='the bundle', allocation=None, rank=8, dropout=0.1, budget=None, control=None), **spt)
+    checked = dict(dict(rank=8, dropout=0.1, budget=None, control=None), **spt)
     Settings(checked['structured'], checked['rank'])
     number('petl.spt.dropout', checked['dropout'], 0, 1)
     one_of('petl.spt.control', checked['control'], (None, *CONTROLS))
@@ -88,7 +88,8 @@ class SPT:
             UserError: for wrong options, and for a file that cannot be read or was made with other options.
         """
         options = check_spt(spt)
-        allocation = options['allocation'] or read_allocation(options['file'])
+        allocation = options.get('allocation') or read_allocation(options['file'])
+        options.setdefault('file', 'the bundle')
         wanted = {name: [options[name]] for name in ('structured', 'rank', 'control')}
         wanted['budget'] = budgets_of(options) or [allocation.budget]
         for name, values in wanted.items():
@@ -113,6 +114,8 @@ class SPT:
         Raises:
             UserError: naming the file and the weights it was measured on.
         """
+        if self.options['allocation'] is not None:  # a bundle has a hash of what stays frozen
+            return
         base = self.allocation.base
         if (base and base['sha256']) != (None if state is None else tensors_sha256(state)):
             measured = f'the weights of {base["file"]}' if base else 'a random backbone'

@@ -2,100 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..engine.checkpoint import is_plain
-from ..errors import UserError, is_line
-from ..files import from_json
-from ..spt.allocation import Allocation, allocation_of, described
+from ..errors import UserError, reason
+from ..spt.allocation import Allocation, allocation_of
 from ..weights.contents import format_of, must_be_file
 from ..weights.files import write_safetensors
-from ..weights.kinds import KINDS
-from .allowed import checked_model, checked_pipeline
+from .about import LONGEST, About, about_of, written
 
-FORMAT = 1
 KEY = 'vpetl_mm_bundle'
 ENTRIES = 'spt/'  # in front of the names of SPT's single entries, which are no tensors of the model
-SHA256 = re.compile(r'[0-9a-f]{64}')
-MOST_CLASSES = 1_000_000
-NONE = type(None)
-BASE = {'name': str, 'url': (str, NONE), 'sha256': str, 'convert': (str, NONE)}
-SCORES = {'top1': (int, float), 'top5': (int, float), 'mean_class': (int, float), 'samples': int, 'list': str}
-SCORES |= {'checkpoint': str}
-
-
-@dataclass(frozen=True)
-class About:
-    """The header of a bundle.
-
-    Args:
-        name: of the experiment.
-        default_scope: ``'mmaction'`` for videos, ``'mmpretrain'`` for images.
-        model: the model's config, without its base.
-        pipeline: the test pipeline.
-        classes: their names; None where the data set has none.
-        base: ``name``, ``url``, ``sha256`` (of the file) and ``convert`` of the pre-trained weights; None for a
-            random backbone.
-        frozen_sha256: of the frozen tensors of the backbone, which the bundle leaves to the base; None where it holds
-            the whole model.
-        deltas: the settings of every delta, by name.
-        trainable: number of trained parameters.
-        total: number of parameters.
-        epoch: after which it was written.
-        seed: of the run.
-        scores: ``top1``, ``top5`` and ``mean_class`` in percent, the number of ``samples``, the ``list`` and the
-            ``checkpoint``; None if it was not tested.
-        options: the run's ``--cfg-options``.
-        versions: of the libraries, by name.
-        license: ``'unknown'`` unless given.
-        created: the time, in ISO format.
-        spt: what SPT chose; None without SPT.
-        format: of the file.
-    """
-
-    name: str
-    default_scope: str
-    model: dict[str, Any]
-    pipeline: list[dict[str, Any]]
-    classes: list[str] | None
-    base: dict[str, Any] | None
-    frozen_sha256: str | None
-    deltas: dict[str, dict[str, Any]]
-    trainable: int
-    total: int
-    epoch: int
-    seed: int | None = None
-    scores: dict[str, Any] | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    license: str = 'unknown'
-    created: str = ''
-    spt: dict[str, Any] | None = None
-    format: int = FORMAT
-
-    @property
-    def is_video(self) -> bool:
-        """Whether it classifies videos; it classifies images otherwise."""
-        return self.default_scope == 'mmaction'
-
-    @property
-    def head_name(self) -> str:
-        """The name of the model's head."""
-        return 'cls_head' if self.is_video else 'head'
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return self.model[self.head_name]['num_classes']
+TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 
 @dataclass(frozen=True)
@@ -130,12 +55,7 @@ def write_bundle(
         UserError: when it cannot be written.
     """
     extra = {f'{ENTRIES}{name}': value for name, value in (entries or {}).items()}
-    write_safetensors(file, {**tensors, **extra}, {'format': 'pt', KEY: json.dumps(asdict(about))})
-
-
-def as_read(file: Path, about: About) -> About:
-    """Return a header as it will be read from ``file``; raise :class:`UserError` if it would be refused there."""
-    return _about(file, json.dumps(asdict(about)))
+    write_safetensors(file, {**tensors, **extra}, {'format': 'pt', KEY: written(about)})
 
 
 def read_about(file: str | Path) -> About:
@@ -144,7 +64,8 @@ def read_about(file: str | Path) -> About:
     Raises:
         UserError: when it is missing, no bundle, of a newer format, or says what no bundle may say.
     """
-    return _read(Path(file), values=False)[0]
+    with _opened(Path(file)) as (_, text):
+        return about_of(text, f'{file} cannot be used')
 
 
 def read_bundle(file: str | Path) -> Bundle:
@@ -154,157 +75,66 @@ def read_bundle(file: str | Path) -> Bundle:
         UserError: as :func:`read_about`, and for tensors that are not finite numbers.
     """
     path = Path(file)
-    about, content = _read(path, values=True)
+    with _opened(path) as (opened, text):
+        about = about_of(text, f'{path} cannot be used')
+        content = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
     for name, value in content.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise UserError(f'{path} cannot be used: {name} holds numbers that are not finite.')
+        if value.dtype not in TYPES or not value.isfinite().all():
+            what = 'numbers that are not finite' if value.dtype in TYPES else str(value.dtype)
+            raise UserError(f'{path} cannot be used: {name} holds {what}.')
     entries = {k.removeprefix(ENTRIES): content.pop(k) for k in list(content) if k.startswith(ENTRIES)}
-    allocation = None
-    if about.spt is not None:
-        try:
-            allocation = allocation_of(about.spt, entries)
-        except ValueError as error:
-            raise UserError(f'{path} is broken: what SPT chose is not readable ({error}).') from error
-    elif entries:
-        raise UserError(f'{path} is broken: it has single entries of weights, but no choice of SPT.')
-    return Bundle(path, about, content, allocation)
+    return Bundle(path, about, content, _allocation(path, about, entries))
+
+
+def _allocation(path: Path, about: About, entries: dict[str, Tensor]) -> Allocation | None:
+    if about.spt is None:
+        if entries:
+            raise UserError(f'{path} is broken: it has single entries of weights, but no choice of SPT.')
+        return None
+    try:
+        return allocation_of(about.spt, entries)
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise UserError(f'{path} is broken: what SPT chose is not readable ({reason(error)}).') from error
 
 
 def is_bundle(file: str | Path) -> bool:
     """Return whether a file is a bundle, of any format."""
-    path = Path(file)
     try:
-        return path.is_file() and format_of(path) == 'safetensors' and KEY in _metadata(path)
-    except (UserError, SafetensorError, OSError):
+        with _opened(Path(file)):
+            return True
+    except UserError:
         return False
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, 'pt') as opened:
-        return opened.metadata() or {}
-
-
-def _read(path: Path, values: bool) -> tuple[About, dict[str, Tensor]]:
-    must_be_file(path, 'The bundle ')
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, str]]:
+    """Yield a bundle's open file and its header, which is not checked."""
     try:
-        if format_of(path) != 'safetensors':
-            raise UserError('it is no .safetensors file; tools/adapter.py pack makes a bundle of a checkpoint.')
+        must_be_file(path, 'The bundle ')
+        _check_kind(path)
         with safe_open(path, 'pt') as opened:
             text = (opened.metadata() or {}).get(KEY)
             if text is None:
-                raise UserError('it has no header of a bundle; tools/adapter.py pack makes a bundle of a run.')
-            about = _about(path, text)
-            return about, {k: opened.get_tensor(k) for k in opened.keys()} if values else {}  # noqa: SIM118
+                raise UserError(
+                    f'{path} is not a bundle, but other tensors; tools/adapter.py pack makes one of a run.'
+                )
+            yield opened, text
+    except SafetensorError as error:
+        raise UserError(f'The bundle {path} is broken or cut short ({reason(error)}).') from error
+    except OSError as error:
+        raise UserError(f'The bundle {path} cannot be read ({error.strerror or error}).') from error
+
+
+def _check_kind(path: Path) -> None:
+    try:
+        kind = format_of(path)
     except UserError as error:
-        known = str(error).startswith(str(path))
-        raise error if known else UserError(f'{path} is not a bundle: {error}') from error
-    except (SafetensorError, OSError) as error:
-        raise UserError(f'The bundle {path} is broken or cut short ({error}).') from error
-
-
-def _about(path: Path, text: str) -> About:
-    """Return the header of its JSON; raise :class:`UserError` for what no bundle may say."""
-    try:
-        content = from_json(text)
-    except ValueError as error:
-        raise UserError(f'{path} is broken: its header is no JSON ({error}).') from error
-    version = content.get('format') if isinstance(content, dict) else None
-    if type(version) is int and version > FORMAT:
-        raise UserError(
-            f'{path} is a bundle of format {version}; this version reads format {FORMAT}: update vpetl_mm.'
-        )
-    names = {f.name for f in fields(About)}
-    if version != FORMAT or {*content} != names:
-        odd = sorted({*content} ^ names)[0] if isinstance(content, dict) and version == FORMAT else 'format'
-        raise UserError(f'{path} is broken: {odd!r:.80} in its header is missing or unknown.')
-    _check_plain(path, content)
-    model, pipeline = content['model'], content['pipeline']
-    content |= dict(model=checked_model(model, str(path)), pipeline=checked_pipeline(pipeline, str(path)))
-    about = About(**content)
-    _check_fit(path, about)
-    return about
-
-
-def _check_plain(path: Path, content: Mapping[str, Any]) -> None:
-    """Check every part but the configs by its type."""
-    base, scores, classes, deltas = (content[name] for name in ('base', 'scores', 'classes', 'deltas'))
-    deltas_fit = isinstance(deltas, dict) and is_plain(deltas) and all(isinstance(d, dict) for d in deltas.values())
-    counts = [content[name] for name in ('trainable', 'total', 'epoch')]
-    seed, frozen = content['seed'], content['frozen_sha256']
-    lines = [content[name] for name in ('name', 'license', 'created')]
-    for name, right in (
-        (
-            'name, license or created',
-            all(is_line(v) and len(v) < 1000 for v in lines) and _is_time(content['created']),
-        ),
-        ('name', content['name'] not in ('', '.', '..') and not {'/', '\\'} & {*content['name']}),
-        ('default_scope', content['default_scope'] in ('mmaction', 'mmpretrain')),
-        ('classes', classes is None or (isinstance(classes, list) and 0 < len(classes) <= MOST_CLASSES)),
-        ('classes', all(is_line(c) and len(c) < 1000 for c in classes or ())),
-        ('base', base is None or (_has(base, BASE) and _is_base(base))),
-        ('frozen_sha256', frozen is None or (_is_sha256(frozen) and base is not None)),
-        ('deltas', deltas_fit),
-        ('trainable, total or epoch', all(type(n) is int and n >= 0 for n in counts) and counts[0] <= counts[1]),
-        ('seed', seed is None or (type(seed) is int and 0 <= seed < 2**32)),
-        ('scores', scores is None or (_has(scores, SCORES) and _are_scores(scores))),
-        ('options', isinstance(content['options'], dict) and is_plain(content['options'])),
-        ('versions', isinstance(content['versions'], dict) and all(map(is_line, content['versions'].values()))),
-        ('versions', isinstance(content['versions'], dict) and all(map(is_line, content['versions']))),
-        ('spt', content['spt'] is None or isinstance(content['spt'], dict)),
-    ):
-        if not right:
-            raise UserError(f'{path} is broken: {name} in its header cannot be {str(content.get(name))!r:.80}.')
-
-
-def _has(part: Any, types: Mapping[str, Any]) -> bool:
-    """Tell whether a part has exactly these entries, each of its type and, if text, on one line."""
-    if not isinstance(part, dict) or part.keys() != types.keys():
-        return False
-    values = [(part[name], kind) for name, kind in types.items()]
-    right = (
-        isinstance(v, kind) and type(v) is not bool and (not isinstance(v, str) or is_line(v)) for v, kind in values
-    )
-    return all(right)
-
-
-def _is_base(base: Mapping[str, Any]) -> bool:
-    plain = Path(base['name']).name == base['name'] != ''
-    return plain and _is_sha256(base['sha256']) and base['convert'] in (None, *KINDS)
-
-
-def _are_scores(scores: Mapping[str, Any]) -> bool:
-    return all(0 <= scores[name] <= 100 for name in ('top1', 'top5', 'mean_class')) and scores['samples'] > 0
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and bool(SHA256.fullmatch(value))
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return bool(datetime.fromisoformat(text))
-    except ValueError:
-        return False
-
-
-def _check_fit(path: Path, about: About) -> None:
-    """Check that the model, its library and the class names belong together."""
-    kind = 'PETLRecognizer3D' if about.is_video else 'PETLImageClassifier'
-    parts = [about.model.get(name) for name in ('backbone', about.head_name, 'petl')]
-    if about.model['type'] != kind or not all(isinstance(part, Mapping) for part in parts):
-        raise UserError(f'{path} is broken: its model is not a {kind} with backbone, {about.head_name} and petl.')
-    classes = parts[1].get('num_classes')
-    if type(classes) is not int or not 0 < classes <= MOST_CLASSES:
-        raise UserError(f'{path} is broken: its head has {classes!r:.80} classes.')
-    if about.classes is not None and len(about.classes) != classes:
-        raise UserError(f'{path} is broken: it names {len(about.classes)} classes, and its head has {classes}.')
-    if (parts[2].get('spt') is None) != (about.spt is None):
-        raise UserError(f'{path} is broken: SPT is in its model or in its header alone.')
-
-
-def described_choice(allocation: Allocation | None) -> dict[str, Any] | None:
-    """Return what SPT chose as the header holds it."""
-    return None if allocation is None else described(allocation)
+        raise UserError(f'{path} is not a bundle: {error}') from error
+    if kind != 'safetensors':
+        raise UserError(f'{path} is not a bundle, but a file of {kind}; tools/adapter.py pack makes one of a run.')
+    with path.open('rb') as stream:
+        if int.from_bytes(stream.read(8), 'little') > LONGEST:
+            raise UserError(f'{path} is not a bundle: its header is longer than {LONGEST:,} bytes.')
 
 
 def element_count(tensors: Mapping[str, Tensor]) -> int:

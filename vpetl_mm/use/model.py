@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..engine.adapter import check_trained, frozen_sha256
-from ..errors import UserError
+from ..engine.checkpoint import Checkpoint
+from ..errors import UserError, reason
+from ..files import file_sha256
 from ..models.build import build_model, drawn_from
 from ..weights.base import DEMO
-from .bundle import Bundle, element_count
+from .bundle import Bundle, element_count, is_bundle, read_bundle
 
 FOLDERS = (Path('data/weights'), Path(DEMO).parent)
-MOST_BUFFERS = 1 << 27
+MOST_BUFFERS = 1 << 26  # numbers, such as position indices; of one table an eighth
 
 
 def bundled_model(bundle: Bundle, base: str | Path | None = None) -> nn.Module:
@@ -29,16 +34,36 @@ def bundled_model(bundle: Bundle, base: str | Path | None = None) -> nn.Module:
     Raises:
         UserError: when the base is missing or another one, or the tensors are not those of the model.
     """
-    content = content_of(bundle)
     check_tensors(bundle, base)
-    whole = bundle.about.frozen_sha256 is None
-    config = model_config(bundle, None if whole else base_of(bundle, base))
     with drawn_from(0):
-        model = build_model(config, init_weights=not whole)
-    if not whole:
-        check_frozen(bundle, model)
-    model.load_state_dict(content['state_dict'], strict=False)
+        model = _built(bundle, None) if bundle.about.frozen_sha256 is None else _on_base(bundle, base)
+    for name, buffer in model.named_buffers():
+        if '.deltas.' in name and not torch.equal(buffer, bundle.tensors[name]):
+            raise UserError(f'{bundle.file} is broken: its {name} are not those that SPT chose.')
+    model.load_state_dict(bundle.tensors, strict=False)
     return model.eval()
+
+
+def _built(bundle: Bundle, base: Mapping[str, Any] | None, **options: bool) -> nn.Module:
+    try:
+        return build_model(model_config(bundle, base), **options)
+    except UserError as error:
+        raise UserError(f'{bundle.file} cannot be used: {error}') from error
+
+
+def _on_base(bundle: Bundle, given: str | Path | None) -> nn.Module:
+    """Build the model with its base's weights."""
+    base = base_of(bundle, given)
+    try:
+        model = build_model(model_config(bundle, base), init_weights=True)
+    except UserError as error:
+        about, found = bundle.about.base, file_sha256(base['file'])
+        raise UserError(
+            f'{reason(error).rstrip(".")}: {bundle.file} was trained on {about["name"]}, {source_of(about)}, and the '
+            f'SHA-256 of {base["file"]} is {found}.'
+        ) from error
+    check_frozen(bundle, model)
+    return model
 
 
 def model_config(bundle: Bundle, base: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -68,7 +93,7 @@ def base_of(bundle: Bundle, given: str | Path | None) -> dict[str, Any]:
 def source_of(base: Mapping[str, Any]) -> str:
     """Return where a base is had, as the end of a sentence."""
     where = f'it is at {base["url"]}' if base['url'] else 'ask whoever made the bundle for it'
-    return f'{where} (SHA-256 of the file {base["sha256"]})'
+    return f'{where} (SHA-256 of the file: {base["sha256"]})'
 
 
 def check_frozen(bundle: Bundle, model: nn.Module) -> None:
@@ -98,6 +123,28 @@ def content_of(bundle: Bundle) -> dict[str, Any]:
     return dict(state_dict=dict(bundle.tensors), meta=meta)
 
 
+def as_checkpoint(bundle: Bundle) -> Checkpoint:
+    """Return a bundle in the form of a checkpoint, to test it or to train on from it."""
+    return Checkpoint(bundle.file, content_of(bundle), partial(_check_base, bundle))
+
+
+def trained_weights(file: str | Path) -> Checkpoint:
+    """Read a bundle, or a checkpoint of this project, as what another run may start from.
+
+    Raises:
+        UserError: when it is neither.
+    """
+    return as_checkpoint(read_bundle(file)) if is_bundle(file) else Checkpoint.of(file)
+
+
+def _check_base(bundle: Bundle, model: nn.Module) -> None:
+    if bundle.about.frozen_sha256 is None:  # it holds the whole model
+        return
+    if model.base is None:
+        raise UserError(f'{bundle.file} was trained on {bundle.about.base["name"]}, and this backbone is random.')
+    check_frozen(bundle, model)
+
+
 def check_tensors(bundle: Bundle, base: str | Path | None = None, at_hand: bool = True) -> nn.Module:
     """Check the tensors against the model's, before it takes memory; return the model, on the meta device.
 
@@ -110,10 +157,10 @@ def check_tensors(bundle: Bundle, base: str | Path | None = None, at_hand: bool 
         UserError: for tensors that are missing, left over, or of another shape, and for a model that is larger than
             what the bundle and its base can hold.
     """
-    model = build_model(model_config(bundle, None), meta=True)
-    buffers = sum(b.numel() for b in model.buffers())
-    if buffers > MOST_BUFFERS:
-        raise UserError(f'{bundle.file} is broken: the tables of its model would take {buffers:,} numbers.')
+    model = _built(bundle, None, meta=True)
+    tables = [math.prod(b.shape) for b in model.buffers()]
+    if sum(tables) > MOST_BUFFERS or max(tables, default=0) > MOST_BUFFERS // 8:
+        raise UserError(f'{bundle.file} is broken: the tables of its model would take {sum(tables):,} numbers.')
     check_trained(model, bundle.file, content_of(bundle))
     rest = {n: p for n, p in model.named_parameters() if n not in bundle.tensors}
     if bundle.about.frozen_sha256 is None and rest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from mmengine import Config
 from torch import Tensor, nn
 
 from ..config import load_config
-from ..engine.adapter import adapter_keys, adapter_state, check_trained, load_trained
+from ..engine.adapter import adapter_keys, check_trained, load_trained
 from ..engine.checkpoint import read_checkpoint
 from ..engine.entries import innermost
 from ..engine.record import FILE, json_safe, read_record
@@ -22,8 +23,10 @@ from ..engine.run_folder import BEST
 from ..engine.runner import PETLRunner
 from ..errors import UserError
 from ..models.build import build_model
-from .allowed import TRAINING
-from .bundle import About, Bundle, as_read, described_choice, write_bundle
+from ..spt.allocation import described
+from .about import About, about_of, written
+from .allowed import PLAIN, TRAINING
+from .bundle import Bundle, is_bundle, write_bundle
 from .model import check_tensors
 
 LIBRARIES = ('vpetl_mm', 'torch', 'mmengine', 'mmaction2', 'mmpretrain')
@@ -55,16 +58,15 @@ def pack(
     """
     folder, config = _run(Path(run))
     checkpoint = Path(checkpoint) if checkpoint else best_checkpoint(folder)
-    content = read_checkpoint(checkpoint)
-    cfg = load_config(config, cfg_options)
     name = Path(config).stem
     target = Path(out) if out else (folder if folder.is_dir() else checkpoint.parent) / f'{name}.safetensors'
     if target.suffix != '.safetensors':
         raise UserError(f'A bundle is a file that ends in .safetensors, and {target} does not.')
-    if out and target.exists():
+    if out and os.path.lexists(target):
         raise UserError(f'{target} exists: give a new name.')
     if not target.absolute().parent.is_dir():
         raise UserError(f'{target} cannot be written: its folder does not exist.')
+    cfg, content = load_config(config, cfg_options), read_checkpoint(checkpoint)
     return packed(cfg, name, checkpoint, content, target, license)
 
 
@@ -86,12 +88,13 @@ def packed(
         name: of the experiment.
         checkpoint: its file.
         content: of the file.
-        target: the bundle, which is replaced if it exists.
+        target: the bundle; one that exists is replaced.
         license: of the trained weights.
     """
-    model, tensors = _trained(cfg, checkpoint, content)
+    if os.path.lexists(target) and not is_bundle(target):
+        raise UserError(f'{target} exists and is not a bundle: move it, or give another name.')
+    model, whole, tensors = _trained(cfg, checkpoint, content)
     meta, allocation = content['meta'], model.spt and model.spt.allocation
-    needs_base = any(f'backbone.{n}' not in tensors for n, _ in model.backbone.named_parameters())
     about = About(
         name=name,
         default_scope=cfg.get('default_scope', 'mmaction'),
@@ -99,20 +102,20 @@ def packed(
         pipeline=_test_pipeline(cfg),
         classes=_class_names(cfg, meta, model),
         base=_base(cfg, meta),
-        frozen_sha256=meta['frozen_sha256'] if needs_base else None,
+        frozen_sha256=None if whole else meta['frozen_sha256'],
         deltas=json_safe(meta['deltas']),
         **{k: v for k, v in model.plan.count().items() if k != 'by'},
         epoch=meta.get('epoch', 0),
         seed=meta.get('seed'),
-        scores=_scores(cfg, checkpoint, name),
+        scores=_scores(cfg, checkpoint, name, meta),
         options=json_safe(meta.get('options', {})),
         versions=_versions(),
         license=license,
         created=datetime.now().astimezone().isoformat(timespec='seconds'),
-        spt=described_choice(allocation),
+        spt=allocation and described(allocation),
     )
-    about = as_read(target, about)
-    check_tensors(Bundle(target, about, tensors, allocation), at_hand=False)
+    about = about_of(written(about), f'{name} cannot be a bundle')
+    check_tensors(Bundle(checkpoint, about, tensors, allocation), at_hand=False)
     write_bundle(target, about, tensors, allocation and allocation.sparse)
     return target
 
@@ -143,38 +146,37 @@ def best_checkpoint(folder: str | Path) -> Path:
     return max(best)[-1] if best else max(last)[-1]
 
 
-def _trained(cfg: Config, checkpoint: Path, content: dict[str, Any]) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return the model, maybe without values, and the tensors that a bundle holds."""
+def _trained(cfg: Config, checkpoint: Path, content: dict[str, Any]) -> tuple[nn.Module, bool, dict[str, Tensor]]:
+    """Return the model, maybe without values, whether the bundle holds all of it, and the bundle's tensors."""
     model = build_model(cfg, meta=True)
     if not hasattr(model, 'plan'):
         raise UserError(f'model.type must be PETLRecognizer3D or PETLImageClassifier, got {cfg.model.type}.')
     check_trained(model, checkpoint, content)
     state, is_adapter = content['state_dict'], 'adapter_format' in content['meta']
-    backbone = (f'backbone.{n}' for n, _ in model.backbone.named_parameters())
-    if cfg.model.base is not None and (is_adapter or not [*model.backbone.buffers()]):
-        keys = {*state} if is_adapter else {*adapter_keys(model)}
-        return model, {k: v for k, v in state.items() if k in keys}
-    if is_adapter and all(key in state for key in backbone):
-        return model, dict(state)
-    # a full state's changed buffers, and a random backbone, are known only beside the start
-    model = build_model(cfg, init_weights=True)
-    load_trained(model, checkpoint, content)
-    return model, dict(adapter_state(model) if cfg.model.base is not None else model.state_dict())
+    parameters = {f'backbone.{n}': p for n, p in model.backbone.named_parameters()}
+    whole = cfg.model.base is None or all(p.requires_grad for p in parameters.values())
+    wanted = {*adapter_keys(model), *(parameters if whole else ()), *(state if is_adapter else ())}
+    if whole or not is_adapter:  # an adapter has the buffers that have changed
+        wanted |= {f'backbone.{n}' for n, b in model.backbone.named_buffers() if b.is_floating_point()}
+    if not wanted <= state.keys():  # the rest is as at the start, which follows from the seed and the base
+        model = build_model(cfg, init_weights=True)
+        load_trained(model, checkpoint, content)
+        state = model.state_dict()
+    return model, whole, {k: v for k, v in state.items() if k in wanted}
 
 
 def _portable(model: Config) -> dict[str, Any]:
     """Return a model's config without its base, SPT's file, and what matters in training alone."""
 
-    def without(part: Any) -> Any:
+    def without(part: Any, names: bool = False) -> Any:
         if isinstance(part, Mapping):
-            return {k: without(v) for k, v in part.items() if k not in TRAINING}
-        return [without(v) for v in part] if isinstance(part, (list, tuple)) else part
+            return {k: without(v, k == 'deltas') for k, v in part.items() if names or k not in TRAINING}
+        return part
 
-    portable = without({k: v for k, v in model.items() if k != 'base'})
-    if portable['petl'].get('spt'):
-        portable['petl']['spt'] = {
-            k: v for k, v in portable['petl']['spt'].items() if k in ('structured', 'rank', 'dropout')
-        }
+    portable = json_safe(without({k: v for k, v in model.items() if k != 'base'}))
+    if (portable.get('petl') or {}).get('spt'):
+        spt = portable['petl']['spt']
+        portable['petl']['spt'] = {k: v for k, v in spt.items() if k in PLAIN['spt']}
     return portable
 
 
@@ -192,15 +194,15 @@ def _test_pipeline(cfg: Config) -> list[dict[str, Any]]:
 def _class_names(cfg: Config, meta: Mapping[str, Any], model: nn.Module) -> list[str] | None:
     """Return the class names of the run's data set, or those in the file that the config names."""
     names = meta.get('dataset_meta', {}).get('classes')
-    number = getattr(model, model.head_name).num_classes
-    if not isinstance(names, (list, tuple)):
-        dataset = innermost(cfg.test_dataloader.dataset) if cfg.get('test_dataloader') else {}
+    if not isinstance(names, (list, tuple)):  # a path in a checkpoint is not opened, one in a config is
+        dataset = innermost(cfg.test_dataloader.dataset)
         names = (dataset.get('metainfo') or {}).get('classes', dataset.get('classes'))
     if isinstance(names, str):
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             names = Path(names).read_text(encoding='utf-8').splitlines()
+    number = getattr(model, model.head_name).num_classes
     fits = isinstance(names, (list, tuple)) and len(names) == number and all(isinstance(n, str) for n in names)
-    return [' '.join(name.split()) for name in names] if fits else None
+    return [''.join(filter(str.isprintable, ' '.join(n.split()))) for n in names] if fits else None
 
 
 def _base(cfg: Config, meta: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -215,13 +217,14 @@ def _base(cfg: Config, meta: Mapping[str, Any]) -> dict[str, Any] | None:
     )
 
 
-def _scores(cfg: Config, checkpoint: Path, name: str) -> dict[str, Any] | None:
+def _scores(cfg: Config, checkpoint: Path, name: str, meta: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the scores of the test that lies beside a checkpoint, if it tested this one."""
     try:
         record = read_record(checkpoint.parent / FILE)
     except UserError:
         return None
-    if record.checkpoint != checkpoint.name or record.config != name:
+    tested = record.config, record.checkpoint, record.epoch, record.seed
+    if tested != (name, checkpoint.name, meta.get('epoch', 0), meta.get('seed')):
         return None
     dataset = innermost(cfg.test_dataloader.dataset)
     where = dataset.get('ann_file') or dataset.get('data_root') or dataset.get('type')

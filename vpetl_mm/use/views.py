@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import unknown
+from .allowed import CROPS, views_of
 from .bundle import About
 
 VIEWS = ('test', 'fast')
-CROPS = {'ThreeCrop': 3, 'TenCrop': 10}
 
 
 def pipeline_of(about: About, views: str = 'test') -> list[dict[str, Any]]:
@@ -36,7 +36,4 @@ def pipeline_of(about: About, views: str = 'test') -> list[dict[str, Any]]:
 
 def number_of_views(about: About, views: str = 'test') -> int:
     """Return how many views of one input are classified."""
-    count = 1
-    for step in pipeline_of(about, views):
-        count *= step.get('num_clips', 1) * CROPS.get(step['type'], 1)
-    return count
+    return views_of(pipeline_of(about, views))

@@ -158,6 +158,16 @@ def _translation(pairs: Iterable[tuple[str, str]]) -> Callable[[str], str]:
     return translate
 
 
+def to_timm(name: str) -> str:
+    """Return timm's name of a module or a parameter of mmpretrain's VisionTransformer."""
+    return _translation((ours, theirs) for theirs, ours in IMAGE.items())(name)
+
+
+def from_timm(name: str) -> str:
+    """Return mmpretrain's name of a module or a parameter of timm's VisionTransformer."""
+    return _translation(IMAGE.items())(name)
+
+
 def fit_image(weights: Weights, backbone: nn.Module) -> None:
     """Rename the final norm as in ``backbone`` and resize the position embedding (bicubic).
 
