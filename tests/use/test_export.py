@@ -14,7 +14,9 @@ import pytest
 import torch
 from exportable import CLASSES, LORA, packed_with, pipeline, scores_of, small_bundle, through
 from onnx import load as load_onnx
+from packed import base_of, bundle_of
 from PIL import Image
+from tiny import HOSTS
 
 from tools import call, refused
 from vpetl_mm.config import load_config
@@ -143,17 +145,22 @@ def test_what_cannot_be_exported_is_refused(elsewhere, capsys, monkeypatch):
         folder.mkdir()
         small_bundle(folder, 'swin3d', deltas)
     bapat, lora = (folder / 'swin3d.safetensors' for folder in (bapat, lora))
+    base = dict(file=str(base_of(HOSTS['swin3d'], elsewhere)))
+    based = bundle_of(elsewhere, HOSTS['swin3d'].config(BAPAT, base=base), 'based')
     Path('there.onnx').touch()
     Path('there.py').touch()
     Path('noise.mp4').write_bytes(b'noise')
+    Path('image.png').touch()
     for words, argv in (
         (('there.onnx exists',), [bapat, 'there.onnx']),
         (('there.py exists',), [lora, 'there.pth']),
         (('.tflite', '.onnx', '.pt2', '.pth'), [bapat, 'a.tflite']),
         (('folder does not exist',), [bapat, 'nowhere/a.onnx']),
+        (('needs its base', '--base FILE'), [based, 'a.onnx']),
         (('PATT', 'backbone.layers.0.blocks.0.attn.qkv', '.onnx or .pt2'), [bapat, 'a.pth']),
         (('batch size',), [lora, 'a.safetensors', '--batch', '2']),
         (('gone.mp4 does not exist',), [bapat, 'a.onnx', '--check', 'gone.mp4']),
+        (('image.png is an image',), [bapat, 'a.pt2', '--check', 'image.png']),
         (('noise.mp4: ',), [bapat, 'a.pt2', '--check', 'noise.mp4']),
         (('does not exist',), ['gone.safetensors', 'a.onnx']),
     ):
