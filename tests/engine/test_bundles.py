@@ -78,7 +78,7 @@ def test_a_bundle_gives_the_numbers_of_its_checkpoint(bundle, clips, elsewhere, 
     lines = (clips / 'target_test.txt').read_text().splitlines()
     Path('two.txt').write_text('\n'.join(f'{clips}/{line}' for line in lines[:2]))
     assert call('test', *argv, '--data', 'two.txt') == 0
-    second = capsys.readouterr().out.partition('predictions: ')[2].strip()
+    second = capsys.readouterr().out.partition('predictions: ')[2].splitlines()[0]
     assert len(Path(second).read_text().splitlines()) == 3 and 'predictions_two_' in second
     assert outcome(Path('work_dirs/small')) == own
 
