@@ -98,7 +98,7 @@ FILES = {
     archive: 'it is a zip archive of other files',
     checkpoint: 'a file of torch; tools/adapter.py pack',
     other_tensors: 'is not a bundle, but other tensors; tools/adapter.py pack',
-    long_header: 'its header is longer than 16,777,216 bytes',
+    long_header: 'its header is longer than 4,194,304 bytes',
     longer_than_the_file: 'is broken or cut short',
 }
 
@@ -160,9 +160,10 @@ TEXTS = {
     'a name twice': ('options', '{"a": 1, "a": 2}', 'a name stands twice'),
     'a model twice': ('license', '"a", "model": {"type": "os.mkdir"}', 'a name stands twice'),
     'half': ('license', '"', 'its header is no JSON'),
-    'many classes': ('classes', json.dumps(['a'] * 1_000_000), 'its classes is'),
+    'a million classes': ('classes', json.dumps(['a'] * 1_000_000), 'its header is longer than 4,194,304'),
+    'many classes': ('classes', json.dumps(['a'] * 200_000), 'its classes is'),
     'a long text': ('license', json.dumps('a' * 2_000_000), 'its license is'),
-    'long': ('license', json.dumps('a' * 16_900_000), 'its header is longer than 16,777,216'),
+    'long': ('license', json.dumps('a' * 4_300_000), 'its header is longer than 4,194,304'),
 }
 
 

@@ -83,9 +83,8 @@ def test_its_header_is_the_config_and_the_run(run):
 def test_what_only_trains_is_left_out(run):
     """A loss, a schedule and a path of the training machine are nobody else's."""
     config = run / 'small.py'
-    text = config.read_text().replace(
-        "'num_classes': 3", "'num_classes': 3, 'loss': {'type': 'LabelSmoothLoss', 'label_smooth_val': 0.1}"
-    )
+    loss = "'loss': {'type': 'LabelSmoothLoss', 'label_smooth_val': 0.1}"
+    text = config.read_text().replace("'num_classes': 3", f"'num_classes': 3, {loss}")
     text = text.replace("'backbone': {", "'backbone': {'frozen_stages': -1, 'with_cp': True, ")
     text = text.replace("'LoadImageFromFile'", "'LoadImageFromFile', 'backend_args': None")
     config.write_text(text)
