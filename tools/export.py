@@ -22,7 +22,7 @@ def main(args) -> None:
     from vpetl_mm.use.export.exporting import export
     from vpetl_mm.use.export.told import told
 
-    with Console(stderr=True).status('reading the bundle') as status:
+    with Console(file=sys.stderr).status('reading the bundle') as status:
         parity = export(args.bundle, args.out, args.base, args.batch, args.check, status.update)
     print(spoken(told(Path(args.out), parity)))
 

@@ -21,8 +21,8 @@ def main(folder: Path) -> None:
     from mmaction.apis import inference_recognizer, init_recognizer
     from mmpretrain import ImageClassificationInferencer, get_model
 
-    found = {}
-    for file in sorted(folder.glob('*.pth')):
+    found = {}  # images first: mmaction2 changes the registries' scope for the whole process
+    for file in sorted(folder.glob('*.pth'), reverse=True):
         config, given = str(file.with_suffix('.py')), file.with_suffix('.txt').read_text()
         if "default_scope = 'mmaction'" in Path(config).read_text():
             model = init_recognizer(config, str(file), device='cpu')

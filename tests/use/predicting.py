@@ -29,7 +29,8 @@ test_pipeline = [
 ]
 test_dataloader = dict(
     batch_size=5, num_workers=0,
-    dataset=dict(ann_file='test.txt', data_prefix=dict(video=''), num_classes=3, metainfo=None, pipeline=test_pipeline))
+    dataset=dict(
+        ann_file='test.txt', data_prefix=dict(video=''), num_classes=3, metainfo=None, pipeline=test_pipeline))
 model = dict(
     backbone=dict(arch=dict(embed_dims=8, depths=[2, 2], num_heads=[2, 2])),
     cls_head=dict(in_channels=16, num_classes=3))

@@ -29,7 +29,8 @@ BAPAT = dict(
     patt=dict(type='PATT', at='qkv', d_bottle=4), adapter=dict(type='AdaptMLP', at='mlp', d_bottle=4, scale=0.5)
 )
 
-DEMO = {'model.base': None, 'model.petl.train': ['all'], 'model.backbone.window_size': (2, 4, 4)}
+SMALL = {'model.backbone.window_size': (2, 4, 4), 'model.backbone.arch.depths': (2, 2)}
+DEMO = {'model.base': None, 'model.petl.train': ['all'], **SMALL}
 
 
 @pytest.fixture

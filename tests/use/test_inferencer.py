@@ -39,7 +39,7 @@ def test_scores_are_those_of_the_test_for_every_clip_and_size_of_batch(video_run
     clips = [str(path) for pair in zip_longest(drawn_clips, real) for path in pair if path]
     Path('test.txt').write_text(''.join(f'{path} 0\n' for path in clips))
     assert call('test', *video_run[:2], '--dump', 'p.csv') == 0
-    rows = list(csv.DictReader(Path('p.csv').open()))
+    rows = list(csv.DictReader(Path('p.csv').read_text().splitlines()))
     expected = np.array([[float(v) for v in row['scores'].split()] for row in rows])
     assert [row['file'] for row in rows] == clips and np.ptp(expected, 0).min() > 0.01
     for size in (1, 20):

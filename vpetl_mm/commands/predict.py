@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import UserError, tellable
+from ..petl.checks import at_least_one
 from ..use.bundle import About, read_about, read_bundle
 from ..use.camera import Camera
 from ..use.inferencer import PETLInferencer
@@ -60,6 +61,8 @@ def predict(args: PredictArgs) -> int:
         UserError: when the bundle, the inputs or the outputs cannot be used.
     """
     about = read_about(args.bundle)
+    at_least_one('--topk', args.topk)
+    at_least_one('--batch-size', args.batch_size)
     _check_outputs(args)
     camera = camera_number(args.inputs)
     files = [] if camera is not None else _files(args.inputs, about)
@@ -150,12 +153,11 @@ def _report(
         with _bar(len(files), inferencer.about) as (advance, say):
             for prediction in predictions:
                 told = prediction.told(classes, args.topk)
+                read, bad = (read, bad + 1) if prediction.error else (read + 1, bad)
                 write(told)
                 if prediction.error:
-                    bad += 1
                     say(f'error: {tellable(prediction.input)}: {prediction.error}', sys.stderr)
                 else:
-                    read += 1
                     if not silent:
                         say(line_of(told, *columns, terminal_width(sys.stdout)), sys.stdout)
                     if args.show_dir:

@@ -96,6 +96,11 @@ class PETLRunner(Runner):
         except OSError as error:
             raise UserError(f'The checkpoint {final} cannot be written ({error}).') from error
 
+    def dump_config(self) -> None:
+        """Write the config into the work dir, unless it was made of a bundle."""
+        if not self.cfg.get('bundle'):
+            super().dump_config()
+
     def start_from(self, file: Path, state: dict[str, Tensor]) -> None:
         """Start a new run from tensors of ``file`` instead of the model's own draw.
 

@@ -114,7 +114,7 @@ class SPT:
         Raises:
             UserError: naming the file and the weights it was measured on.
         """
-        if self.options['allocation'] is not None:  # a bundle has a hash of what stays frozen
+        if self.options.get('allocation') is not None:  # a bundle has a hash of what stays frozen
             return
         base = self.allocation.base
         if (base and base['sha256']) != (None if state is None else tensors_sha256(state)):

@@ -6,7 +6,7 @@ import io
 import logging
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,11 +53,12 @@ def capture(model: PortableModel, example: Tensor, batch: int | None) -> Exporte
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Leave out what exporters log about their own work, whole graphs included; they raise what matters."""
+    """Leave out what exporters print about their own work, whole graphs included; they raise what matters."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
 
