@@ -60,6 +60,11 @@ def test_arrays_are_matched_by_place_and_seeds_are_told_apart(runs, capsys):
     assert call('compare', 'a', 'b') == 0
     text = capsys.readouterr().out
     assert 'a and b: 60 shared samples' in text and 'No setting differs.' in text
+    config = Path('b/20260101_000000/vis_data/config.py')
+    config.write_text("model = dict(type='B')\ntrain_dataloader = None\ntest_dataloader = dict(batch_size=9)\n")
+    assert call('compare', 'a', 'b', '-o', 'second.png') == 0
+    text = capsys.readouterr().out
+    assert 'Only model and test are compared: b has' in text and 'model.type' in text and 'batch_size' not in text
 
 
 def test_a_config_is_read_and_not_run(runs, capsys):

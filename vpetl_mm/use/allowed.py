@@ -118,6 +118,10 @@ PIPELINE = {
     'frame_interval': (0, 1024),
     'num_threads': (0, 64),
 }
+# what may be a list, and what is never a word
+LISTS = ('depths', 'num_heads', 'img_size', 'patch_size', 'window_size', 'out_indices', 'mean', 'std')
+LISTS += ('scale', 'crop_size', 'size')
+NUMBERS = ('eps', 'momentum')
 BRIEF = Repr()
 BRIEF.maxstring = BRIEF.maxother = 60
 
@@ -198,12 +202,14 @@ def _argument(section: str, key: str, value: Any, name: str) -> Any:
         return _entry(key, value, name)
     if key in PLAIN and isinstance(value, Mapping):
         return _arguments(section, value, PLAIN[key], name)
+    if key in PLAIN and value is not None and not (key == 'arch' and isinstance(value, str)):
+        raise UserError(f'{name} is {shown(value)}, and has to be a dict.')
     return _plain(key, value, name, (PIPELINE if section == 'pipeline' else MODEL).get(key))
 
 
 def _plain(key: str, value: Any, name: str, limits: tuple[int, int] | None) -> Any:
     """Check text, a number or a list of these; of a whole number with ``limits``, these."""
-    if isinstance(value, (list, tuple)) and len(value) <= MOST_PARTS:
+    if key in LISTS and isinstance(value, (list, tuple)) and len(value) <= MOST_PARTS:
         if any(part is None or isinstance(part, (list, tuple)) for part in value):
             raise UserError(f'{name} is {shown(value)}, which is no list of plain values.')
         return tuple(_plain(key, part, name, limits) for part in value)
@@ -212,7 +218,7 @@ def _plain(key: str, value: Any, name: str, limits: tuple[int, int] | None) -> A
         span = f'; it is a whole number from {limits[0]} to {limits[1]:,}'
     else:
         right = value is None or (isinstance(value, (int, float)) and abs(value) <= MOST)
-        right, span = right or (isinstance(value, str) and WORDS.fullmatch(value)), ''
+        right, span = right or (key not in NUMBERS and isinstance(value, str) and WORDS.fullmatch(value)), ''
     if not right:
         raise UserError(f'{name} is {shown(value)}, which a bundle cannot hold{span}.')
     return value

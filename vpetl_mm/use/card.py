@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from safetensors import safe_open
 
+from ..errors import tellable
 from .bundle import About, read_about
 from .views import number_of_views
 
@@ -17,18 +19,18 @@ def info_of(file: str | Path) -> str:
     Raises:
         UserError: as :func:`~.bundle.read_about`.
     """
-    about = read_about(file)
-    width = max(map(len, facts_of(file, about)))
-    return '\n'.join(f'{name:{width}}  {value}' for name, value in facts_of(file, about).items())
+    facts = facts_of(file, read_about(file))
+    width = max(map(len, facts))
+    return '\n'.join(f'{name:{width}}  {value}' for name, value in facts.items())
 
 
 def facts_of(file: str | Path, about: About) -> dict[str, str]:
-    """Return the facts about a bundle, by name."""
+    """Return the facts about a bundle, by name, each on one line that is safe for a terminal."""
     with safe_open(file, 'pt') as opened:
         count = len(opened.keys())
     share = 100 * about.trainable / max(about.total, 1)
     views = number_of_views(about)
-    return {
+    facts = {
         'experiment': about.name,
         'file': f'{file}, {Path(file).stat().st_size / 1e6:,.1f} MB, {count} tensors',
         'classifies': f'{"videos" if about.is_video else "images"}, {_classes(about)}',
@@ -38,11 +40,16 @@ def facts_of(file: str | Path, about: About) -> dict[str, str]:
         'parameters': f'{about.trainable:,} trained of {about.total:,} ({share:.2f} %)',
         'base': _base(about),
         'scores': _scores(about),
-        'trained': f'{about.epoch} epochs, seed {about.seed}',
+        'trained': f'{about.epoch} epoch{"s" * (about.epoch != 1)}, seed {_or_unknown(about.seed)}',
         'options': ', '.join(f'{k}={v}' for k, v in about.options.items()) or 'none',
         'license': about.license,
         'made': f'{about.created} with ' + ', '.join(f'{k} {v}' for k, v in about.versions.items()),
     }
+    return {name: tellable(value) for name, value in facts.items()}
+
+
+def _or_unknown(value: object) -> str:
+    return 'unknown' if value is None else str(value)
 
 
 def _classes(about: About) -> str:
@@ -93,7 +100,9 @@ def card_of(file: str | Path) -> str:
     about = read_about(file)
     facts = facts_of(file, about)
     what = 'video' if about.is_video else 'image'
-    base = ' --base FILE' if about.frozen_sha256 else ''
+    base, needed = '', 'Nothing else is needed: it holds the whole model.'
+    if about.frozen_sha256:
+        base, needed = ' --base FILE', f'Its base is needed, too: {_escaped(facts["base"])}.'
     rows = '\n'.join(f'| {name} | {_escaped(value)} |' for name, value in facts.items())
     tested = 'It was not tested.' if about.scores is None else f'Measured: {_escaped(facts["scores"])}, one seed.'
     name = _escaped(about.name)
@@ -107,10 +116,10 @@ A {what} classifier: a frozen {_escaped(facts['backbone'])}, adapted by training
 ## Use
 
 ```
-tools/predict.py {Path(file).name} {what}s/{base}
+tools/predict.py {tellable(shlex.quote(Path(file).name))} {what}s/{base}
 ```
 
-The file holds no code. It needs its base weights: {_escaped(facts['base'])}.
+The file holds no code. {needed}
 
 ## Facts
 
@@ -130,5 +139,6 @@ elsewhere it was not measured.
 
 
 def _escaped(text: str) -> str:
-    """Return text that Markdown shows as it is, whatever it holds."""
-    return re.sub(r'([\\`*_{}\[\]<>#|~!&])', r'\\\1', text)
+    """Return text that Markdown shows as it is, whatever it holds: no tag, link, list, formula or mention."""
+    text = re.sub(r'([^\w\s,.%-]|_|^[.-]|(?<=[^\W\d])[.](?=\w))', r'\\\1', text)
+    return re.sub(r'^(\d+)[.]', r'\1\\.', text)

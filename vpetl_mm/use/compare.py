@@ -74,18 +74,20 @@ def _names(given: Sequence[str], tested: Sequence[Tested]) -> list[str]:
 def settings_that_differ(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the settings that decide what a run computes and differ between runs: by name, the value in each.
 
-    Where inputs lie, workers and logs are left out; the pre-trained base is not.
+    Where inputs lie, workers and logs are left out; the pre-trained base is not. If the folder of a run has no log of
+    its training, only model and test are compared.
     """
-    found = [dict(_settings(run.tested)) for run in runs]
+    parts = PARTS if all(run.tested.training for run in runs) else ('model', 'data_preprocessor')
+    found = [dict(_settings(run.tested, parts)) for run in runs]
     names = sorted({name for settings in found for name in settings})
     rows = {name: [settings.get(name, UNSET) for settings in found] for name in names}
     return {name: values for name, values in rows.items() if any(v != values[0] for v in values)}
 
 
-def _settings(tested: Tested) -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a run's training and, of its test, those of the data."""
+def _settings(tested: Tested, parts: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the settings in ``parts`` of a run's training and, of its test, those of the data."""
     training = tested.training or tested.testing
-    for keys, value in leaves({name: training[name] for name in PARTS if name in training}):
+    for keys, value in leaves({name: training[name] for name in parts if name in training}):
         name = dotted(keys)
         if name.startswith('model.base') or not MAY_CHANGE.fullmatch(name):
             yield name, value
@@ -148,7 +150,7 @@ def described(runs: Sequence[Run]) -> str:
     blocks.append(f'{title}:\n{_table([["", *names], *rows])}' if rows else 'No setting differs.')
     unknown = [run.name for run in runs if not run.tested.training]
     if unknown:
-        blocks.append(f"The settings of {', '.join(unknown)} are its test's: the folder has no log of the training.")
+        blocks.append(f'Only model and test are compared: {", ".join(unknown)} has no log of its training here.')
     pairs = [paired(*pair) for pair in combinations(runs, 2)]
     note = f'\n(the p-values are not adjusted for {len(pairs)} tests)' if len(pairs) > 1 else ''
     blocks.append("McNemar's test of top-1 on the same samples:\n" + '\n'.join(pairs) + note)

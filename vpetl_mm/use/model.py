@@ -18,6 +18,7 @@ from ..files import file_sha256
 from ..models.build import build_model, drawn_from
 from ..weights.base import DEMO
 from .bundle import Bundle, element_count, is_bundle, read_bundle
+from .views import check_steps
 
 FOLDERS = (Path('data/weights'), Path(DEMO).parent)
 MOST_BUFFERS = 1 << 26  # numbers, such as position indices; of one table an eighth
@@ -46,6 +47,7 @@ def bundled_model(bundle: Bundle, base: str | Path | None = None) -> nn.Module:
 
 def _built(bundle: Bundle, base: Mapping[str, Any] | None, **options: bool) -> nn.Module:
     try:
+        check_steps(bundle.about)
         return build_model(model_config(bundle, base), **options)
     except UserError as error:
         raise UserError(f'{bundle.file} cannot be used: {error}') from error
@@ -57,13 +59,17 @@ def _on_base(bundle: Bundle, given: str | Path | None) -> nn.Module:
     try:
         model = build_model(model_config(bundle, base), init_weights=True)
     except UserError as error:
-        about, found = bundle.about.base, file_sha256(base['file'])
-        raise UserError(
-            f'{reason(error).rstrip(".")}: {bundle.file} was trained on {about["name"]}, {source_of(about)}, and the '
-            f'SHA-256 of {base["file"]} is {found}.'
-        ) from error
+        raise _not_the_base(bundle, base['file'], reason(error)) from error
     check_frozen(bundle, model)
     return model
+
+
+def _not_the_base(bundle: Bundle, file: str, why: str) -> UserError:
+    base = bundle.about.base
+    return UserError(
+        f'{bundle.file} was trained on {base["name"]}; {source_of(base)}. {file}, of SHA-256 {file_sha256(file)}, '
+        f'does not load: {why}'
+    )
 
 
 def model_config(bundle: Bundle, base: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -162,13 +168,14 @@ def check_tensors(bundle: Bundle, base: str | Path | None = None, at_hand: bool 
     if sum(tables) > MOST_BUFFERS or max(tables, default=0) > MOST_BUFFERS // 8:
         raise UserError(f'{bundle.file} is broken: the tables of its model would take {sum(tables):,} numbers.')
     check_trained(model, bundle.file, content_of(bundle))
+    count, claimed = model.plan.count(), (bundle.about.trainable, bundle.about.total)
+    if (count['trainable'], count['total']) != claimed:
+        raise UserError(f'{bundle.file} is broken: it has other counts of parameters than its model.')
     rest = {n: p for n, p in model.named_parameters() if n not in bundle.tensors}
     if bundle.about.frozen_sha256 is None and rest:
         raise UserError(f'{bundle.file} is broken: it names no base, and lacks {next(iter(rest))}.')
     if rest and at_hand:
-        file = Path(base_of(bundle, base)['file'])
-        if element_count(rest) > file.stat().st_size:
-            raise UserError(
-                f'{bundle.file} is not for {file}: it leaves {element_count(rest):,} parameters to its base.'
-            )
+        file, left = base_of(bundle, base)['file'], element_count(rest)
+        if left > Path(file).stat().st_size:
+            raise _not_the_base(bundle, file, f'it is too small for {left:,} parameters.')
     return model

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import unknown
+from mmengine.registry import TRANSFORMS, DefaultScope
+
+from ..errors import UserError, reason, unknown
+from ..models.build import WRONG
 from .allowed import CROPS, views_of
 from .bundle import About
 
@@ -37,3 +40,13 @@ def pipeline_of(about: About, views: str = 'test') -> list[dict[str, Any]]:
 def number_of_views(about: About, views: str = 'test') -> int:
     """Return how many views of one input are classified."""
     return views_of(pipeline_of(about, views))
+
+
+def check_steps(about: About) -> None:
+    """Raise :class:`UserError` if a step of the test pipeline cannot be built."""
+    with DefaultScope.overwrite_default_scope(about.default_scope):
+        for step in about.pipeline:
+            try:
+                TRANSFORMS.build(dict(step))
+            except WRONG as error:
+                raise UserError(f'{step["type"]} of its pipeline is wrong: {reason(error)}') from error

@@ -119,7 +119,7 @@ def training(curves: Curves) -> list[tuple[str, Markup]]:
         if not getattr(curves, name):
             continue
         epochs, values = curves.thinned(name)
-        with drawn(size=(4.4, 2.1)) as (figure, axes):
+        with drawn(size=(3.5, 2.0)) as (figure, axes):
             mark = 'o' if len(epochs) < FEW else ''
             axes.plot(epochs, values, color=COLOURS[colour], linewidth=1.3, marker=mark, markersize=3)
             axes.grid(axis='y', color=COLOURS['line'], linewidth=0.5)

@@ -51,7 +51,7 @@ class Tested:
     @property
     def dataset(self) -> Mapping[str, Any]:
         """The settings of the data set that was tested on."""
-        return innermost(_at(self.testing, 'test_dataloader', 'dataset'))
+        return _dataset(self.testing)
 
 
 def read_tested(result: Path, predictions: Path) -> Tested:
@@ -74,11 +74,13 @@ def read_tested(result: Path, predictions: Path) -> Tested:
         )
     logs = _until(log_folders(result.parent), record.finished)
     training, testing = _settings(logs, 'train_dataloader'), _settings(logs, 'test_dataloader')
-    tested = Tested(
-        *(result, record, found, [], training, testing, read_curves_of(result.parent), _environment(logs)),
-    )
-    tested.classes.extend(_classes(tested))
-    return tested
+    classes = _classes(result.with_name(Path(record.checkpoint).name), testing, found.classes)
+    curves = read_curves_of(result.parent)
+    return Tested(result, record, found, classes, training, testing, curves, _environment(logs))
+
+
+def _dataset(testing: Mapping[str, Any]) -> Mapping[str, Any]:
+    return innermost(_at(testing, 'test_dataloader', 'dataset'))
 
 
 def _at(settings: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
@@ -120,19 +122,18 @@ def _environment(logs: Sequence[Path]) -> dict[str, str]:
     return {}
 
 
-def _classes(tested: Tested) -> list[str]:
+def _classes(checkpoint: Path, testing: Mapping[str, Any], count: int) -> list[str]:
     """Return the names of the classes: of the checkpoint, of the config, or their numbers."""
     names: Any = None
-    checkpoint = tested.result.with_name(Path(tested.record.checkpoint).name)
     with suppress(UserError):
         if checkpoint.is_file():
             names = read_checkpoint(checkpoint)['meta'].get('dataset_meta', {}).get('classes')
-    wanted = tested.predictions.classes
-    for given in (names, tested.dataset.get('classes'), _at(tested.dataset, 'metainfo').get('classes')):
+    dataset = _dataset(testing)
+    for given in (names, dataset.get('classes'), _at(dataset, 'metainfo').get('classes')):
         found = _names(given)
-        if len(found) == wanted:
+        if len(found) == count:
             return found
-    return [f'class {c}' for c in range(wanted)]
+    return [f'class {c}' for c in range(count)]
 
 
 def _names(given: Any) -> list[str]:

@@ -22,7 +22,10 @@ OWN = (  # in this order
     r'(train_cfg|holdout|randomness|custom_hooks|cache_features|compile_backbone|activation_checkpointing)(\..+)?',
 )
 # what stands elsewhere too, or says nothing
-LEFT_OUT = re.compile(r'(petl|given_options|experiment_name|custom_imports|console|resume|load_from)(\..+)?')
+LEFT_OUT = re.compile(
+    r'(petl|given_options|experiment_name|custom_imports|console|resume|load_from|dataset_type|metainfo|vis_backends'
+    r'|(train|val|test)_pipeline)(\..+)?'
+)
 
 
 class Settings(NamedTuple):
