@@ -55,7 +55,8 @@ parser.add_argument(
     nargs='+',
     default=[],
     metavar='INPUT',
-    help='clips or images on which the file must give the logits of the model (default: generated ones)',
+    help='clips or images, or folders of them, on which the file must give the logits of the model (default: two '
+    'generated ones)',
 )
 
 if __name__ == '__main__':

@@ -75,7 +75,7 @@ def export(
         out: the file to write; its suffix says which kind.
         base: the base's file; see :func:`~vpetl_mm.use.model.bundled_model`.
         batch: how many inputs an ``.onnx`` or ``.pt2`` takes at once. Defaults to None, any number.
-        check: clips or images. Defaults to two generated ones.
+        check: clips or images, folders of them, or patterns. Defaults to two generated ones.
         tell: is given a line for each step that takes seconds.
 
     Returns:
@@ -94,8 +94,11 @@ def export(
     read = read_bundle(bundle)
     if target.suffix not in GRAPHS:
         plain.check_can_be_plain(read, base)
-    inputs = read_inputs(read.about, check) if check else generated_inputs(read.about)
-    names = [str(name) for name in check] or ['a generated input'] * len(inputs)
+    if check:
+        names, inputs = read_inputs(read.about, [str(path) for path in check])
+    else:
+        inputs = generated_inputs(read.about)
+        names = ['a generated input'] * len(inputs)
     tell('building the model')
     given = Given(read, bundled_model(read, base), inputs, names, not check)
     with os_errors_explained():
