@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import UserError, tellable
+from ..files import os_errors_explained
 from ..petl.checks import at_least_one
 from ..use.bundle import About, read_about, read_bundle
 from ..use.camera import Camera
@@ -70,6 +71,7 @@ def predict(args: PredictArgs) -> int:
     inferencer = PETLInferencer(read_bundle(args.bundle), args.base, dtype=args.dtype, views=views)
     _introduce(inferencer)
     with ExitStack() as stack:
+        stack.enter_context(os_errors_explained())
         if camera is None:
             predictions = inferencer.stream(files, args.batch_size, keep_frames=args.show_dir is not None)
             predictions = stack.enter_context(closing(predictions))
@@ -170,8 +172,10 @@ def _report(
 
 def _draw(told: dict, prediction: Prediction, folder: Path, number: int, total: int) -> None:
     folder.mkdir(exist_ok=True)
-    stem = Path(prediction.input).stem[:100].encode('utf-8', 'replace').decode()
-    draw(told, prediction.read, folder / f'{number:0{max(4, len(str(total)))}}_{tellable(stem)}.png')
+    stem = (
+        tellable(Path(prediction.input).stem).encode()[:150].decode(errors='ignore')
+    )  # names have at most 255 bytes
+    draw(told, prediction.read, folder / f'{number:0{max(4, len(str(total)))}}_{stem}.png')
 
 
 def _conclude(read: int, bad: int, seconds: float, about: About) -> None:
