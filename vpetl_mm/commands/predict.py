@@ -21,6 +21,7 @@ from ..use.camera import Camera
 from ..use.inferencer import PETLInferencer
 from ..use.inputs import MEANT, find_inputs, listed
 from ..use.line import line_of, terminal_width, widths
+from ..use.memory import keep_freed_memory
 from ..use.picture import draw
 from ..use.prediction import Prediction
 from ..use.writers import check_new, written
@@ -70,6 +71,8 @@ def predict(args: PredictArgs) -> int:
     views = args.views or ('test' if camera is None else 'fast')
     inferencer = PETLInferencer(read_bundle(args.bundle), args.base, dtype=args.dtype, views=views)
     _introduce(inferencer)
+    if inferencer.device.type == 'cpu':
+        keep_freed_memory()
     with ExitStack() as stack:
         stack.enter_context(os_errors_explained())
         if camera is None:
