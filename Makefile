@@ -15,9 +15,9 @@ READY := $(VENV)/.installed
 demo: $(READY)
 	$(BIN)/python tools/demo.py --seeds $(SEEDS) $(if $(ALL),--all)
 
-# one thread for each of the processes that share the cores
+# one thread for each of the processes that share the cores; the files in the order of tests/conftest.py
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -11,6 +11,15 @@ import torch
 torch.set_num_threads(1)  # what the tests run is too small to share
 
 
+# files of few and long tests, which would leave one core idle if they came last
+LONG = ('test_using', 'test_own_data', 'test_configs', 'test_docs', 'test_kills', 'test_launch', 'test_demo')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the long files first."""
+    items.sort(key=lambda item: Path(item.path).stem not in LONG)
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with configs/ at hand, which becomes the current one."""

@@ -44,7 +44,7 @@ def run(clone: Path, command: str) -> str:
 
 @needs_clips
 def test_readme_from_a_folder_of_clips_to_a_tested_model(section, clone):
-    (prepare, train, test), config = section
+    (prepare, train, test, predict), config = section
     path = clone / config.splitlines()[0].removeprefix('# ')
     printed = run(clone, prepare).partition('with these lines in it:\n\n')
     small = re.search(r'with (_base_ = .*)', printed[0])[1]
@@ -53,10 +53,14 @@ def test_readme_from_a_folder_of_clips_to_a_tested_model(section, clone):
     assert shlex.split(train, comments=True)[1] == str(path.relative_to(clone)) in printed[0]
     path.write_text(config)
     said = run(clone, train)
-    assert Path(test.split()[-1]).name in said.splitlines()[-1], 'it says what to test'
+    bundle = test.split()[1]
+    assert bundle in said.splitlines()[-1] and predict.split()[1] == bundle, 'it says what to predict with'
     run(clone, test)
-    record = read_record(clone / 'work_dirs/fight/result.json')
-    assert record.samples == 12 and record.epoch == 7 and record.params == record.total > 300_000
+    (result,) = (clone / 'work_dirs/fight').glob('result*.json')
+    record = read_record(result)
+    assert record.samples == 12 and 1 <= record.epoch <= 7 and record.params == record.total > 300_000
+    predicted = run(clone, predict).splitlines()
+    assert len(predicted) == 60 and all(re.search(r' (fight|noFight) ', line) for line in predicted)
     right = record.top1 * record.samples / 100
     assert record.top5 == 100 and right == pytest.approx(round(right))
     first, last = (torch.load(clone / f'work_dirs/fight/epoch_{n}.pth', weights_only=True) for n in (6, 7))

@@ -40,9 +40,9 @@ def main(args) -> None:
     runner = train(cfg, initial=trained_weights(args.init_from) if args.init_from else None)
     if runner.rank:
         return
-    checkpoint = Path(runner.cfg.work_dir, best_checkpoint(runner.work_dir).name)
-    print(spoken(f'Test it with: tools/test.py {shlex.join([args.config, str(checkpoint)])}'))
     try:
+        checkpoint = Path(runner.cfg.work_dir, best_checkpoint(runner.work_dir).name)
+        print(spoken(f'Test it with: tools/test.py {shlex.join([args.config, str(checkpoint)])}'))
         bundle = bundle_of_run(runner)
     except UserError as error:  # the run itself is whole
         print(f'warning: no bundle was written: {error}', file=sys.stderr)

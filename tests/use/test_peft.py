@@ -130,7 +130,7 @@ REGEX = r'blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])'
         dict(
             target_modules=REGEX,
             rank_pattern={'blocks.1.attn.qkv': 2, 'mlp.fc1': 7, r'^blocks\.\d+\.mlp\.fc2': 3},
-            alpha_pattern={r'^blocks\.0\.attn\.qkv': 9, 'proj': 1.5, '1.mlp.fc2': 0},
+            alpha_pattern={r'^blocks\.0\.attn\.qkv': 9, '^proj': 7, 'proj': 1.5, '1.mlp.fc2': 0},
         ),
         dict(target_modules=['qkv', 'fc1'], layers_to_transform=[1], layers_pattern='blocks'),
         dict(target_modules='all-linear', init_lora_weights='gaussian'),
@@ -228,7 +228,7 @@ A, BLOCK = 'base_model.model.blocks.1.attn.qkv.lora_A.weight', 'base_model.model
         ({}, {A.replace('lora_A', 'lora_B'): torch.zeros(47, 6)}, ['another architecture', '47', '48']),
         ({}, {A: torch.zeros(5, 16)}, ['A of rank 5', 'B of rank 6']),
         ({}, {A: torch.zeros(6, 16, 1)}, ['another architecture']),
-        ({}, {A: torch.full((6, 16), torch.nan)}, ['not finite']),
+        ({}, {A: torch.full((6, 16), torch.nan)}, [A, 'not finite']),
         ({}, {A: torch.zeros(6, 16, dtype=torch.int32)}, ['I32']),
         ({}, {A.replace('lora_A.weight', 'lora_magnitude_vector'): torch.ones(48)}, ['DoRA']),
         ({}, {BLOCK.format(0, 'attn.qkv.lora_B.bias'): torch.ones(48)}, ['lora_B.bias', 'not LoRA']),

@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import UserError, tellable
+from ..files import os_errors_explained
 from ..petl.checks import at_least_one
 from ..use.bundle import About, read_about, read_bundle
 from ..use.camera import Camera
 from ..use.inferencer import PETLInferencer
 from ..use.inputs import MEANT, find_inputs, listed
 from ..use.line import line_of, terminal_width, widths
+from ..use.memory import keep_freed_memory
 from ..use.picture import draw
 from ..use.prediction import Prediction
 from ..use.writers import check_new, written
@@ -69,7 +71,10 @@ def predict(args: PredictArgs) -> int:
     views = args.views or ('test' if camera is None else 'fast')
     inferencer = PETLInferencer(read_bundle(args.bundle), args.base, dtype=args.dtype, views=views)
     _introduce(inferencer)
+    if inferencer.device.type == 'cpu':
+        keep_freed_memory()
     with ExitStack() as stack:
+        stack.enter_context(os_errors_explained())
         if camera is None:
             predictions = inferencer.stream(files, args.batch_size, keep_frames=args.show_dir is not None)
             predictions = stack.enter_context(closing(predictions))
@@ -170,8 +175,10 @@ def _report(
 
 def _draw(told: dict, prediction: Prediction, folder: Path, number: int, total: int) -> None:
     folder.mkdir(exist_ok=True)
-    stem = Path(prediction.input).stem[:100].encode('utf-8', 'replace').decode()
-    draw(told, prediction.read, folder / f'{number:0{max(4, len(str(total)))}}_{tellable(stem)}.png')
+    stem = (
+        tellable(Path(prediction.input).stem).encode()[:150].decode(errors='ignore')
+    )  # names have at most 255 bytes
+    draw(told, prediction.read, folder / f'{number:0{max(4, len(str(total)))}}_{stem}.png')
 
 
 def _conclude(read: int, bad: int, seconds: float, about: About) -> None:

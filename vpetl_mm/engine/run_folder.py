@@ -156,9 +156,13 @@ def remove_run(work_dir: Path) -> None:
             or name == 'last_checkpoint'
             or (PREDICTIONS.fullmatch(name) and _start(path).startswith(HEADER))
             or (REPORT.fullmatch(name) and REPORT_START in _start(path))
-            or (name == f'{path.stem}.safetensors' and path.with_suffix('.py').is_file() and BUNDLE in _start(path))
+            or (_is_of_config(work_dir / name) and (name != path.name or BUNDLE in _start(path)))
         ):
             path.unlink()
+
+
+def _is_of_config(path: Path) -> bool:
+    return path.suffix == '.safetensors' and path.with_suffix('.py').is_file()
 
 
 def _remove_logs(folder: Path) -> None:

@@ -17,7 +17,7 @@ from ..weights.kinds import KINDS
 from .allowed import MOST_CLASSES, checked_model, checked_pipeline, shown
 
 FORMAT = 1
-LONGEST = 1 << 24  # of a header, in bytes
+LONGEST = 1 << 22  # of a header, in bytes
 SHA256 = re.compile(r'[0-9a-f]{64}')
 MODELS = {'mmaction': 'PETLRecognizer3D', 'mmpretrain': 'PETLImageClassifier'}
 

@@ -98,7 +98,7 @@ PLAIN = {
 }
 TRAIN = {'all', 'head'}.union(*(layout.groups for layout in LAYOUTS.values()))
 WORDS = re.compile(r'[A-Za-z0-9_ +-]{0,64}')
-MOST, MOST_PARTS, MOST_DELTAS, MOST_BLOCKS, MOST_NUMBERS = 1_000_000, 1000, 32, 256, 1 << 29
+MOST, MOST_PARTS, MOST_BLOCKS, MOST_HOSTED, MOST_NUMBERS = 1_000_000, 1000, 64, 512, 1 << 29
 MOST_CLASSES = 100_000
 # whole numbers, the least and the most that each may be: loops run over them, and sizes follow from them
 WIDTHS = ('embed_dims', 'feedforward_channels', 'in_channels', 'd_bottle', 'd_middle', 'rank', 'num_tokens')
@@ -143,6 +143,9 @@ def checked_model(config: Any) -> dict[str, Any]:
     blocks = sum(sum(_flat(arch.get(name))) for name in ('depths', 'num_layers', 'depth'))
     if blocks > MOST_BLOCKS:
         raise UserError(f'model.backbone has {blocks:,} blocks, and a bundle may have {MOST_BLOCKS}.')
+    deltas = (model.get('petl') or {}).get('deltas') or {}
+    if blocks * len(deltas) > MOST_HOSTED or len(deltas) > MOST_BLOCKS:
+        raise UserError(f'model.petl.deltas has {len(deltas)}, too many for {blocks} blocks.')
     return model
 
 
@@ -190,7 +193,9 @@ def _arguments(
 
 
 def _argument(section: str, key: str, value: Any, name: str) -> Any:
-    if key == 'deltas' and isinstance(value, Mapping) and len(value) <= MOST_DELTAS:
+    if key == 'deltas' and value is not None:
+        if not isinstance(value, Mapping):
+            raise UserError(f'{name} is {shown(value)}, and has to be a dict.')
         if not all(isinstance(n, str) and n.isidentifier() and n.isascii() and n[0] != '_' for n in value):
             raise UserError(f'{name} has a name that a bundle cannot hold.')
         return {n: None if v is None else _entry(key, v, f'{name}.{n}') for n, v in value.items()}

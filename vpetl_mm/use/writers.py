@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import UserError
-from ..files import os_errors_explained
 
 Told = dict[str, Any]  # of Prediction.told
 
@@ -33,7 +32,7 @@ def _opened(file: str) -> Iterator[TextIO]:
         return
     # bytes of file names that are not UTF-8 stay as they are
     options = dict(encoding='utf-8', errors='surrogateescape', newline='', buffering=1)
-    with os_errors_explained(), open(file, 'w', **options) as stream:
+    with open(file, 'w', **options) as stream:
         yield stream
 
 
