@@ -175,9 +175,8 @@ def _report(
 
 def _draw(told: dict, prediction: Prediction, folder: Path, number: int, total: int) -> None:
     folder.mkdir(exist_ok=True)
-    stem = (
-        tellable(Path(prediction.input).stem).encode()[:150].decode(errors='ignore')
-    )  # names have at most 255 bytes
+    stem = tellable(Path(prediction.input).stem)
+    stem = stem.encode()[:150].decode(errors='ignore')  # names have at most 255 bytes
     draw(told, prediction.read, folder / f'{number:0{max(4, len(str(total)))}}_{stem}.png')
 
 
