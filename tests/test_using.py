@@ -31,7 +31,7 @@ def test_every_command_of_the_page(elsewhere, capsys):
                 tool, *argv = shlex.split(command, comments=True)
                 assert call(Path(tool).stem, *argv) == 0, f'{command}: {capsys.readouterr().err}'
                 printed[command] = capsys.readouterr().out
-    first, second, *_ = (c for c in printed if c.startswith('tools/predict.py'))
+    first, *_ = (c for c in printed if c.startswith('tools/predict.py'))
     shown = next(block for kind, block in blocks() if kind == 'text').strip()
     words = (re.sub(r'[\d.]+%\s+\w+', 'P', line) for line in (printed[first].strip(), shown))
     assert len({re.sub(r'\s+', ' ', w) for w in words}) == 1, 'it prints a line of the form that is shown'
