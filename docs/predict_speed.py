@@ -23,7 +23,7 @@ def bundle_in(folder):
     from vpetl_mm import build_model
     from vpetl_mm.config import load_config
     from vpetl_mm.engine.adapter import trained_meta
-    from vpetl_mm.use.packing import packed
+    from vpetl_mm.use.bundle.packing import packed
 
     cfg = load_config(CONFIG, {'model.base': None})
     model = build_model(cfg, init_weights=True)
@@ -38,8 +38,8 @@ def serve(pipe, kind, clips):
     from mmengine import Config
 
     from vpetl_mm import PETLInferencer
-    from vpetl_mm.use.memory import keep_freed_memory
-    from vpetl_mm.use.views import pipeline_of
+    from vpetl_mm.use.bundle.views import pipeline_of
+    from vpetl_mm.use.predict.memory import keep_freed_memory
 
     with TemporaryDirectory() as folder:
         ours = PETLInferencer(bundle_in(folder), dtype='float32', views='fast')

@@ -24,7 +24,7 @@ def main(args) -> None:
 
 def pack(args) -> None:
     """Write a bundle."""
-    from vpetl_mm.use.packing import pack
+    from vpetl_mm.use.bundle.packing import pack
 
     bundle = pack(args.run, args.checkpoint, args.out, args.cfg_options, args.license)
     print(f'bundle: {bundle} ({bundle.stat().st_size / 1e6:,.1f} MB)')
@@ -33,15 +33,15 @@ def pack(args) -> None:
 
 def info(args) -> None:
     """Print what bundles say about themselves."""
-    from vpetl_mm.use.card import info_of
+    from vpetl_mm.use.bundle.card import info_of
 
     print('\n\n'.join([info_of(file) for file in args.file]))
 
 
 def verify(args) -> None:
     """Check a bundle, and its base."""
-    from vpetl_mm.use.bundle import read_bundle
-    from vpetl_mm.use.model import bundled_model
+    from vpetl_mm.use.bundle.bundle import read_bundle
+    from vpetl_mm.use.bundle.model import bundled_model
 
     bundle = read_bundle(args.file)
     bundled_model(bundle, args.base)
@@ -53,15 +53,15 @@ def verify(args) -> None:
 
 def card(args) -> None:
     """Print a model card."""
-    from vpetl_mm.use.card import card_of
+    from vpetl_mm.use.bundle.card import card_of
 
     print(card_of(args.file), end='')
 
 
 def to_peft(args) -> None:
     """Write a PEFT folder."""
-    from vpetl_mm.use.peft import bundle_to_peft
-    from vpetl_mm.use.peft_writing import BACKBONE, loading_code
+    from vpetl_mm.use.peft.conversion import bundle_to_peft
+    from vpetl_mm.use.peft.writing import BACKBONE, loading_code
 
     adapter = bundle_to_peft(args.file, args.folder, args.base)
     with_backbone = Path(args.folder, BACKBONE).is_file()
@@ -71,7 +71,7 @@ def to_peft(args) -> None:
 
 def from_peft(args) -> None:
     """Write a bundle of a PEFT folder."""
-    from vpetl_mm.use.peft import peft_to_bundle
+    from vpetl_mm.use.peft.conversion import peft_to_bundle
 
     bundle = peft_to_bundle(args.folder, args.config, args.out, args.cfg_options, args.classes, args.license)
     print(f'bundle: {bundle} ({bundle.stat().st_size / 1e6:,.1f} MB)')

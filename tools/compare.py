@@ -14,8 +14,8 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Print the comparison, and write the figure."""
-    from vpetl_mm.use.compare import described, read_runs
-    from vpetl_mm.use.compare_figure import check_figure, draw_curves
+    from vpetl_mm.use.report.compare import described, read_runs
+    from vpetl_mm.use.report.compare_figure import check_figure, draw_curves
 
     figure = Path(args.output)
     check_figure(figure)

@@ -43,9 +43,9 @@ def test_checkpoint(args) -> None:
 def test_bundle(args) -> None:
     """Test a bundle without its config."""
     from vpetl_mm.engine.experiment import prepare
-    from vpetl_mm.use.bundle import read_bundle
-    from vpetl_mm.use.model import as_checkpoint
-    from vpetl_mm.use.testing import bundle_experiment, listed_options
+    from vpetl_mm.use.bundle.bundle import read_bundle
+    from vpetl_mm.use.bundle.model import as_checkpoint
+    from vpetl_mm.use.bundle.testing import bundle_experiment, listed_options
 
     bundle = read_bundle(args.tested[0])
     args.work_dir = args.work_dir or f'work_dirs/{bundle.file.stem}'

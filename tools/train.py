@@ -21,8 +21,8 @@ def main(args) -> None:
     """Train, write the bundle, and print how to test and to predict."""
     from vpetl_mm.engine.experiment import Options, prepare, train
     from vpetl_mm.errors import UserError
-    from vpetl_mm.use.model import trained_weights
-    from vpetl_mm.use.packing import best_checkpoint, bundle_of_run
+    from vpetl_mm.use.bundle.model import trained_weights
+    from vpetl_mm.use.bundle.packing import best_checkpoint, bundle_of_run
 
     if args.resume_with and not args.resume:
         parser.error('--resume-with needs --resume')

@@ -38,6 +38,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     if _missing:
         raise ImportError(f'{name} needs OpenMMLab; not installed: {", ".join(_missing)}.')
-    from .use.inferencer import PETLInferencer  # which training has no need of
+    from .use.predict.inferencer import PETLInferencer  # which training has no need of
 
     return PETLInferencer

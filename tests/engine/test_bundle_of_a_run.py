@@ -8,8 +8,8 @@ import pytest
 from small_experiment import PIPELINE, adapter, write_config
 
 from tools import call
-from vpetl_mm.use.bundle import read_bundle
-from vpetl_mm.use.model import bundled_model
+from vpetl_mm.use.bundle.bundle import read_bundle
+from vpetl_mm.use.bundle.model import bundled_model
 
 FLIPPED = f"""\
 {PIPELINE}_pipeline.insert(3, dict(type='Flip', flip_ratio=0.0))

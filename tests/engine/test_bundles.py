@@ -20,8 +20,8 @@ from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.initial import initial_state
 from vpetl_mm.engine.record import is_as_printed, read_record
 from vpetl_mm.spt.allocation import tensors_sha256, write_allocation
-from vpetl_mm.use.bundle import read_bundle
-from vpetl_mm.use.model import trained_weights
+from vpetl_mm.use.bundle.bundle import read_bundle
+from vpetl_mm.use.bundle.model import trained_weights
 
 NAMES = [f'motion {n}' for n in range(8)]
 SCALE = 'model.petl.deltas.patt.scale=0.5'

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.adapter import trained_meta
-from vpetl_mm.use.packing import packed
+from vpetl_mm.use.bundle.packing import packed
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 CLASSES = ['fight', 'no fight', 'neither']

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vpetl_mm import build_model
 from vpetl_mm.engine.adapter import FORMAT, adapter_state, trained_meta
-from vpetl_mm.use.packing import pack
+from vpetl_mm.use.bundle.packing import pack
 
 KEY = 'vpetl_mm_bundle'  # as in docs/using.md and in the files of older versions
 CLASSES = ['lifting up', 'pushing', 'opening']

@@ -10,7 +10,7 @@ from tiny import randomised
 
 from vpetl_mm import build_model
 from vpetl_mm.engine.adapter import FORMAT, adapter_state, trained_meta
-from vpetl_mm.use.packing import pack
+from vpetl_mm.use.bundle.packing import pack
 
 REPO = Path(__file__).parents[2]
 CLIPS = REPO.parent / 'shared/data/clips'

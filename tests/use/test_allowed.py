@@ -17,7 +17,7 @@ from tiny import HOSTS
 
 from tools import call, snapshot
 from vpetl_mm import UserError
-from vpetl_mm.use.bundle import read_about, read_bundle
+from vpetl_mm.use.bundle.bundle import read_about, read_bundle
 
 DELTAS = both(patt(), adapter(), lora('fc1'), prefix(), prompt(), linear_adapter('fc2', 'behind')).deltas
 Path_ = tuple[str | int, ...]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from tiny import refused
 
-from vpetl_mm.use.camera import Camera
+from vpetl_mm.use.predict.camera import Camera
 
 
 def frames_of(path) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from packed import content_of, write
 from tiny import HOSTS
 
 from tools import call
-from vpetl_mm.use.card import card_of, info_of
+from vpetl_mm.use.bundle.card import card_of, info_of
 
 DELTAS = both(patt(), adapter()).deltas
 SHOWN = """\

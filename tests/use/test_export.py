@@ -22,9 +22,9 @@ from tools import call, refused
 from vpetl_mm.config import load_config
 from vpetl_mm.datasets.demo_clips import write_clip
 from vpetl_mm.petl import PATT
-from vpetl_mm.use.bundle import read_bundle
+from vpetl_mm.use.bundle.bundle import read_bundle
+from vpetl_mm.use.bundle.model import bundled_model
 from vpetl_mm.use.export.portable import SmallTables
-from vpetl_mm.use.model import bundled_model
 
 REPO = Path(__file__).parents[2]
 BAPAT = dict(

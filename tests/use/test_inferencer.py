@@ -18,7 +18,7 @@ from tiny import refused
 from tools import call
 from vpetl_mm import PETLInferencer
 from vpetl_mm.datasets.video_reader import VideoReader
-from vpetl_mm.use.precision import precision_on
+from vpetl_mm.use.predict.precision import precision_on
 
 REAL = ('ssv2_*.mp4', 'TrumanShow_*.avi', '*.mkv', 'v_SoccerJuggling_g23_c01.avi')  # VP9, two MPEG-4, H.264
 
@@ -126,7 +126,7 @@ def test_an_image_has_the_same_scores_from_an_array_and_from_a_file(tmp_path):
 
 def test_the_precision_follows_the_hardware(monkeypatch):
     for there, auto in ((True, 'bfloat16'), (False, 'float32')):
-        monkeypatch.setattr('vpetl_mm.use.precision.has_bfloat16', lambda there=there: there)
+        monkeypatch.setattr('vpetl_mm.use.predict.precision.has_bfloat16', lambda there=there: there)
         assert precision_on('cpu')[0] is there and precision_on('cpu')[1].startswith(auto)
         assert precision_on('cpu', 'float32') == (False, 'float32')
         assert precision_on('cpu', 'bfloat16')[0]

@@ -17,9 +17,9 @@ from tiny import HOSTS, classify, refused
 from torch import nn
 
 from vpetl_mm.spt.allocation import tensors_sha256
-from vpetl_mm.use.bundle import read_bundle
-from vpetl_mm.use.model import bundled_model
-from vpetl_mm.use.packing import pack
+from vpetl_mm.use.bundle.bundle import read_bundle
+from vpetl_mm.use.bundle.model import bundled_model
+from vpetl_mm.use.bundle.packing import pack
 
 BAPAT = both(patt(), adapter()).deltas
 # host -> methods that together have every delta, every option of theirs and every place

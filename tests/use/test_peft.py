@@ -17,12 +17,12 @@ from tools import call
 from tools import refused as refused_by
 from vpetl_mm import build_model
 from vpetl_mm.engine.adapter import adapter_state, trained_meta
-from vpetl_mm.use.bundle import read_bundle
-from vpetl_mm.use.low_rank import LowRank, by_slot, stacked
-from vpetl_mm.use.model import bundled_model
-from vpetl_mm.use.peft_reading import from_peft, model_config
-from vpetl_mm.use.peft_writing import to_peft, write_peft
-from vpetl_mm.use.timm_vit import timm_state
+from vpetl_mm.use.bundle.bundle import read_bundle
+from vpetl_mm.use.bundle.model import bundled_model
+from vpetl_mm.use.peft.low_rank import LowRank, by_slot, stacked
+from vpetl_mm.use.peft.reading import from_peft, model_config
+from vpetl_mm.use.peft.timm_vit import timm_state
+from vpetl_mm.use.peft.writing import to_peft, write_peft
 from vpetl_mm.weights.vit import from_timm
 
 CLOSE = dict(atol=1e-5, rtol=0)

@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from vpetl_mm.preparation.workers import Failed
-from vpetl_mm.use.pool import Pool
+from vpetl_mm.use.predict.pool import Pool
 
 
 def work(job):

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from tools import call, refused
-from vpetl_mm.use.reader import Reader
+from vpetl_mm.use.predict.reader import Reader
 
 pytestmark = pytest.mark.usefixtures('elsewhere')
 

@@ -16,15 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..errors import UserError, tellable
 from ..files import os_errors_explained
 from ..petl.checks import at_least_one
-from ..use.bundle import About, read_about, read_bundle
-from ..use.camera import Camera
-from ..use.inferencer import PETLInferencer
-from ..use.inputs import MEANT, find_inputs, listed
-from ..use.line import line_of, terminal_width, widths
-from ..use.memory import keep_freed_memory
-from ..use.picture import draw
-from ..use.prediction import Prediction
-from ..use.writers import check_new, written
+from ..use.bundle.bundle import About, read_about, read_bundle
+from ..use.predict.camera import Camera
+from ..use.predict.inferencer import PETLInferencer
+from ..use.predict.inputs import MEANT, find_inputs, listed
+from ..use.predict.line import line_of, terminal_width, widths
+from ..use.predict.memory import keep_freed_memory
+from ..use.predict.picture import draw
+from ..use.predict.prediction import Prediction
+from ..use.predict.writers import check_new, written
 
 
 @dataclass(frozen=True)

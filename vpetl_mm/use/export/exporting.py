@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ...errors import UserError, unknown
 from ...files import os_errors_explained, written_whole
 from ...models.build import build_model
-from ..bundle import About, Bundle, read_bundle
-from ..model import bundled_model, model_config
-from ..views import number_of_views
+from ..bundle.bundle import About, Bundle, read_bundle
+from ..bundle.model import bundled_model, model_config
+from ..bundle.views import number_of_views
 from . import plain, programs
 from .inputs import generated_inputs, read_inputs
 from .parity import Parity, check_parity, file_logits, first_difference, model_logits
@@ -73,7 +73,7 @@ def export(
     Args:
         bundle: its file.
         out: the file to write; its suffix says which kind.
-        base: the base's file; see :func:`~vpetl_mm.use.model.bundled_model`.
+        base: the base's file; see :func:`~vpetl_mm.use.bundle.model.bundled_model`.
         batch: how many inputs an ``.onnx`` or ``.pt2`` takes at once. Defaults to None, any number.
         check: clips or images, folders of them, or patterns. Defaults to two generated ones.
         tell: is given a line for each step that takes seconds.

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...preparation.workers import Failed
-from ..bundle import About
-from ..inputs import find_inputs
-from ..reader import Reader, Source
-from ..views import pipeline_of
+from ..bundle.bundle import About
+from ..bundle.views import pipeline_of
+from ..predict.inputs import find_inputs
+from ..predict.reader import Reader, Source
 
 SIZES = ((180, 320), (240, 240))  # of generated inputs, (H, W) in pixels
 FRAMES = 32

@@ -15,8 +15,8 @@ from ...engine.merged import KEY, check_plain, make_plain, plain_config
 from ...errors import UserError
 from ...files import written_whole
 from ...weights.files import write_safetensors
-from ..bundle import Bundle
-from ..model import check_tensors, model_config
+from ..bundle.bundle import Bundle
+from ..bundle.model import check_tensors, model_config
 
 # the host libraries' own steps for this project's
 STOCK = {'OpenVideo': 'DecordInit', 'DecodeVideo': 'DecordDecode'}

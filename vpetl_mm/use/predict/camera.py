@@ -12,7 +12,7 @@ from threading import Condition, Thread
 import cv2
 import numpy as np
 
-from ..errors import UserError
+from ...errors import UserError
 
 
 class Camera:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ..errors import tellable
+from ...errors import tellable
 from .bundle import About, read_about
 from .views import number_of_views
 

@@ -16,8 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
-from ..errors import tellable
-from ..files import written_whole
+from ...errors import tellable
+from ...files import written_whole
 from .reader import Sample
 
 DPI = 125

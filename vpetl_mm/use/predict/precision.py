@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..engine.optim import has_bfloat16
-from ..errors import unknown
+from ...engine.optim import has_bfloat16
+from ...errors import unknown
 
 DTYPES = ('auto', 'float32', 'bfloat16')
 

@@ -9,17 +9,17 @@ from typing import Any
 from mmengine import Config
 from torch import Tensor, nn
 
-from ..config import load_config
-from ..engine.adapter import adapter_state, trained_meta
-from ..errors import UserError
-from ..files import os_errors_explained
-from ..models.build import build_model
-from .bundle import Bundle, read_bundle
-from .model import bundled_model, source_of
-from .packing import packed
-from .peft_reading import from_peft, model_config
-from .peft_writing import PEFTAdapter, check_new, to_peft, write_peft
+from ...config import load_config
+from ...engine.adapter import adapter_state, trained_meta
+from ...errors import UserError
+from ...files import os_errors_explained
+from ...models.build import build_model
+from ..bundle.bundle import Bundle, read_bundle
+from ..bundle.model import bundled_model, source_of
+from ..bundle.packing import packed
+from .reading import from_peft, model_config
 from .timm_vit import timm_state
+from .writing import PEFTAdapter, check_new, to_peft, write_peft
 
 
 def bundle_to_peft(file: str | Path, folder: str | Path, base: str | Path | None = None) -> PEFTAdapter:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import UserError
+from ...errors import UserError
 
 Told = dict[str, Any]  # of Prediction.told
 

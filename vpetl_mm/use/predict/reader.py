@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from mmengine.registry import TRANSFORMS, DefaultScope
 
-from ..datasets.image_reader import decode_image
-from ..datasets.worker_memory import keep_freed_memory
-from ..errors import UserError, reason, tellable
-from ..preparation.workers import Failed
+from ...datasets.image_reader import decode_image
+from ...datasets.worker_memory import keep_freed_memory
+from ...errors import UserError, reason, tellable
+from ...preparation.workers import Failed
 from .arrays import as_rgb
 
 OPENING = ('OpenVideo', 'DecordInit', 'PyAVInit')

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from ..engine.checkpoint import is_plain
-from ..errors import UserError, is_line, reason
-from ..files import from_json
-from ..weights.kinds import KINDS
+from ...engine.checkpoint import is_plain
+from ...errors import UserError, is_line, reason
+from ...files import from_json
+from ...weights.kinds import KINDS
 from .allowed import MOST_CLASSES, checked_model, checked_pipeline, shown
 
 FORMAT = 1

@@ -14,13 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..files import os_errors_explained
-from ..petl import LoRA, layout_of
-from ..weights.files import write_safetensors
-from ..weights.vit import to_timm
+from ...errors import UserError
+from ...files import os_errors_explained
+from ...petl import LoRA, layout_of
+from ...weights.files import write_safetensors
+from ...weights.vit import to_timm
+from .config import CONFIG
 from .low_rank import LowRank, stacked
-from .peft_config import CONFIG
 from .timm_vit import timm_model, timm_options
 
 TENSORS, README, BACKBONE = 'adapter_model.safetensors', 'README.md', 'timm_backbone.safetensors'

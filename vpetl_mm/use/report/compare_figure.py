@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from ..files import written_whole
+from ...errors import UserError
+from ...files import written_whole
 from .compare import WIDEST, Run
 
 PANELS = {'loss': 'training loss', 'top1': 'top-1 on what was held out (%)'}

@@ -10,10 +10,10 @@ from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
-from ..config import arguments_of
-from ..errors import UserError
-from ..models.build import build_model
-from ..weights.vit import to_timm
+from ...config import arguments_of
+from ...errors import UserError
+from ...models.build import build_model
+from ...weights.vit import to_timm
 
 # options of mmpretrain's backbone that timm has too, or that do not change what a tested model computes
 SHARED = {

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.run_folder import RESULT
-from ..engine.settings import MAY_CHANGE, PARTS, UNSET, dotted, leaves, shown
-from ..errors import UserError, tellable
-from .report.numbers import Share, mcnemar, mean_share, share
-from .report.predictions import Predictions
-from .report.run import Tested, read_tested
+from ...engine.run_folder import RESULT
+from ...engine.settings import MAY_CHANGE, PARTS, UNSET, dotted, leaves, shown
+from ...errors import UserError, tellable
+from .numbers import Share, mcnemar, mean_share, share
+from .predictions import Predictions
+from .run import Tested, read_tested
 
 WIDEST = 40  # characters of a column
 

@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import UserError, reason
-from ..spt.allocation import Allocation, allocation_of
-from ..weights.contents import format_of, must_be_file
-from ..weights.files import write_safetensors
+from ...errors import UserError, reason
+from ...spt.allocation import Allocation, allocation_of
+from ...weights.contents import format_of, must_be_file
+from ...weights.files import write_safetensors
 from .about import LONGEST, About, about_of, written
 
 KEY = 'vpetl_mm_bundle'

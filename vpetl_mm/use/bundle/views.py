@@ -6,8 +6,8 @@ from typing import Any
 
 from mmengine.registry import TRANSFORMS, DefaultScope
 
-from ..errors import UserError, reason, unknown
-from ..models.build import WRONG
+from ...errors import UserError, reason, unknown
+from ...models.build import WRONG
 from .allowed import CROPS, views_of
 from .bundle import About
 

@@ -6,9 +6,9 @@ import glob
 import os
 from collections.abc import Sequence
 
-from ..errors import UserError
-from ..preparation.found import IMAGE_SUFFIXES, VIDEO_SUFFIXES, walk
-from .bundle import About
+from ...errors import UserError
+from ...preparation.found import IMAGE_SUFFIXES, VIDEO_SUFFIXES, walk
+from ..bundle.bundle import About
 
 MEANT = {True: 'videos', False: 'images'}
 # a video bundle reads moving pictures too, if they are named

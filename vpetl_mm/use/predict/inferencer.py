@@ -18,17 +18,17 @@ from mmengine.infer import BaseInferencer
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from ..errors import UserError, reason
-from ..petl.checks import at_least_one
-from ..preparation.workers import Failed
-from .bundle import Bundle, read_bundle
+from ...errors import UserError, reason
+from ...petl.checks import at_least_one
+from ...preparation.workers import Failed
+from ..bundle.bundle import Bundle, read_bundle
+from ..bundle.model import bundled_model
+from ..bundle.views import number_of_views, pipeline_of
 from .inputs import find_inputs
-from .model import bundled_model
 from .pool import Pool
 from .precision import precision_on
 from .prediction import Prediction
 from .reader import Reader, Sample, Source, is_path
-from .views import number_of_views, pipeline_of
 
 Batch = list[tuple[Source, Sample | Failed]]
 WRONG = (AssertionError, IndexError, RuntimeError, ValueError)  # what models raise at a size that they cannot take
@@ -106,7 +106,7 @@ class PETLInferencer(BaseInferencer):
         Args:
             inputs: files and arrays, taken as they are needed.
             batch_size: views that go through the model at once.
-            keep_frames: keep some frames of each input, for :func:`vpetl_mm.use.picture.draw`. Defaults to False.
+            keep_frames: keep some frames of each input, for :func:`~.picture.draw`. Defaults to False.
         """
         for batch in self.preprocess(inputs, batch_size, keep_frames):
             yield from self.forward(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from ..errors import UserError
+from ...errors import UserError
 
 WANTED = {
     True: 'a video is (T, H, W, 3) or (T, 3, H, W)',

@@ -13,14 +13,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import UserError, reason, tellable
-from ..petl import Site, layout_of
-from ..weights.contents import must_be_file
-from ..weights.vit import to_timm
+from ...errors import UserError, reason, tellable
+from ...petl import Site, layout_of
+from ...weights.contents import must_be_file
+from ...weights.vit import to_timm
+from .config import CONFIG, LoRAConfig, read_config
 from .low_rank import LowRank, by_slot, padded, shared_scale
-from .peft_config import CONFIG, LoRAConfig, read_config
-from .peft_writing import LAYERS, PREFIX, TENSORS
 from .timm_vit import timm_model
+from .writing import LAYERS, PREFIX, TENSORS
 
 FLOATS = {'F32', 'F16', 'BF16'}
 # parts of the names of tensors that other methods of PEFT write -> the method

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
-from ..preparation.workers import Failed, Worker
+from ...preparation.workers import Failed, Worker
 
 
 class Pool:

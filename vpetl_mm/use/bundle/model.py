@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..engine.adapter import check_trained, frozen_sha256
-from ..engine.checkpoint import Checkpoint
-from ..errors import UserError, reason
-from ..files import file_sha256
-from ..models.build import build_model, drawn_from
-from ..weights.base import DEMO
+from ...engine.adapter import check_trained, frozen_sha256
+from ...engine.checkpoint import Checkpoint
+from ...errors import UserError, reason
+from ...files import file_sha256
+from ...models.build import build_model, drawn_from
+from ...weights.base import DEMO
 from .bundle import Bundle, element_count, is_bundle, read_bundle
 from .views import check_steps
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, tellable
-from ..files import from_json
+from ...errors import UserError, tellable
+from ...files import from_json
 
 CONFIG = 'adapter_config.json'
 LARGEST = 1 << 20  # bytes; PEFT's own are about a thousand

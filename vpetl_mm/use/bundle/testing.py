@@ -13,11 +13,11 @@ from mmengine import Config
 
 from vpetl_cli.shipped import ROOT
 
-from ..datasets.list_file import read_list
-from ..engine.outcome import LIST
-from ..errors import UserError
-from ..preparation.found import IMAGE_SUFFIXES, MEDIA, VIDEO_SUFFIXES
-from ..spt.allocation import write_allocation
+from ...datasets.list_file import read_list
+from ...engine.outcome import LIST
+from ...errors import UserError
+from ...preparation.found import IMAGE_SUFFIXES, MEDIA, VIDEO_SUFFIXES
+from ...spt.allocation import write_allocation
 from .bundle import About, Bundle
 from .model import base_of, bundled_model, model_config
 
@@ -37,7 +37,7 @@ def bundle_experiment(
         data: the list, of ``path label`` lines.
         prefix: the folder that the paths of the list are relative to. Defaults to the first that has the first file,
             of: the list's folder, ``videos`` or ``images`` in it, and the current folder.
-        base: the file of the bundle's base; see :func:`vpetl_mm.use.model.base_of`.
+        base: the file of the bundle's base; see :func:`vpetl_mm.use.bundle.model.base_of`.
 
     Raises:
         UserError: when the list or the base is missing, a label lies outside the bundle's classes, or the list has

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from reprlib import Repr
 from typing import Any
 
-from ..config import arguments_of
-from ..errors import UserError, tellable
-from ..models.token_head import PETLImageHead, PETLTokenHead
-from ..models.video_head import PETLVideoHead
-from ..petl import DELTAS
-from ..petl.layout import LAYOUTS
-from ..petl.plan import PETL_KEYS
+from ...config import arguments_of
+from ...errors import UserError, tellable
+from ...models.token_head import PETLImageHead, PETLTokenHead
+from ...models.video_head import PETLVideoHead
+from ...petl import DELTAS
+from ...petl.layout import LAYOUTS
+from ...petl.plan import PETL_KEYS
 
 # what decides only how a model is trained, initialised or filled; a bundle leaves it out
 TRAINING = ('train_cfg', 'init_cfg', 'pretrained', 'loss', 'loss_cls', 'label_smooth_eps', 'topk', 'cal_acc')

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..preparation.workers import Failed
+from ...preparation.workers import Failed
 from .reader import Sample
 
 

@@ -14,16 +14,16 @@ from typing import Any
 from mmengine import Config
 from torch import Tensor, nn
 
-from ..config import load_config
-from ..engine.adapter import adapter_keys, check_trained, load_trained
-from ..engine.checkpoint import read_checkpoint
-from ..engine.entries import innermost
-from ..engine.record import FILE, json_safe, read_record
-from ..engine.run_folder import BEST
-from ..engine.runner import PETLRunner
-from ..errors import UserError
-from ..models.build import build_model
-from ..spt.allocation import described
+from ...config import load_config
+from ...engine.adapter import adapter_keys, check_trained, load_trained
+from ...engine.checkpoint import read_checkpoint
+from ...engine.entries import innermost
+from ...engine.record import FILE, json_safe, read_record
+from ...engine.run_folder import BEST
+from ...engine.runner import PETLRunner
+from ...errors import UserError
+from ...models.build import build_model
+from ...spt.allocation import described
 from .about import About, about_of, written
 from .allowed import PLAIN, TRAINING
 from .bundle import Bundle, is_bundle, write_bundle

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from rich.cells import cell_len, set_cell_size
 
-from ..errors import tellable
+from ...errors import tellable
 
 MOST_CELLS = 48  # of a name
 

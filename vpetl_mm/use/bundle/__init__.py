@@ -1,0 +1,1 @@
+"""What was trained, in one file: written, read, checked, tested."""

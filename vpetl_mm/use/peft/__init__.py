@@ -1,0 +1,1 @@
+"""LoRA to and from Hugging Face PEFT's folders."""

@@ -1,0 +1,1 @@
+"""Predictions of a bundle: inputs read ahead, batches, results as they come."""
