@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Pack what was trained into one file, and read such files."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -26,9 +27,14 @@ def pack(args) -> None:
     """Write a bundle."""
     from vpetl_mm.use.bundle.packing import pack
 
-    bundle = pack(args.run, args.checkpoint, args.out, args.cfg_options, args.license)
-    print(f'bundle: {bundle} ({bundle.stat().st_size / 1e6:,.1f} MB)')
-    print(spoken(f'Predict with it: tools/predict.py {bundle} INPUT...'))
+    _show(pack(args.run, args.checkpoint, args.out, args.cfg_options, args.license))
+
+
+def _show(bundle: Path) -> None:
+    from vpetl_mm.files import size_of
+
+    print(f'bundle: {bundle} ({size_of(bundle)})')
+    print(spoken(f'Predict with it: tools/predict.py {shlex.quote(str(bundle))} INPUT...'))
 
 
 def info(args) -> None:
@@ -73,9 +79,7 @@ def from_peft(args) -> None:
     """Write a bundle of a PEFT folder."""
     from vpetl_mm.use.peft.conversion import peft_to_bundle
 
-    bundle = peft_to_bundle(args.folder, args.config, args.out, args.cfg_options, args.classes, args.license)
-    print(f'bundle: {bundle} ({bundle.stat().st_size / 1e6:,.1f} MB)')
-    print(spoken(f'Predict with it: tools/predict.py {bundle} INPUT...'))
+    _show(peft_to_bundle(args.folder, args.config, args.out, args.cfg_options, args.classes, args.license))
 
 
 parser = Parser(

@@ -21,6 +21,7 @@ def main(args) -> None:
     """Train, write the bundle, and print how to test and to predict."""
     from vpetl_mm.engine.experiment import Options, prepare, train
     from vpetl_mm.errors import UserError
+    from vpetl_mm.files import size_of
     from vpetl_mm.use.bundle.model import trained_weights
     from vpetl_mm.use.bundle.packing import best_checkpoint, bundle_of_run
 
@@ -47,8 +48,11 @@ def main(args) -> None:
     except UserError as error:  # the run itself is whole
         print(f'warning: no bundle was written: {error}', file=sys.stderr)
         return
-    size = f'{bundle.stat().st_size / 1e6:,.1f} MB'
-    print(spoken(f'Bundle of {size}, which predicts with: tools/predict.py {shlex.quote(str(bundle))} INPUT...'))
+    print(
+        spoken(
+            f'Bundle of {size_of(bundle)}, which predicts with: tools/predict.py {shlex.quote(str(bundle))} INPUT...'
+        )
+    )
 
 
 parser = Parser('Train an experiment. Its config holds everything about it.', EXAMPLES)

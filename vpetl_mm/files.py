@@ -28,6 +28,19 @@ def written_whole(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def check_new(path: str | Path) -> None:
+    """Raise :class:`UserError` if something is at this path already, or its folder does not exist."""
+    if os.path.lexists(path):
+        raise UserError(f'{path} exists: give a new name.')
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f'{path} cannot be written: its folder does not exist.')
+
+
+def size_of(file: str | Path) -> str:
+    """Return the size of a file as text, such as ``'26.1 MB'``."""
+    return f'{Path(file).stat().st_size / 1e6:,.1f} MB'
+
+
 def from_json(text: str | bytes, **options: Any) -> Any:
     """Return what JSON text holds; ``options`` are those of :func:`json.loads`.
 

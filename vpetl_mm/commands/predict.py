@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import UserError, tellable
-from ..files import os_errors_explained
+from ..files import check_new, os_errors_explained
 from ..petl.checks import at_least_one
 from ..use.bundle.bundle import About, read_about, read_bundle
 from ..use.predict.camera import Camera
@@ -24,7 +24,7 @@ from ..use.predict.line import line_of, terminal_width, widths
 from ..use.predict.memory import keep_freed_memory
 from ..use.predict.picture import draw
 from ..use.predict.prediction import Prediction
-from ..use.predict.writers import check_new, written
+from ..use.predict.writers import check_output, prediction_writer
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def predict(args: PredictArgs) -> int:
         else:
             source = stack.enter_context(Camera(camera, inferencer.span))
             predictions = watch(inferencer, source, camera, args.show_dir is not None)
-        write = stack.enter_context(written(args.json, args.csv, args.topk))
+        write = stack.enter_context(prediction_writer(args.json, args.csv, args.topk))
         return _report(predictions, files, inferencer, write, args)
 
 
@@ -90,13 +90,11 @@ def _check_outputs(args: PredictArgs) -> None:
         raise UserError('Only one of --json and --csv can go to standard output.')
     for file in (args.json, args.csv):
         if file:
-            check_new(file)
+            check_output(file)
     if args.json and args.json != '-' and args.json == args.csv:
         raise UserError(f'--json and --csv are both {args.json}: give two names.')
-    if args.show_dir and args.show_dir.exists() and not (args.show_dir.is_dir() and not any(args.show_dir.iterdir())):
-        raise UserError(f'{args.show_dir} exists and is not an empty folder: give a new name.')
-    if args.show_dir and not args.show_dir.absolute().parent.is_dir():
-        raise UserError(f'{args.show_dir} cannot be made: its folder does not exist.')
+    if args.show_dir and not (args.show_dir.is_dir() and not any(args.show_dir.iterdir())):
+        check_new(args.show_dir)
 
 
 def camera_number(inputs: Sequence[str]) -> int | None:

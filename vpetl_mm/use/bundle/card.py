@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ...errors import tellable
+from ...files import size_of
 from .bundle import About, read_about
 from .views import number_of_views
 
@@ -32,7 +33,7 @@ def facts_of(file: str | Path, about: About) -> dict[str, str]:
     views = number_of_views(about)
     facts = {
         'experiment': about.name,
-        'file': f'{file}, {Path(file).stat().st_size / 1e6:,.1f} MB, {count} tensors',
+        'file': f'{file}, {size_of(file)}, {count} tensors',
         'classifies': f'{"videos" if about.is_video else "images"}, {_classes(about)}',
         'views': f'{views} of each {"video" if about.is_video else "image"}{", averaged" if views > 1 else ""}',
         'backbone': _backbone(about),

@@ -22,6 +22,7 @@ from ...engine.record import FILE, json_safe, read_record
 from ...engine.run_folder import BEST
 from ...engine.runner import PETLRunner
 from ...errors import UserError
+from ...files import check_new
 from ...models.build import build_model
 from ...spt.allocation import described
 from .about import About, about_of, written
@@ -60,14 +61,17 @@ def pack(
     checkpoint = Path(checkpoint) if checkpoint else best_checkpoint(folder)
     name = Path(config).stem
     target = Path(out) if out else (folder if folder.is_dir() else checkpoint.parent) / f'{name}.safetensors'
-    if target.suffix != '.safetensors':
-        raise UserError(f'A bundle is a file that ends in .safetensors, and {target} does not.')
-    if out and os.path.lexists(target):
-        raise UserError(f'{target} exists: give a new name.')
-    if not target.absolute().parent.is_dir():
-        raise UserError(f'{target} cannot be written: its folder does not exist.')
+    check_bundle_name(target)
+    if out:
+        check_new(target)
     cfg, content = load_config(config, cfg_options), read_checkpoint(checkpoint)
     return packed(cfg, name, checkpoint, content, target, license)
+
+
+def check_bundle_name(file: Path) -> None:
+    """Raise :class:`UserError` unless the name of a bundle ends in ``.safetensors``."""
+    if file.suffix != '.safetensors':
+        raise UserError(f'The name of a bundle ends in .safetensors, and {file} does not.')
 
 
 def bundle_of_run(runner: PETLRunner) -> Path:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...errors import UserError, unknown
-from ...files import os_errors_explained, written_whole
+from ...files import check_new, os_errors_explained, written_whole
 from ...models.build import build_model
 from ..bundle.bundle import About, Bundle, read_bundle
 from ..bundle.model import bundled_model, model_config
@@ -110,10 +110,7 @@ def check_target(target: Path) -> None:
     if target.suffix not in SUFFIXES:
         raise unknown('suffix of an exported file', target.suffix, SUFFIXES)
     for file in (target, config_beside(target)) if target.suffix == '.pth' else (target,):
-        if file.exists() or file.is_symlink():
-            raise UserError(f'{file} exists: give a new name.')
-    if not target.absolute().parent.is_dir():
-        raise UserError(f'{target} cannot be written: its folder does not exist.')
+        check_new(file)
 
 
 def config_beside(target: Path) -> Path:

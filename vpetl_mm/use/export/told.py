@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...files import size_of
 from .exporting import config_beside
 from .parity import Parity
 
@@ -23,8 +24,7 @@ def told(out: Path, parity: Parity) -> str:
     """Return the lines: the file, its size, how close it is to the model, and how it is run."""
     inputs = f'{parity.clips} {"generated inputs" if parity.generated else "of your inputs"}'
     lines = [
-        f'exported: {out} ({out.stat().st_size / 1e6:,.1f} MB); on {inputs} its logits are within '
-        f"{parity.difference:.1e} of the model's"
+        f"exported: {out} ({size_of(out)}); on {inputs} its logits are within {parity.difference:.1e} of the model's"
     ]
     if parity.generated:
         lines.append('--check INPUT... compares on clips or images of your own')

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from ...config import load_config
 from ...engine.adapter import adapter_state, trained_meta
 from ...errors import UserError
-from ...files import os_errors_explained
+from ...files import check_new, os_errors_explained
 from ...models.build import build_model
 from ..bundle.bundle import Bundle, read_bundle
 from ..bundle.model import bundled_model, source_of
-from ..bundle.packing import packed
+from ..bundle.packing import check_bundle_name, packed
 from .reading import from_peft, model_config
 from .timm_vit import timm_state
-from .writing import PEFTAdapter, check_new, to_peft, write_peft
+from .writing import PEFTAdapter, to_peft, write_peft
 
 
 def bundle_to_peft(file: str | Path, folder: str | Path, base: str | Path | None = None) -> PEFTAdapter:
@@ -93,8 +93,8 @@ def peft_to_bundle(
             then.
     """
     folder, out = Path(folder), Path(out)
-    if out.suffix != '.safetensors' or out.exists() or not out.absolute().parent.is_dir():
-        raise UserError(f'A bundle is a new .safetensors file in a folder that exists, and {out} is not.')
+    check_bundle_name(out)
+    check_new(out)
     cfg = load_config(config, cfg_options)
     read = from_peft(folder, cfg.model.to_dict())
     cfg.model = model_config(cfg.model.to_dict(), read)

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...errors import UserError
-from ...files import os_errors_explained
+from ...files import check_new, os_errors_explained
 from ...petl import LoRA, layout_of
 from ...weights.files import write_safetensors
 from ...weights.vit import to_timm
@@ -143,14 +143,6 @@ def _ranks(updates: Mapping[str, LowRank]) -> dict[str, Any]:
     usual = {key: Counter(values.values()).most_common(1)[0][0] for key, values in found.items()}
     others = {key: {e: v for e, v in values.items() if v != usual[key]} for key, values in found.items()}
     return dict(usual, rank_pattern=others['r'], alpha_pattern=others['lora_alpha'])
-
-
-def check_new(folder: Path) -> None:
-    """Raise :class:`UserError` where a new folder cannot be made at this path."""
-    if os.path.lexists(folder):
-        raise UserError(f'{folder} exists: give the name of a new folder.')
-    if not folder.absolute().parent.is_dir():
-        raise UserError(f'{folder} cannot be made: its parent folder does not exist.')
 
 
 def write_peft(

@@ -10,18 +10,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from ...errors import UserError
+from ...files import check_new
 
 Told = dict[str, Any]  # of Prediction.told
 
 
-def check_new(file: str) -> None:
-    """Raise :class:`UserError` unless ``file`` is ``'-'``, a device or a pipe, or a new name in a folder."""
+def check_output(file: str) -> None:
+    """Raise :class:`UserError` unless ``file`` is ``'-'``, a device or a pipe, or a new file in an existing folder."""
     path = Path(file)
-    if file != '-' and (path.is_file() or path.is_dir()):
-        raise UserError(f'{file} exists: give a new name.')
-    if file != '-' and not path.absolute().parent.is_dir():
-        raise UserError(f'{file} cannot be written: its folder does not exist.')
+    if file != '-' and (not path.exists() or path.is_file() or path.is_dir()):
+        check_new(path)
 
 
 @contextmanager
@@ -61,7 +59,7 @@ def table(file: str, topk: int) -> Iterator[Callable[[Told], None]]:
 
 
 @contextmanager
-def written(json_file: str | None, csv_file: str | None, topk: int) -> Iterator[Callable[[Told], None]]:
+def prediction_writer(json_file: str | None, csv_file: str | None, topk: int) -> Iterator[Callable[[Told], None]]:
     """Open the files that were asked for; the function that this yields writes a prediction to each."""
     with ExitStack() as stack:
         writers = [stack.enter_context(json_lines(json_file))] if json_file else []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError
-from ...files import written_whole
+from ...files import check_new, written_whole
 from .compare import WIDEST, Run
 
 PANELS = {'loss': 'training loss', 'top1': 'top-1 on what was held out (%)'}
@@ -16,11 +16,8 @@ FORMATS = ('.png', '.pdf', '.svg')
 def check_figure(file: Path) -> None:
     """Raise :class:`UserError` if a figure cannot be written to ``file``, or something is there already."""
     if file.suffix not in FORMATS:
-        raise UserError(f'The figure is a file that ends in {", ".join(FORMATS)}, and {file} does not.')
-    if file.exists() or file.is_symlink():
-        raise UserError(f'{file} exists: name another file for the figure with -o, or remove it.')
-    if not file.absolute().parent.is_dir():
-        raise UserError(f'The folder of {file} does not exist.')
+        raise UserError(f'The name of the figure ends in {", ".join(FORMATS)}, and {file} does not.')
+    check_new(file)
 
 
 def draw_curves(runs: Sequence[Run], file: Path) -> bool:
