@@ -39,7 +39,7 @@ def serve(pipe, kind, clips):
 
     from vpetl_mm import PETLInferencer
     from vpetl_mm.use.bundle.views import pipeline_of
-    from vpetl_mm.use.predict.memory import keep_freed_memory
+    from vpetl_mm.use.predict.memory import keep_all_memory
 
     with TemporaryDirectory() as folder:
         ours = PETLInferencer(bundle_in(folder), dtype='float32', views='fast')
@@ -53,7 +53,7 @@ def serve(pipe, kind, clips):
         del ours
         ways = {'stock': lambda: [inference_recognizer(stock, clip) for clip in clips]}
     else:
-        keep_freed_memory()  # as tools/predict.py does
+        keep_all_memory()  # as tools/predict.py does
         ways = {'ours, one by one': lambda: [p for clip in clips for p in ours.stream([clip], 1)]}
         ways['ours'] = lambda: [*ours.stream(clips)]
     pipe.send([*ways])

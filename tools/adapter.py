@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Pack what was trained into one file, and read such files."""
+"""Pack a trained run into one file, a bundle; read and check bundles."""
 
 import shlex
 import sys
@@ -38,7 +38,7 @@ def _show(bundle: Path) -> None:
 
 
 def info(args) -> None:
-    """Print what bundles say about themselves."""
+    """Describe bundles."""
     from vpetl_mm.use.bundle.card import info_of
 
     print('\n\n'.join([info_of(file) for file in args.file]))
@@ -52,9 +52,9 @@ def verify(args) -> None:
     bundle = read_bundle(args.file)
     bundled_model(bundle, args.base)
     held = (
-        'it holds the whole model' if bundle.about.frozen_sha256 is None else 'its base is the one it was trained on'
+        'it holds the whole model' if bundle.about.frozen_sha256 is None else 'the base is the one it was trained on'
     )
-    print(f'{args.file} is whole: {len(bundle.tensors)} tensors fit the model, and {held}')
+    print(f'{args.file} is valid: its {len(bundle.tensors)} tensors fit the model, and {held}')
 
 
 def card(args) -> None:
@@ -71,7 +71,7 @@ def to_peft(args) -> None:
 
     adapter = bundle_to_peft(args.file, args.folder, args.base)
     with_backbone = Path(args.folder, BACKBONE).is_file()
-    print(f'PEFT: {args.folder}, with {Path(args.folder, "README.md")}. It loads with:\n')
+    print(f'PEFT: {args.folder}, with {Path(args.folder, "README.md")}. Load it with:\n')
     print(loading_code(adapter.options, args.folder, with_backbone), end='')
 
 
@@ -82,11 +82,9 @@ def from_peft(args) -> None:
     _show(peft_to_bundle(args.folder, args.config, args.out, args.cfg_options, args.classes, args.license))
 
 
-parser = Parser(
-    'Pack what was trained into one file, a bundle, that a friend can use; read and check such files.', EXAMPLES
-)
+parser = Parser('Pack a trained run into one file, a bundle, that others can use; read and check bundles.', EXAMPLES)
 command = parser.add_command(
-    'pack', pack, 'write the bundle of a run: what was trained, the config as data, the class names'
+    'pack', pack, 'write the bundle of a run: the trained tensors, the config as data, the class names'
 )
 command.add_argument('run', metavar='RUN_DIR|CONFIG', help='the folder of a run, or its config')
 command.add_argument(
@@ -98,13 +96,13 @@ command.add_argument(
     metavar='OUT.safetensors',
     help="a new file (default: <config>.safetensors in the run's folder, replaced)",
 )
-command.add_argument('--license', default='unknown', help='of the trained weights (default: unknown)')
+command.add_argument('--license', default='unknown', help='the license of the trained weights (default: unknown)')
 parser.add_settings('--cfg-options', 'override the config, as in the run', command)
 
-command = parser.add_command('info', info, 'print what bundles say about themselves')
+command = parser.add_command('info', info, 'describe bundles')
 command.add_argument('file', nargs='+', help='a bundle')
 
-command = parser.add_command('verify', verify, 'check that a bundle is whole and fits its base')
+command = parser.add_command('verify', verify, 'check that a bundle is valid and fits its base')
 command.add_argument('file', help='a bundle')
 command.add_argument(
     '--base', metavar='FILE', help='its base (default: the file of its name in data/weights/ or data/demo/)'
@@ -126,8 +124,8 @@ command.add_argument(
     'config', help="an experiment with this backbone, its base and test pipeline; LoRA and head are the folder's"
 )
 command.add_argument('-o', '--out', metavar='OUT.safetensors', required=True, help='a new file')
-command.add_argument('--classes', metavar='FILE', help="class names, one a line (default: the config's, if as many)")
-command.add_argument('--license', default='unknown', help='of the trained weights (default: unknown)')
+command.add_argument('--classes', metavar='FILE', help="class names, one per line (default: the config's)")
+command.add_argument('--license', default='unknown', help='the license of the trained weights (default: unknown)')
 parser.add_settings('--cfg-options', 'override the config, such as model.base.file=FILE', command)
 
 if __name__ == '__main__':

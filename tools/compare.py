@@ -14,13 +14,13 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Print the comparison, and write the figure."""
-    from vpetl_mm.use.report.compare import described, read_runs
+    from vpetl_mm.use.report.compare import comparison, read_runs
     from vpetl_mm.use.report.compare_figure import check_figure, draw_curves
 
     figure = Path(args.output)
     check_figure(figure)
     runs = read_runs(args.runs)
-    text, drawn = described(runs), draw_curves(runs, figure)
+    text, drawn = comparison(runs), draw_curves(runs, figure)
     print(text)
     print(f'\ncurves: {figure}' if drawn else '\ncurves: none, as no folder has the log of a training')
 

@@ -14,17 +14,17 @@ EXAMPLES = """\
 
 
 def main(args) -> None:
-    """Export, and say how the file is used."""
+    """Export, and say how to use the file."""
     from pathlib import Path
 
     from rich.console import Console
 
     from vpetl_mm.use.export.exporting import export
-    from vpetl_mm.use.export.told import told
+    from vpetl_mm.use.export.summary import summary
 
     with Console(file=sys.stderr).status('reading the bundle') as status:
         parity = export(args.bundle, args.out, args.base, args.batch, args.check, status.update)
-    print(spoken(told(Path(args.out), parity)))
+    print(spoken(summary(Path(args.out), parity)))
 
 
 def _batch(text: str) -> int | None:
@@ -41,9 +41,13 @@ parser = Parser(
     'with the model before it is kept.',
     EXAMPLES,
 )
-parser.add_argument('bundle', help='what tools/adapter.py pack or a training run wrote')
+parser.add_argument('bundle', help='a .safetensors file of tools/train.py or tools/adapter.py pack')
 parser.add_argument('out', help='the file to write; its suffix says which kind: .onnx, .pt2, .pth or .safetensors')
-parser.add_argument('--base', metavar='FILE', help='the pre-trained base (default: where the config had it)')
+parser.add_argument(
+    '--base',
+    metavar='FILE',
+    help='its base (default: the file of its name in data/weights/ or data/demo/)',
+)
 parser.add_argument(
     '--batch',
     type=_batch,

@@ -26,16 +26,21 @@ parser = Parser(
     'Classify videos, images or a camera with a bundle (tools/adapter.py pack), and print the likeliest classes.',
     EXAMPLES,
 )
-parser.add_argument('bundle', type=Path, help='a .safetensors of tools/train.py or tools/adapter.py pack')
+parser.add_argument('bundle', type=Path, help='a .safetensors file of tools/train.py or tools/adapter.py pack')
 parser.add_argument(
     'inputs',
     nargs='+',
     metavar='INPUT',
-    help='files, folders (with all below them), patterns in quotes; - for a list of paths on standard input; or a '
-    "camera's number, from 0. What cannot be read is named and skipped, and the exit status is then 1",
+    help='files, folders (searched recursively), patterns in quotes; - reads a list of paths from standard input; '
+    'or the number of a camera, from 0. Unreadable files are named and skipped, and the exit status is then 1',
 )
-parser.add_argument('--base', type=Path, metavar='FILE', help='the pre-trained weights (default: in data/weights/)')
-parser.add_argument('--topk', type=int, default=5, metavar='K', help='how many classes to tell (default: 5)')
+parser.add_argument(
+    '--base',
+    type=Path,
+    metavar='FILE',
+    help='its base (default: the file of its name in data/weights/ or data/demo/)',
+)
+parser.add_argument('--topk', type=int, default=5, metavar='K', help='how many classes to list (default: 5)')
 parser.add_argument(
     '--batch-size',
     type=int,
@@ -53,11 +58,18 @@ parser.add_argument(
     '--dtype', choices=DTYPES, default='auto', help='auto: bfloat16 where the hardware has it (default: auto)'
 )
 parser.add_argument(
-    '--json', metavar='FILE', help='a new file for one JSON object a line; -: standard output, with nothing else'
+    '--json',
+    metavar='FILE',
+    help='a new file, with one JSON object per line; -: standard output, and nothing else there',
 )
-parser.add_argument('--csv', metavar='FILE', help='a new file for a table; -: standard output, with nothing else')
 parser.add_argument(
-    '--show-dir', type=Path, metavar='DIR', help='a new folder for pictures: sampled frames, and the classes as bars'
+    '--csv', metavar='FILE', help='a new file, with a table; -: standard output, and nothing else there'
+)
+parser.add_argument(
+    '--show-dir',
+    type=Path,
+    metavar='DIR',
+    help='a new folder, with a picture of each input: frames, and the classes as bars',
 )
 
 if __name__ == '__main__':

@@ -48,11 +48,8 @@ def main(args) -> None:
     except UserError as error:  # the run itself is whole
         print(f'warning: no bundle was written: {error}', file=sys.stderr)
         return
-    print(
-        spoken(
-            f'Bundle of {size_of(bundle)}, which predicts with: tools/predict.py {shlex.quote(str(bundle))} INPUT...'
-        )
-    )
+    command = f'tools/predict.py {shlex.quote(str(bundle))} INPUT...'
+    print(spoken(f'Bundle of {size_of(bundle)}, which predicts with: {command}'))
 
 
 parser = Parser('Train an experiment. Its config holds everything about it.', EXAMPLES)

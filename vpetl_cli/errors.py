@@ -32,6 +32,15 @@ def tellable(text: object) -> str:
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))
 
 
+def shortened(text: object, most: int, end: bool = False) -> str:
+    """Return text as :func:`tellable` does, cut to ``most`` characters: its beginning, or its ``end``."""
+    text = str(text)
+    text = tellable(text[-4 * most :] if end else text[: 4 * most])  # of megabytes, little is looked at
+    if len(text) <= most:
+        return text
+    return f'…{text[1 - most :]}' if end else f'{text[: most - 1]}…'
+
+
 def is_line(value: object) -> bool:
     """Return whether a value is text on one line without control characters."""
     return isinstance(value, str) and value.isprintable()

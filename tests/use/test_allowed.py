@@ -245,7 +245,7 @@ LARGE = [
 def test_a_size_is_refused_before_memory_is_taken(headers, traps, host, at, value):
     header = changed(headers[host], at, value)
     said = assert_refused(traps, json.dumps(header))
-    assert 'its header is no JSON' not in said
+    assert 'its header is not JSON' not in said
 
 
 def test_so_are_many_deltas_and_their_names(headers, traps):

@@ -97,7 +97,7 @@ FILES = {
     pickled: 'a file of torch; tools/adapter.py pack',
     archive: 'it is a zip archive of other files',
     checkpoint: 'a file of torch; tools/adapter.py pack',
-    other_tensors: 'is not a bundle, but other tensors; tools/adapter.py pack',
+    other_tensors: 'holds tensors but is not a bundle; tools/adapter.py pack',
     long_header: 'its header is longer than 4,194,304 bytes',
     longer_than_the_file: 'is broken or cut short',
 }
@@ -156,10 +156,10 @@ TEXTS = {
     'not a number': ('options', '{"a": NaN}', 'NaN is not finite'),
     'infinite': ('options', '{"a": -Infinity}', '-Infinity is not finite'),
     'beyond a float': ('options', '{"a": 1e400}', '1e400 is not finite'),
-    'beyond an int': ('epoch', '1' * 5000, 'its header is no JSON'),
-    'a name twice': ('options', '{"a": 1, "a": 2}', 'a name stands twice'),
-    'a model twice': ('license', '"a", "model": {"type": "os.mkdir"}', 'a name stands twice'),
-    'half': ('license', '"', 'its header is no JSON'),
+    'beyond an int': ('epoch', '1' * 5000, 'its header is not JSON'),
+    'a name twice': ('options', '{"a": 1, "a": 2}', 'a name appears twice'),
+    'a model twice': ('license', '"a", "model": {"type": "os.mkdir"}', 'a name appears twice'),
+    'half': ('license', '"', 'its header is not JSON'),
     'a million classes': ('classes', json.dumps(['a'] * 1_000_000), 'its header is longer than 4,194,304'),
     'many classes': ('classes', json.dumps(['a'] * 200_000), 'its classes is'),
     'a long text': ('license', json.dumps('a' * 2_000_000), 'its license is'),
@@ -242,7 +242,9 @@ def test_so_are_the_parts_of_a_part(header, capsys, part, values):
 
 def test_a_newer_format_asks_for_an_update(header, capsys):
     newer = dict(header, format=2, what_is_new=1)
-    assert 'format 2, and this version reads format 1: update' in said_of(capsys, write(Path('b.safetensors'), newer))
+    assert 'format is 2, and this version reads format 1: update' in said_of(
+        capsys, write(Path('b.safetensors'), newer)
+    )
 
 
 def test_the_key_is_the_one_of_older_files(once):

@@ -37,6 +37,6 @@ def test_a_camera_that_ends_early_or_is_left_early(drawn_clips):
 
 
 def test_a_camera_that_is_not_there(capfd):
-    with refused('There is no camera 77'):
+    with refused('Camera 77 does not exist'):
         Camera(77, 8)
     assert capfd.readouterr() == ('', '')

@@ -92,7 +92,7 @@ def test_info_of_several_and_of_one_without_anything(bundle, capsys):
 def test_a_whole_model_needs_no_base(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = packed.bundle_of(Path(), HOSTS['vit'].config(train=['all'], seed=1))
-    assert 'tools/predict.py b.safetensors images/\n' in card_of(file) and 'Nothing else is needed' in card_of(file)
+    assert 'tools/predict.py b.safetensors images/\n' in card_of(file) and 'needs no other file' in card_of(file)
     assert 'base        none: the backbone was random' in info_of(file)
 
 

@@ -204,14 +204,14 @@ def with_another_delta(run: Path) -> None:
 
 
 UNFIT = {
-    no_config: 'run is not the folder of one run, as it has no config: give the config and the checkpoint',
-    two_configs: 'run is not the folder of one run, as it has 2 configs',
+    no_config: 'run is not the folder of one run: it has no config. Give the config and the checkpoint',
+    two_configs: 'run is not the folder of one run: it has 2 configs',
     no_checkpoint: 'run has no checkpoint: train first, or name one',
     no_test: 'small.py has no test_dataloader with a pipeline',
     of_another_library: "small cannot be a bundle: pipeline[1].type is 'albumentations.Blur', and a bundle may have",
     with_an_option_of_its_own: "small cannot be a bundle: model.backbone (VisionTransformer) has 'patch_cfg', which",
     that_is_no_bundle: f'{BUNDLE} exists and is not a bundle: move it',
-    from_a_random_backbone: 'small cannot be a bundle: it leaves the frozen backbone to a base, and names none',
+    from_a_random_backbone: 'small cannot be a bundle: it needs a base and does not name one',
     with_another_delta: 'adapter_epoch_3.pth is for another config: petl.deltas.patt.scale is 0.8 there and 0.1 here',
 }
 

@@ -20,7 +20,7 @@ from vpetl_mm.engine.adapter import adapter_state, trained_meta
 from vpetl_mm.use.bundle.bundle import read_bundle
 from vpetl_mm.use.bundle.model import bundled_model
 from vpetl_mm.use.peft.low_rank import LowRank, by_slot, stacked
-from vpetl_mm.use.peft.reading import from_peft, model_config
+from vpetl_mm.use.peft.reading import from_peft, model_with
 from vpetl_mm.use.peft.timm_vit import timm_state
 from vpetl_mm.use.peft.writing import to_peft, write_peft
 from vpetl_mm.weights.vit import from_timm
@@ -56,7 +56,7 @@ def there(folder: Path) -> nn.Module:
 def back(folder: Path, model: dict[str, Any], backbone: dict[str, Tensor]) -> tuple[dict[str, Any], nn.Module]:
     """The config and the model that a PEFT folder becomes, on a backbone's weights."""
     read = from_peft(folder, model)
-    config = model_config(model, read)
+    config = model_with(model, read)
     built = build_model(dict(default_scope='mmpretrain', model=config)).eval()
     built.initial_buffers = {}
     plain = {f'backbone.{name}': value for name, value in backbone.items()}

@@ -106,7 +106,7 @@ def test_wrong_use_ends_at_once(video_bundle, clips, capsys, monkeypatch):
         (['clips', '--csv', 'there.csv'], 'there.csv exists: give a new name'),
         (['clips', '--json', 'nowhere/a.json'], 'its folder does not exist'),
         (['clips', '--json', '-', '--csv', '-'], 'Only one of'),
-        (['clips', '--show-dir', 'pictures'], 'pictures exists and is not an empty folder'),
+        (['clips', '--show-dir', 'pictures'], 'pictures exists: give a new name'),
         (['clips', '--topk', '0'], '--topk must be a whole number of at least 1'),
         (['clips', '--batch-size', '0'], '--batch-size must be a whole number of at least 1'),
     ):
@@ -117,7 +117,7 @@ def test_wrong_use_ends_at_once(video_bundle, clips, capsys, monkeypatch):
 
 def test_a_camera_that_is_not_there(video_bundle, capfd):
     assert call('predict', video_bundle, '77') == 2
-    assert 'error: There is no camera 77' in capfd.readouterr().err.splitlines()[-1]
+    assert 'error: Camera 77 does not exist' in capfd.readouterr().err.splitlines()[-1]
 
 
 def test_a_picture_of_every_clip(video_bundle, clips, capsys):

@@ -12,7 +12,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from PIL import Image
 from tiny import refused
 
-from vpetl_mm.use.bundle.testing import from_files
+from vpetl_mm.use.bundle.views import from_files
 
 
 def ran(steps: list[dict], **sample) -> torch.Tensor:

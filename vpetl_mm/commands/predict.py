@@ -1,4 +1,4 @@
-"""Classify files or a camera with a bundle, and say so while it happens."""
+"""Classifies files or a camera with a bundle, and reports as it goes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ..petl.checks import at_least_one
 from ..use.bundle.bundle import About, read_about, read_bundle
 from ..use.predict.camera import Camera
 from ..use.predict.inferencer import PETLInferencer
-from ..use.predict.inputs import MEANT, find_inputs, listed
+from ..use.predict.inputs import find_inputs, listed_paths
 from ..use.predict.line import line_of, terminal_width, widths
-from ..use.predict.memory import keep_freed_memory
+from ..use.predict.memory import keep_all_memory
 from ..use.predict.picture import draw
 from ..use.predict.prediction import Prediction
 from ..use.predict.writers import check_output, prediction_writer
@@ -34,8 +34,8 @@ class PredictArgs:
     Args:
         bundle: its file.
         inputs: files, folders and patterns; ``'-'`` for a list on standard input; or one camera's number.
-        base: the pre-trained weights. Defaults to where the config had them.
-        topk: how many classes to tell. Defaults to 5.
+        base: the pre-trained weights. Defaults to the file of that name in ``data/weights/`` or ``data/demo/``.
+        topk: how many classes to list. Defaults to 5.
         batch_size: views that go through the model at once. Defaults to 8.
         views: ``'test'`` or ``'fast'``. Defaults to None: ``'fast'`` for a camera, ``'test'`` otherwise.
         dtype: ``'auto'``, ``'float32'`` or ``'bfloat16'``. Defaults to 'auto'.
@@ -72,7 +72,7 @@ def predict(args: PredictArgs) -> int:
     inferencer = PETLInferencer(read_bundle(args.bundle), args.base, dtype=args.dtype, views=views)
     _introduce(inferencer)
     if inferencer.device.type == 'cpu':
-        keep_freed_memory()
+        keep_all_memory()
     with ExitStack() as stack:
         stack.enter_context(os_errors_explained())
         if camera is None:
@@ -105,7 +105,7 @@ def camera_number(inputs: Sequence[str]) -> int | None:
     """
     numbers = [text for text in inputs if text.isascii() and text.isdecimal() and not os.path.lexists(text)]
     if numbers and len(inputs) > 1:
-        raise UserError(f'{numbers[0]} is the number of a camera, and a camera is the only input.')
+        raise UserError(f'{numbers[0]} is the number of a camera, which has to be the only input.')
     return int(numbers[0]) if numbers else None
 
 
@@ -114,7 +114,7 @@ def _files(inputs: Sequence[str], about: About) -> list[str]:
         raise UserError('Standard input, -, is given twice.')
     given = []
     for text in inputs:
-        given += listed(sys.stdin.buffer.read()) if text == '-' else [text]
+        given += listed_paths(sys.stdin.buffer.read()) if text == '-' else [text]
     if not given:
         raise UserError('The list on standard input is empty.')
     return [path for paths in find_inputs(given, about) for path in paths]
@@ -123,9 +123,8 @@ def _files(inputs: Sequence[str], about: About) -> list[str]:
 def _introduce(inferencer: PETLInferencer) -> None:
     about, views = inferencer.about, inferencer.views
     many = 'one view' if views == 1 else f'{views} views'
-    of = MEANT[about.is_video].removesuffix('s')
     print(
-        f'{tellable(about.name)}: {about.num_classes} classes; {many} of each {of}; '
+        f'{tellable(about.name)}: {about.num_classes} classes; {many} of each {about.media}; '
         f'{inferencer.precision}; on {inferencer.device}',
         file=sys.stderr,
         flush=True,
@@ -155,32 +154,31 @@ def _report(
     try:
         with _bar(len(files), inferencer.about) as (advance, say):
             for prediction in predictions:
-                told = prediction.told(classes, args.topk)
+                result = prediction.as_dict(classes, args.topk)
                 read, bad = (read, bad + 1) if prediction.error else (read + 1, bad)
-                write(told)
+                write(result)
                 if prediction.error:
                     say(f'error: {tellable(prediction.input)}: {prediction.error}', sys.stderr)
                 else:
                     if not silent:
-                        say(line_of(told, *columns, terminal_width(sys.stdout)), sys.stdout)
+                        say(line_of(result, *columns, terminal_width(sys.stdout)), sys.stdout)
                     if args.show_dir:
-                        _draw(told, prediction, args.show_dir, read + bad, len(files))
+                        _draw(result, prediction, args.show_dir, read + bad, len(files))
                 advance()
     finally:
         _conclude(read, bad, time.monotonic() - began, inferencer.about)
     return bad
 
 
-def _draw(told: dict, prediction: Prediction, folder: Path, number: int, total: int) -> None:
+def _draw(result: dict, prediction: Prediction, folder: Path, number: int, total: int) -> None:
     folder.mkdir(exist_ok=True)
     stem = tellable(Path(prediction.input).stem)
     stem = stem.encode()[:150].decode(errors='ignore')  # names have at most 255 bytes
-    draw(told, prediction.read, folder / f'{number:0{max(4, len(str(total)))}}_{stem}.png')
+    draw(result, prediction.read, folder / f'{number:0{max(4, len(str(total)))}}_{stem}.png')
 
 
 def _conclude(read: int, bad: int, seconds: float, about: About) -> None:
-    what = MEANT[about.is_video]
-    line = f'{read:,} {what if read != 1 else what.removesuffix("s")} in {seconds:.1f} s'
+    line = f'{read:,} {about.media}{"s" * (read != 1)} in {seconds:.1f} s'
     if read:
         line += f', {read / seconds:.2f} a second'
     if bad:
@@ -190,7 +188,7 @@ def _conclude(read: int, bad: int, seconds: float, about: About) -> None:
 
 @contextmanager
 def _bar(total: int, about: About) -> Iterator[tuple[Callable[[], None], Callable[[str, object], None]]]:
-    """Show how far it is, on a terminal; yield a function that advances it, and one that prints a line above it."""
+    """Show a progress bar on a terminal; yield a function that advances it, and one that prints a line above it."""
     console = Console(stderr=True)
     both = console.is_terminal and sys.stdout.isatty()
     rate = TextColumn('{task.fields[rate]}')

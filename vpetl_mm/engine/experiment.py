@@ -22,7 +22,7 @@ from .failures import told_plainly
 from .feature_cache import views_of
 from .hooks.feature_cache_hook import FeatureCacheHook
 from .initial import initial_state
-from .launch import start_process_group
+from .launch import available_cores, start_process_group
 from .merged import check_plain, make_plain, write_merged
 from .outcome import leave_record
 from .preflight import check_experiment, check_writable
@@ -235,8 +235,7 @@ def _check_place(what: str, file: str | None, cfg: Config) -> None:
 def _built(cfg: Config, workers: int, hooks: Sequence[Hook]) -> PETLRunner:
     """Build the runner, with further hooks. On the CPU it leaves cores to the loader's workers."""
     if not torch.cuda.is_available():  # threads that outnumber the cores wait on each other
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - workers)))
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), available_cores() - workers)))
     with naming(cfg, 'what the run is built from'):
         runner = PETLRunner.from_cfg(cfg)
     for hook in hooks:

@@ -1,1 +1,1 @@
-"""What was trained, in one file: written, read, checked, tested."""
+"""Bundles: what a run trained, in one file."""

@@ -1,4 +1,4 @@
-"""The header of a bundle: what it says of itself, of which nothing is believed before it is checked."""
+"""The header of a bundle. Every field is checked before it is used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...engine.checkpoint import is_plain
 from ...errors import UserError, is_line, reason
 from ...files import from_json
 from ...weights.kinds import KINDS
-from .allowed import MOST_CLASSES, checked_model, checked_pipeline, shown
+from .allowed import MOST_CLASSES, brief, checked_model, checked_pipeline
 
 FORMAT = 1
 LONGEST = 1 << 22  # of a header, in bytes
@@ -77,13 +77,18 @@ class About:
         return self.default_scope == 'mmaction'
 
     @property
+    def media(self) -> str:
+        """What it classifies, ``'video'`` or ``'image'``."""
+        return 'video' if self.is_video else 'image'
+
+    @property
     def head_name(self) -> str:
         """The name of the model's head."""
         return 'cls_head' if self.is_video else 'head'
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
+        """How many classes it tells apart."""
         return self.model[self.head_name]['num_classes']
 
 
@@ -107,7 +112,7 @@ def about_of(text: str, where: str) -> About:
         _check_names(content)
         for name, (right, what) in CHECKS.items():
             if not right(content[name]):
-                raise UserError(f'its {name} is {shown(content[name])}, not {what}.')
+                raise UserError(f'its {name} is {brief(content[name])}, not {what}.')
         model, pipeline = checked_model(content['model']), checked_pipeline(content['pipeline'])
         about = About(**dict(content, model=model, pipeline=pipeline))
         _check_fit(about)
@@ -118,13 +123,13 @@ def about_of(text: str, where: str) -> About:
 
 
 def _parsed(text: str) -> Any:
-    """Return what JSON holds, if each number is finite and each name stands once."""
+    """Return the content of JSON text, whose numbers must be finite and whose names must be unique."""
     if len(text) > LONGEST:
         raise UserError(f'its header is longer than {LONGEST:,} characters.')
     try:
         return from_json(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
     except ValueError as error:
-        raise UserError(f'its header is no JSON ({reason(error)}).') from error
+        raise UserError(f'its header is not JSON ({reason(error)}).') from error
 
 
 def _finite(text: str) -> float:
@@ -135,7 +140,7 @@ def _finite(text: str) -> float:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
-        raise ValueError('a name stands twice')
+        raise ValueError('a name appears twice')
     return dict(pairs)
 
 
@@ -143,12 +148,12 @@ def _check_names(content: Any) -> None:
     """Check the format, and that nothing is missing or unknown."""
     version = content.get('format') if isinstance(content, dict) else None
     if type(version) is not int or version < 1:
-        raise UserError('its header does not say of which format it is.')
+        raise UserError('its header does not name its format.')
     if version > FORMAT:
-        raise UserError(f'it is of format {version}, and this version reads format {FORMAT}: update vpetl_mm.')
+        raise UserError(f'its format is {version}, and this version reads format {FORMAT}: update vpetl_mm.')
     names = {f.name for f in fields(About)}
     if odd := sorted({*content} ^ names):
-        raise UserError(f'{shown(odd[0])} is {"missing" if odd[0] in names else "unknown"} in its header.')
+        raise UserError(f'{brief(odd[0])} is {"missing" if odd[0] in names else "unknown"} in its header.')
 
 
 def _check_fit(about: About) -> None:
@@ -163,9 +168,9 @@ def _check_fit(about: About) -> None:
     if about.classes is not None and len(about.classes) != number:
         raise UserError(f'it names {len(about.classes)} classes, and its head has {number}.')
     if (petl.get('spt') is None) != (about.spt is None):
-        raise UserError('SPT is in its model or in its header alone.')
+        raise UserError('only one of its model and its header mentions SPT.')
     if about.base is None and about.frozen_sha256 is not None:
-        raise UserError('it leaves the frozen backbone to a base, and names none.')
+        raise UserError('it needs a base and does not name one.')
 
 
 def _is_name(value: Any) -> bool:

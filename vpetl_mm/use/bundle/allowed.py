@@ -1,4 +1,4 @@
-"""What the configs in a bundle may say: a stranger's bundle names known parts and plain values, and nothing else.
+"""What the configs in a bundle may contain: known parts and plain values, and nothing else.
 
 mmengine's registries import and call whatever a dotted ``type`` names, so nothing is built before it is checked here.
 """
@@ -19,7 +19,7 @@ from ...petl import DELTAS
 from ...petl.layout import LAYOUTS
 from ...petl.plan import PETL_KEYS
 
-# what decides only how a model is trained, initialised or filled; a bundle leaves it out
+# arguments that matter only in training or initialisation; a bundle leaves them out
 TRAINING = ('train_cfg', 'init_cfg', 'pretrained', 'loss', 'loss_cls', 'label_smooth_eps', 'topk', 'cal_acc')
 TRAINING += ('init_std', 'blending', 'batch_augments', 'to_onehot', 'frozen_stages', 'with_cp', 'pretrained2d')
 VIT = ('arch', 'img_size', 'patch_size', 'in_channels', 'out_indices', 'drop_rate', 'drop_path_rate', 'qkv_bias')
@@ -42,7 +42,8 @@ def _of_ours(*classes: type) -> dict[str, set[str]]:
 
 
 CROPS = {'ThreeCrop': 3, 'TenCrop': 10}  # how many views a step makes
-# the key that an entry stands under -> the types that it may have -> their arguments
+# key of an entry -> the types that it may have -> their arguments. Deltas in DELTAS are there already; add a new
+# backbone, head, attention or transform here, or it cannot be packed
 ENTRIES: dict[str, dict[str, Iterable[str]]] = {
     'model': {
         'PETLRecognizer3D': ('backbone', 'cls_head', 'data_preprocessor', 'petl', 'test_cfg'),
@@ -126,7 +127,7 @@ BRIEF = Repr()
 BRIEF.maxstring = BRIEF.maxother = 60
 
 
-def shown(value: Any) -> str:
+def brief(value: Any) -> str:
     """Return a stranger's value as an error shows it: short, on one line, safe for a terminal."""
     return tellable(BRIEF.repr(value))[:100]
 
@@ -178,7 +179,7 @@ def _entry(section: str, config: Any, name: str) -> dict[str, Any]:
     kinds = ENTRIES[section]
     kind = config.get('type') if isinstance(config, Mapping) else None
     if not isinstance(kind, str) or kind not in kinds:
-        raise UserError(f'{name}.type is {shown(kind)}, and a bundle may have {", ".join(kinds)} there.')
+        raise UserError(f'{name}.type is {brief(kind)}, and a bundle may have {", ".join(kinds)} there.')
     arguments = {k: v for k, v in config.items() if k != 'type'}
     return {'type': kind, **_arguments(section, arguments, kinds[kind], f'{name}', f' ({kind})')}
 
@@ -188,27 +189,27 @@ def _arguments(
 ) -> dict[str, Any]:
     for argument in config:
         if argument not in known:
-            raise UserError(f'{name}{of} has {shown(argument)}, which a bundle cannot hold.')
+            raise UserError(f'{name}{of} has {brief(argument)}, which a bundle cannot hold.')
     return {k: _argument(section, k, v, f'{name}.{k}') for k, v in config.items()}
 
 
 def _argument(section: str, key: str, value: Any, name: str) -> Any:
     if key == 'deltas' and value is not None:
         if not isinstance(value, Mapping):
-            raise UserError(f'{name} is {shown(value)}, and has to be a dict.')
+            raise UserError(f'{name} is {brief(value)}, and has to be a dict.')
         if not all(isinstance(n, str) and n.isidentifier() and n.isascii() and n[0] != '_' for n in value):
             raise UserError(f'{name} has a name that a bundle cannot hold.')
         return {n: None if v is None else _entry(key, v, f'{name}.{n}') for n, v in value.items()}
     if key == 'train':
         if not isinstance(value, (list, tuple)) or not TRAIN.issuperset(map(str, value)):
-            raise UserError(f'{name} is {shown(value)}, and a bundle may list {", ".join(sorted(TRAIN))}.')
+            raise UserError(f'{name} is {brief(value)}, and a bundle may list {", ".join(sorted(TRAIN))}.')
         return tuple(value)
     if key in ENTRIES and value is not None:
         return _entry(key, value, name)
     if key in PLAIN and isinstance(value, Mapping):
         return _arguments(section, value, PLAIN[key], name)
     if key in PLAIN and value is not None and not (key == 'arch' and isinstance(value, str)):
-        raise UserError(f'{name} is {shown(value)}, and has to be a dict.')
+        raise UserError(f'{name} is {brief(value)}, and has to be a dict.')
     return _plain(key, value, name, (PIPELINE if section == 'pipeline' else MODEL).get(key))
 
 
@@ -216,7 +217,7 @@ def _plain(key: str, value: Any, name: str, limits: tuple[int, int] | None) -> A
     """Check text, a number or a list of these; of a whole number with ``limits``, these."""
     if key in LISTS and isinstance(value, (list, tuple)) and len(value) <= MOST_PARTS:
         if any(part is None or isinstance(part, (list, tuple)) for part in value):
-            raise UserError(f'{name} is {shown(value)}, which is no list of plain values.')
+            raise UserError(f'{name} is {brief(value)}, which is no list of plain values.')
         return tuple(_plain(key, part, name, limits) for part in value)
     if limits:
         right = value is None or (type(value) is int and limits[0] <= value <= limits[1])
@@ -225,5 +226,5 @@ def _plain(key: str, value: Any, name: str, limits: tuple[int, int] | None) -> A
         right = value is None or (isinstance(value, (int, float)) and abs(value) <= MOST)
         right, span = right or (key not in NUMBERS and isinstance(value, str) and WORDS.fullmatch(value)), ''
     if not right:
-        raise UserError(f'{name} is {shown(value)}, which a bundle cannot hold{span}.')
+        raise UserError(f'{name} is {brief(value)}, which a bundle cannot hold{span}.')
     return value

@@ -1,4 +1,4 @@
-"""Bundles: what was trained, and all that it takes to use it, in one .safetensors file."""
+"""Bundles: one .safetensors file with what a run trained and everything that its use takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...weights.files import write_safetensors
 from .about import LONGEST, About, about_of, written
 
 KEY = 'vpetl_mm_bundle'
-ENTRIES = 'spt/'  # in front of the names of SPT's single entries, which are no tensors of the model
+SPT = 'spt/'  # in front of the names of SPT's single entries, which are no tensors of the model
 TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 
 
@@ -54,7 +54,7 @@ def write_bundle(
     Raises:
         UserError: when it cannot be written.
     """
-    extra = {f'{ENTRIES}{name}': value for name, value in (entries or {}).items()}
+    extra = {f'{SPT}{name}': value for name, value in (entries or {}).items()}
     write_safetensors(file, {**tensors, **extra}, {'format': 'pt', KEY: written(about)})
 
 
@@ -82,19 +82,19 @@ def read_bundle(file: str | Path) -> Bundle:
         if value.dtype not in TYPES or not value.isfinite().all():
             what = 'numbers that are not finite' if value.dtype in TYPES else str(value.dtype)
             raise UserError(f'{path} cannot be used: {name} holds {what}.')
-    entries = {k.removeprefix(ENTRIES): content.pop(k) for k in list(content) if k.startswith(ENTRIES)}
+    entries = {k.removeprefix(SPT): content.pop(k) for k in list(content) if k.startswith(SPT)}
     return Bundle(path, about, content, _allocation(path, about, entries))
 
 
 def _allocation(path: Path, about: About, entries: dict[str, Tensor]) -> Allocation | None:
     if about.spt is None:
         if entries:
-            raise UserError(f'{path} is broken: it has single entries of weights, but no choice of SPT.')
+            raise UserError(f'{path} is broken: it holds single weight entries, but its header has no SPT.')
         return None
     try:
         return allocation_of(about.spt, entries)
     except (ValueError, ArithmeticError, RecursionError) as error:
-        raise UserError(f'{path} is broken: what SPT chose is not readable ({reason(error)}).') from error
+        raise UserError(f'{path} is broken: its SPT choice cannot be read ({reason(error)}).') from error
 
 
 def is_bundle(file: str | Path) -> bool:
@@ -116,7 +116,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, str]]:
             text = (opened.metadata() or {}).get(KEY)
             if text is None:
                 raise UserError(
-                    f'{path} is not a bundle, but other tensors; tools/adapter.py pack makes one of a run.'
+                    f'{path} holds tensors but is not a bundle; tools/adapter.py pack makes one from a run.'
                 )
             yield opened, text
     except SafetensorError as error:
@@ -131,12 +131,7 @@ def _check_kind(path: Path) -> None:
     except UserError as error:
         raise UserError(f'{path} is not a bundle: {error}') from error
     if kind != 'safetensors':
-        raise UserError(f'{path} is not a bundle, but a file of {kind}; tools/adapter.py pack makes one of a run.')
+        raise UserError(f'{path} is not a bundle but a file of {kind}; tools/adapter.py pack makes one from a run.')
     with path.open('rb') as stream:
         if int.from_bytes(stream.read(8), 'little') > LONGEST:
             raise UserError(f'{path} is not a bundle: its header is longer than {LONGEST:,} bytes.')
-
-
-def element_count(tensors: Mapping[str, Tensor]) -> int:
-    """Return how many numbers tensors hold."""
-    return sum(value.numel() for value in tensors.values())

@@ -34,8 +34,8 @@ def facts_of(file: str | Path, about: About) -> dict[str, str]:
     facts = {
         'experiment': about.name,
         'file': f'{file}, {size_of(file)}, {count} tensors',
-        'classifies': f'{"videos" if about.is_video else "images"}, {_classes(about)}',
-        'views': f'{views} of each {"video" if about.is_video else "image"}{", averaged" if views > 1 else ""}',
+        'classifies': f'{about.media}s, {_classes(about)}',
+        'views': f'{views} of each {about.media}{", averaged" if views > 1 else ""}',
         'backbone': _backbone(about),
         'tuned': ', '.join(filter(None, [_deltas(about), *about.model['petl']['train']])),
         'parameters': f'{about.trainable:,} trained of {about.total:,} ({share:.2f} %)',
@@ -78,7 +78,7 @@ def _deltas(about: About) -> str:
 
 def _base(about: About) -> str:
     if about.base is None:
-        return 'none: the backbone was random; the bundle holds the whole model'
+        return 'none (random backbone); the bundle holds the whole model'
     where = f', {about.base["url"]}' if about.base['url'] else ''
     needed = '' if about.frozen_sha256 else ', not needed: the bundle holds the whole model'
     return f'{about.base["name"]}{where}{needed}; SHA-256 {about.base["sha256"]}'
@@ -100,18 +100,18 @@ def card_of(file: str | Path) -> str:
     """
     about = read_about(file)
     facts = facts_of(file, about)
-    what = 'video' if about.is_video else 'image'
-    base, needed = '', 'Nothing else is needed: it holds the whole model.'
+    what = about.media
+    base, needed = '', 'It holds the whole model and needs no other file.'
     if about.frozen_sha256:
-        base, needed = ' --base FILE', f'Its base is needed, too: {_escaped(facts["base"])}.'
-    rows = '\n'.join(f'| {name} | {_escaped(value)} |' for name, value in facts.items())
-    tested = 'It was not tested.' if about.scores is None else f'Measured: {_escaped(facts["scores"])}, one seed.'
-    name = _escaped(about.name)
-    classes = '\n'.join(f'- {_escaped(c)}' for c in about.classes or ()) or 'Their names are not recorded.'
+        base, needed = ' --base FILE', f'It also needs its base: {escaped(facts["base"])}.'
+    rows = '\n'.join(f'| {name} | {escaped(value)} |' for name, value in facts.items())
+    tested = 'It was not tested.' if about.scores is None else f'Measured: {escaped(facts["scores"])}, one seed.'
+    name = escaped(about.name)
+    classes = '\n'.join(f'- {escaped(c)}' for c in about.classes or ()) or 'Their names are not recorded.'
     return f"""\
 # {name}
 
-A {what} classifier: a frozen {_escaped(facts['backbone'])}, adapted by training {about.trainable:,} of its \
+{'A video' if about.is_video else 'An image'} classifier: a frozen {escaped(facts['backbone'])}, adapted by training {about.trainable:,} of its \
 {about.total:,} parameters with vpetl_mm. {tested}
 
 ## Use
@@ -134,12 +134,12 @@ The file holds no code. {needed}
 
 ## Limits
 
-It knows these classes alone, and gives one of them for any {what}. On {what}s from
-elsewhere it was not measured.
+It knows only these classes and assigns one of them to any {what}. It has not been tested on {what}s from
+other sources.
 """
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return text that Markdown shows as it is, whatever it holds: no tag, link, list, formula or mention."""
     text = re.sub(r'([^\w\s,.%-]|_|^[.-]|(?<=[^\W\d])[.](?=\w))', r'\\\1', text)
     return re.sub(r'^(\d+)[.]', r'\1\\.', text)

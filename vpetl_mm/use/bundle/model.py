@@ -1,4 +1,4 @@
-"""From a bundle and its base to a model that classifies."""
+"""Builds the model of a bundle on its base."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...errors import UserError, reason
 from ...files import file_sha256
 from ...models.build import build_model, drawn_from
 from ...weights.base import DEMO
-from .bundle import Bundle, element_count, is_bundle, read_bundle
+from .bundle import Bundle, is_bundle, read_bundle
 from .views import check_steps
 
 FOLDERS = (Path('data/weights'), Path(DEMO).parent)
@@ -40,7 +40,7 @@ def bundled_model(bundle: Bundle, base: str | Path | None = None) -> nn.Module:
         model = _built(bundle, None) if bundle.about.frozen_sha256 is None else _on_base(bundle, base)
     for name, buffer in model.named_buffers():
         if '.deltas.' in name and not torch.equal(buffer, bundle.tensors[name]):
-            raise UserError(f'{bundle.file} is broken: its {name} are not those that SPT chose.')
+            raise UserError(f'{bundle.file} is broken: its {name} does not match its SPT choice.')
     model.load_state_dict(bundle.tensors, strict=False)
     return model.eval()
 
@@ -97,18 +97,18 @@ def base_of(bundle: Bundle, given: str | Path | None) -> dict[str, Any]:
 
 
 def source_of(base: Mapping[str, Any]) -> str:
-    """Return where a base is had, as the end of a sentence."""
-    where = f'it is at {base["url"]}' if base['url'] else 'ask whoever made the bundle for it'
+    """Return where to get a base, as the end of a sentence."""
+    where = f'download it from {base["url"]}' if base['url'] else 'ask the author of the bundle for it'
     return f'{where} (SHA-256 of the file: {base["sha256"]})'
 
 
 def check_frozen(bundle: Bundle, model: nn.Module) -> None:
-    """Raise :class:`UserError` unless the frozen tensors of ``model`` are those that the bundle was trained on."""
+    """Raise :class:`UserError` unless the frozen tensors of ``model`` are those of the bundle's base."""
     wanted, found, base = bundle.about.frozen_sha256, frozen_sha256(model), bundle.about.base
     if wanted != found:
         raise UserError(
             f'{bundle.file} was trained on {base["name"]}, whose frozen tensors have the SHA-256 {wanted}, and '
-            f'{model.base["file"]} gives {found}: it is another base, or was changed; {source_of(base)}.'
+            f'{model.base["file"]} gives {found}: this is a different or changed base; {source_of(base)}.'
         )
 
 
@@ -170,12 +170,12 @@ def check_tensors(bundle: Bundle, base: str | Path | None = None, at_hand: bool 
     check_trained(model, bundle.file, content_of(bundle))
     count, claimed = model.plan.count(), (bundle.about.trainable, bundle.about.total)
     if (count['trainable'], count['total']) != claimed:
-        raise UserError(f'{bundle.file} is broken: it has other counts of parameters than its model.')
+        raise UserError(f'{bundle.file} is broken: its parameter counts are not those of its model.')
     rest = {n: p for n, p in model.named_parameters() if n not in bundle.tensors}
     if bundle.about.frozen_sha256 is None and rest:
-        raise UserError(f'{bundle.file} is broken: it names no base, and lacks {next(iter(rest))}.')
+        raise UserError(f'{bundle.file} is broken: it names no base and lacks {next(iter(rest))}.')
     if rest and at_hand:
-        file, left = base_of(bundle, base)['file'], element_count(rest)
+        file, left = base_of(bundle, base)['file'], sum(p.numel() for p in rest.values())
         if left > Path(file).stat().st_size:
             raise _not_the_base(bundle, file, f'it is too small for {left:,} parameters.')
     return model

@@ -1,4 +1,4 @@
-"""From a run to a bundle."""
+"""Packs a run into a bundle."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _run(run: Path) -> tuple[Path, Path | str]:
     dumped = [p for p in sorted(run.glob('*.py')) if p.is_file()]
     if len(dumped) != 1:
         there = f'has {len(dumped)} configs' if dumped else 'has no config'
-        raise UserError(f'{run} is not the folder of one run, as it {there}: give the config and the checkpoint.')
+        raise UserError(f'{run} is not the folder of one run: it {there}. Give the config and the checkpoint.')
     return run, dumped[0]
 
 
@@ -189,7 +189,7 @@ def _test_pipeline(cfg: Config) -> list[dict[str, Any]]:
     steps = dataset.get('pipeline')
     if not steps:
         raise UserError(
-            f'{cfg.filename or "The config"} has no test_dataloader with a pipeline, which a bundle holds.'
+            f'{cfg.filename or "The config"} has no test_dataloader with a pipeline, which a bundle needs.'
         )
     left_out = ('io_backend', 'backend_args', 'file_client_args', 'meta_keys')
     return [{k: json_safe(v) for k, v in step.items() if k not in left_out} for step in steps]

@@ -1,8 +1,7 @@
-"""The config that tests a bundle on a list of files, made of the bundle alone."""
+"""The config that tests a bundle on a list of files, built from the bundle alone."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,14 @@ from mmengine import Config
 from vpetl_cli.shipped import ROOT
 
 from ...datasets.list_file import read_list
+from ...engine.launch import available_cores
 from ...engine.outcome import LIST
 from ...errors import UserError
-from ...preparation.found import IMAGE_SUFFIXES, MEDIA, VIDEO_SUFFIXES
+from ...preparation.found import MEDIA
 from ...spt.allocation import write_allocation
 from .bundle import About, Bundle
 from .model import base_of, bundled_model, model_config
+from .views import check_kind, from_files
 
 RUNTIME = ROOT / 'configs/_base_/runtime.py'
 BATCH = {True: 2, False: 64}  # of videos, of images
@@ -30,7 +31,7 @@ WORKERS = 8
 def bundle_experiment(
     bundle: Bundle, data: str | Path, prefix: str | Path | None = None, base: str | Path | None = None
 ) -> Iterator[Config]:
-    """Yield the config of an experiment whose test is that of a bundle, for :func:`vpetl_mm.engine.experiment.test`.
+    """Yield the config of an experiment that tests a bundle, for :func:`vpetl_mm.engine.experiment.test`.
 
     Args:
         bundle: read and checked.
@@ -57,7 +58,6 @@ def bundle_experiment(
 
 
 def _test(about: About, data: Path, folder: Path) -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     names = about.classes or [str(number) for number in range(about.num_classes)]
     if about.is_video:
         dataset = dict(
@@ -76,7 +76,7 @@ def _test(about: About, data: Path, folder: Path) -> dict[str, Any]:
         randomness=dict(seed=about.seed),
         test_dataloader=dict(
             batch_size=1 if views else BATCH[about.is_video],
-            num_workers=min(WORKERS, cores),
+            num_workers=min(WORKERS, available_cores()),
             sampler=dict(type='DefaultSampler', shuffle=False),
             dataset=dataset,
         ),
@@ -85,32 +85,15 @@ def _test(about: About, data: Path, folder: Path) -> dict[str, Any]:
     )
 
 
-def from_files(about: About) -> list[dict[str, Any]]:
-    """Return the test pipeline, with a step in front that reads an image if the data set's images were arrays.
-
-    Raises:
-        UserError: when its first step takes neither a file nor an array of known colours.
-    """
-    steps = [dict(step) for step in about.pipeline]
-    if about.is_video or steps[0]['type'] == 'LoadImageFromFile':
-        return steps
-    if steps[0]['type'] != 'NumpyToPIL':
-        raise UserError(f'The bundle {about.name} begins with {steps[0]["type"]}, which reads no files.')
-    steps[0]['to_rgb'] = True  # what is read is BGR
-    return [dict(type='LoadImageFromFile', imdecode_backend='pillow'), *steps]
-
-
 def _folder(about: About, data: Path, prefix: str | Path | None) -> Path:
     """Return the folder that the paths of a list are relative to."""
     first = read_list(data, about.num_classes)[0].path
-    kind, other = ('video', 'image') if about.is_video else ('image', 'video')
-    if Path(first).suffix.lower() in (IMAGE_SUFFIXES - {'.gif', '.avif'} if about.is_video else VIDEO_SUFFIXES):
-        raise UserError(f'{data} lists {other}s, such as {first}, and {about.name} classifies {kind}s.')
+    check_kind(about, first)
     if prefix is not None:
         if not Path(prefix).is_dir():
             raise UserError(f'The folder {prefix} (--data-prefix) does not exist.')
         return Path(prefix)
-    folders = [data.parent, data.parent / MEDIA[kind], Path()]
+    folders = [data.parent, data.parent / MEDIA[about.media], Path()]
     names = [first] if Path(first).suffix or not about.is_video else [first, f'{first}.mp4']
     found = next((folder for folder in folders if any((folder / name).exists() for name in names)), None)
     if found is None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mmengine.registry import TRANSFORMS, DefaultScope
 
 from ...errors import UserError, reason, unknown
 from ...models.build import WRONG
+from ...preparation.found import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from .allowed import CROPS, views_of
 from .bundle import About
 
 VIEWS = ('test', 'fast')
+# suffixes of the other kind; a video bundle reads moving pictures too, if they are named
+REFUSED = {'video': IMAGE_SUFFIXES - {'.gif', '.avif'}, 'image': VIDEO_SUFFIXES}
 
 
 def pipeline_of(about: About, views: str = 'test') -> list[dict[str, Any]]:
@@ -37,9 +41,31 @@ def pipeline_of(about: About, views: str = 'test') -> list[dict[str, Any]]:
     return steps
 
 
+def from_files(about: About) -> list[dict[str, Any]]:
+    """Return the test pipeline, with a step in front that reads an image if the data set's images were arrays.
+
+    Raises:
+        UserError: when its first step takes neither a file nor an array of known colours.
+    """
+    steps = [dict(step) for step in about.pipeline]
+    if about.is_video or steps[0]['type'] == 'LoadImageFromFile':
+        return steps
+    if steps[0]['type'] != 'NumpyToPIL':
+        raise UserError(f'The bundle {about.name} cannot read files: its pipeline begins with {steps[0]["type"]}.')
+    steps[0]['to_rgb'] = True  # what is read is BGR
+    return [dict(type='LoadImageFromFile', imdecode_backend='pillow'), *steps]
+
+
 def number_of_views(about: About, views: str = 'test') -> int:
     """Return how many views of one input are classified."""
     return views_of(pipeline_of(about, views))
+
+
+def check_kind(about: About, file: str | Path) -> None:
+    """Raise :class:`UserError` for an image in front of a bundle for videos, and the reverse, by the suffix."""
+    if Path(file).suffix.lower() in REFUSED[about.media]:
+        kind = 'an image' if about.is_video else 'a video'
+        raise UserError(f'{file} is {kind}, and {about.name} classifies {about.media}s.')
 
 
 def check_steps(about: About) -> None:

@@ -1,4 +1,4 @@
-"""From a bundle to a file that runs without this package, checked before it is kept."""
+"""Exports a bundle to a file that runs without this package, and checks it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ..bundle.bundle import About, Bundle, read_bundle
 from ..bundle.model import bundled_model, model_config
 from ..bundle.views import number_of_views
 from . import plain, programs
-from .inputs import generated_inputs, read_inputs
 from .parity import Parity, check_parity, file_logits, first_difference, model_logits
 from .portable import PortableModel
+from .samples import generated_inputs, read_inputs
 
 GRAPHS = {'.onnx': (programs.write_onnx, programs.opened_onnx), '.pt2': (programs.write_pt2, programs.opened_pt2)}
 SUFFIXES = (*GRAPHS, '.pth', '.safetensors')
@@ -143,8 +143,8 @@ def _write_graph(given: Given, target: Path, batch: int | None, tell: Callable[[
             return given.checked(logits)
         except UserError as error:
             where = first_difference(given.model, model, given.inputs, pixels)
-            said = f'the first block that differs is {where}' if where else 'all blocks agree before it is captured'
-            raise UserError(f'{str(error).removesuffix(".")}; {said}.') from error
+            blocks = f'the first block that differs is {where}' if where else 'all blocks agree before the capture'
+            raise UserError(f'{str(error).removesuffix(".")}; {blocks}.') from error
 
 
 def _write_plain(given: Given, target: Path, batch: None, tell: Callable[[str], object]) -> Parity:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...errors import UserError
 from ...petl import layout_of
-from .programs import Run
+from .programs import Program
 
 LIMIT = 1e-4  # of the difference of logits
 
@@ -31,7 +31,7 @@ class Parity:
 
 
 def model_logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the logits of inputs as the test pipeline makes them, (n, classes), by the model's own way."""
+    """Return the logits of inputs as the test pipeline makes them, (n, classes), as the model computes them."""
     is_video = model.head_name == 'cls_head'
     logits = []
     with torch.no_grad():
@@ -42,7 +42,7 @@ def model_logits(model: nn.Module, inputs: Tensor) -> Tensor:
     return torch.cat(logits)
 
 
-def file_logits(run: Run, pixels: Tensor, batch: int | None) -> Tensor:
+def file_logits(run: Program, pixels: Tensor, batch: int | None) -> Tensor:
     """Return the logits of an exported file, (n, classes), for inputs in batches of the size that it takes.
 
     A file that takes any number is given one input, and then the others together.
@@ -62,7 +62,7 @@ def check_parity(found: Tensor, expected: Tensor, inputs: Sequence[str], classes
     """Return the largest difference of logits, (n, classes) each.
 
     Raises:
-        UserError: where it is above 1e-4, or a logit is no finite number, naming input and class.
+        UserError: where it is above 1e-4, or a logit is not finite; names the input and the class.
     """
     difference = (found - expected).abs()
     worst = torch.where(difference.isfinite(), difference, torch.inf).argmax().item()
@@ -70,8 +70,8 @@ def check_parity(found: Tensor, expected: Tensor, inputs: Sequence[str], classes
     if not difference.flatten()[worst] <= LIMIT:
         name = classes[column] if classes else column
         raise UserError(
-            f'The file was not kept: for {inputs[row]} its logit of class {name} is {found[row, column]:.6g}, and '
-            f'{expected[row, column]:.6g} in the model; they may differ by {LIMIT:g}.'
+            f'The file was deleted: for {inputs[row]} its logit of class {name} is {found[row, column]:.6g}, and the '
+            f"model's is {expected[row, column]:.6g}; they may differ by {LIMIT:g}."
         )
     return difference.max().item()
 

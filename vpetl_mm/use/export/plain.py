@@ -17,6 +17,7 @@ from ...files import written_whole
 from ...weights.files import write_safetensors
 from ..bundle.bundle import Bundle
 from ..bundle.model import check_tensors, model_config
+from ..bundle.views import from_files
 
 # the host libraries' own steps for this project's
 STOCK = {'OpenVideo': 'DecordInit', 'DecodeVideo': 'DecordDecode'}
@@ -24,11 +25,10 @@ STOCK = {'OpenVideo': 'DecordInit', 'DecodeVideo': 'DecordDecode'}
 
 def check_can_be_plain(bundle: Bundle, base: str | Path | None) -> None:
     """Raise :class:`UserError` for a bundle whose model has no plain form, before anything is computed."""
+    model = check_tensors(bundle, base)
     try:
-        check_plain(check_tensors(bundle, base))
+        check_plain(model)
     except UserError as error:
-        if 'merged' not in str(error) and 'plain' not in str(error):
-            raise
         raise UserError(f'{error} An .onnx or .pt2 file can hold the model as it is.') from error
 
 
@@ -64,22 +64,13 @@ def write_pth(bundle: Bundle, model: nn.Module, file: Path) -> None:
 
 def write_config(bundle: Bundle, config: dict[str, Any], file: Path) -> None:
     """Write the config with which mmaction2's ``init_recognizer`` or mmpretrain's ``get_model`` opens the .pth."""
-    steps = stock_pipeline(bundle.about.pipeline, bundle.about.is_video)
+    steps = [dict(step, type=STOCK.get(step['type'], step['type'])) for step in from_files(bundle.about)]
     if bundle.about.is_video:
         config = dict(config, test_pipeline=steps)
     else:
         config = dict(config, test_dataloader=dict(dataset=dict(type='CustomDataset', pipeline=steps)))
     with written_whole(file) as partial:
         partial.write_text(Config(config).pretty_text)
-
-
-def stock_pipeline(pipeline: list[dict[str, Any]], is_video: bool) -> list[dict[str, Any]]:
-    """Return a test pipeline in the host libraries' own steps, which begin with a file."""
-    steps = [dict(step, type=STOCK.get(step['type'], step['type'])) for step in pipeline]
-    if not is_video and steps[0]['type'] != 'LoadImageFromFile':  # its data set gives arrays in RGB, files are BGR
-        steps = [dict(s, to_rgb=True) if s['type'] == 'NumpyToPIL' else s for s in steps]
-        steps.insert(0, dict(type='LoadImageFromFile'))
-    return steps
 
 
 def opened_plain(config: dict[str, Any], state: dict[str, torch.Tensor]) -> nn.Module:

@@ -21,7 +21,7 @@ INPUT, OUTPUTS = 'pixels', ('logits', 'probabilities')
 ONNX_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
 LARGEST_CONSTANT = 1024  # elements that are computed when a file is written instead of when it is loaded
 
-Run = Callable[[Tensor], tuple[Tensor, Tensor]]
+Program = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def check_onnx_installed() -> None:
@@ -109,13 +109,13 @@ def write_onnx(program: ExportedProgram, file: Path, notes: Mapping[str, str]) -
     written.save(file)
 
 
-def opened_pt2(file: Path) -> Run:
+def opened_pt2(file: Path) -> Program:
     """Return a function that runs a ``.pt2``."""
     with open(file, 'rb') as stream:
         return torch.export.load(stream).module()
 
 
-def opened_onnx(file: Path) -> Run:
+def opened_onnx(file: Path) -> Program:
     """Return a function that runs an ``.onnx`` with onnxruntime on the CPU."""
     import onnxruntime
 

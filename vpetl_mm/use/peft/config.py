@@ -1,4 +1,4 @@
-"""A stranger's adapter_config.json: what of it plain LoRA needs, and a refusal of everything else.
+"""Reads adapter_config.json: the settings of plain LoRA; anything else is refused.
 
 PEFT takes several of its fields for regular expressions. None is run here: some take longer than anyone waits.
 """
@@ -121,7 +121,7 @@ def read_config(file: Path) -> LoRAConfig:
     if not isinstance(given, dict):
         raise UserError('it is not a JSON object.')
     if given.get('peft_type') != 'LORA':
-        raise UserError(f'its peft_type is {given.get("peft_type")!r:.80}, and only LORA has its like here.')
+        raise UserError(f'its peft_type is {given.get("peft_type")!r:.80}, and only LORA can be read.')
     _refuse_others(given)
     _check(given)
     blocks, ranks = given.get('layers_to_transform'), given.get('rank_pattern') or {}
@@ -141,7 +141,7 @@ def read_config(file: Path) -> LoRAConfig:
 def _refuse_others(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if name not in READ | WITHOUT_EFFECT and value not in (None, False, '', [], {}):
-            raise UserError(f'its {name!r:.60} is {value!r:.60}, which is more than plain LoRA.')
+            raise UserError(f'its {name!r:.60} is {value!r:.60}, which plain LoRA does not have.')
     for name, valid in (('bias', ('none', None)), ('init_lora_weights', INITIALISERS)):
         value = given.get(name)
         if not any(value is v or (isinstance(v, str) and value == v) for v in valid):

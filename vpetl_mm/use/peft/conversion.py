@@ -1,4 +1,4 @@
-"""From a bundle to a PEFT folder, and from a PEFT folder to a bundle."""
+"""Converts a bundle to a PEFT folder, and a PEFT folder to a bundle."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from ...errors import UserError
 from ...files import check_new, os_errors_explained
 from ...models.build import build_model
 from ..bundle.bundle import Bundle, read_bundle
+from ..bundle.card import escaped
 from ..bundle.model import bundled_model, source_of
 from ..bundle.packing import check_bundle_name, packed
-from .reading import from_peft, model_config
+from .reading import from_peft, model_with
 from .timm_vit import timm_state
 from .writing import PEFTAdapter, to_peft, write_peft
 
@@ -54,15 +55,15 @@ def _readme(bundle: Bundle) -> str:
     about = bundle.about
     inputs = about.model.get('data_preprocessor') or {}
     lines = [
-        f"# {about.name}: LoRA for timm's image ViT",
+        f"# {escaped(about.name)}: LoRA for timm's image ViT",
         '',
         f'Inputs: RGB images of 0 to 255, minus {list(inputs.get("mean") or [0])}, divided by '
-        f'{list(inputs.get("std") or [1])}. License: {about.license}.',
+        f'{list(inputs.get("std") or [1])}. License: {escaped(about.license)}.',
     ]
     if about.base is not None:
-        lines += ['', f'Trained on {about.base["name"]}: {source_of(about.base)}.']
+        lines += ['', f'Trained on {escaped(about.base["name"])}: {escaped(source_of(about.base))}.']
     if about.classes is not None:
-        lines += ['', f'Classes: {", ".join(about.classes)}.']
+        lines += ['', f'Classes: {", ".join(map(escaped, about.classes))}.']
     return '\n'.join(lines)
 
 
@@ -97,7 +98,7 @@ def peft_to_bundle(
     check_new(out)
     cfg = load_config(config, cfg_options)
     read = from_peft(folder, cfg.model.to_dict())
-    cfg.model = model_config(cfg.model.to_dict(), read)
+    cfg.model = model_with(cfg.model.to_dict(), read)
     model = build_model(cfg, init_weights=True)
     names = None if classes is None else _names(classes, read.num_classes)
     content = _as_checkpoint(model, read.tensors, names)

@@ -1,4 +1,4 @@
-"""From a stranger's folder of Hugging Face PEFT to trained LoRA of this project. Imports neither peft nor timm."""
+"""Reads a folder of Hugging Face PEFT as trained LoRA of this project. Imports neither peft nor timm."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def _delta(
     return options | (dict(slots=''.join(slots)) if place == 'qkv' else {}), state
 
 
-def model_config(model: Mapping[str, Any], trained: Trained) -> dict[str, Any]:
+def model_with(model: Mapping[str, Any], trained: Trained) -> dict[str, Any]:
     """Return the model's config with the LoRA and the head of a PEFT folder."""
     head = dict(type='PETLImageHead', num_classes=trained.num_classes, in_channels=model['head']['in_channels'])
     return dict(model, petl=trained.petl, head=dict(head, bn=False))

@@ -1,4 +1,4 @@
-"""timm's image ViT: which of mmpretrain's models it computes, and how it is built."""
+"""timm's image ViT: the mmpretrain models that it can reproduce, and its arguments."""
 
 from __future__ import annotations
 

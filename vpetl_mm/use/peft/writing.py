@@ -1,4 +1,4 @@
-"""From a bundle to a folder of Hugging Face PEFT, for timm's image ViT. Imports neither peft nor timm."""
+"""Writes a folder of Hugging Face PEFT for timm's image ViT. Imports neither peft nor timm."""
 
 from __future__ import annotations
 

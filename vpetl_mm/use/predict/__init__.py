@@ -1,1 +1,1 @@
-"""Predictions of a bundle: inputs read ahead, batches, results as they come."""
+"""Classifies files, arrays and a camera with a bundle."""

@@ -32,7 +32,7 @@ def as_rgb(array: np.ndarray | Tensor, is_video: bool) -> np.ndarray:
         array = np.moveaxis(array, where, -1)
     if array.ndim != dims or array.shape[-1] != 3 or not array.size or array.dtype != np.uint8:
         raise UserError(
-            f'An array of {array.dtype} and shape {tuple(array.shape)} is no input here: {WANTED[is_video]}, uint8 '
-            'from 0 to 255, in RGB; several are given as a list.'
+            f'An array of {array.dtype} and shape {tuple(array.shape)} cannot be an input: {WANTED[is_video]}, uint8 '
+            'from 0 to 255 in RGB; give several as a list.'
         )
     return array

@@ -33,7 +33,7 @@ class Camera:
         with _quiet():
             self._capture = cv2.VideoCapture(source)
         if not self._capture.isOpened():
-            raise UserError(f'There is no camera {source}, or another program uses it.')
+            raise UserError(f'Camera {source} does not exist or is in use by another program.')
         self._pause = 0.0 if isinstance(source, int) else 1 / (self._capture.get(cv2.CAP_PROP_FPS) or 30)
         self._latest: deque[np.ndarray] = deque(maxlen=frames)
         self._news, self._unseen, self._ended = Condition(), 0, False

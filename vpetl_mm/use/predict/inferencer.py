@@ -18,6 +18,7 @@ from mmengine.infer import BaseInferencer
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from ...engine.launch import available_cores
 from ...errors import UserError, reason
 from ...petl.checks import at_least_one
 from ...preparation.workers import Failed
@@ -137,7 +138,7 @@ class PETLInferencer(BaseInferencer):
     @property
     def workers(self) -> int:
         """Processes that read: one for two cores beside a model on the CPU, or up to 16 beside one on a GPU."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+        cores = available_cores()
         return min(16, max(1, cores // 2 if self.device.type == 'cpu' else cores))
 
     @torch.no_grad()
@@ -147,12 +148,13 @@ class PETLInferencer(BaseInferencer):
         try:
             scores = iter(self._scores(good))
         except torch.OutOfMemoryError as error:
-            raise UserError(f'{self.device} has too little memory for a batch of {len(good)}: use less.') from error
+            less = 'use a smaller batch size, or the fast views'
+            raise UserError(f'{self.device} has too little memory for {len(good)} at once: {less}.') from error
         except WRONG as error:
             if len(good) > 1:
                 return [prediction for pair in inputs for prediction in self.forward([pair])]
-            told = Failed(f'the model cannot take it ({reason(error)})')
-            return [self._prediction(s, r if isinstance(r, Failed) else told, None) for s, r in inputs]
+            failed = Failed(f'the model cannot take it ({reason(error)})')
+            return [self._prediction(s, r if isinstance(r, Failed) else failed, None) for s, r in inputs]
         return [self._prediction(s, r, next(scores) if isinstance(r, Sample) else None) for s, r in inputs]
 
     def _scores(self, samples: list[Sample]) -> list[torch.Tensor]:
@@ -168,7 +170,7 @@ class PETLInferencer(BaseInferencer):
         if scores is None:
             return Prediction(name, read, np.empty(0), np.empty(0))
         if scores.ndim != 1:
-            raise UserError(f'{self.bundle.file} averages nothing over {len(scores)} views: use the fast views.')
+            raise UserError(f'{self.bundle.file} does not average its {len(scores)} views: use the fast views.')
         if not scores.isfinite().all():
             raise UserError(f'The scores of {name or "an array"} are not finite: the weights are broken.')
         certain = not self.about.is_video or self.model.cls_head.average_clips == 'prob'
@@ -190,8 +192,8 @@ class PETLInferencer(BaseInferencer):
         at_least_one('topk', topk)
         if return_datasamples:
             return dict(predictions=[self._data_sample(p) for p in preds], visualization=visualization)
-        told = [p.told(self.about.classes, topk) for p in preds]
-        return dict(predictions=told, visualization=visualization)
+        results = [p.as_dict(self.about.classes, topk) for p in preds]
+        return dict(predictions=results, visualization=visualization)
 
     def _data_sample(self, prediction: Prediction) -> ActionDataSample | DataSample | None:
         if prediction.error:

@@ -1,4 +1,4 @@
-"""The files that paths, folders, patterns and lists name."""
+"""Finds the files that paths, folders, patterns and lists name."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ import os
 from collections.abc import Sequence
 
 from ...errors import UserError
-from ...preparation.found import IMAGE_SUFFIXES, VIDEO_SUFFIXES, walk
+from ...preparation.found import KINDS, walk
 from ..bundle.bundle import About
-
-MEANT = {True: 'videos', False: 'images'}
-# a video bundle reads moving pictures too, if they are named
-REFUSED = {True: IMAGE_SUFFIXES - {'.gif', '.avif'}, False: VIDEO_SUFFIXES}
-TAKEN = {True: VIDEO_SUFFIXES, False: IMAGE_SUFFIXES}
+from ..bundle.views import check_kind
 
 
 def find_inputs(given: Sequence[str], about: About) -> list[list[str]]:
     """Return the files of each path, folder (with all below it) or pattern.
 
-    A path that does not exist stands for itself, so that it is reported in its turn.
+    A path that does not exist is returned as it is, so that it is reported in its turn.
 
     Raises:
         UserError: for a folder without files of the bundle's kind, a file of the other kind, or if nothing exists.
@@ -30,9 +26,7 @@ def find_inputs(given: Sequence[str], about: About) -> list[list[str]]:
         rest = f', and neither do {len(given) - 1} more' if len(given) > 1 else ''
         raise UserError(f'{given[0]} {what}{rest}.')
     for path in (path for paths in found for path in paths):
-        if os.path.splitext(path)[1].lower() in REFUSED[about.is_video]:
-            kind = 'an image' if about.is_video else 'a video'
-            raise UserError(f'{path} is {kind}, and {about.name} classifies {MEANT[about.is_video]}.')
+        check_kind(about, path)
     return found
 
 
@@ -52,15 +46,16 @@ def _in_folder(folder: str, about: About) -> list[str]:
     except OSError as error:
         raise UserError(f'{error.filename} cannot be read: {error.strerror}.') from error
     suffixes = [os.path.splitext(path)[1].lower() for path in files]
-    taken = [path for path, suffix in zip(files, suffixes, strict=True) if suffix in TAKEN[about.is_video]]
+    taken = [path for path, suffix in zip(files, suffixes, strict=True) if suffix in KINDS[about.media]]
     if not taken:
-        others = sum(suffix in TAKEN[not about.is_video] for suffix in suffixes)
-        but = f', but {others:,} {MEANT[not about.is_video]}; {about.name} classifies {MEANT[about.is_video]}'
-        raise UserError(f'There are no {MEANT[about.is_video]} in {folder}{but if others else ""}.')
+        other = 'image' if about.is_video else 'video'
+        others = sum(suffix in KINDS[other] for suffix in suffixes)
+        but = f', but {others:,} {other}s; {about.name} classifies {about.media}s' if others else ''
+        raise UserError(f'There are no {about.media}s in {folder}{but}.')
     return taken
 
 
-def listed(content: bytes) -> list[str]:
+def listed_paths(content: bytes) -> list[str]:
     """Return the paths of a list, one a line, or each ended by a zero byte as by ``find -print0``."""
     separator = b'\0' if b'\0' in content else b'\n'
     lines = (line.removesuffix(b'\r') if separator == b'\n' else line for line in content.split(separator))

@@ -13,17 +13,17 @@ from ...errors import tellable
 MOST_CELLS = 48  # of a name
 
 
-def line_of(told: dict[str, Any], inputs: int, names: int, width: int | None) -> str:
+def line_of(result: dict[str, Any], inputs: int, names: int, width: int | None) -> str:
     """Return a prediction on one line: the input and the likeliest classes, in columns.
 
     Args:
-        told: what it says.
+        result: of :meth:`Prediction.as_dict`.
         inputs: width of the column of inputs, in cells of a terminal.
         names: width of the column of class names.
         width: of the terminal, beyond which the less likely classes are left out; None keeps them all.
     """
-    line = column(told['input'], inputs)
-    for place, entry in enumerate(told['topk']):
+    line = column(result['input'], inputs)
+    for place, entry in enumerate(result['topk']):
         more = f'  {entry["probability"]:7.2%}  {column(entry["name"], names)}'
         if width and place and cell_len(line + more) > width:
             break
@@ -32,7 +32,7 @@ def line_of(told: dict[str, Any], inputs: int, names: int, width: int | None) ->
 
 
 def column(text: str, cells: int) -> str:
-    """Return text on one line in so many cells of a terminal; of a longer one the end."""
+    """Return text in exactly ``cells`` cells of a terminal; a longer text keeps its end."""
     text = tellable(text)
     if cell_len(text) > cells:
         while cell_len(text) > cells - 1:

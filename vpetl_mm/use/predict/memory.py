@@ -9,14 +9,14 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 ALL = 2**31 - 1
 
 
-def keep_freed_memory() -> bool:
-    """Make this process keep all memory that it has had, until it ends.
+def keep_all_memory() -> bool:
+    """Make this process keep freed memory until it ends.
 
-    glibc returns activations, which are large, to the system, which then hands out zeroed memory page by page for the
-    next layer: a quarter of a forward pass's time. It is for commands, as a library has no say in its process.
+    Without it glibc gives the memory of large activations back to the system, and the system time of a forward pass
+    is higher (docs/performance.md). Only commands call it: a library does not decide this for its process.
 
     Returns:
-        False on a system without glibc, where nothing is done.
+        False without glibc, where it does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, ALL))

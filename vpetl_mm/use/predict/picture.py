@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 
-from ...errors import tellable
+from ...errors import shortened
 from ...files import written_whole
 from .reader import Sample
 
@@ -42,11 +42,11 @@ FONTS = [
 ]
 
 
-def draw(told: Mapping[str, Any], sample: Sample, file: Path) -> None:
+def draw(result: Mapping[str, Any], sample: Sample, file: Path) -> None:
     """Draw a prediction to a PNG file of 1600 pixels of width.
 
     Args:
-        told: as of :meth:`Prediction.told`, without an error.
+        result: of :meth:`Prediction.as_dict`, without an error.
         sample: the input as it was read, with its frames.
         file: the picture.
     """
@@ -56,12 +56,12 @@ def draw(told: Mapping[str, Any], sample: Sample, file: Path) -> None:
         warnings.filterwarnings('ignore', 'Glyph', UserWarning)  # a letter that no font has is drawn as a box
         stack.enter_context(mpl.rc_context({**STYLE, 'font.family': fonts}))
         stream = stack.enter_context(open(stack.enter_context(written_whole(file)), 'wb'))
-        canvas = FigureCanvasAgg(_figure(told, sample))
+        canvas = FigureCanvasAgg(_figure(result, sample))
         canvas.print_png(stream, pil_kwargs=dict(compress_level=3))  # 6, the default, takes three times as long
 
 
-def _figure(told: Mapping[str, Any], sample: Sample) -> Figure:
-    top, alone = told['topk'], len(sample.frames) == 1
+def _figure(result: Mapping[str, Any], sample: Sample) -> Figure:
+    top, alone = result['topk'], len(sample.frames) == 1
     bars = BAR * len(top)
     row, lefts = _row(sample.frames, (WIDTH - 2 * EDGE) * (0.42 if alone else 1), TALLEST_ALONE if alone else TALLEST)
     wide, tall = row.shape[1] / DPI, row.shape[0] / DPI
@@ -85,13 +85,13 @@ def _figure(told: Mapping[str, Any], sample: Sample) -> Figure:
     left = EDGE + (wide + 0.4 if alone else 0)
     upper += max(0.0, (tall - bars) / 2) if alone else tall + below
     _bars(axes(left, upper, WIDTH - EDGE - left, bars), top, WIDTH - EDGE - left)
-    write(EDGE, height - 0.32, _short(told['input'] or '', 110, end=True), color=FAINT, size=11)
+    write(EDGE, height - 0.32, shortened(result['input'] or '', 110, end=True), color=FAINT, size=11)
     return figure
 
 
 def _title(write: Any, best: Mapping[str, Any]) -> None:
     """Write the likeliest class and its share, as large as fits."""
-    name, share = _short(best['name'], 80), f'{best["probability"]:.1%}'
+    name, share = shortened(best['name'], 80), f'{best["probability"]:.1%}'
     size = min(24, 24 * 46 / (len(name) + len(share)))
     text = write(EDGE, EDGE + 0.1, name, size=size, weight='bold')
     end = text.get_window_extent(FigureCanvasAgg(text.figure).get_renderer()).x1 / DPI
@@ -115,21 +115,14 @@ def _row(frames: Sequence[np.ndarray], width: float, tallest: float) -> tuple[np
 def _bars(axes: Axes, top: Sequence[Mapping[str, Any]], width: float) -> None:
     """Draw horizontal bars in so many inches, their names to the left and their shares behind them."""
     most = int(0.5 * width / LETTER)
-    names = (LETTER * max(len(_short(entry['name'], most)) for entry in top) + 0.2) / width  # of the width
+    names = (LETTER * max(len(shortened(entry['name'], most)) for entry in top) + 0.2) / width  # of the width
     room = 1 - names - 0.75 / width
     for place, entry in enumerate(top):
         y, share, best = len(top) - 1 - place, entry['probability'], place == 0
         axes.barh(y, share * room, 0.62, left=names, color=STRONG if best else WEAK)
         style = dict(va='center_baseline', weight='bold' if best else 'normal')
-        axes.text(names - 0.1 / width, y, _short(entry['name'], most), ha='right', **style)
+        axes.text(names - 0.1 / width, y, shortened(entry['name'], most), ha='right', **style)
         axes.text(names + share * room + 0.08 / width, y, f'{share:.1%}', ha='left', **style)
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.5, len(top) - 0.5)
     axes.set_axis_off()
-
-
-def _short(text: str, most: int, end: bool = False) -> str:
-    text = tellable(text)
-    if len(text) <= most:
-        return text
-    return f'…{text[1 - most :]}' if end else f'{text[: most - 1]}…'

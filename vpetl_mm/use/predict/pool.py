@@ -14,8 +14,8 @@ from ...preparation.workers import Failed, Worker
 class Pool:
     """Processes that do jobs ahead of their use; one that dies costs the job that it had.
 
-    A thread for each process waits for it, so that a result never waits in its pipe. The processes are forked as they
-    are needed. Use it as a context: on leaving it they end, whatever they do.
+    A thread waits for each process, so that no result waits in a pipe. Processes are forked as they are needed. Use
+    the pool as a context: leaving it ends them all.
 
     Args:
         task: called with a job, in a process.
@@ -74,7 +74,7 @@ class Pool:
             self._replace(worker)
             worker = self._idle.get()
         if worker is None:
-            return Failed('it was not begun')
+            return Failed('it was not started')
         worker.give(job)
         result = worker.take()
         if worker.pipe.closed:

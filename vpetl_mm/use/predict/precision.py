@@ -19,7 +19,7 @@ def precision_on(device: str | torch.device, dtype: str = 'auto') -> tuple[bool,
             hardware, as a CPU without it takes up to 20 times as long.
 
     Returns:
-        Whether it is bfloat16, and what to say about it.
+        True for bfloat16, and the words that report it.
 
     Raises:
         UserError: for another ``dtype``.
@@ -32,7 +32,7 @@ def precision_on(device: str | torch.device, dtype: str = 'auto') -> tuple[bool,
     else:
         hardware = kind == 'cpu' and has_bfloat16()
     if dtype == 'auto':
-        return hardware, 'bfloat16' if hardware else f'float32, as this {_named(kind)} has no bfloat16'
+        return hardware, 'bfloat16' if hardware else f'float32 (this {_named(kind)} has no bfloat16)'
     slow = dtype == 'bfloat16' and not hardware
     return dtype == 'bfloat16', f'bfloat16, which this {_named(kind)} only emulates' if slow else dtype
 

@@ -1,4 +1,4 @@
-"""What a model says about one input."""
+"""The prediction for one input."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Prediction:
         """Why there is no prediction; empty where there is one."""
         return self.read.reason if isinstance(self.read, Failed) else ''
 
-    def told(self, classes: Sequence[str] | None, topk: int) -> dict[str, Any]:
-        """Return it as a dict, for JSON.
+    def as_dict(self, classes: Sequence[str] | None, topk: int) -> dict[str, Any]:
+        """Return the prediction as a dict, for JSON.
 
         It has ``input`` and ``error``, or ``input``, ``label``, ``name``, ``score``, ``probability`` and ``topk``.
 

@@ -1,4 +1,4 @@
-"""Files and arrays turned into what a model takes."""
+"""Turns files and arrays into the inputs of a model."""
 
 from __future__ import annotations
 
@@ -101,15 +101,15 @@ class Reader:
         results, skipped = self._begin(source)
         frames, times = [], []
         if self.keep_frames and 'img' in results:
-            frames = [small(results['img'][..., ::-1] if self._bgr else results['img'])]
+            frames = [_small(results['img'][..., ::-1] if self._bgr else results['img'])]
         for kind, step in self.steps:
             if kind in skipped:
                 continue
             results = (self._pick if kind in DECODING and 'array' in results else step)(results)
             if self.keep_frames and kind in DECODING:
-                frames, times = shown(results)
+                frames, times = _sampled(results)
             elif self.keep_frames and kind == 'LoadImageFromFile':
-                frames = [small(results['img'][..., ::-1])]
+                frames = [_small(results['img'][..., ::-1])]
         return Sample(results['inputs'].numpy(), frames, times)
 
     def _begin(self, source: str | np.ndarray) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -126,17 +126,17 @@ class Reader:
         return dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2]), ('LoadImageFromFile',)
 
 
-def shown(results: Mapping[str, Any]) -> tuple[list[np.ndarray], list[float]]:
+def _sampled(results: Mapping[str, Any]) -> tuple[list[np.ndarray], list[float]]:
     """Return up to eight frames of the clip in the middle, made small, and their times in seconds."""
     length, clips = results['clip_len'], results['num_clips']
     first = clips // 2 * length
     places = first + np.unique(np.linspace(0, length - 1, min(length, SHOWN)).round().astype(int))
     numbers, rate = results['frame_inds'].reshape(-1), results.get('avg_fps')
     times = [float(numbers[place] / rate) for place in places] if rate else []
-    return [small(results['imgs'][place]) for place in places], times
+    return [_small(results['imgs'][place]) for place in places], times
 
 
-def small(image: np.ndarray) -> np.ndarray:
+def _small(image: np.ndarray) -> np.ndarray:
     """Return an image at no more than 270 pixels of height, and never wider than four times that."""
     scale = min(1.0, SHOWN_HEIGHT / image.shape[0], 4 * SHOWN_HEIGHT / image.shape[1])
     size = [max(1, round(scale * side)) for side in (image.shape[1], image.shape[0])]

@@ -1,1 +1,1 @@
-"""A page about a test: report.html."""
+"""Reports on tests: report.html, and comparisons of runs."""

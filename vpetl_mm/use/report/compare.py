@@ -23,14 +23,14 @@ WIDEST = 40  # characters of a column
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """A tested run and its name in a comparison."""
 
     name: str
     tested: Tested
 
 
-def read_runs(given: Sequence[str]) -> list[Run]:
+def read_runs(given: Sequence[str]) -> list[ComparedRun]:
     """Read the runs to compare, each from its folder or its result file, and name them.
 
     Raises:
@@ -38,14 +38,14 @@ def read_runs(given: Sequence[str]) -> list[Run]:
     """
     results = [_result(Path(run)) for run in given]
     if len(results) < 2:
-        raise UserError(f'A comparison takes at least two runs, and {given[0]} is one.')
+        raise UserError(f'A comparison takes at least two runs; only {given[0]} was given.')
     twice = [r for r, n in Counter(r.resolve() for r in results).items() if n > 1]
     if twice:
         raise UserError(f'{twice[0]} is given twice.')
     tested = [
         read_tested(r, r.with_name(r.name.replace('result', 'predictions', 1)).with_suffix('.csv')) for r in results
     ]
-    return [Run(name, t) for name, t in zip(_names(given, tested), tested, strict=True)]
+    return [ComparedRun(name, t) for name, t in zip(_names(given, tested), tested, strict=True)]
 
 
 def _result(run: Path) -> Path:
@@ -71,7 +71,7 @@ def _names(given: Sequence[str], tested: Sequence[Tested]) -> list[str]:
     return [tellable(run)[-WIDEST:] for run in given]
 
 
-def settings_that_differ(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def settings_that_differ(runs: Sequence[ComparedRun]) -> dict[str, list[Any]]:
     """Return the settings that decide what a run computes and differ between runs: by name, the value in each.
 
     Where inputs lie, workers and logs are left out; the pre-trained base is not. If the folder of a run has no log of
@@ -119,7 +119,7 @@ def _numbered(names: Sequence[str]) -> Iterator[tuple[tuple[str, int], int]]:
         seen[name] += 1
 
 
-def paired(one: Run, two: Run) -> str:
+def paired(one: ComparedRun, two: ComparedRun) -> str:
     """Return, as lines of text, how two runs differ on the samples that both were tested on."""
     first, second = one.tested.predictions, two.tested.predictions
     here, there = same_samples(first, second)
@@ -140,24 +140,24 @@ def paired(one: Run, two: Run) -> str:
     )
 
 
-def described(runs: Sequence[Run]) -> str:
+def comparison(runs: Sequence[ComparedRun]) -> str:
     """Return the comparison as text."""
     names = [run.name for run in runs]
     blocks = [_table([['', *names], *_scores(runs)])]
     differ = settings_that_differ(runs)
-    rows = [[name, *(UNSET.id if v is UNSET else shown(v) for v in values)] for name, values in differ.items()]
+    rows = [[name, *map(shown, values)] for name, values in differ.items()]
     title = f'{len(rows)} settings differ' if len(rows) != 1 else '1 setting differs'
     blocks.append(f'{title}:\n{_table([["", *names], *rows])}' if rows else 'No setting differs.')
     unknown = [run.name for run in runs if not run.tested.training]
     if unknown:
-        blocks.append(f'Only model and test are compared: {", ".join(unknown)} has no log of its training here.')
+        blocks.append(f'Only the model and the test were compared, without a training log of {", ".join(unknown)}.')
     pairs = [paired(*pair) for pair in combinations(runs, 2)]
     note = f'\n(the p-values are not adjusted for {len(pairs)} tests)' if len(pairs) > 1 else ''
     blocks.append("McNemar's test of top-1 on the same samples:\n" + '\n'.join(pairs) + note)
     return '\n\n'.join(blocks)
 
 
-def _scores(runs: Sequence[Run]) -> Iterator[list[str]]:
+def _scores(runs: Sequence[ComparedRun]) -> Iterator[list[str]]:
     records = [run.tested.record for run in runs]
     yield ['tested', *(f'{r.checkpoint}, epoch {r.epoch}, seed {r.seed}' for r in records)]
     yield ['trained', *(f'{r.params:,} ({100 * r.params / max(r.total, 1):.2f} %)' for r in records)]

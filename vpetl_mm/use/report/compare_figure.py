@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...files import check_new, written_whole
-from .compare import WIDEST, Run
+from .compare import WIDEST, ComparedRun
 
 PANELS = {'loss': 'training loss', 'top1': 'top-1 on what was held out (%)'}
 FORMATS = ('.png', '.pdf', '.svg')
@@ -20,7 +20,7 @@ def check_figure(file: Path) -> None:
     check_new(file)
 
 
-def draw_curves(runs: Sequence[Run], file: Path) -> bool:
+def draw_curves(runs: Sequence[ComparedRun], file: Path) -> bool:
     """Draw the training loss of each run, and top-1 on what was held out, by epoch, in the format of the suffix.
 
     Returns:

@@ -38,14 +38,14 @@ FEW = 40  # points of a curve, which are marked
 GOOD, BAD = (59, 118, 196), (211, 98, 38)  # of the matrix, in light and in dark
 
 
-class Figure:
+class Drawing:
     """An SVG to be put into a page, drawn by matplotlib."""
 
     svg = Markup('')
 
 
 @contextmanager
-def drawn(rows: int = 1, size: tuple[float, float] = (4.4, 2.6), **options: Any) -> Iterator[tuple[Figure, Any]]:
+def drawing(rows: int = 1, size: tuple[float, float] = (4.4, 2.6), **options: Any) -> Iterator[tuple[Drawing, Any]]:
     """Yield a figure and its axes; on leaving, the figure has its SVG."""
     import matplotlib
 
@@ -54,7 +54,7 @@ def drawn(rows: int = 1, size: tuple[float, float] = (4.4, 2.6), **options: Any)
 
     with plt.rc_context(STYLE):
         canvas, axes = plt.subplots(rows, figsize=size, **options)
-        figure = Figure()
+        figure = Drawing()
         try:
             yield figure, axes
             stream = io.StringIO()
@@ -85,7 +85,7 @@ def sorted_accuracies(shares: Sequence[Share]) -> Markup:
     """Draw the accuracies of many classes from the lowest to the highest, with their intervals."""
     shares = sorted(shares, key=lambda s: s.percent)
     places = np.arange(1, len(shares) + 1)
-    with drawn() as (figure, axes):
+    with drawing() as (figure, axes):
         low, high = [s.low for s in shares], [s.high for s in shares]
         axes.fill_between(places, low, high, step='mid', color=COLOURS['good'], alpha=0.25, linewidth=0)
         axes.step(places, [s.percent for s in shares], where='mid', color=COLOURS['good'], linewidth=1.4)
@@ -100,7 +100,7 @@ def reliability(found: Calibration) -> Markup:
     width, there = edges[1] - edges[0], found.counts > 0
     middle = (edges[:-1] + width / 2)[there]
     accuracy, confidence = 100 * found.accuracy[there], 100 * found.confidence[there]
-    with drawn(2, (4.4, 3.8), sharex=True, height_ratios=(3, 1)) as (figure, (above, below)):
+    with drawing(2, (4.4, 3.8), sharex=True, height_ratios=(3, 1)) as (figure, (above, below)):
         above.plot([0, 100], [0, 100], '--', color=COLOURS['muted'], linewidth=0.9)
         above.bar(middle, accuracy, 0.86 * width, color=COLOURS['good'], alpha=0.35)
         above.vlines(confidence, accuracy, confidence, color=COLOURS['bad'], linewidth=1.2)
@@ -111,7 +111,7 @@ def reliability(found: Calibration) -> Markup:
     return figure.svg
 
 
-def training(curves: Curves) -> list[tuple[str, Markup]]:
+def curve_drawings(curves: Curves) -> list[tuple[str, Markup]]:
     """Draw the loss, top-1 on what was held out and the learning rate by epoch, as far as logged, with titles."""
     titles = dict(loss='Training loss', top1='Top-1 on what was held out (%)', lr='Learning rate')
     found = []
@@ -119,7 +119,7 @@ def training(curves: Curves) -> list[tuple[str, Markup]]:
         if not getattr(curves, name):
             continue
         epochs, values = curves.thinned(name)
-        with drawn(size=(3.5, 2.0)) as (figure, axes):
+        with drawing(size=(3.5, 2.0)) as (figure, axes):
             mark = 'o' if len(epochs) < FEW else ''
             axes.plot(epochs, values, color=COLOURS[colour], linewidth=1.3, marker=mark, markersize=3)
             axes.grid(axis='y', color=COLOURS['line'], linewidth=0.5)

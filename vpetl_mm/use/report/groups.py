@@ -1,4 +1,4 @@
-"""Classes that a model takes for one another, in groups."""
+"""Groups classes that a model confuses with each other."""
 
 from __future__ import annotations
 

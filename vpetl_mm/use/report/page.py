@@ -1,4 +1,4 @@
-"""report.html: everything about one test on one page that needs nothing else."""
+"""Writes report.html, one self-contained page about a test."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mmengine import Config
 
 from ...engine.run_folder import REPORT_START
-from ...errors import reason, tellable
+from ...errors import reason, shortened, tellable
 from ...files import written_whole
 from . import figures
 from .groups import SINGLE, groups_of
+from .listing import own_and_other
 from .numbers import LEVEL, calibration, confused_pairs, confusions, mean_share, share
 from .run import Tested, read_tested
-from .settings import own_and_other
 from .strips import Arrays, arrays_of, strip_of
 
 PAIRS, MISTAKES = 12, 12  # shown
@@ -36,8 +36,8 @@ def leave_report(result: Path, predictions: Path, cfg: Config | None = None) -> 
         return 'report: none, as the evaluator gives other scores than top-1, top-5 and mean class accuracy'
     try:
         return f'report: {write_report(result, predictions, cfg)}'
-    except Exception as error:  # whatever it is, the result is there and must not be lost for a picture
-        return tellable(f'report: none, as it cannot be drawn ({reason(error)}); the result is complete')
+    except Exception as error:  # a failed report must not fail the test, whose result is written
+        return tellable(f'report: none, as it cannot be written ({reason(error)}); the result is complete')
 
 
 def write_report(result: Path, predictions: Path, cfg: Config | None = None) -> Path:
@@ -67,7 +67,11 @@ def render(tested: Tested, arrays: Arrays | None = None) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        name=_name, file=_file, number='{:,}'.format, percent='{:.1f}'.format, css='{:.2f}'.format
+        name=lambda text, most=70: shortened(text, most),
+        file=lambda text: shortened(text, 90, end=True),
+        number='{:,}'.format,
+        percent='{:.1f}'.format,
+        css='{:.2f}'.format,
     )
     about = dict(
         start=REPORT_START,
@@ -80,7 +84,7 @@ def render(tested: Tested, arrays: Arrays | None = None) -> str:
         **_confusion(tested),
         mistakes=_mistakes(tested, arrays),
         trained=_trained(tested),
-        training_figures=figures.training(tested.curves),
+        training_figures=figures.curve_drawings(tested.curves),
         settings=own_and_other(tested),
     )
     return environment.get_template('report.html.j2').render(about)
@@ -160,18 +164,6 @@ def _trained(tested: Tested) -> list[tuple[str, int, float, float]]:
     record = tested.record
     by = sorted(record.by.items(), key=lambda item: -item[1])
     return [(k, n, 100 * n / max(record.params, 1), 100 * n / max(record.total, 1)) for k, n in by]
-
-
-def _name(text: Any, most: int = 70) -> str:
-    """Return a stranger's name on one line, without control characters, and not too long."""
-    text = tellable(str(text)[: 4 * most])
-    return text if len(text) <= most else f'{text[: most - 1]}…'
-
-
-def _file(text: str, most: int = 90) -> str:
-    """Return a file's name, its end if it is long."""
-    text = tellable(text[-4 * most :])
-    return text if len(text) <= most else f'…{text[1 - most :]}'
 
 
 def _version() -> str:

@@ -16,12 +16,12 @@ from ...errors import UserError
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of each of N samples, among C classes.
+    """A model's predictions for N samples of C classes.
 
     Args:
         files: the samples' files, '' for images out of an array.
-        labels: their classes, [N].
-        predicted: what the model said, [N]; -1 for a sample that could not be read, which counts as wrong.
+        labels: their true classes, [N].
+        predicted: the predicted classes, [N]; -1 for a sample that could not be read, which counts as wrong.
         probabilities: of each class, [N, C].
         from_logits: the file holds logits, whose softmax the probabilities are.
     """
@@ -34,12 +34,12 @@ class Predictions:
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return self.probabilities.shape[1]
 
     @property
     def right(self) -> np.ndarray:
-        """Whether each sample was classified rightly, [N]."""
+        """Whether each sample was classified correctly, [N]."""
         return self.predicted == self.labels
 
     @property
@@ -49,7 +49,7 @@ class Predictions:
 
     @functools.cached_property
     def confidence(self) -> np.ndarray:
-        """The probability of what the model said, [N]."""
+        """The probability of the predicted class, [N]."""
         return self.probabilities[np.arange(len(self.labels)), self.predicted]
 
     def within(self, k: int) -> int:

@@ -1,4 +1,4 @@
-"""What a run's folder says about a test, read without running or trusting any of it."""
+"""Reads a test and its run from the run's folder; nothing there is executed."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def read_tested(result: Path, predictions: Path) -> Tested:
     top1 = 100 * found.right.mean()
     if len(found.labels) != record.samples or abs(top1 - record.top1) > 1e-3:
         raise UserError(
-            f'{predictions} is not of {result}: it has {len(found.labels):,} samples and top-1 {top1:.2f}, and the '
-            f'result {record.samples:,} and {record.top1:.2f}; test the run again.'
+            f'{predictions} does not belong to {result}: it has {len(found.labels):,} samples and top-1 {top1:.2f}, '
+            f'and the result has {record.samples:,} and {record.top1:.2f}; test the run again.'
         )
     logs = _until(log_folders(result.parent), record.finished)
     training, testing = _settings(logs, 'train_dataloader'), _settings(logs, 'test_dataloader')

@@ -18,12 +18,12 @@ from ...datasets.image_reader import decode_image
 from ...datasets.video_reader import VideoReader
 from ...engine.entries import innermost
 from ...errors import reason, tellable
+from ...preparation.found import IMAGE_SUFFIXES
 from .figures import address
 
 FRAMES = 6  # of a strip
 HEIGHT = 112  # of a picture, at most; and its width at most twice that
 MOST_BYTES = 64 << 20  # of an image's file
-IMAGES = ('.avif', '.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tga', '.tif', '.tiff', '.webp')
 Arrays = Callable[[int, int], np.ndarray]  # index and label of a sample -> [H, W, 3], uint8 RGB
 
 
@@ -52,7 +52,7 @@ def strip_of(file: str, index: int, label: int, dataset: Mapping[str, Any], arra
             return Strip(((_small(arrays(index, label)), 'the image'),))
         if not Path(file).is_file():
             return Strip(why='the file is no longer there')
-        if Path(file).suffix.lower() in IMAGES:
+        if Path(file).suffix.lower() in IMAGE_SUFFIXES:
             if Path(file).stat().st_size > MOST_BYTES:
                 return Strip(why='the file is too large to show')
             return Strip(((_small(decode_image(Path(file).read_bytes())[..., ::-1]), 'the image'),))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...engine.record import dotted_items
 from ...engine.settings import dotted, leaves
-from ...errors import tellable
+from ...errors import shortened, tellable
 from .run import Tested
 
 MOST, LONGEST = 500, 300  # settings, and characters of a value
@@ -28,7 +28,7 @@ LEFT_OUT = re.compile(
 )
 
 
-class Settings(NamedTuple):
+class ListedSettings(NamedTuple):
     """Settings and their values as text: those of the command line, the experiment's own, and the rest."""
 
     given: list[tuple[str, str]]
@@ -36,7 +36,7 @@ class Settings(NamedTuple):
     other: list[tuple[str, str]]
 
 
-def own_and_other(tested: Tested) -> Settings:
+def own_and_other(tested: Tested) -> ListedSettings:
     """Return the settings that the run trained with; without its log, those of the test."""
     own: list[list[tuple[str, str]]] = [[] for _ in OWN]
     other = []
@@ -44,11 +44,6 @@ def own_and_other(tested: Tested) -> Settings:
         name = dotted(keys)[:200]
         place = next((k for k, pattern in enumerate(OWN) if re.fullmatch(pattern, name)), None)
         if not LEFT_OUT.fullmatch(name):
-            (other if place is None else own[place]).append((name, _text(value)))
-    given = [(tellable(k), _text(v)) for k, v in dotted_items(tested.record.options)]
-    return Settings(given[:MOST], [*chain(*own)][:MOST], other[:MOST])
-
-
-def _text(value: object) -> str:
-    text = tellable(repr(value))
-    return text if len(text) <= LONGEST else f'{text[: LONGEST - 1]}…'
+            (other if place is None else own[place]).append((name, shortened(repr(value), LONGEST)))
+    given = [(tellable(k), shortened(repr(v), LONGEST)) for k, v in dotted_items(tested.record.options)]
+    return ListedSettings(given[:MOST], [*chain(*own)][:MOST], other[:MOST])

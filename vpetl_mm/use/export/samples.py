@@ -1,4 +1,4 @@
-"""Real clips and images, and generated ones, as the test pipeline of a bundle makes them."""
+"""Real and generated inputs, after the test pipeline of a bundle."""
 
 from __future__ import annotations
 
@@ -53,10 +53,9 @@ def generated_inputs(about: About) -> Tensor:
         drawn.append(np.stack(frames) if about.is_video else frames[0])
     first, second = _read(about, drawn)
     if first.shape != second.shape:
-        what = 'clip' if about.is_video else 'image'
         raise UserError(
-            f'The test pipeline of {about.name} keeps the size of each {what}: say which one the file is to take '
-            'with --check INPUT.'
+            f'The test pipeline of {about.name} keeps the size of each {about.media}, and an exported file takes one '
+            f'size: give a {about.media} of that size with --check.'
         )
     return torch.stack([first, second])
 

@@ -1,4 +1,4 @@
-"""What a person is told after an export."""
+"""The lines that follow an export."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LIBRARIES = {
 }
 
 
-def told(out: Path, parity: Parity) -> str:
-    """Return the lines: the file, its size, how close it is to the model, and how it is run."""
+def summary(out: Path, parity: Parity) -> str:
+    """Return the lines: the file, its size, how close it is to the model, and how to run it."""
     inputs = f'{parity.clips} {"generated inputs" if parity.generated else "of your inputs"}'
     lines = [
         f"exported: {out} ({size_of(out)}); on {inputs} its logits are within {parity.difference:.1e} of the model's"
