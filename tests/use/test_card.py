@@ -93,7 +93,7 @@ def test_a_whole_model_needs_no_base(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = packed.bundle_of(Path(), HOSTS['vit'].config(train=['all'], seed=1))
     assert 'tools/predict.py b.safetensors images/\n' in card_of(file) and 'needs no other file' in card_of(file)
-    assert 'base        none: the backbone was random' in info_of(file)
+    assert 'base        none (random backbone)' in info_of(file)
 
 
 # Strangers' text

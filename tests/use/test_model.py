@@ -177,7 +177,7 @@ def test_a_base_that_is_not_there_is_named(bapat, tmp_path):
 
 def test_spt_on_another_base_is_another_base(tmp_path):
     bundle = read_bundle(bundle_of(tmp_path, with_spt('vit', tmp_path)[0]))
-    with refused('it is another base', packed.URL):
+    with refused('this is a different or changed base', packed.URL):
         bundled_model(bundle, packed.base_of(HOSTS['vit'], tmp_path, seed=12))
 
 

@@ -327,7 +327,7 @@ def test_what_peft_or_timm_does_not_have_is_refused(tmp_path, monkeypatch):
     adapter = to_peft(config, state)
     with refused('exists'):
         write_peft(adapter, tmp_path)
-    with refused('parent folder'):
+    with refused('its folder does not exist'):
         write_peft(adapter, tmp_path / 'a/b')
     monkeypatch.setattr(Path, 'write_text', full)
     with refused('full'):

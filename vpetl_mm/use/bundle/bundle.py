@@ -89,7 +89,7 @@ def read_bundle(file: str | Path) -> Bundle:
 def _allocation(path: Path, about: About, entries: dict[str, Tensor]) -> Allocation | None:
     if about.spt is None:
         if entries:
-            raise UserError(f'{path} is broken: it holds single weight entries, but its header has no SPT.')
+            raise UserError(f'{path} is broken: it holds single entries of weights, but its header has no SPT.')
         return None
     try:
         return allocation_of(about.spt, entries)

@@ -100,7 +100,7 @@ def card_of(file: str | Path) -> str:
     """
     about = read_about(file)
     facts = facts_of(file, about)
-    what = about.media
+    what, article = about.media, 'A' if about.is_video else 'An'
     base, needed = '', 'It holds the whole model and needs no other file.'
     if about.frozen_sha256:
         base, needed = ' --base FILE', f'It also needs its base: {escaped(facts["base"])}.'

@@ -170,7 +170,7 @@ def check_tensors(bundle: Bundle, base: str | Path | None = None, at_hand: bool 
     check_trained(model, bundle.file, content_of(bundle))
     count, claimed = model.plan.count(), (bundle.about.trainable, bundle.about.total)
     if (count['trainable'], count['total']) != claimed:
-        raise UserError(f'{bundle.file} is broken: its parameter counts are not those of its model.')
+        raise UserError(f'{bundle.file} is broken: it has other parameter counts than its model.')
     rest = {n: p for n, p in model.named_parameters() if n not in bundle.tensors}
     if bundle.about.frozen_sha256 is None and rest:
         raise UserError(f'{bundle.file} is broken: it names no base and lacks {next(iter(rest))}.')
