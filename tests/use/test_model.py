@@ -211,7 +211,7 @@ def test_a_wrong_tensor_is_named(bapat, tmp_path, change):
 def test_a_claim_about_the_model_is_checked(bapat, tmp_path, name):
     header, tensors = content_of(bapat[0])
     header[name] += 1
-    with refused('counts of parameters'):
+    with refused('parameter counts'):
         bundled_model(read_bundle(write(tmp_path / 'wrong.safetensors', header, tensors)), bapat[1])
 
 

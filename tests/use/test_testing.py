@@ -31,5 +31,5 @@ def test_a_file_gives_what_its_array_gave(tmp_path, to_rgb):
     about = SimpleNamespace(is_video=False, name='a', pipeline=pipeline)
     assert torch.equal(ran(from_files(about), img_path=str(tmp_path / 'a.png')), expected)
     about.pipeline = [resize]
-    with refused('torchvision/Resize', 'no files'):
+    with refused('torchvision/Resize', 'cannot read files'):
         from_files(about)

@@ -111,7 +111,7 @@ def card_of(file: str | Path) -> str:
     return f"""\
 # {name}
 
-{'A video' if about.is_video else 'An image'} classifier: a frozen {escaped(facts['backbone'])}, adapted by training {about.trainable:,} of its \
+{article} {what} classifier: a frozen {escaped(facts['backbone'])}, adapted by training {about.trainable:,} of its \
 {about.total:,} parameters with vpetl_mm. {tested}
 
 ## Use
