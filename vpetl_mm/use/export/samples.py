@@ -55,7 +55,7 @@ def generated_inputs(about: About) -> Tensor:
     if first.shape != second.shape:
         raise UserError(
             f'The test pipeline of {about.name} keeps the size of each {about.media}, and an exported file takes one '
-            f'size: give a {about.media} of that size with --check.'
+            f'size: give an input of that size with --check.'
         )
     return torch.stack([first, second])
 
