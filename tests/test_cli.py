@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pkgutil
 import signal
 import subprocess
@@ -166,3 +167,9 @@ def test_the_choices_of_an_option_are_those_of_the_package(tool, name, module):
     choices = getattr(tools.tool(tool), name)
     choices = choices.values() if isinstance(choices, dict) else choices
     assert {*choices} == {*pkgutil.resolve_name(f'vpetl_mm.{module}')}
+
+
+def test_every_tool_is_started_by_its_path():
+    """As README and docs do."""
+    started = [p for p in (REPO / 'tools').iterdir() if p.is_file() and p.read_bytes().startswith(b'#!')]
+    assert len(started) > 10 and [p.name for p in started if not os.access(p, os.X_OK)] == []
