@@ -93,7 +93,8 @@ def base_of(bundle: Bundle, given: str | Path | None) -> dict[str, Any]:
         raise UserError(f'{bundle.file} needs its base, {base["name"]}: name it with --base FILE; {source_of(base)}.')
     if not Path(file).is_file():
         raise UserError(f'The base {file} does not exist; {source_of(base)}.')
-    return dict(file=str(file), convert=base['convert'])
+    convert = {} if base['convert'] is None else dict(convert=base['convert'])
+    return dict(file=str(file), **convert)
 
 
 def source_of(base: Mapping[str, Any]) -> str:

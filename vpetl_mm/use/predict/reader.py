@@ -69,7 +69,7 @@ class Reader:
         # mmcv loads BGR; a pipeline without a loader is given what its first step turns into RGB
         self._bgr = 'LoadImageFromFile' in kinds or bool(kinds.get('NumpyToPIL', {}).get('to_rgb'))
         sampling = [step for step in pipeline if 'clip_len' in step]
-        self.span = max((s['clip_len'] * s.get('frame_interval', 1) for s in sampling), default=1)
+        self.span = max([1, *(s['clip_len'] * s.get('frame_interval', 1) for s in sampling)])
         self._rate = max((s.get('target_fps') or 0 for s in sampling), default=0)
         self._process = 0
 

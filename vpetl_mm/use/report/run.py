@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ class Tested:
         result: the file of its record.
         record: the scores and what was tested.
         predictions: of every sample.
-        classes: their names, or their numbers.
         training: the settings that the run trained with; {} if the folder does not say.
         testing: those that it was tested with, likewise.
         curves: of the training; empty if the folder has none.
@@ -42,7 +42,6 @@ class Tested:
     result: Path
     record: Record
     predictions: Predictions
-    classes: list[str]
     training: Mapping[str, Any]
     testing: Mapping[str, Any]
     curves: Curves
@@ -52,6 +51,12 @@ class Tested:
     def dataset(self) -> Mapping[str, Any]:
         """The settings of the data set that was tested on."""
         return _dataset(self.testing)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The names of the classes, or their numbers; this reads the file of names that the config gives."""
+        checkpoint = self.result.with_name(Path(self.record.checkpoint).name)
+        return _classes(checkpoint, self.testing, self.predictions.classes)
 
 
 def read_tested(result: Path, predictions: Path) -> Tested:
@@ -74,9 +79,7 @@ def read_tested(result: Path, predictions: Path) -> Tested:
         )
     logs = _until(log_folders(result.parent), record.finished)
     training, testing = _settings(logs, 'train_dataloader'), _settings(logs, 'test_dataloader')
-    classes = _classes(result.with_name(Path(record.checkpoint).name), testing, found.classes)
-    curves = read_curves_of(result.parent)
-    return Tested(result, record, found, classes, training, testing, curves, _environment(logs))
+    return Tested(result, record, found, training, testing, read_curves_of(result.parent), _environment(logs))
 
 
 def _dataset(testing: Mapping[str, Any]) -> Mapping[str, Any]:
