@@ -9,6 +9,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # what the tests run is too small to share
+# autograd starts before a library adds a device to it, after which it would not run in forked ranks
+torch.ones(1, requires_grad=True).backward()
 
 
 # files of few and long tests, which would leave one core idle if they came last

@@ -37,7 +37,7 @@ def test_every_command_of_the_page(elsewhere, capsys):
     assert len({re.sub(r'\s+', ' ', w) for w in words}) == 1, 'it prints a line of the form that is shown'
     rows = [json.loads(line) for line in Path('predictions.jsonl').read_text().splitlines()]
     assert [Path(row['input']).name for row in rows] == [f'{i:05d}.mp4' for i in range(16)]
-    assert rows[1]['name'] == printed['python'].split()[0] == printed[first].split()[2]
+    assert rows[1]['name'] == printed['python'].splitlines()[-1].split()[0] == printed[first].split()[2]
     assert len(list(Path('pictures').glob('*.png'))) == 10
     for left in ('work_dirs/demo_bapat/report.html', 'work_dirs/bapat/report.html', 'compare.png', 'plain.pth'):
         assert Path(left).stat().st_size > 1000, left

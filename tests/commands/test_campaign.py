@@ -52,9 +52,10 @@ def test_commands_are_what_the_tools_parse(tmp_path):
     assert tools_of(run) == ['train.py', 'test.py'] and '--resume' not in run.commands[0]
     for command, tool in zip(run.commands, ('train', 'test'), strict=True):
         args = tools.tool(tool).parser.parse_args(list(command[2:]))
-        assert args.config == str(CONFIGS / f'{FC}.py') and args.work_dir == str(run.work_dir)
+        config, *checkpoint = [args.config] if tool == 'train' else args.tested
+        assert config == str(CONFIGS / f'{FC}.py') and args.work_dir == str(run.work_dir)
         assert args.cfg_options == ['randomness.seed=0', 'optim_wrapper.accumulative_counts=4']
-    assert args.checkpoint == str(run.work_dir / 'adapter_epoch_70.pth')
+    assert checkpoint == [str(run.work_dir / 'adapter_epoch_70.pth')]
 
 
 @pytest.mark.parametrize(

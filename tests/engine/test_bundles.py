@@ -105,7 +105,7 @@ def test_what_does_not_fit_a_bundle_is_refused(bundle, clips, elsewhere, capsys)
     good = ['--data', clips / 'target_test.txt']
     for words, *argv in (
         (['label 8', '0 to 7'], bundle, *base, '--data', 'ninth.txt', '--data-prefix', clips),
-        (['images', 'a.jpg', 'videos'], bundle, *base, '--data', 'image.txt'),
+        (['a.jpg is an image', 'videos'], bundle, *base, '--data', 'image.txt'),
         (['lost.mp4', '--data-prefix'], bundle, *base, '--data', 'lost.txt'),
         (['empty'], bundle, *base, '--data', 'none.txt'),
         (['nowhere.txt', 'not exist'], bundle, *base, '--data', 'nowhere.txt'),

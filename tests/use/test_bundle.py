@@ -152,7 +152,7 @@ def spliced(header: dict[str, Any], name: str, text: str) -> str:
 TEXTS = {
     'deep lists': ('options', '[' * 100_000 + ']' * 100_000, 'nested too deeply'),
     'less deep dicts': ('options', '{"a":' * 600 + '1' + '}' * 600, 'nested too deeply'),
-    'a deep model': ('model', '{"type":' * 500 + '1' + '}' * 500, 'model.type is'),
+    'a deep model': ('model', '{"type":' * 500 + '1' + '}' * 500, 'nested too deeply'),
     'not a number': ('options', '{"a": NaN}', 'NaN is not finite'),
     'infinite': ('options', '{"a": -Infinity}', '-Infinity is not finite'),
     'beyond a float': ('options', '{"a": 1e400}', '1e400 is not finite'),

@@ -371,7 +371,7 @@ def test_a_bundle_goes_to_peft_and_comes_back(experiment, capsys):
     Path('names.txt').write_text('cat\ndog\n')
     for words, *argv in (
         ('2 names', 'peft', experiment, '-o', 'new.safetensors', '--classes', 'names.txt'),
-        ('new .safetensors file', 'peft', experiment, '-o', 'again.safetensors'),
+        ('again.safetensors exists', 'peft', experiment, '-o', 'again.safetensors'),
         ('adapter_config.json does not exist', '.', experiment, '-o', 'new.safetensors'),
     ):
         assert words in refused_by(capsys, 'adapter', 'from-peft', *argv)

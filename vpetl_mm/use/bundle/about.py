@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from .allowed import MOST_CLASSES, brief, checked_model, checked_pipeline
 
 FORMAT = 1
 LONGEST = 1 << 22  # of a header, in bytes
+DEEPEST = 50
 SHA256 = re.compile(r'[0-9a-f]{64}')
 MODELS = {'mmaction': 'PETLRecognizer3D', 'mmpretrain': 'PETLImageClassifier'}
 
@@ -116,9 +117,8 @@ def about_of(text: str, where: str) -> About:
         model, pipeline = checked_model(content['model']), checked_pipeline(content['pipeline'])
         about = About(**dict(content, model=model, pipeline=pipeline))
         _check_fit(about)
-    except (UserError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        raise UserError(f'{where}: {"its header is nested too deeply." if deep else error}') from error
+    except UserError as error:
+        raise UserError(f'{where}: {error}') from error
     return about
 
 
@@ -127,9 +127,20 @@ def _parsed(text: str) -> Any:
     if len(text) > LONGEST:
         raise UserError(f'its header is longer than {LONGEST:,} characters.')
     try:
-        return from_json(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
+        content = from_json(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
     except ValueError as error:
         raise UserError(f'its header is not JSON ({reason(error)}).') from error
+    level, depth = [content], 0
+    while level:
+        level = [part for value in level for part in _parts(value)]
+        depth += 1
+        if depth > DEEPEST:
+            raise UserError('its header is nested too deeply.')
+    return content
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _finite(text: str) -> float:

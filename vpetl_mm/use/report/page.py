@@ -37,7 +37,7 @@ def leave_report(result: Path, predictions: Path, cfg: Config | None = None) -> 
     try:
         return f'report: {write_report(result, predictions, cfg)}'
     except Exception as error:  # a failed report must not fail the test, whose result is written
-        return tellable(f'report: none, as it cannot be written ({reason(error)}); the result is complete')
+        return tellable(f'report: none, as it cannot be written ({reason(error, 1000)}); the result is complete')
 
 
 def write_report(result: Path, predictions: Path, cfg: Config | None = None) -> Path:
