@@ -8,7 +8,7 @@ import torch
 from golden import DATA, GoldenViT, golden, vit_by_hand
 
 from vpetl_mm import build_model
-from vpetl_mm.petl.host import Exchanged
+from vpetl_mm.petl.exchange import Exchanged
 from vpetl_mm.weights.kinds import KINDS
 from vpetl_mm.weights.tensors import Weights
 

@@ -27,7 +27,7 @@ from vpetl_mm import build_model
 from vpetl_mm.fast import speed_up
 from vpetl_mm.fast.swin_stage import WindowedBlock
 from vpetl_mm.models.window_attention import FastWindowAttention3D
-from vpetl_mm.petl.host import plain_class
+from vpetl_mm.petl.exchange import plain_class
 
 SAMPLES = {'swin3d': tiny.clip(2, (4, 32, 32))}  # which its windows divide, a shift in space included
 MANY = dict(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..petl import layout_of
-from ..petl.host import exchanged
+from ..petl.exchange import exchanged
 from .watch import is_transformed
 
 _active: ContextVar[dict[str, _Made] | None] = ContextVar('made', default=None)

@@ -9,7 +9,7 @@ from torch import nn
 from ..errors import UserError
 from ..models.window_attention import FastWindowAttention3D, FastWindowMSA
 from ..petl import Sparse, layout_of
-from ..petl.host import exchange_plain, plain_class
+from ..petl.exchange import exchange_plain, plain_class
 from .addition import add_in_place
 from .dot_product import dot_product
 from .gelu import GELU8Bit

@@ -38,10 +38,12 @@ def exchange_attention(backbone: nn.Module, petl: dict[str, Any]) -> None:
     if host in BLOCKS:
         for block in layout.blocks(backbone):
             block.__class__ = BLOCKS[host]
-    default = DEFAULTS[host]
-    config = petl.get('attention', dict(type=default.__name__))
+    default = DEFAULTS.get(host)
+    config = petl.get('attention', default and dict(type=default.__name__))
     if config is None:
         return
+    if default is None:
+        raise UserError(f'petl.attention: {host} keeps its own attention, which deltas can sit in; leave it out.')
     cls = _attention_type(config)
     for site in list(layout.sites(backbone, 'attn')):
         if not issubclass(cls, type(site.host)):

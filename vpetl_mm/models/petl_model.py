@@ -117,10 +117,10 @@ class PETLModel:
             self.backbone.pretrained2d = False
 
     def _check_width(self) -> None:
-        """Check that the head takes the width of the backbone's last norm."""
-        norms = [m for m in self.backbone.modules() if isinstance(m, nn.LayerNorm)]
-        given, wanted = norms[-1].normalized_shape[-1], getattr(getattr(self, self.head_name), 'in_channels', None)
-        if wanted is not None and wanted != given:
+        """Check that the head takes the width of the backbone's last block."""
+        given = layout_of(self.backbone).width(self.backbone)
+        wanted = getattr(getattr(self, self.head_name), 'in_channels', None)
+        if None not in (wanted, given) and wanted != given:
             raise UserError(f'model.{self.head_name}.in_channels is {wanted}, and the backbone has {given}.')
 
     def _speed_up(self, fast: bool, gelu: str) -> None:

@@ -1,10 +1,11 @@
 """Deltas and their hosts; needs only torch."""
 
+from .adapt import adapt
 from .adapt_mlp import AdaptMLP
 from .addition import Addition
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
-from .layout import LAYOUTS, Layout, host_of, layout_of
+from .layouts import LAYOUTS, Layout, find, found, host_of, layout_of
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
 from .merging import merge
@@ -32,8 +33,11 @@ __all__ = [
     'Prompt',
     'Site',
     'Sparse',
+    'adapt',
     'check_petl',
     'extra_tokens',
+    'find',
+    'found',
     'host_of',
     'layout_of',
     'merge',

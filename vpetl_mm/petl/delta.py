@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import UserError, unknown
 from .checks import number, one_of
 from .extra_tokens import ExtraTokens
+from .inner import Inner
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Site:
         out_dim: the width of its output.
         slots: the equal parts of its output: ``'qkv'`` for a fused projection, else ``''``.
         norm: the norm in front of the block's attention.
+        inner: the inside of its attention, where the host is one, or its projection, and is opened.
+        block: the block that it is in.
     """
 
     name: str
@@ -37,6 +40,13 @@ class Site:
     out_dim: int
     slots: str = ''
     norm: nn.Module | None = None
+    inner: Inner | None = None
+    block: nn.Module | None = None
+
+    @property
+    def width(self) -> int:
+        """The width of one slot of its output."""
+        return self.out_dim // max(len(self.slots), 1)
 
 
 class Delta(nn.Module, ABC):
@@ -61,12 +71,16 @@ class Delta(nn.Module, ABC):
             residual stream before the norm, with the result added outside drop-path. ``'weights'``: ``update`` is
             called instead; None: neither is.
         joins_attention: whether the delta brings keys and values.
+        adds_tokens: whether further tokens pass through the blocks.
+        at: the place where it is; set when it is put there.
         is_linear: whether what ``forward`` returns is linear in ``x``, and can be merged into the host's weight.
     """
 
     places: ClassVar[tuple[str, ...]] = ()
     reads: str | None = 'input'
     joins_attention: bool = False
+    adds_tokens: bool = False
+    at: str = ''
     is_linear: ClassVar[bool] = False
 
     @classmethod
@@ -153,7 +167,7 @@ class LinearDelta(Delta):
     def at_site(cls, site: Site, **options: Any) -> Delta:
         """Build the delta for a plain or a fused linear layer."""
         cls.check_options(options)
-        return cls(site.in_dim, site.out_dim // max(len(site.slots), 1), site.slots, **options)
+        return cls(site.in_dim, site.width, site.slots, **options)
 
 
 def defaults_of(cls: type[Delta]) -> dict[str, Any]:

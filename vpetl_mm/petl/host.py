@@ -1,7 +1,7 @@
 """Hosts: modules of other libraries' models that carry deltas, with their weights and keys unchanged.
 
 The class of a host is exchanged, in place, for a cached subclass whose forward asks the deltas in ``host.deltas``.
-The host keeps its weights, so a plain checkpoint fits; deltas stack; deepcopy, pickle and torch.compile work.
+The host keeps its weights, so a plain checkpoint fits; deltas stack.
 """
 
 from __future__ import annotations
@@ -17,121 +17,117 @@ from torch import Tensor, nn
 from ..errors import UserError
 from . import addition
 from .delta import Delta
+from .exchange import exchange, exchanged
+from .inner import Projection
 
 
-class Exchanged:
-    """Base of the classes created here, which are pickled as the recipe that creates them."""
-
-    def __reduce_ex__(self, protocol: int) -> tuple:
-        return _blank, (_recipe(type(self)),), self.__getstate__()
-
-
-def exchanged(name: str, recipe: tuple, **members: Any) -> type[nn.Module]:
-    """Return a subclass of a module's class.
+class Deltas(nn.ModuleDict):
+    """The deltas of one host.
 
     Args:
-        name: of the subclass.
-        recipe: an importable function that creates it, and its arguments: the module's class, then names.
-        members: of the subclass.
+        how: the function that returns the host's class from its own, and further arguments; None where the host's
+            attention asks them, past the host's own ``forward``.
     """
-    plain = recipe[1]
-    bases = (plain,) if issubclass(plain, Exchanged) else (Exchanged, plain)
-    return type(name, bases, dict(members, plain=plain, recipe=recipe, __module__=plain.__module__))
+
+    def __init__(self, how: tuple | None) -> None:
+        super().__init__()
+        self.how = how
 
 
-def _recipe(cls: type) -> Any:
-    """Return the recipe of a class created here, down to a class that can be imported, which is returned as it is."""
-    if not issubclass(cls, Exchanged):
-        return cls
-    make, plain, *names = cls.recipe
-    return make, _recipe(plain), *names
+def deltas_of(host: nn.Module | None) -> list[Delta]:
+    """Return the deltas of a module; none where it is no host."""
+    return [*host._modules['deltas'].values()] if host is not None and 'deltas' in host._modules else []
 
 
-def _made(recipe: Any) -> type:
-    if isinstance(recipe, type):
-        return recipe
-    make, plain, *names = recipe
-    return make(_made(plain), *names)
+def taken(args: tuple, kwargs: dict[str, Any], name: str) -> tuple[Any, tuple, dict[str, Any]]:
+    """Return the first argument of a call, which may be given by its name, and the others."""
+    if args:
+        return args[0], args[1:], kwargs
+    return kwargs[name], (), {k: v for k, v in kwargs.items() if k != name}
 
 
-def _blank(recipe: Any) -> nn.Module:
-    cls = _made(recipe)
-    return cls.__new__(cls)
-
-
-def exchange_plain(module: nn.Module, cls: type[nn.Module]) -> None:
-    """Exchange the class that ``module`` had before it became a host for ``cls``, a subclass of it."""
-    recipe = _recipe(type(module))
-
-    def within(recipe: Any) -> Any:
-        return cls if isinstance(recipe, type) else (recipe[0], within(recipe[1]), *recipe[2:])
-
-    module.__class__ = _made(within(recipe))
-
-
-def plain_class(module: nn.Module) -> type[nn.Module]:
-    """Return the class that ``module`` had before it became a host."""
-    recipe = _recipe(type(module))
-    while not isinstance(recipe, type):
-        recipe = recipe[1]
-    return recipe
+def change_first(y: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a module's output with its first tensor changed: it may be a tuple, as in transformers."""
+    return (change(y[0]), *y[1:]) if isinstance(y, tuple) else change(y)
 
 
 @cache
 def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
     """Return the subclass of ``plain`` that asks ``self.deltas``."""
-    takes_identity = 'identity' in inspect.signature(plain.forward).parameters  # such as mmcv's FFN
-    forward = _forward_with_identity if takes_identity else _forward
-    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), forward=forward, adder=staticmethod(add_delta))
+    names = [*inspect.signature(plain.forward).parameters][1:]
+    forward = _forward_with_identity if 'identity' in names else _forward  # such as mmcv's FFN
+    members = dict(forward=forward, adder=staticmethod(add_delta), names=names)
+    if issubclass(plain, nn.Sequential):  # which runs all its children
+        members['__iter__'] = lambda self: (m for m in self._modules.values() if not isinstance(m, Deltas))
+    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), **members)
 
 
-def _forward(self: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    x = _before(self, x)
-    return _behind(self, x, self.plain.forward(self, x, *args, **kwargs))
+def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    x, args, kwargs = taken(args, kwargs, self.names[0])
+    x = before(self, x)
+    y = self.plain.forward(self, x, *args, **kwargs)
+    return change_first(y, lambda first: behind(self, x, first))
 
 
 def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None = None) -> Tensor:
     """Run an MLP that may add the residual stream itself: the branch, the deltas on it, then the stream."""
     stream = x if identity is None else identity
-    x = _before(self, x)
+    x = before(self, x)
     if not self.add_identity:
-        return _behind(self, x, self.plain.forward(self, x))
-    y = _behind(self, x, self.plain.forward(self, x, identity=0))
-    return stream + _add_from_stream(self, self.adder, stream, y)
+        return behind(self, x, self.plain.forward(self, x))
+    y = behind(self, x, self.plain.forward(self, x, identity=0))
+    return stream + add_from_stream(self, self.adder, stream, y)
 
 
-def _before(host: nn.Module, x: Tensor) -> Tensor:
-    for delta in host.deltas.values():
-        x = delta.before(x)
+def before(host: nn.Module, x: Tensor, at: str | None = None) -> Tensor:
+    """Return the host's input as its deltas change it; those at the place ``at`` alone, where it is given."""
+    for delta in deltas_of(host):
+        x = delta.before(x) if at in (None, delta.at) else x
     return x
 
 
-def change_of_weights(host: nn.Module, delta: Delta) -> tuple[Tensor, Tensor | None]:
-    """Return what an update adds to the weight and the bias of ``host``; the bias is None where both have none."""
-    weight, bias = delta.update(host.weight, host.bias)
-    return weight - host.weight, bias if host.bias is None else bias - host.bias
+def change_of_weights(layer: nn.Module | Projection, delta: Delta) -> tuple[Tensor, Tensor | None]:
+    """Return what an update adds to the weight and the bias of a layer; the bias is None where both have none."""
+    weight, bias = delta.update(layer.weight, layer.bias)
+    if bias is None:
+        return weight - layer.weight, None
+    return weight - layer.weight, bias if layer.bias is None else bias - layer.bias
 
 
-def _change_of_output(host: nn.Module, delta: Delta, x: Tensor) -> Tensor:
+def _change_of_output(layer: nn.Module | Projection, delta: Delta, x: Tensor) -> Tensor:
     """Return what an update of a linear layer or a LayerNorm adds to its output."""
-    weight, bias = change_of_weights(host, delta)
-    if isinstance(host, nn.LayerNorm):
-        return F.layer_norm(x, host.normalized_shape, weight, bias, host.eps)
+    weight, bias = change_of_weights(layer, delta)
+    if isinstance(layer, nn.LayerNorm):
+        return F.layer_norm(x, layer.normalized_shape, weight, bias, layer.eps)
     return F.linear(x, weight, bias)
 
 
-def _behind(host: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    for delta in host.deltas.values():
+def behind(
+    host: nn.Module, x: Tensor, y: Tensor, at: str | None = None, layer: nn.Module | Projection | None = None
+) -> Tensor:
+    """Return the host's output as its deltas change it.
+
+    Args:
+        host: the module.
+        x: its input.
+        y: its output.
+        at: ask the deltas at this place alone. Defaults to None, all.
+        layer: whose weights they update. Defaults to the host itself.
+    """
+    for delta in deltas_of(host):
+        if at not in (None, delta.at):
+            continue
         if delta.reads == 'weights':
-            y = y + _change_of_output(host, delta, x)
+            y = y + _change_of_output(layer or host, delta, x)
         elif delta.reads in ('input', 'output'):
             y = host.adder(host, delta, x if delta.reads == 'input' else y, y)
         y = delta.after(y)
     return y
 
 
-def _add_from_stream(host: nn.Module, adder: Callable[..., Tensor], stream: Tensor, y: Tensor) -> Tensor:
-    for delta in host.deltas.values():
+def add_from_stream(host: nn.Module, adder: Callable[..., Tensor], stream: Tensor, y: Tensor) -> Tensor:
+    """Return ``y`` with what those deltas of ``host`` add that read the residual stream."""
+    for delta in deltas_of(host):
         if delta.reads == 'stream':
             y = adder(host, delta, stream, y)
     return y
@@ -160,23 +156,30 @@ def branch_class(plain: type[nn.Module], method: str, host: str) -> type[nn.Modu
     """
 
     def branch(self: nn.Module, x: Tensor) -> Tensor:
-        y, inner = getattr(plain, method)(self, x), getattr(self, host)
-        return _add_from_stream(inner, add_delta, x, y) if 'deltas' in inner._modules else y
+        return add_from_stream(getattr(self, host), add_delta, x, getattr(plain, method)(self, x))
 
     recipe = (branch_class, plain, method, host)
     return exchanged(f'Branched{plain.__name__}', recipe, **{method: branch, 'branched': True})
 
 
-def attach(host: nn.Module, name: str, delta: Delta) -> None:
+def attach(host: nn.Module, name: str, delta: Delta, at: str = '', how: tuple | None = (hosted_class,)) -> None:
     """Put ``delta`` on ``host`` as ``host.deltas.<name>``.
+
+    Args:
+        host: the module.
+        name: of the delta.
+        delta: built for this host.
+        at: its place. Defaults to '', for a host of one place.
+        how: of :class:`Deltas`. Defaults to a module that asks its deltas around its own ``forward``.
 
     Raises:
         UserError: when ``name`` is not an identifier, or is an attribute of nn.ModuleDict.
     """
-    if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+    if not name.isidentifier() or hasattr(Deltas(None), name):
         raise UserError(f'{name!r} cannot name a delta: choose an identifier such as "patt" or "adapter".')
+    delta.at = at
     if 'deltas' not in host._modules:
-        reattach(host, nn.ModuleDict())
+        reattach(host, Deltas(how))
     host.deltas[name] = delta
 
 
@@ -189,15 +192,19 @@ def attach_branch(block: nn.Module, method: str, host: str) -> None:
         reattach(block, own)
 
 
-def detach(host: nn.Module) -> nn.ModuleDict:
+def detach(host: nn.Module) -> Deltas:
     """Give the host its own class back and return its deltas; the inverse of :func:`attach`."""
     deltas = host.deltas
     del host.deltas
-    host.__class__ = type(host).recipe[1]
+    if deltas.how is not None:
+        host.__class__ = type(host).recipe[1]
     return deltas
 
 
-def reattach(host: nn.Module, deltas: nn.ModuleDict) -> None:
+def reattach(host: nn.Module, deltas: Deltas) -> None:
     """Put back what :func:`detach` took."""
     host.deltas = deltas
-    host.__class__ = hosted_class(type(host))
+    if deltas.how is None:
+        host.adder = add_delta
+    else:
+        exchange(host, *deltas.how)

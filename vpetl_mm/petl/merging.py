@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
 from .addition import add
 from .delta import Delta
-from .host import change_of_weights, detach
-from .layout import layout_of
+from .host import change_of_weights, deltas_of, detach
+from .inner import Projection
+from .layouts import layout_of
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -27,36 +30,48 @@ def merge(model: nn.Module) -> nn.Module:
         UserError: where a delta does not update weights (an adapter, PATT, a prompt); nothing is then changed.
     """
     check_mergeable(model)
-    backbone = model.backbone
-    parameters = dict(backbone.named_parameters())
-    for name, host in _hosts(backbone).items():
-        biases = [(parameters[n], start) for n, start in layout_of(backbone).biases(backbone, name)]
-        _merge(host, biases)
-        detach(host)
+    merge_hosts(model.backbone)
     model.plan.forget()
     return model
 
 
+def merge_hosts(backbone: nn.Module) -> None:
+    """Merge the deltas of every host in ``backbone``, all of which can be, in place."""
+    layout, own = layout_of(backbone), {'': None, **dict(backbone.named_parameters())}
+    for name, host in _hosts(backbone).items():
+        if deltas_of(host):
+            _merge(host, [(own[w], own[b], *rows) for w, b, *rows in layout.parameters(backbone, name)])
+        detach(host)
+
+
 @torch.no_grad()
-def _merge(host: nn.Module, biases: list[tuple[nn.Parameter, int]]) -> None:
+def _merge(host: nn.Module, parts: Sequence[tuple[Tensor | None, Tensor | None, int, int]]) -> None:
     """Change the weights of a linear layer or a norm as its deltas' own definitions say.
 
     Args:
         host: with the deltas, each of which sees the host's own weights, as in the forward pass.
-        biases: the parameters that make up the bias of its output, each with the position where it begins.
+        parts: the weights and biases that make up its own, None for none, their first row and their number of rows.
     """
-    changes = [_change(host, delta.eval()) for delta in host.deltas.values()]
-    for weight, bias in changes:
-        host.weight += weight
-        for parameter, start in biases if bias is not None else ():
-            parameter.add_(bias[start : start + len(parameter)])
+    for to_weight, to_bias in [_change(_layer(host), delta.eval()) for delta in deltas_of(host)]:
+        for weight, bias, start, rows in parts:
+            if weight is not None:
+                weight.add_(to_weight[start : start + rows])
+            if bias is not None and to_bias is not None:
+                bias.add_(to_bias[start : start + rows])
 
 
-def _change(host: nn.Module, delta: Delta) -> tuple[Tensor, Tensor | None]:
+def _layer(host: nn.Module) -> nn.Module | Projection:
+    """Return what a host's deltas update: itself, or the projection of an attention with three layers."""
+    return Projection(host, host.inner) if hasattr(host, 'inner') else host
+
+
+def _change(layer: nn.Module | Projection, delta: Delta) -> tuple[Tensor, Tensor | None]:
+    """Return what a delta adds to the weight and the bias, by its own definition."""
     if not delta.is_linear:
-        return change_of_weights(host, delta)
-    identity = torch.eye(host.in_features, dtype=host.weight.dtype, device=host.weight.device)
-    return add(torch.zeros_like(host.weight.t()), delta(identity)).t(), None
+        return change_of_weights(layer, delta)
+    weight = layer.weight
+    identity = torch.eye(layer.in_features, dtype=weight.dtype, device=weight.device)
+    return add(torch.zeros_like(weight.t()), delta(identity)).t(), None
 
 
 def check_mergeable(model: nn.Module) -> None:

@@ -17,7 +17,7 @@ ACTIVATIONS = {'Tanh': nn.Tanh, 'ReLU': nn.ReLU, 'GELU': nn.GELU}
 
 
 class PATT(Delta):
-    """Parallel attention (V-PETL, Eq. 9 and 10), hosted on a fused qkv projection.
+    """Parallel attention (V-PETL, Eq. 9 and 10), hosted on a qkv projection.
 
     One bottleneck computes an addition to each chosen slot from the projection's input x::
 
@@ -28,6 +28,7 @@ class PATT(Delta):
 
     Args:
         dim: the width d of the tokens.
+        out_dim: the width of one slot, where it is another (Hiera). Defaults to None, d.
         d_bottle: the bottleneck's width r, at least 1.
         slots: which of q, k, v get an addition: ``'kv'`` (default), ``'qv'``, ``'qk'`` or ``'qkv'``.
         scale: the strength s. Defaults to 0.8.
@@ -52,6 +53,7 @@ class PATT(Delta):
     def __init__(
         self,
         dim: int,
+        out_dim: int | None = None,
         *,
         d_bottle: int,
         slots: str = 'kv',
@@ -78,16 +80,16 @@ class PATT(Delta):
         one_of('PATT bias', bias, (True, False, 'down'))
         self.down = nn.Linear(dim, d_bottle, bias=bias is not False)
         self.act = ACTIVATIONS[one_of('PATT act', act, tuple(ACTIVATIONS))]()
-        self.up = nn.Linear(d_bottle, len(slots) * dim, bias=bias is True)
+        self.up = nn.Linear(d_bottle, len(slots) * (out_dim or dim), bias=bias is True)
         self._set_scale(scale, learn_scale)
         self.reset_parameters()
 
     @classmethod
     def at_site(cls, site: Site, **options) -> PATT:
-        """Build PATT for a fused projection of (..., d) to (..., 3 d)."""
+        """Build PATT for a projection of (..., d) to (..., 3 d), of one layer or three."""
         cls.check_options(options)
-        assert site.slots == 'qkv', f'{site.name} is not a fused qkv projection'
-        return cls(site.in_dim, **options)
+        assert site.slots == 'qkv', f'{site.name} is not a qkv projection'
+        return cls(site.in_dim, site.width, **options)
 
     def reset_parameters(self) -> None:
         """Draw both projections again; see ``init``."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError, unknown
 from .checks import one_of
-from .delta import Delta, defaults_of
-from .host import attach, attach_branch, detach, reattach
-from .layout import layout_of
+from .delta import Delta, Site, defaults_of
+from .host import detach, reattach
+from .inner import Inner
+from .layouts import layout_of
+from .placing import put, reads_stream
 
 PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu', 'fast')
 
@@ -36,8 +37,8 @@ class Plan:
 
     Args:
         model: holds the backbone and the head; frozen and extended in place.
-        backbone: the name of the model's backbone.
-        head: the name of the model's head.
+        backbone: the path of the backbone in the model, '' for the model itself.
+        head: the path of the head, or several, in the model; '' for none.
         deltas: name -> ``dict(type=..., at=..., **options)``; None drops one.
         train: names of existing weights to train too, such as ``['head']``.
         get_type: finds a delta's class by its type name; raises KeyError for an unknown one.
@@ -51,14 +52,15 @@ class Plan:
         self,
         model: nn.Module,
         backbone: str,
-        head: str,
+        head: str | tuple[str, ...],
         deltas: Mapping[str, Mapping[str, Any] | None],
         train: Sequence[str],
         get_type: Callable[[str], type[Delta]],
         spt: Tuning | None = None,
     ) -> None:
         self.model, self.backbone, self.head = model, backbone, head
-        self.layout = layout_of(getattr(model, backbone))
+        self.layout = layout_of(self._backbone)
+        self._exchange_leaves()
         self.train = list(train)
         self.owners = self._select()
         self._settings: dict[str, dict[str, Any]] = {}
@@ -71,13 +73,30 @@ class Plan:
             self._attach_spt(spt)
         self.freeze()
 
+    @property
+    def _backbone(self) -> nn.Module:
+        return self.model.get_submodule(self.backbone)
+
+    def _path(self, name: str) -> str:
+        """Return a path below the backbone as one of the model."""
+        return f'{self.backbone}.{name}' if self.backbone else name
+
+    def _exchange_leaves(self) -> None:
+        """Exchange attentions that would pass their layers by for ours, which hold the same modules."""
+        for site in self.layout.sites(self._backbone, 'attn') if self.layout.leaf else ():
+            if type(site.host) is self.layout.leaf.__base__:
+                site.host.__class__ = self.layout.leaf
+
     def _groups(self) -> dict[str, list[str]]:
         """Return every valid ``train`` name with the plain model's parameters that it stands for."""
         names = [n for n, _ in self.model.named_parameters()]
-        inside = {n.removeprefix(f'{self.backbone}.'): n for n in names if n.startswith(f'{self.backbone}.')}
-        groups = {'all': names, 'head': [n for n in names if n.startswith(f'{self.head}.')]}
-        for group, pattern in self.layout.groups.items():
-            groups[group] = [full for short, full in inside.items() if re.fullmatch(pattern, short)]
+        heads = (self.head,) if isinstance(self.head, str) else self.head
+        of_head = [n for n in names if n.startswith(tuple(f'{h}.' for h in heads if h))]
+        at = self._path('')
+        inside = [n.removeprefix(at) for n in names if n.startswith(at) and n not in {*of_head}]
+        groups = {'all': names, 'head': of_head}
+        for group in self.layout.groups:
+            groups[group] = [self._path(n) for n in self.layout.members(group, inside)]
         return groups
 
     def _select(self) -> dict[str, str]:
@@ -109,22 +128,19 @@ class Plan:
             )
         self._settings[name] = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
         for site, delta in cls.at_sites(sites, **spec):
-            attach(site.host, name, delta)
+            self._check_served(name, site, delta)
+            put(self.layout, self._backbone, site, name, delta)
             self.owners.update(
-                {f'{self.backbone}.{site.name}.deltas.{name}.{n}': name for n in dict(delta.named_parameters())}
+                {self._path(f'{site.name}.deltas.{name}.{n}'): name for n in dict(delta.named_parameters())}
             )
-        self._check_served(name, place, delta)
-        if delta.reads == 'stream' and self.layout.branch:
-            for block in self.layout.blocks(self._backbone):
-                attach_branch(block, self.layout.branch, 'mlp')
 
     def _attach_spt(self, spt: Tuning) -> None:
-        for name in sorted(f'{self.backbone}.{n}' for n in spt.tuned(self._backbone)):
+        for name in sorted(self._path(n) for n in spt.tuned(self._backbone)):
             if name in self.owners:
                 raise UserError(
                     f'petl.train {self.owners[name]!r} trains {name}, which petl.spt also tunes; name it once.'
                 )
-        owners = {f'{self.backbone}.{n}': label for n, label in spt.attach(self._backbone).items()}
+        owners = {self._path(n): label for n, label in spt.attach(self._backbone).items()}
         for name in {'spt', *owners.values()} & {*self._settings}:
             raise UserError(f'petl.deltas.{name}: {name!r} is reserved for SPT; give the delta another name.')
         if not self._is_served() and any('qkv' in name for name in owners) and 'qkv' in self.layout.passed_by:
@@ -135,12 +151,9 @@ class Plan:
         self._settings['spt'] = spt.settings()
         self.owners.update(owners)
 
-    @property
-    def _backbone(self) -> nn.Module:
-        return getattr(self.model, self.backbone)
-
-    def _check_served(self, name: str, place: str, delta: Delta) -> None:
+    def _check_served(self, name: str, site: Site, delta: Delta) -> None:
         """Refuse a delta that the forward pass would skip, or whose tokens it would return."""
+        place, host = site.place, type(self._backbone).__name__
         asked = {'stream': ('mlp',), 'weights': ('qkv', 'proj', 'fc1', 'fc2')}.get(delta.reads)
         asked = ('attn', 'qkv') if delta.joins_attention else asked
         if asked and place not in asked:
@@ -148,21 +161,46 @@ class Plan:
             raise UserError(
                 f'petl.deltas.{name}: a delta with {what} belongs at {" or ".join(asked)}, not at {place!r}.'
             )
+        if delta.adds_tokens and not self.layout.takes_tokens:
+            raise UserError(
+                f'petl.deltas.{name}: its tokens would pass through all blocks, and those of {host} take no further '
+                'tokens (windows, or positions inside the attention); Prompt with deep=True fits.'
+            )
         last = len(list(self.layout.blocks(self._backbone))) - 1
-        if place == 'block' and {*getattr(self._backbone, 'out_indices', ())} - {last}:
+        if delta.adds_tokens and {*(getattr(self._backbone, 'out_indices', None) or ())} - {last}:
             raise UserError(
                 f"petl.deltas.{name}: its tokens pass through all blocks, and the backbone's out_indices would "
                 'return them from blocks in between; keep only the last block.'
             )
+        inner = next(self.layout.sites(self._backbone, 'attn')).inner
+        if delta.joins_attention and inner is not None:
+            self._check_joins(name, delta, inner)
         if (delta.joins_attention or place in self.layout.passed_by) and not self._is_served():
             raise UserError(
                 f"petl.deltas.{name}: the host's own attention (petl.attention=None) would bypass it; leave "
                 'petl.attention at its default.'
             )
+        if delta.reads == 'stream' and not reads_stream(self.layout, site):
+            raise UserError(
+                f'petl.deltas.{name}: {type(site.block).__name__} does not add the residual stream in front of its '
+                "second norm; source='norm' fits."
+            )
+
+    def _check_joins(self, name: str, delta: Delta, inner: Inner) -> None:
+        host = type(self._backbone).__name__
+        if not inner.joins:
+            raise UserError(
+                f'petl.deltas.{name}: the attention of {host} multiplies its keys itself; no further ones can join.'
+            )
+        if not inner.keeps_order and delta.at_sites.__func__ is Delta.at_sites.__func__ and 'qkv' in delta.places:
+            raise UserError(
+                f'petl.deltas.{name}: the keys of {host} are not in the order of its tokens; '
+                "mode='concat' would join those of others."
+            )
 
     def _is_served(self) -> bool:
         sites = self.layout.sites(self._backbone, 'attn')
-        return all(getattr(site.host, 'serves_deltas', False) for site in sites)
+        return all(s.inner is not None or getattr(s.host, 'serves_deltas', False) for s in sites)
 
     def freeze(self) -> None:
         """Let only what the plan trains require gradients."""
@@ -173,6 +211,40 @@ class Plan:
         """Train nothing from now on: the deltas have become part of the model."""
         self.owners, self._settings, self.train = {}, {}, []
         self.freeze()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what trains, for an optimizer."""
+        return (p for _, p in self.named_parameters())
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield what trains, with its name in the model."""
+        return ((n, p) for n, p in self.model.named_parameters() if n in self.owners)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what trains, and the deltas' and the head's buffers, by their names in the model."""
+        return {n: value for n, value in self.model.state_dict().items() if self._is_own(n)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what :meth:`state_dict` returned, all of it or nothing.
+
+        Raises:
+            UserError: when a name is missing or unknown, or a shape is another.
+        """
+        own = self.state_dict()
+        if missing := own.keys() - state.keys():
+            raise UserError(f'The state lacks {len(missing)} of {len(own)} tensors, such as {min(missing)}.')
+        if others := state.keys() - own.keys():
+            raise UserError(f'The state has {len(others)} tensors that do not train here, such as {min(others)}.')
+        for name, value in own.items():
+            if value.shape != state[name].shape:
+                there, here = tuple(state[name].shape), tuple(value.shape)
+                raise UserError(f'{name} has the shape {there} in the state, and {here} in the model.')
+        self.model.load_state_dict(state, strict=False)
+
+    def _is_own(self, name: str) -> bool:
+        heads = (self.head,) if isinstance(self.head, str) else self.head
+        of_head = name.startswith(tuple(f'{h}.' for h in heads if h)) if any(heads) else False
+        return name in self.owners or '.deltas.' in name or of_head
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """Return every delta's type, place and options, with defaults: its weights mean nothing without them."""

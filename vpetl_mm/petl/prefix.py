@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .checks import at_least_one
-from .delta import Delta
+from .delta import Delta, Site
 from .extra_tokens import ExtraTokens
 
 
@@ -25,7 +26,7 @@ class Prefix(Delta):
     Parameters: n d + 3 d r + r + 2 d for n tokens and a middle of width r.
 
     Args:
-        dim: the width d of the tokens.
+        dim: the width d of the keys.
         num_tokens: the number n of tokens. Defaults to 16.
         d_middle: the width r between the linear layers. Defaults to 128.
 
@@ -44,6 +45,12 @@ class Prefix(Delta):
         self.act = nn.Tanh()
         self.up = nn.Linear(d_middle, 2 * dim)
         self.reset_parameters()
+
+    @classmethod
+    def at_site(cls, site: Site, **options: Any) -> Prefix:
+        """Build the prefix of an attention whose keys are as wide as its output."""
+        cls.check_options(options)
+        return cls(site.out_dim, **options)
 
     def reset_parameters(self) -> None:
         """Draw the table and both layers again."""

@@ -56,7 +56,7 @@ class Prompt(Delta):
     ) -> None:
         super().__init__()
         self.num_tokens = at_least_one('num_tokens', num_tokens)
-        self.joins_attention = deep
+        self.joins_attention, self.adds_tokens = deep, not deep
         self.__dict__['norm'] = norm  # not a child: its weights are the backbone's
         self.inserts, self.strips = inserts, strips
         if inserts:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, unknown
-from ..petl import Delta, LinearAdapter, LoRA, Sparse, host_of, layout_of
+from ..petl import Delta, LinearAdapter, LoRA, Site, Sparse, host_of, layout_of
 from ..petl.checks import number, one_of
 from ..petl.host import attach
+from ..petl.placing import put
 from .allocation import NONE, SPARSE, STRUCTURAL, WHOLE, Allocation, read_allocation, tensors_sha256
 from .budget import parse_budget
 from .choice import STRUCTURED, Settings
@@ -148,14 +149,14 @@ class SPT:
         hosts = defaultdict(list)
         for unit in units:
             hosts[unit.host].append(unit)
-        for host, members in hosts.items():
+        for members in hosts.values():
             # a slot of a fused bias is only some entries of its parameter
             entries = [u for u in members if chosen[u.name] == SPARSE or (chosen[u.name] == WHOLE and u.slot)]
             owners |= {u.param: WHOLES for u in members if chosen[u.name] == WHOLE and not u.slot}
             if entries:
-                owners |= _put(backbone, host, ENTRIES, self._sparse(entries))
+                owners |= _put(backbone, members[0], ENTRIES, self._sparse(entries))
             if updated := [u for u in members if chosen[u.name] == STRUCTURAL]:
-                owners |= _put(backbone, host, UPDATES, self._update(backbone, updated))
+                owners |= _put(backbone, members[0], UPDATES, self._update(backbone, updated))
         return owners
 
     def _units(self, backbone: nn.Module) -> list[Unit]:
@@ -182,7 +183,7 @@ class SPT:
             index = self.allocation.sparse.get(unit.name)
             index = torch.arange(unit.numel, dtype=torch.int32, device='cpu') if index is None else index
             if unit.is_matrix:
-                weights.append(index + unit.start * unit.shape[1])
+                weights.append(index + unit.offset * unit.shape[1])
             elif unit.kind == 'norm' and unit.param.endswith('weight'):
                 weights.append(index)
             else:
@@ -192,9 +193,8 @@ class SPT:
     def _update(self, backbone: nn.Module, updated: list[Unit]) -> Delta:
         """Build the low-rank update, or the adapter, of one linear layer."""
         unit = updated[0]
-        layout = layout_of(backbone)
-        site = next(s for s in layout.sites(backbone, unit.place) if s.name == unit.host)
-        options = dict(slots=''.join(u.slot for u in updated)) if site.slots else {}
+        site = _site(backbone, unit)
+        options = dict(slots=''.join(u.kind for u in updated)) if site.slots else {}
         # as in the published code: no dropout at the output projection, whose adapter is parallel
         dropout = 0.0 if unit.place == 'proj' else self.options['dropout']
         if self.options['structured'] == 'LoRA':
@@ -207,6 +207,15 @@ def _joined(parts: list[Tensor]) -> Tensor | None:
     return torch.cat(parts) if parts else None
 
 
-def _put(backbone: nn.Module, host: str, name: str, delta: Delta) -> dict[str, str]:
-    attach(backbone.get_submodule(host), name, delta)
-    return {f'{host}.deltas.{name}.{n}': name for n, _ in delta.named_parameters()}
+def _site(backbone: nn.Module, unit: Unit) -> Site:
+    """Return the site of a linear layer's unit."""
+    return next(s for s in layout_of(backbone).sites(backbone, unit.place) if s.name == unit.host)
+
+
+def _put(backbone: nn.Module, unit: Unit, name: str, delta: Delta) -> dict[str, str]:
+    """Put a delta on the host of ``unit``, a linear layer or a norm; return its parameters and their label."""
+    if unit.place:
+        put(layout_of(backbone), backbone, _site(backbone, unit), name, delta)
+    else:
+        attach(backbone.get_submodule(unit.host), name, delta)
+    return {f'{unit.host}.deltas.{name}.{n}': name for n, _ in delta.named_parameters()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -67,28 +66,33 @@ def units_of(backbone: nn.Module) -> list[Unit]:
         backbone: of a class in the place table, on any device, with or without deltas.
     """
     layout = layout_of(backbone)
-    blocks = [name for name, _ in backbone.named_modules() if re.fullmatch(layout.block, name)]
+    names = [name for name, _ in backbone.named_modules() if layout.matches(layout.block, name)]
+    blocks = {name: i for i, name in enumerate(names)}
     found: dict[str, list[Unit]] = {}
     for place in ('qkv', 'proj', 'fc1', 'fc2'):
         for site in layout.sites(backbone, place):
-            block = next(i for i, name in enumerate(blocks) if site.name.startswith(f'{name}.'))
-            for unit in _linear(backbone, layout, site, block):
+            for unit in _linear(backbone, layout, site, blocks[layout.block_of(site.name)]):
                 found.setdefault(unit.param, []).append(unit)
-    for name, parameter in backbone.named_parameters():
-        if re.fullmatch(layout.groups['norm'], name) and not re.fullmatch(layout.groups['patch_embed'], name):
-            block = next((i for i, b in enumerate(blocks) if name.startswith(f'{b}.')), None)
-            found[name] = [Unit(name, tuple(parameter.shape), 'norm', name.rpartition('.')[0], block=block)]
-    return [unit for name, _ in backbone.named_parameters() for unit in found.get(name, ())]
+    parameters = dict(backbone.named_parameters())
+    embedding = {*layout.members('patch_embed', parameters)}
+    for name in layout.members('norm', parameters):
+        if name not in embedding and '.deltas.' not in name:
+            block = next((i for b, i in blocks.items() if name.startswith(f'{b}.')), None)
+            found[name] = [Unit(name, tuple(parameters[name].shape), 'norm', name.rpartition('.')[0], block=block)]
+    return [unit for name in parameters for unit in found.get(name, ())]
 
 
 def _linear(backbone: nn.Module, layout: Layout, site: Site, block: int) -> Iterator[Unit]:
-    """Yield the matrices and biases of one linear layer."""
-    slots = site.slots or ('',)
-    width = site.out_dim // len(slots)
-    for i, slot in enumerate(slots):
-        at = dict(host=site.name, place=site.place, start=i * width, slot=slot, block=block)
-        yield Unit(f'{site.name}.weight', (width, site.in_dim), slot or site.place, **at)
-        if site.host.bias is not None:
-            yield Unit(f'{site.name}.bias', (width,), 'bias', offset=i * width, **at)
-    for name, start in layout.biases(backbone, site.name) if site.host.bias is None else ():
-        yield Unit(name, (width,), 'bias', site.name, site.place, offset=start, block=block)
+    """Yield the matrices and biases of one linear layer, or of the three of q, k and v."""
+    slots, width = site.slots or '', site.width
+    at = dict(host=site.name, place=site.place, block=block)
+    for weight, bias, start, rows in layout.parameters(backbone, site.name):
+        for i in range(rows // width):
+            row = start + i * width
+            slot = slots[row // width] if slots else ''
+            fused = slot if rows > width else ''  # a part of its parameter
+            if weight:
+                kind = slot or site.place
+                yield Unit(weight, (width, site.in_dim), kind, start=row - start, slot=fused, offset=row, **at)
+            if bias:
+                yield Unit(bias, (width,), 'bias', start=row - start, slot=fused, offset=row, **at)

@@ -16,7 +16,7 @@ from ...errors import UserError, tellable
 from ...models.token_head import PETLImageHead, PETLTokenHead
 from ...models.video_head import PETLVideoHead
 from ...petl import DELTAS
-from ...petl.layout import LAYOUTS
+from ...petl.layouts import LAYOUTS, forms
 from ...petl.plan import PETL_KEYS
 
 # arguments that matter only in training or initialisation; a bundle leaves them out
@@ -97,7 +97,7 @@ PLAIN = {
     'test_cfg': ('max_testing_views',),
     'arch': ARCH,
 }
-TRAIN = {'all', 'head'}.union(*(layout.groups for layout in LAYOUTS.values()))
+TRAIN = {'all', 'head'}.union(*(layout.groups for key in LAYOUTS for layout in forms(key)))
 WORDS = re.compile(r'[A-Za-z0-9_ +-]{0,64}')
 MOST, MOST_PARTS, MOST_BLOCKS, MOST_HOSTED, MOST_NUMBERS = 1_000_000, 1000, 64, 512, 1 << 29
 MOST_CLASSES = 100_000

@@ -9,7 +9,7 @@ from mmpretrain.models.utils import ShiftWindowMSA
 from torch import Tensor, nn
 
 from ...models.window_attention import FastWindowAttention, FastWindowAttention3D, FastWindowMSA
-from ...petl.host import exchange_plain, plain_class
+from ...petl.exchange import exchange_plain, plain_class
 
 
 class PortableModel(nn.Module):

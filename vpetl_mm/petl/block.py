@@ -1,0 +1,98 @@
+"""Blocks whose MLP is no module, or which add the residual stream outside any method: deltas on them.
+
+A module notes its input, and a later one reads it: the MLP's first part for its last, and the norm in front of the
+MLP for the block. Nothing stays noted between two forward passes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+from torch import Tensor, nn
+
+from .exchange import exchanged
+from .host import add_delta, add_from_stream, before, behind, change_first, deltas_of, taken
+from .inner import inside
+
+RESIDUALS = ('input_tensor', 'residual')  # what a last part calls the stream that it adds itself
+
+
+@cache
+def first_class(plain: type[nn.Module]) -> type[nn.Module]:
+    """Return the subclass of an MLP's first part, which holds the deltas and notes its input for the last."""
+    names = [*inspect.signature(plain.forward).parameters][1:]
+    members = dict(forward=_first, adder=staticmethod(add_delta), names=names)
+    return exchanged(f'First{plain.__name__}', (first_class, plain), **members)
+
+
+def _first(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    x, args, kwargs = taken(args, kwargs, self.names[0])
+    self.noted = before(self, x)
+    return self.plain.forward(self, self.noted, *args, **kwargs)
+
+
+@cache
+def last_class(plain: type[nn.Module]) -> type[nn.Module]:
+    """Return the subclass of an MLP's last part, to whose output the deltas of ``self.first[0]`` add."""
+    names = [*inspect.signature(plain.forward).parameters][1:]
+    members = dict(forward=_last, stream=next((n for n in names if n in RESIDUALS), None), names=names)
+    return exchanged(f'Last{plain.__name__}', (last_class, plain), **members)
+
+
+def _last(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    (first,) = self.first
+    if not deltas_of(first):
+        return self.plain.forward(self, *args, **kwargs)
+    x, first.noted = first.noted, None
+    if self.stream is None:
+        return behind(first, x, self.plain.forward(self, *args, **kwargs))
+    h, args, kwargs = taken(args, kwargs, self.names[0])
+    stream, args, kwargs = taken(args, kwargs, self.stream)
+    y = self.plain.forward(self, h, 0, *args, **kwargs)  # the branch alone
+    return stream + behind(first, x, y)
+
+
+@cache
+def block_class(plain: type[nn.Module], norm: str, mlp: str) -> type[nn.Module]:
+    """Return the subclass of a block that asks its deltas, and those of its MLP that read the residual stream.
+
+    Args:
+        plain: the block's class; its output is the stream behind the norm plus the MLP's branch.
+        norm: the attribute of the norm in front of the MLP, which has become a :func:`noting_class`.
+        mlp: the attribute of the MLP, or of its first part.
+    """
+    names = [*inspect.signature(plain.forward).parameters][1:]
+    recipe = (block_class, plain, norm, mlp)
+    members = dict(forward=_block, adder=staticmethod(add_delta), norm_name=norm, mlp_name=mlp, names=names)
+    return exchanged(f'Hosted{plain.__name__}', recipe, **members)
+
+
+def _block(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    x, args, kwargs = taken(args, kwargs, self.names[0])
+    x = before(self, x, 'block')
+    y = self.plain.forward(self, x, *args, **kwargs)
+    norm = getattr(self, self.norm_name)
+    stream, change = norm.noted
+    norm.noted = None
+
+    def changed(y: Tensor) -> Tensor:
+        y = y if change is None else y + change.view_as(y)
+        y = add_from_stream(inside(self, self.mlp_name), add_delta, stream.view_as(y), y)
+        return behind(self, x, y, 'block')
+
+    return change_first(y, changed)
+
+
+@cache
+def noting_class(plain: type[nn.Module]) -> type[nn.Module]:
+    """Return the subclass of the norm in front of an MLP, which notes the stream for its block, ``self.block[0]``."""
+    return exchanged(f'Noting{plain.__name__}', (noting_class, plain), forward=_norm)
+
+
+def _norm(self: nn.Module, x: Tensor) -> Tensor:
+    between = [d for d in deltas_of(self.block[0]) if d.at == 'between']
+    stream = before(self.block[0], x, 'between') if between else x
+    self.noted = (stream, stream - x if between else None)
+    return self.plain.forward(self, stream)

@@ -1,0 +1,79 @@
+"""Classes of modules are exchanged, in place, for cached subclasses; weights and keys stay, and copies are equal.
+
+deepcopy, pickle and torch.compile work: what was exchanged is pickled as the recipe that creates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+class Exchanged:
+    """Base of the classes created here, which are pickled as the recipe that creates them."""
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        return _blank, (_recipe(type(self)),), self.__getstate__()
+
+
+def exchanged(name: str, recipe: tuple, **members: Any) -> type[nn.Module]:
+    """Return a subclass of a module's class.
+
+    Args:
+        name: of the subclass.
+        recipe: an importable function that creates it, and its arguments: the module's class, then names.
+        members: of the subclass.
+    """
+    plain = recipe[1]
+    bases = (plain,) if issubclass(plain, Exchanged) else (Exchanged, plain)
+    return type(name, bases, dict(members, plain=plain, recipe=recipe, __module__=plain.__module__))
+
+
+def _recipe(cls: type) -> Any:
+    """Return the recipe of a class created here, down to a class that can be imported, which is returned as it is."""
+    if not issubclass(cls, Exchanged):
+        return cls
+    make, plain, *names = cls.recipe
+    return make, _recipe(plain), *names
+
+
+def _made(recipe: Any) -> type:
+    if isinstance(recipe, type):
+        return recipe
+    make, plain, *names = recipe
+    return make(_made(plain), *names)
+
+
+def _blank(recipe: Any) -> nn.Module:
+    cls = _made(recipe)
+    return cls.__new__(cls)
+
+
+def exchange(module: nn.Module, make: Callable[..., type[nn.Module]], *args: Any) -> None:
+    """Exchange the class of ``module`` for ``make(class, *args)``, unless that has been done."""
+    recipe = _recipe(type(module))
+    while not isinstance(recipe, type):
+        if recipe[0] is make:
+            return
+        recipe = recipe[1]
+    module.__class__ = make(type(module), *args)
+
+
+def exchange_plain(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Exchange the class that ``module`` had before it became a host for ``cls``, a subclass of it."""
+    recipe = _recipe(type(module))
+
+    def within(recipe: Any) -> Any:
+        return cls if isinstance(recipe, type) else (recipe[0], within(recipe[1]), *recipe[2:])
+
+    module.__class__ = _made(within(recipe))
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """Return the class that ``module`` had before it became a host."""
+    recipe = _recipe(type(module))
+    while not isinstance(recipe, type):
+        recipe = recipe[1]
+    return recipe

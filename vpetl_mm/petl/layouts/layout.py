@@ -1,0 +1,232 @@
+"""Layout: where the parts of one backbone class are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from ..delta import Delta, Site
+from ..inner import Inner, Projection, inside
+
+LINEAR = ('proj', 'fc1', 'fc2')
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places of one backbone class. Patterns are regular expressions that match whole names.
+
+    Args:
+        places: place name -> pattern of module paths, for deltas.
+        groups: train name -> pattern of parameter paths, for ``train``.
+        block: pattern of the blocks.
+        norm12: the norms in front of attention and MLP, as attributes of the block.
+        block_norms: pattern of the norms inside the blocks.
+        mlp: the MLP below a block, or its first and its last part, to whose output the deltas of the first add.
+        inner: the inside of the attention, in each of its forms; none where the attention is exchanged for our own.
+        leaf: the class that the attention is exchanged for, with the same weights. Defaults to None, none.
+        branch: the block's method that computes the MLP branch, for deltas that read the residual stream;
+            None if the MLP adds the residual itself, or the block does.
+        adds_residual: classes of blocks that return the stream in front of the second norm plus the MLP's branch.
+        passed_by: places whose ``forward`` the host's own attention does not call.
+        slot_biases: the attention's biases of q, k and v ('' for none), where they are not their projection's and
+            ``inner`` does not say so.
+        takes_tokens: whether further tokens can pass through the blocks, behind the others.
+        prefix: the path of the backbone inside what was given, with a dot behind it.
+    """
+
+    places: Mapping[str, str]
+    groups: Mapping[str, str]
+    block: str
+    norm12: tuple[str, str]
+    block_norms: str
+    mlp: str | tuple[str, str] = 'mlp'
+    inner: tuple[Inner, ...] = ()
+    leaf: type[nn.Module] | None = None
+    branch: str | None = None
+    adds_residual: tuple[str, ...] = ()
+    passed_by: tuple[str, ...] = ()
+    slot_biases: tuple[str, ...] = ()
+    takes_tokens: bool = True
+    prefix: str = ''
+
+    def inside(self, prefix: str) -> Layout:
+        """Return the layout of a backbone that is at ``prefix`` of the module that is asked about."""
+        return replace(self, prefix=prefix) if prefix else self
+
+    def matches(self, pattern: str, name: str) -> bool:
+        """Tell whether a path, from the module that is asked about, matches a pattern of this table."""
+        return name.startswith(self.prefix) and re.fullmatch(pattern, name.removeprefix(self.prefix)) is not None
+
+    def members(self, group: str, names: Iterator[str]) -> list[str]:
+        """Return those of ``names``, paths of parameters, that a train name stands for."""
+        return [n for n in names if self.matches(self.groups[group], n)]
+
+    def block_of(self, name: str) -> str:
+        """Return the path of the block that ``name`` is in."""
+        return self.prefix + re.match(self.block, name.removeprefix(self.prefix)).group()
+
+    def inner_of(self, attention: nn.Module) -> Inner | None:
+        """Return the form of an attention's inside; None where the table has none."""
+        return next((form for form in self.inner if inside(attention, form.weights[0]) is not None), None)
+
+    def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
+        """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place."""
+        pattern = self.places.get(place)
+        for name, module in list(backbone.named_modules()) if pattern else ():
+            if self.matches(pattern, name):
+                yield from self._site(backbone, name, module, place)
+
+    def _site(self, backbone: nn.Module, name: str, module: nn.Module, place: str) -> Iterator[Site]:
+        block = backbone.get_submodule(self.block_of(name))
+        norm, slots = getattr(block, self.norm12[0]), ''
+        inner = self.inner_of(module) if place in ('qkv', 'attn') else None
+        if place == 'qkv' and self.inner:
+            if inner is None:
+                return
+            layer = _layer_of(module, inner)
+            name = f'{name}.{layer}' if layer else name
+            first = last = Projection(module, inner)
+            module, slots = (inside(module, layer), 'qkv') if layer else (module, 'qkv')
+        elif place == 'mlp' and isinstance(self.mlp, tuple):
+            first, last = _ends(module)[0], _ends(module, getattr(block, self.mlp[1]))[1]
+        else:
+            first, last = _ends(module)
+            slots = 'qkv' if place == 'qkv' else ''
+        yield Site(name, module, place, first.in_features, last.out_features, slots, norm, inner, block)
+
+    def biases(self, backbone: nn.Module, host: str) -> list[tuple[str, int]]:
+        """Return the parameters that make up the bias of a layer's output, each with the position where it starts.
+
+        Args:
+            backbone: holds the layer.
+            host: the layer's path, or that of the attention that owns three.
+        """
+        return [(name, start) for _, name, start, _ in self.parameters(backbone, host) if name]
+
+    def parameters(self, backbone: nn.Module, host: str) -> list[tuple[str, str, int, int]]:
+        """Return the parts of a layer: its weight and bias ('' for none), their first row, and how many rows.
+
+        Where one weight has several biases it stands first, without one, and the biases follow without it.
+        """
+        layer, owner = backbone.get_submodule(host), host.rpartition('.')[0]
+        if (inner := self.inner_of(layer)) is not None:
+            return _named(host, Projection(layer, inner))
+        attention = backbone.get_submodule(owner)
+        is_qkv = any(s.name == host for s in self.sites(backbone, 'qkv'))
+        if is_qkv and (inner := self.inner_of(attention)) is not None:
+            return _named(owner, Projection(attention, inner))
+        rows = layer.weight.shape[0]
+        own = f'{host}.bias' if layer.bias is not None else ''
+        parts = [(f'{host}.weight', own, 0, rows)]
+        if is_qkv and not own:
+            named = ((n, i * (rows // 3)) for i, n in enumerate(self.slot_biases))
+            parts += [('', f'{owner}.{n}', at, rows // 3) for n, at in named if n and hasattr(attention, n)]
+        return parts
+
+    def norms(self, backbone: nn.Module) -> Iterator[nn.Module]:
+        """Yield the norms inside the blocks, in order."""
+        yield from (m for n, m in backbone.named_modules() if self.matches(self.block_norms, n))
+
+    def blocks(self, backbone: nn.Module) -> Iterator[nn.Module]:
+        """Yield the backbone's blocks, in order."""
+        yield from (m for n, m in backbone.named_modules() if self.matches(self.block, n))
+
+    def width(self, backbone: nn.Module) -> int | None:
+        """Return the width of the last block's output; None where there are no blocks."""
+        return next((site.out_dim for site in reversed([*self.sites(backbone, 'block')])), None)
+
+
+def _layer_of(attention: nn.Module, inner: Inner) -> str:
+    """Return the name of the one layer that projects to q, k and v, '' where they are three, or none."""
+    layer, _, _ = inner.weights[0].rpartition('.')
+    return layer if layer and len(inner.weights) == 1 else ''
+
+
+def _named(owner: str, projection: Projection) -> list[tuple[str, str, int, int]]:
+    at = f'{owner}.' if owner else ''
+    parts = [(at + w, at + b if b else '', start, rows) for w, b, start, rows in projection.parameters()]
+    biases = projection.bias_names
+    if len(parts) == 1 and len(biases) == 3:
+        (weight, _, start, rows), third = parts[0], parts[0][3] // 3
+        own = [('', at + b, i * third, third) for i, b in enumerate(biases) if b and projection.is_trained(b)]
+        return [(weight, '', start, rows), *own]
+    return parts
+
+
+def _ends(module: nn.Module, last: nn.Module | None = None) -> tuple[nn.Linear, nn.Linear]:
+    """Return the first and the last linear layer of a host, not counting deltas; the last one of ``last``, if any."""
+    parts = [module] if last is None else [module, last]
+    of_deltas = {id(m) for part in parts for d in part.modules() if isinstance(d, Delta) for m in d.modules()}
+    linears = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear) and id(m) not in of_deltas]
+    return linears[0], linears[-1]
+
+
+def transformer(
+    block: str,
+    *,
+    norms: str,
+    attn: str = 'attn',
+    qkv: str = 'qkv',
+    proj: str = '',
+    mlp: str | tuple[str, str] = 'mlp',
+    fc: tuple[str, str] = ('mlp.fc1', 'mlp.fc2'),
+    norm12: tuple[str, str] = ('norm1', 'norm2'),
+    inner: tuple[Inner, ...] = (),
+    windows: bool = False,
+    table: str = 'relative_position_bias_table',
+    groups: Mapping[str, str] | None = None,
+    **others,
+) -> Layout:
+    r"""Return the layout of a transformer from the names that differ between hosts.
+
+    Args:
+        block: pattern of the blocks.
+        norms: pattern of all norms' paths.
+        attn: path of the attention below a block.
+        qkv: name of the fused projection below it, where ``inner`` does not say what there is.
+        proj: path of the output projection below a block. Defaults to '', ``proj`` of the attention.
+        mlp: path of the MLP below a block, or those of its first and last part.
+        fc: paths of its two linear layers below a block, as patterns: ``(r'mlp\.(gate|up)_proj', ...)`` where it is
+            gated.
+        norm12: the norms in front of attention and MLP.
+        inner: the forms of the attention's inside; see :class:`Layout`.
+        windows: the attention is in windows; whole blocks then take no further tokens.
+        table: the relative-position-bias table below the attention, in windows.
+        groups: further train groups, name -> pattern.
+        others: further fields of :class:`Layout`.
+    """
+    attn = rf'{block}\.{re.escape(attn)}'
+    first = rf'{block}\.{re.escape(mlp if isinstance(mlp, str) else mlp[0])}'
+    proj = rf'{block}\.{re.escape(proj)}' if proj else rf'{attn}\.proj'
+    fc1, fc2 = (rf'{block}\.{name}' for name in fc)
+    places = {'qkv': attn if inner else rf'{attn}\.{qkv}', 'proj': proj, 'mlp': first, 'fc1': fc1, 'fc2': fc2}
+    places |= {'attn': attn, 'block': block, **({'between': block} if others.get('adds_residual') else {})}
+    weights = [re.escape(w) for form in inner for w in form.weights] or [rf'{qkv}\.weight']
+    biases = [re.escape(b) for form in inner for b in form.biases if b] or ['q_bias', 'v_bias']
+    layers = [w.removesuffix('weight') + 'bias' for w in weights]
+    both = r'\.(weight|bias)'
+    return Layout(
+        places=places,
+        groups={
+            'bias': r'(?!.*\.deltas\.).*[._](bias|b)|.*\.(q_bias|v_bias|in_proj_bias)',
+            'norm': norms + both,
+            'norm1': rf'{block}\.{norm12[0]}{both}',
+            'norm2': rf'{block}\.{norm12[1]}{both}',
+            'attn.qkv': rf'{attn}\.({"|".join([*weights, *layers, *biases])})',
+            'attn.proj': proj + both,
+            **({'attn.rpb': rf'{attn}\.{table}'} if windows else {}),
+            'mlp.fc1': fc1 + both,
+            'mlp.fc2': fc2 + both,
+            'patch_embed': r'patch_embed\..*',
+            **(groups or {}),
+        },
+        block=block,
+        norm12=norm12,
+        block_norms=rf'{block}\.({"|".join(norm12)})',
+        mlp=mlp,
+        inner=inner,
+        **{'takes_tokens': not windows, **others},
+    )

@@ -1,0 +1,78 @@
+"""Where timm's transformers keep their parts (timm >= 1.0.20).
+
+Deltas on the MLP add behind ``drop_path2``, outside LayerScale and drop-path, as on mmpretrain's ViT.
+"""
+
+from ..inner import Inner
+from .layout import Layout, transformer
+
+FUSED = Inner(key_norm='k_norm')
+APART = Inner(('q_proj.weight', 'k_proj.weight', 'v_proj.weight'), key_norm='k_norm')
+MLP = ('mlp', 'drop_path2')
+FC = (r'mlp\.(fc1|fc1_g|fc1_x)', r'mlp\.fc2')  # a gated MLP has two first layers, or one of double width
+NORMS = r'(?!.*\.deltas\.)(.*\.)?norm\d*(_pre)?|fc_norm|.*\.(q|k)_norm|patch_embed\.norm|head\.norm'
+GROUPS = {
+    'layer_scale': r'blocks\.\d+\.(ls[12]\.gamma|gamma_[12])',
+    'attn_pool': r'attn_pool\..*',
+    'mlp.norm': r'blocks\.\d+\.mlp\.norm\.(weight|bias)',
+}
+STAGES = r'layers\.\d+\.blocks\.\d+'
+
+VIT = transformer(
+    r'blocks\.\d+',
+    norms=NORMS,
+    inner=(FUSED,),
+    mlp=MLP,
+    fc=FC,
+    groups=GROUPS,
+    adds_residual=('Block',),
+)
+
+TIMM: dict[str, Layout] = {
+    # DINOv2, SigLIP, DeiT, MAE and CLIP's image towers
+    'timm.VisionTransformer': VIT,
+    # any size and shape of images, with a mask of the padding
+    'timm.NaFlexVit': transformer(
+        r'blocks\.\d+',
+        norms=NORMS,
+        inner=(FUSED, APART),
+        mlp=MLP,
+        fc=FC,
+        groups={**GROUPS, 'patch_embed': r'embeds\..*'},
+        adds_residual=('Block', 'EvaBlock'),
+        takes_tokens=False,
+    ),
+    # EVA-02 and DINOv3: rotary positions; multiplies by qkv.weight itself where q and v have biases
+    'timm.Eva': transformer(
+        r'blocks\.\d+',
+        norms=NORMS,
+        inner=(Inner(biases=('q_bias', '', 'v_bias'), key_norm='k_norm'), APART),
+        mlp=MLP,
+        fc=FC,
+        groups=GROUPS,
+        passed_by=('qkv',),
+        adds_residual=('EvaBlock',),
+        takes_tokens=False,
+    ),
+    'timm.SwinTransformer': transformer(
+        STAGES,
+        norms=NORMS,
+        inner=(Inner(mask='mask'),),
+        mlp=MLP,
+        fc=FC,
+        windows=True,
+        groups={'downsample': r'layers\.\d+\.downsample\..*'},
+        adds_residual=('SwinTransformerBlock',),
+    ),
+    # the width doubles inside a stage's first block, and tokens lie in the order of their windows
+    'timm.Hiera': transformer(
+        r'blocks\.\d+',
+        norms=NORMS,
+        inner=(Inner(keeps_order=False),),
+        mlp=MLP,
+        fc=FC,
+        groups={**GROUPS, 'downsample': r'blocks\.\d+\.proj\.(weight|bias)'},
+        adds_residual=('HieraBlock',),
+        takes_tokens=False,
+    ),
+}

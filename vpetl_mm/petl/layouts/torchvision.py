@@ -1,0 +1,20 @@
+"""Where torchvision's ViT keeps its parts: torch's own nn.MultiheadAttention, with q, k and v in one parameter."""
+
+from ..inner import Inner
+from ..self_attention import SelfAttention
+from .layout import Layout, transformer
+
+TORCHVISION: dict[str, Layout] = {
+    'torchvision.VisionTransformer': transformer(
+        r'encoder\.layers\.encoder_layer_\d+',
+        norms=r'(?!.*\.deltas\.)(.*\.)?(ln(_\d)?)',
+        attn='self_attention',
+        inner=(Inner(('in_proj_weight',), ('in_proj_bias',)),),
+        leaf=SelfAttention,
+        proj='self_attention.out_proj',
+        fc=(r'mlp\.0', r'mlp\.3'),
+        norm12=('ln_1', 'ln_2'),
+        groups={'patch_embed': r'conv_proj\..*'},
+        adds_residual=('EncoderBlock',),
+    ),
+}

@@ -1,0 +1,82 @@
+"""Puts a delta at its site, in the way that its place and its host ask for."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import nn
+
+from .block import block_class, first_class, last_class, noting_class
+from .delta import Delta, Site
+from .exchange import exchange, plain_class
+from .host import attach, attach_branch, hosted_class
+from .inner import Inner
+from .layouts import Layout
+from .opened import opened_class
+
+
+def put(layout: Layout, backbone: nn.Module, site: Site, name: str, delta: Delta) -> None:
+    """Put ``delta`` on the host of ``site``, and exchange what has to ask it.
+
+    Args:
+        layout: of the backbone.
+        backbone: holds the site.
+        site: one of the layout's.
+        name: of the delta.
+        delta: built for the site.
+    """
+    attach(site.host, name, delta, site.place, _how(layout, backbone, site, delta))
+    if delta.reads == 'stream' and layout.branch:
+        attach_branch(site.block, layout.branch, 'mlp')
+    elif delta.reads == 'stream' and not _adds_identity(site):
+        exchange(site.block, *_block(layout, site))
+    if site.place in ('block', 'between') or delta.reads == 'stream':
+        _note_stream(layout, site)
+
+
+def _how(layout: Layout, backbone: nn.Module, site: Site, delta: Delta) -> tuple | None:
+    """Return how the host asks its deltas; see :class:`~.host.Deltas`."""
+    if site.place in ('block', 'between') and not delta.adds_tokens:
+        return _block(layout, site)
+    if site.place == 'mlp' and isinstance(layout.mlp, tuple):
+        last = getattr(site.block, layout.mlp[1])
+        exchange(last, last_class)
+        last.first, site.host.noted = (site.host,), None
+        return (first_class,)
+    if site.inner is None:
+        return (hosted_class,)
+    if isinstance(site.host, nn.Linear):  # a fused projection
+        if delta.joins_attention or 'qkv' in layout.passed_by:
+            _open(backbone.get_submodule(site.name.rpartition('.')[0]), site.inner)
+        return None if 'qkv' in layout.passed_by else (hosted_class,)
+    _open(site.host, site.inner)
+    return opened_class, site.inner
+
+
+def _open(attention: nn.Module, inner: Inner) -> None:
+    exchange(attention, opened_class, inner)
+    if hasattr(attention, 'fused_attn'):  # timm's switch between torch's attention and plain products
+        attention.fused_attn = True
+
+
+def _block(layout: Layout, site: Site) -> tuple:
+    return block_class, layout.norm12[1], layout.mlp if isinstance(layout.mlp, str) else layout.mlp[0]
+
+
+def _note_stream(layout: Layout, site: Site) -> None:
+    """Let the norm in front of the MLP note the stream for a block that asks for it."""
+    if hasattr(site.block, 'norm_name'):
+        norm = getattr(site.block, layout.norm12[1])
+        exchange(norm, noting_class)
+        norm.block, norm.noted = (site.block,), None
+
+
+def _adds_identity(site: Site) -> bool:
+    """Tell whether an MLP adds the stream itself, such as mmcv's FFN."""
+    return 'identity' in inspect.signature(plain_class(site.host).forward).parameters
+
+
+def reads_stream(layout: Layout, site: Site) -> bool:
+    """Tell whether a delta on an MLP can read the residual stream in front of the norm."""
+    own = type(site.block).__mro__
+    return bool(layout.branch) or _adds_identity(site) or any(c.__name__ in layout.adds_residual for c in own)
