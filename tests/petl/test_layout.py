@@ -26,6 +26,7 @@ PLACES = {
     'fc1': ('mlp.fc1', 1, 4, ''),
     'fc2': ('mlp.fc2', 4, 1, ''),
     'attn': ('attn', 1, 1, ''),
+    'block': ('', 1, 1, ''),
 }
 
 
@@ -34,7 +35,7 @@ def test_sites(place):
     backbone = swin()
     below, d_in, d_out, slots = PLACES[place]
     expected = [
-        (f'{block}.{below}', d_in * width, d_out * width, slots)
+        (f'{block}.{below}'.strip('.'), d_in * width, d_out * width, slots)
         for block, width in zip(BLOCKS, (16, 16, 32), strict=True)
     ]
     sites = list(layout_of(backbone).sites(backbone, place))
@@ -74,7 +75,8 @@ def test_sites_of_the_other_hosts(name, adapted):
     layout, (blocks, norm) = layout_of(backbone), HOSTS[name]
     assert list(layout.blocks(backbone)) == [backbone.get_submodule(b) for b in blocks]
     assert not list(layout.sites(backbone, 'nowhere'))
-    assert set(layout.places) == set(tiny.HOSTS[name].below)
+    assert set(layout.places) - {'between'} == {*tiny.HOSTS[name].below, 'block'}
+    assert ('between' in layout.places) == (not tiny.HOSTS[name].windows)
     for place, below in tiny.HOSTS[name].below.items():
         sites = list(layout.sites(backbone, place))
         _, d_in, d_out, slots = PLACES.get(place, ('', 1, 1, ''))

@@ -42,7 +42,9 @@ def adapt(
     """
     where = found(model)
     petl = check_petl(dict(deltas=deltas or {}, train=train))
-    heads = _heads_of(model) if head is None else (head,) if isinstance(head, str) else tuple(head)
+    heads = (
+        _heads_of(model, where.key, where.path) if head is None else (head,) if isinstance(head, str) else tuple(head)
+    )
     for name in heads:
         if not _has(model, name):
             raise UserError(f'head: {type(model).__name__} has no {name!r}; it has: {_children(model)}.')
@@ -51,8 +53,10 @@ def adapt(
     return Plan(model, where.path, heads, petl['deltas'], petl['train'], _delta_type, spt)
 
 
-def _heads_of(model: nn.Module) -> tuple[str, ...]:
-    """Return the paths of a model's heads, () for none."""
+def _heads_of(model: nn.Module, key: str, path: str) -> tuple[str, ...]:
+    """Return the paths of a model's heads, () for none: transformers' own have their head outside the backbone."""
+    if key.startswith('transformers.') and not path:
+        return ()
     told = getattr(model, 'default_cfg', None) or {}
     told = told.get('classifier') or ()
     named = [told] if isinstance(told, str) else [*told]

@@ -44,7 +44,7 @@ def find(model: nn.Module) -> Found | None:
         for cls in type(module).__mro__:
             key = f'{cls.__module__.partition(".")[0]}.{cls.__name__}'
             if key in LAYOUTS:
-                layout = next((form for form in forms(key) if next(form.blocks(module), None)), forms(key)[0])
+                layout = next((f for f in forms(key) if next(f.sites(module, 'qkv'), None)), forms(key)[0])
                 return Found(key, path, layout.inside(f'{path}.' if path else ''))
     return None
 

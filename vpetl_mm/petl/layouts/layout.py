@@ -70,7 +70,7 @@ class Layout:
 
     def inner_of(self, attention: nn.Module) -> Inner | None:
         """Return the form of an attention's inside; None where the table has none."""
-        return next((form for form in self.inner if inside(attention, form.weights[0]) is not None), None)
+        return next((form for form in self.inner if _fits(attention, form)), None)
 
     def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
         """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place."""
@@ -137,6 +137,13 @@ class Layout:
     def width(self, backbone: nn.Module) -> int | None:
         """Return the width of the last block's output; None where there are no blocks."""
         return next((site.out_dim for site in reversed([*self.sites(backbone, 'block')])), None)
+
+
+def _fits(attention: nn.Module, form: Inner) -> bool:
+    """Tell whether an attention has the weights of a form, and its biases, where the form names them."""
+    named = [b for b in form.biases if b]
+    has_bias = not named or any(inside(attention, b) is not None for b in named)
+    return inside(attention, form.weights[0]) is not None and has_bias
 
 
 def _layer_of(attention: nn.Module, inner: Inner) -> str:

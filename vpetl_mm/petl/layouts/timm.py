@@ -46,7 +46,7 @@ TIMM: dict[str, Layout] = {
     'timm.Eva': transformer(
         r'blocks\.\d+',
         norms=NORMS,
-        inner=(Inner(biases=('q_bias', '', 'v_bias'), key_norm='k_norm'), APART),
+        inner=(Inner(biases=('q_bias', '', 'v_bias'), key_norm='k_norm'), FUSED, APART),
         mlp=MLP,
         fc=FC,
         groups=GROUPS,

@@ -1,5 +1,7 @@
 """Where the vision models of Hugging Face's transformers keep their parts (4.57 and 5, which name some otherwise)."""
 
+from dataclasses import replace
+
 from ..inner import Inner
 from .layout import Layout, transformer
 
@@ -10,6 +12,7 @@ def apart(q: str, k: str, v: str, **options) -> tuple[Inner, ...]:
 
 
 NAMES = ('query', 'key', 'value')
+WEIGHTS = tuple(f'{name}.weight' for name in NAMES)
 PROJ = ('q_proj', 'k_proj', 'v_proj')
 NORM12 = ('layernorm_before', 'layernorm_after')
 MLP = ('intermediate', 'output')
@@ -38,22 +41,32 @@ OLD_VIT = dict(
     groups=EMBED,
 )
 DINO = dict(
-    norms=r'(?!.*\.deltas\.)(.*\.)?norm\d?|layernorm',
+    norms=r'(?!.*\.deltas\.)(.*\.)?(norm\d?|layernorm)',
     groups={**EMBED, 'layer_scale': r'.*\.layer_scale[12]\.lambda1'},
 )
-DINO_MLP = (r'mlp\.(fc1|weights_in)', r'mlp\.(fc2|weights_out)')
+DINO_MLP = (r'mlp\.(fc1|weights_in|gate_proj|up_proj)', r'mlp\.(fc2|weights_out|down_proj)')
 SIGLIP = transformer(
-    r'encoder\.layers\.\d+',
-    norms=r'(?!.*\.deltas\.)(.*\.)?layer_norm[12]|post_layernorm',
+    r'(vision_model\.)?encoder\.layers\.\d+',
+    norms=r'(?!.*\.deltas\.)(.*\.)?(layer_norm[12]|post_layernorm)',
     attn='self_attn',
     inner=apart(*PROJ),
     proj='self_attn.out_proj',
     norm12=('layer_norm1', 'layer_norm2'),
-    groups={'patch_embed': r'embeddings\.patch_embedding\..*', 'attn_pool': r'head\..*'},
+    groups={'patch_embed': r'(.*\.)?patch_embedding\..*', 'attn_pool': r'(vision_model\.)?head\..*'},
     adds_residual=('SiglipEncoderLayer', 'Siglip2EncoderLayer'),
 )
 
-# class -> its layout, or those of several versions, of which the first that has blocks in a model fits
+SWIN = dict(
+    norms=r'(?!.*\.deltas\.)(.*\.)?(layernorm(_before|_after)?|norm)',
+    windows=True,
+    norm12=NORM12,
+    groups={**EMBED, 'downsample': r'encoder\.layers\.\d+\.downsample\..*'},
+    adds_residual=('SwinLayer',),
+)
+SWIN_BLOCKS = r'encoder\.layers\.\d+\.blocks\.\d+'
+TIME = r'encoder\.layer\.\d+\.temporal_(attention|layernorm|dense)\.'
+
+# class -> its layout, or those of several versions, of which the first that finds q, k and v in a model fits
 TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
     'transformers.ViTModel': (
         transformer(NEW, **VIT, adds_residual=('ViTLayer',)),
@@ -62,5 +75,92 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
     'transformers.VivitModel': (
         transformer(NEW, **VIT, adds_residual=('VivitLayer',)),
         transformer(OLD, **OLD_VIT, adds_residual=('VivitLayer',)),
+    ),
+    'transformers.Dinov2Model': (
+        transformer(
+            OLD,
+            **DINO,
+            attn='attention',
+            inner=apart(*PROJ),
+            proj='attention.o_proj',
+            mlp=('mlp', 'layer_scale2'),
+            fc=DINO_MLP,
+            adds_residual=('Dinov2Layer',),
+        ),
+        transformer(
+            OLD,
+            **DINO,
+            attn='attention.attention',
+            inner=apart(*NAMES),
+            proj='attention.output.dense',
+            mlp=('mlp', 'layer_scale2'),
+            fc=DINO_MLP,
+            adds_residual=('Dinov2Layer',),
+        ),
+    ),
+    # rotary positions, register tokens
+    'transformers.DINOv3ViTModel': (
+        transformer(
+            r'(model\.)?layer\.\d+',
+            **DINO,
+            attn='attention',
+            inner=apart(*PROJ),
+            proj='attention.o_proj',
+            mlp=('mlp', 'layer_scale2'),
+            fc=DINO_MLP,
+            adds_residual=('DINOv3ViTLayer',),
+            takes_tokens=False,
+        ),
+    ),
+    'transformers.SiglipVisionModel': SIGLIP,
+    # images of any size, with a mask of the padding
+    'transformers.Siglip2VisionModel': replace(SIGLIP, takes_tokens=False),
+    'transformers.SwinModel': (
+        transformer(
+            SWIN_BLOCKS,
+            **SWIN,
+            attn='attention',
+            inner=apart(*PROJ, mask='attention_mask'),
+            proj='attention.o_proj',
+            table='relative_position_bias\.relative_position_bias_table',
+        ),
+        transformer(
+            SWIN_BLOCKS,
+            **SWIN,
+            attn='attention.self',
+            inner=apart(*NAMES, mask='attention_mask', joins=False),
+            proj='attention.output.dense',
+            mlp=MLP,
+            fc=DENSE,
+        ),
+    ),
+    # the MLP is no module: ``intermediate``, then ``output``, which adds the stream
+    'transformers.VideoMAEModel': transformer(
+        OLD,
+        **{**OLD_VIT, 'inner': (Inner(WEIGHTS, ('q_bias', '', 'v_bias')), Inner(WEIGHTS))},
+        adds_residual=('VideoMAELayer',),
+    ),
+    # its attention multiplies its keys itself
+    'transformers.TimesformerModel': transformer(
+        OLD,
+        norms=r'(?!.*\.deltas\.)(.*\.)?(layernorm(_before|_after)?|temporal_layernorm)',
+        attn='attention.attention',
+        inner=(Inner(joins=False),),
+        proj='attention.output.dense',
+        mlp=MLP,
+        fc=DENSE,
+        norm12=NORM12,
+        groups={**EMBED, 'temporal': rf'{TIME}.*'},
+        takes_tokens=False,
+    ),
+    # rotary positions in time and space; its last LayerNorm is the predictor's
+    'transformers.VJEPA2Model': transformer(
+        OLD,
+        norms=r'(?!.*\.deltas\.)encoder\.(.*\.)?(norm\d|layernorm)',
+        attn='attention',
+        inner=apart(*NAMES),
+        groups={'patch_embed': r'encoder\.embeddings\.patch_embeddings\..*'},
+        adds_residual=('VJEPA2Layer',),
+        takes_tokens=False,
     ),
 }
