@@ -13,6 +13,7 @@ from .layouts import found
 from .plan import Plan, Tuning, check_petl
 
 HEADS = ('head', 'classifier', 'heads', 'fc', 'cls_head')  # timm, transformers, torchvision, and others
+POOLING = ('fc_norm', 'pooler')  # of transformers, in front of the classifier; no backbone's checkpoint has them
 
 
 def adapt(
@@ -61,8 +62,9 @@ def _heads_of(model: nn.Module, key: str, path: str) -> tuple[str, ...]:
     told = told.get('classifier') or ()
     named = [told] if isinstance(told, str) else [*told]
     tops = dict.fromkeys(n.partition('.')[0] for n in named)
-    own = [n for n in (*tops, *HEADS) if any(True for _ in getattr(model, n, nn.Identity()).parameters())]
-    return tuple(n for n in own if n in tops) or tuple(own[:1])
+    pooling = POOLING if key.startswith('transformers.') else ()
+    own = [n for n in (*tops, *HEADS, *pooling) if any(True for _ in getattr(model, n, nn.Identity()).parameters())]
+    return tuple(n for n in own if n in tops) or tuple(own[:1] and [*(n for n in own if n in pooling), own[0]])
 
 
 def _has(model: nn.Module, path: str) -> bool:
