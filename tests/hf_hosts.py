@@ -22,7 +22,7 @@ SIGLIP = dict(SIZES, intermediate_size=48, image_size=32, patch_size=8)
 SIGLIP2 = dict(SIZES, intermediate_size=48, patch_size=8, num_patches=16)
 SWIN = dict(image_size=32, patch_size=4, embed_dim=D, depths=[2, 2], num_heads=[2, 2], window_size=4)
 JEPA = dict(SIZES, mlp_ratio=2, crop_size=32, patch_size=8, frames_per_clip=4, tubelet_size=2)
-PREDICTOR = dict(pred_hidden_size=12, pred_num_attention_heads=2, pred_num_hidden_layers=1, num_pooler_layers=1)
+PREDICTOR = dict(pred_hidden_size=D, pred_num_attention_heads=2, pred_num_hidden_layers=1, num_pooler_layers=1)
 
 
 def images(batch: int = 2) -> dict[str, Tensor]:
@@ -126,7 +126,11 @@ def of(cls: str, config: str, sizes: Mapping[str, Any], **options: Any) -> Calla
 
 HOSTS = {
     'vit': Host(
-        of('ViTForImageClassification', 'ViTConfig', VIT, num_labels=5), images, backbone='vit', **NEW_VIT, **CLASSIFIER
+        of('ViTForImageClassification', 'ViTConfig', VIT, num_labels=5),
+        images,
+        backbone='vit',
+        **NEW_VIT,
+        **CLASSIFIER,
     ),
     'vit_bare': Host(of('ViTModel', 'ViTConfig', VIT), images, **NEW_VIT),
     'dinov2': Host(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +39,9 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     'shallow': dict(prompt=dict(PROMPT, deep=False)),
     'sparse': {},
     # what a block can carry at once
-    'all': dict(patt=PATT, lora=LORA, adapter=dict(ADAPTER, source='residual'), after=dict(ADAPTER, mode='sequential'))
+    'all': dict(
+        patt=PATT, lora=LORA, adapter=dict(ADAPTER, source='residual'), after=dict(ADAPTER, mode='sequential')
+    )
     | dict(prefix=PREFIX, prompt=PROMPT, fc2=dict(LORA, at='fc2')),
 }
 PLACES = dict(PATT='qkv', AdaptMLP='mlp', LoRA='qkv', LinearAdapter='qkv', Prefix='attn', Prompt='attn')
@@ -79,7 +82,12 @@ def _biases(starts: Iterable[tuple[str, int]]) -> torch.Tensor | None:
 
 
 def adapted(
-    model: nn.Module, name: str, method: str, deltas: Mapping[str, Any] | None = None, zero: bool = False
+    model: nn.Module,
+    name: str,
+    method: str,
+    deltas: Mapping[str, Any] | None = None,
+    zero: bool = False,
+    train: Sequence[str] | None = None,
 ) -> Plan:
     """Adapt a model of ``hf_hosts`` by a method, with random deltas, or such as start at zero.
 
@@ -89,11 +97,13 @@ def adapted(
         method: of ``METHODS``.
         deltas: those of the method that there shall be. Defaults to None, all.
         zero: whether PATT starts at zero, and the others stay as they start.
+        train: what else trains. Defaults to None, the host's head.
     """
     specs = METHODS[method] if deltas is None else deltas
     if zero:
         specs = {n: dict(s, init='zero') if s['type'] == 'PATT' else s for n, s in specs.items()}
-    plan = adapt(model, specs, HOSTS[name].train(), spt=Entries() if method == 'sparse' else None)
+    train = HOSTS[name].train() if train is None else train
+    plan = adapt(model, specs, train, spt=Entries() if method == 'sparse' else None)
     if not zero:
         for seed, delta in enumerate(plan.deltas()):
             randomised(delta, seed=seed + 1, std=0.4)
@@ -115,6 +125,4 @@ def hosts_of(name: str, method: str) -> set[str]:
 
 def copy_of(name: str) -> nn.Module:
     """A copy of a plain model."""
-    import copy
-
     return copy.deepcopy(plain(name))

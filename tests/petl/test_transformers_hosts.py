@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import pickle
 import re
-from itertools import pairwise
 
 import pytest
 import torch
-from hf_hosts import HOSTS, output, plain
+from hf_hosts import HOSTS, V5, output, plain
 from hf_methods import METHODS, SILENT, adapted, copy_of, hosts_of
 from tiny import refused, trainable
 from torch import nn
@@ -17,6 +16,9 @@ from torch import nn
 from vpetl_mm.petl.merging import merge_hosts
 
 SERVED = [(name, method) for name in HOSTS for method in METHODS if method not in HOSTS[name].refuses]
+# one of each kind; a plain SigLIP 2 of version 4 cannot be captured, and the other kinds differ in names alone there
+CAPTURED = ['vit', 'dinov2', 'dinov3', 'siglip2', 'swin', 'videomae', 'timesformer', 'vjepa2']
+CAPTURED = CAPTURED if V5 else ['videomae', 'swin']
 TOGETHER = {name: 'all' if 'all' not in host.refuses else 'patt_qv' for name, host in HOSTS.items()}
 
 
@@ -34,7 +36,7 @@ def wanted(name: str, method: str, model: nn.Module) -> set[str]:
 
 
 @every()
-def test_only_deltas_are_added_and_only_they_and_the_head_train(name, method):
+def test_only_deltas_are_added_and_each_of_them_trains(name, method):
     model, theirs = copy_of(name), plain(name).state_dict()
     plan = adapted(model, name, method)
     added = {key for key in model.state_dict() if key not in theirs}
@@ -43,16 +45,15 @@ def test_only_deltas_are_added_and_only_they_and_the_head_train(name, method):
     keys = model.load_state_dict(theirs, strict=False)
     assert not keys.unexpected_keys and {*keys.missing_keys} == added
 
-    y = output(model.train(), HOSTS[name].inputs(2))
+    y = output(model, HOSTS[name].inputs(2))
+    assert (y - output(plain(name), HOSTS[name].inputs(2))).abs().max() > 1e-4
     y.square().mean().backward()
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     assert grads.keys() == trainable(model)
-    before = {n: t.clone() for n, t in model.state_dict().items()}
+    # the same for every key is nothing to the softmax, so that only rounding may reach it
+    assert not [n for n, g in grads.items() if not g.any() and not n.endswith(('.up.k.bias', '.k_proj.bias'))]
     torch.optim.SGD(plan.parameters(), lr=0.1).step()
-    changed = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
-    # the same for every key is nothing to the softmax, so that only rounding may move it
-    free = {n for n in grads if n.endswith(('.up.k.bias', '.k_proj.bias'))}
-    assert changed | free == grads.keys()
+    assert all(torch.equal(model.state_dict()[n], tensor) for n, tensor in theirs.items() if n not in grads)
 
 
 @every(SILENT)
@@ -64,26 +65,7 @@ def test_starts_at_zero_as_the_plain_model(name, method):
     assert expected.std() > 1e-3 and torch.equal(output(model, HOSTS[name].inputs(2)), expected)
 
 
-@every()
-@torch.no_grad()
-def test_each_delta_reaches_the_output(name, method):
-    """Without any, with the first, with the first two, and so on."""
-    model = copy_of(name)
-    adapted(model, name, method)
-    state, outputs = model.state_dict(), [output(plain(name), HOSTS[name].inputs(2))]
-    deltas = METHODS[method]
-    for count in range(1, len(deltas)):
-        part = copy_of(name)
-        adapted(part, name, method, dict(list(deltas.items())[:count]))
-        part.load_state_dict({n: state[n] for n in part.state_dict()})
-        outputs.append(output(part, HOSTS[name].inputs(2)))
-    outputs.append(output(model, HOSTS[name].inputs(2)))
-    assert outputs[0].shape == outputs[-1].shape
-    for before, after in pairwise(outputs):
-        assert (before - after).abs().max() > 1e-4
-
-
-@every()
+@every(['all', 'patt_qkv', 'shallow', 'sparse'])
 @torch.no_grad()
 def test_copies_are_equal(name, method):
     model = copy_of(name)
@@ -157,18 +139,21 @@ def test_hidden_states_are_as_many_and_the_same(name):
     assert len(ours) == len(theirs) >= 3 and all(map(torch.equal, ours, theirs))
 
 
-@pytest.mark.parametrize('name', HOSTS)
+@pytest.mark.parametrize('name', CAPTURED)
 @torch.no_grad()
-def test_is_captured_as_one_graph_where_the_plain_model_is(name):
-    def captured(model: nn.Module) -> torch.Tensor:
-        torch._dynamo.reset()
-        return output(torch.compile(model, backend='eager', fullgraph=True), HOSTS[name].inputs(2))
-
-    model = copy_of(name)
+def test_is_captured_as_one_graph(name):
+    model = first_blocks(name)
     adapted(model, name, TOGETHER[name])
-    try:
-        captured(plain(name))
-    except Exception as error:
-        pytest.skip(f'the plain model cannot be: {type(error).__name__}')
     expected = output(model, HOSTS[name].inputs(2))
-    torch.testing.assert_close(captured(model), expected, rtol=1e-6, atol=1e-6)
+    torch._dynamo.reset()
+    y = output(torch.compile(model, backend='eager', fullgraph=True), HOSTS[name].inputs(2))
+    torch.testing.assert_close(y, expected, rtol=1e-6, atol=1e-6)
+
+
+def first_blocks(name: str) -> nn.Module:
+    """A copy of a plain model with the first block alone, or the first stage."""
+    model = copy_of(name)
+    path = HOSTS[name].blocks[0].partition('.0')[0]
+    blocks = model.get_submodule(f'{HOSTS[name].backbone}.{path}'.removeprefix('.'))
+    del blocks[1:]
+    return model
