@@ -9,7 +9,7 @@ import fused
 import pytest
 import torch
 import torch.nn.functional as F
-from hf_hosts import HOSTS, V5, output
+from hf_hosts import HOSTS, V5, D, output
 from hf_methods import ADAPTER, PATT, PREFIX, PROMPT, adapted, copy_of
 from tiny import refused
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ def test_apart_is_as_fused(name, method, monkeypatch):
     """The same weights with q, k and v in one layer: outputs and the deltas' gradients."""
     monkeypatch.setitem(LAYOUTS, 'fused.Fused', fused.LAYOUT)
     apart, inputs = copy_of(name), HOSTS[name].inputs(2)
-    one = fused.fused_of(name, apart).eval()
+    one = fused_of(name, apart).eval()
     tokens = apart.embeddings(inputs['pixel_values'], *([] if name == 'vit_bare' else [None])).detach()
     plans = [adapted(model, name, method, train=[]) for model in (apart, one)]
     deltas = [sorted(plan.deltas(), key=lambda delta: delta.at) for plan in plans]  # by place, then by block
@@ -41,6 +41,28 @@ def test_apart_is_as_fused(name, method, monkeypatch):
     for ours, theirs in zip(*deltas, strict=True):
         for at, parameter in ours.named_parameters():
             torch.testing.assert_close(parameter.grad, theirs.get_parameter(at).grad, rtol=1e-5, atol=1e-6)
+
+
+def fused_of(name: str, backbone: nn.Module) -> fused.Fused:
+    """A fused model with the weights of a ViT's or a VideoMAE's blocks and last norm."""
+    host, model = HOSTS[name], fused.Fused()
+    state = backbone.state_dict()
+    model.norm.load_state_dict({n: state[f'layernorm.{n}'] for n in ('weight', 'bias')})
+    for ours, block in zip(model.blocks, host.blocks, strict=True):
+        theirs = backbone.get_submodule(block)
+        copies = {'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'attn.proj': host.below['proj']}
+        copies |= {'mlp.fc1': host.below['fc1'], 'mlp.fc2': host.below['fc2']}
+        for mine, other in copies.items():
+            ours.get_submodule(mine).load_state_dict(theirs.get_submodule(other).state_dict())
+        attention = theirs.get_submodule(host.below['attn'])
+        layers = [getattr(attention, slot) for slot in host.slots]
+        biases = [layer.bias for layer in layers]
+        if name == 'videomae_bare' and not V5:
+            biases = [attention.q_bias, None, attention.v_bias]
+        with torch.no_grad():
+            ours.attn.qkv.weight.copy_(torch.cat([layer.weight for layer in layers]))
+            ours.attn.qkv.bias.copy_(torch.cat([torch.zeros(D) if b is None else b for b in biases]))
+    return model
 
 
 # Further keys and values
