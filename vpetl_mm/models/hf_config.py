@@ -86,7 +86,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def inputs_of(model: str | None, config: Mapping[str, Any] | None) -> Inputs | None:
-    """Return how a model wants its inputs: its image processor says, else what its published weights have in common."""
+    """Return how a model wants its inputs: as its image processor says, or as all published weights of its kind."""
     if config is not None:
         return PUBLISHED.get(config.get('model_type'))
     folder = folder_of(model)

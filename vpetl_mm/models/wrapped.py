@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..errors import UserError, reason
+from ..petl import layout_of
 from ..petl.grid import Grid
 from .build import WRONG, on_meta
 from .folding import folded, over_time
@@ -37,6 +38,7 @@ class WrappedBackbone(BaseModule):
         super().__init__()
         self.grid = Grid()
         self.model = self.create()
+        layout_of(self.model)  # an unknown model is refused under its own name
         self._taken: set[tuple[int, ...]] = set()
 
     @staticmethod
