@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import UserError, unknown
 from .checks import number, one_of
 from .extra_tokens import ExtraTokens
+from .grid import Grid
 from .inner import Inner
 
 
@@ -31,6 +32,7 @@ class Site:
         norm: the norm in front of the block's attention.
         inner: the inside of its attention, where the host is one, or its projection, and is opened.
         block: the block that it is in.
+        grid: where the tokens of its backbone lie; None where they lie in windows, or are not known.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Site:
     norm: nn.Module | None = None
     inner: Inner | None = None
     block: nn.Module | None = None
+    grid: Grid | None = None
 
     @property
     def width(self) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ..delta import Delta, Site
+from ..grid import grid_of
 from ..inner import Inner, Projection, inside
 
 LINEAR = ('proj', 'fc1', 'fc2')
@@ -34,6 +35,9 @@ class Layout:
         slot_biases: the attention's biases of q, k and v ('' for none), where they are not their projection's and
             ``inner`` does not say so.
         takes_tokens: whether further tokens can pass through the blocks, behind the others.
+        leading: the class and register tokens in front of the patches: numbers, or attributes of the backbone that
+            hold them. Defaults to None: the tokens lie in no known grid.
+        joint: whether the patches of all frames of a clip are in one row; see :class:`~..grid.Grid`.
         prefix: the path of the backbone inside what was given, with a dot behind it.
     """
 
@@ -50,6 +54,8 @@ class Layout:
     passed_by: tuple[str, ...] = ()
     slot_biases: tuple[str, ...] = ()
     takes_tokens: bool = True
+    leading: tuple[int | str, ...] | None = None
+    joint: bool = False
     prefix: str = ''
 
     def inside(self, prefix: str) -> Layout:
@@ -75,9 +81,11 @@ class Layout:
     def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
         """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place."""
         pattern = self.places.get(place)
+        known = pattern and self.leading is not None
+        grid = grid_of(backbone, self.prefix.rstrip('.'), self.leading, self.joint) if known else None
         for name, module in list(backbone.named_modules()) if pattern else ():
             if self.matches(pattern, name):
-                yield from self._site(backbone, name, module, place)
+                yield from (replace(site, grid=grid) for site in self._site(backbone, name, module, place))
 
     def _site(self, backbone: nn.Module, name: str, module: nn.Module, place: str) -> Iterator[Site]:
         block = backbone.get_submodule(self.block_of(name))

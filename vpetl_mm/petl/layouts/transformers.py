@@ -54,6 +54,7 @@ SIGLIP = transformer(
     norm12=('layer_norm1', 'layer_norm2'),
     groups={'patch_embed': r'(.*\.)?patch_embedding\..*', 'attn_pool': r'(vision_model\.)?head\..*'},
     adds_residual=('SiglipEncoderLayer', 'Siglip2EncoderLayer'),
+    leading=(0,),
 )
 
 SWIN = dict(
@@ -69,8 +70,8 @@ TIME = r'encoder\.layer\.\d+\.temporal_(attention|layernorm|dense)\.'
 # class -> its layout, or those of several versions, of which the first that finds q, k and v in a model fits
 TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
     'transformers.ViTModel': (
-        transformer(NEW, **VIT, adds_residual=('ViTLayer',)),
-        transformer(OLD, **OLD_VIT, adds_residual=('ViTLayer',)),
+        transformer(NEW, **VIT, adds_residual=('ViTLayer',), leading=(1,)),
+        transformer(OLD, **OLD_VIT, adds_residual=('ViTLayer',), leading=(1,)),
     ),
     'transformers.VivitModel': (
         transformer(NEW, **VIT, adds_residual=('VivitLayer',)),
@@ -86,6 +87,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             mlp=('mlp', 'layer_scale2'),
             fc=DINO_MLP,
             adds_residual=('Dinov2Layer',),
+            leading=(1,),
         ),
         transformer(
             OLD,
@@ -96,6 +98,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             mlp=('mlp', 'layer_scale2'),
             fc=DINO_MLP,
             adds_residual=('Dinov2Layer',),
+            leading=(1,),
         ),
     ),
     # rotary positions, register tokens
@@ -110,11 +113,12 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             fc=DINO_MLP,
             adds_residual=('DINOv3ViTLayer',),
             takes_tokens=False,
+            leading=(1, 'config.num_register_tokens'),
         ),
     ),
     'transformers.SiglipVisionModel': SIGLIP,
     # images of any size, with a mask of the padding
-    'transformers.Siglip2VisionModel': replace(SIGLIP, takes_tokens=False),
+    'transformers.Siglip2VisionModel': replace(SIGLIP, takes_tokens=False, leading=None),
     'transformers.SwinModel': (
         transformer(
             SWIN_BLOCKS,
@@ -139,6 +143,8 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
         OLD,
         **{**OLD_VIT, 'inner': (Inner(WEIGHTS, ('q_bias', '', 'v_bias')), Inner(WEIGHTS))},
         adds_residual=('VideoMAELayer',),
+        leading=(0,),
+        joint=True,
     ),
     # its attention multiplies its keys itself
     'transformers.TimesformerModel': transformer(
