@@ -59,7 +59,8 @@ def fit_transformers(weights: Weights, model: nn.Module) -> None:
     kept = {
         n: {**there, **resized}.get(n, v) for n, v in loaded.state_dict().items() if n in own and n not in missing
     }
-    left = {n: v for n, v in weights.tensors.items() if n in unknown}
+    # transformers 4 tells them without the prefix
+    left = {n: v for n, v in weights.tensors.items() if any(f'.{n}'.endswith(f'.{u}') for u in unknown)}
     weights.become({**kept, **left}, 'by the rules of transformers')
     weights.drop_foreign(FOREIGN, own)
 
