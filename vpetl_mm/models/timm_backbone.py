@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError, did_you_mean, reason
 from .build import WRONG
 from .inputs import Inputs
-from .wrapped import WrappedBackbone
+from .wrapped import WrappedBackbone, pair
 
 # arguments of timm.create_model that read weights, or are said elsewhere
 SAID_ELSEWHERE = {
@@ -24,7 +23,7 @@ SAID_ELSEWHERE = {
 
 
 class TimmBackbone(WrappedBackbone):
-    """A model of timm, without its classifier: ``backbone=dict(type='TimmBackbone', model='vit_small_patch14_dinov2')``.
+    """A model of timm, such as ``backbone=dict(type='TimmBackbone', model='vit_small_patch14_dinov2')``.
 
     The features are those in front of timm's own classifier, pooled as the model pools. Weights come from
     ``model.base`` alone. See :class:`WrappedBackbone` for inputs and outputs.
@@ -48,12 +47,12 @@ class TimmBackbone(WrappedBackbone):
                 raise UserError(f'model.backbone.options.{option}: say this in {SAID_ELSEWHERE[option]}.')
         own = _pretrained(model)
         if img_size is not None:
-            self.options['img_size'] = sides = _pair(img_size)
+            self.options['img_size'] = sides = pair(img_size)
         else:
             sides = tuple(own.input_size[1:])
         self.sides = sides
         super().__init__()
-        self.patch = _pair(getattr(getattr(self.model, 'patch_embed', None), 'patch_size', 1))
+        self.patch = pair(getattr(getattr(self.model, 'patch_embed', None), 'patch_size', 1))
         if img_size is not None:
             self.check((1, 3, *sides))
 
@@ -77,9 +76,10 @@ class TimmBackbone(WrappedBackbone):
 
 def _timm() -> ModuleType:
     try:
-        return importlib.import_module('timm')
+        import timm
     except ImportError as error:
         raise UserError('TimmBackbone needs timm: pip install vpetl_mm[timm]') from error
+    return timm
 
 
 def _pretrained(model: Any) -> Any:
@@ -96,7 +96,3 @@ def _pretrained(model: Any) -> Any:
     if tag and tag not in tags:
         raise UserError(f'timm has no weights {tag!r} of {arch}; it has: {", ".join(tags) or "none"}.')
     return timm.get_pretrained_cfg(model)
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)

@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..errors import UserError, reason
+from ..petl import layout_of
 from ..petl.grid import Grid
 from .build import WRONG, on_meta
 from .folding import folded, over_time
@@ -37,6 +38,7 @@ class WrappedBackbone(BaseModule):
         super().__init__()
         self.grid = Grid()
         self.model = self.create()
+        layout_of(self.model)  # an unknown model is refused under its own name
         self._taken: set[tuple[int, ...]] = set()
 
     @staticmethod
@@ -70,8 +72,8 @@ class WrappedBackbone(BaseModule):
             own = '' if one[2:] == self.own else f', its own being {_product(self.own)}'
             options = 'img_size' if self.frames is None else 'img_size and frames'
             raise UserError(
-                f'{self._name()} does not take inputs of {_product(one[2:])}{own}: {why}; set model.backbone.{options}, '
-                'or resize in the pipeline.'
+                f'{self._name()} does not take inputs of {_product(one[2:])}{own}: {why}; '
+                f'set model.backbone.{options}, or resize in the pipeline.'
             )
         self._taken.add(one)
 
@@ -85,8 +87,8 @@ class WrappedBackbone(BaseModule):
 
     def _refusal(self, shape: tuple[int, ...]) -> str:
         """Say why the model does not take a shape, after one forward pass without memory; '' where it does."""
-        if any(side % patch for side, patch in zip(shape[-2:], self.patch, strict=True)):
-            return f'its patches are {_product(self.patch)}'
+        if why := self._uneven(shape):
+            return why
         own = self.model
         try:
             with on_meta(), torch.no_grad():
@@ -97,6 +99,11 @@ class WrappedBackbone(BaseModule):
         finally:
             self.model = own
         return ''
+
+    def _uneven(self, shape: tuple[int, ...]) -> str:
+        """Say so where patches would leave pixels over, which the libraries drop in silence; else ''."""
+        uneven = any(side % patch for side, patch in zip(shape[-2:], self.patch, strict=True))
+        return f'its patches are {_product(self.patch)}' if uneven else ''
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor]:
         """Return the features of images of (B, 3, H, W), ((B, d),), or of clips of (B, 3, T, H, W).
@@ -124,3 +131,8 @@ class WrappedBackbone(BaseModule):
 
 def _product(sizes: tuple[int, ...]) -> str:
     return ' x '.join(map(str, sizes))
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the two sides of a size that may be that of a square."""
+    return (size, size) if isinstance(size, int) else tuple(size)
