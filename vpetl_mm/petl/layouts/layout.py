@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from posixpath import commonpath
 
 from torch import nn
 
@@ -38,6 +39,8 @@ class Layout:
         leading: the class and register tokens in front of the patches: numbers, or attributes of the backbone that
             hold them. Defaults to None: the tokens lie in no known grid.
         joint: whether the patches of all frames of a clip are in one row; see :class:`~..grid.Grid`.
+        rope: the attribute of the backbone that holds its rotary embedding, if it has one. Defaults to '', none.
+        attention: the attention below a block, its output projection included. Defaults to ``'attn'``.
         prefix: the path of the backbone inside what was given, with a dot behind it.
     """
 
@@ -56,6 +59,8 @@ class Layout:
     takes_tokens: bool = True
     leading: tuple[int | str, ...] | None = None
     joint: bool = False
+    rope: str = ''
+    attention: str = 'attn'
     prefix: str = ''
 
     def inside(self, prefix: str) -> Layout:
@@ -82,7 +87,7 @@ class Layout:
         """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place."""
         pattern = self.places.get(place)
         known = pattern and self.leading is not None
-        grid = grid_of(backbone, self.prefix.rstrip('.'), self.leading, self.joint) if known else None
+        grid = grid_of(backbone, self.prefix.rstrip('.'), self.leading, self.joint, self.rope) if known else None
         for name, module in list(backbone.named_modules()) if pattern else ():
             if self.matches(pattern, name):
                 yield from (replace(site, grid=grid) for site in self._site(backbone, name, module, place))
@@ -91,6 +96,7 @@ class Layout:
         block = backbone.get_submodule(self.block_of(name))
         norm, slots = getattr(block, self.norm12[0]), ''
         inner = self.inner_of(module) if place in ('qkv', 'attn') else None
+        whole = inside(block, self.attention)
         if place == 'qkv' and self.inner:
             if inner is None:
                 return
@@ -103,7 +109,7 @@ class Layout:
         else:
             first, last = _ends(module)
             slots = 'qkv' if place == 'qkv' else ''
-        yield Site(name, module, place, first.in_features, last.out_features, slots, norm, inner, block)
+        yield Site(name, module, place, first.in_features, last.out_features, slots, norm, inner, block, whole)
 
     def biases(self, backbone: nn.Module, host: str) -> list[tuple[str, int]]:
         """Return the parameters that make up the bias of a layer's output, each with the position where it starts.
@@ -213,6 +219,7 @@ def transformer(
         groups: further train groups, name -> pattern.
         others: further fields of :class:`Layout`.
     """
+    whole = commonpath([attn.replace('.', '/'), (proj or f'{attn}.proj').replace('.', '/')]).replace('/', '.')
     attn = rf'{block}\.{re.escape(attn)}'
     first = rf'{block}\.{re.escape(mlp if isinstance(mlp, str) else mlp[0])}'
     proj = rf'{block}\.{re.escape(proj)}' if proj else rf'{attn}\.proj'
@@ -243,5 +250,6 @@ def transformer(
         block_norms=rf'{block}\.({"|".join(norm12)})',
         mlp=mlp,
         inner=inner,
+        attention=whole,
         **{'takes_tokens': not windows, **others},
     )

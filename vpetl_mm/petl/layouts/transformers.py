@@ -114,6 +114,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             adds_residual=('DINOv3ViTLayer',),
             takes_tokens=False,
             leading=(1, 'config.num_register_tokens'),
+            rope='rope_embeddings',
         ),
     ),
     'transformers.SiglipVisionModel': SIGLIP,
@@ -126,7 +127,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             attn='attention',
             inner=apart(*PROJ, mask='attention_mask'),
             proj='attention.o_proj',
-            table='relative_position_bias\.relative_position_bias_table',
+            table=r'relative_position_bias\.relative_position_bias_table',
         ),
         transformer(
             SWIN_BLOCKS,
