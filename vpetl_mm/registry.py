@@ -41,6 +41,7 @@ from .engine.runner import PETLRunner
 from .engine.wandb_backend import WandbVisBackend
 from .models.image_classifier import PETLImageClassifier
 from .models.recognizer import PETLRecognizer3D
+from .models.timm_backbone import TimmBackbone
 from .models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention
 from .models.token_head import PETLImageHead, PETLTokenHead
 from .models.video_head import PETLVideoHead
@@ -54,7 +55,7 @@ REGISTERED = {
         *(PETLRecognizer3D, PETLImageClassifier),
         *(PETLVideoHead, PETLTokenHead, PETLImageHead),
         *(FastWindowAttention3D, FastWindowMSA, PETLMultiheadAttention, PETLVideoMAEAttention),
-        PETLVideoMAEBlock,
+        *(PETLVideoMAEBlock, TimmBackbone),
     ),
     HOOKS: (
         *(AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook),
