@@ -12,15 +12,20 @@ from torch import nn
 
 from ..errors import UserError, unknown
 from ..files import file_sha256
-from ..petl import host_of
+from ..petl import found
 from .converted import Origin, origin_of, recorded_inputs
+from .families import described
 from .kinds import FITS, KINDS
 from .source import Source, read_source
 from .swin import fit_plain
 from .tensors import StateDict, Weights, check_complete
+from .timm import fit_timm
+from .transformers import fit_transformers
 from .wrappings import unwrap
 
 DEMO = 'data/demo/source_backbone.pth'
+# libraries whose own functions rename and resize the weights of their models
+LIBRARIES = {'timm': fit_timm, 'transformers': fit_transformers}
 BASE_KEYS = ('file', 'url', 'sha256', 'convert')
 COMMAND = 'tools/convert_checkpoint.py'
 
@@ -65,8 +70,7 @@ def base_state(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
         wanted = str(base.get('sha256') or '').lower()
         if wanted and wanted not in (file_sha256(file), origin and origin.source['sha256']):
             raise UserError(f'it is not the file that the config names: its SHA-256 is not {wanted}.')
-        weights = _translated(source, backbone, base.get('convert'), origin)
-        check_complete(weights, backbone, _hint(base, origin))
+        weights = _fitted(source, backbone, base, origin)
     except UserError as error:
         raise UserError(f'{file}: {error}') from error
     if source.others:
@@ -77,7 +81,23 @@ def base_state(backbone: nn.Module, base: dict[str, Any]) -> StateDict:
         )
     for remark in weights.remarks:
         print_log(f'{file}: {remark}.', 'current', 30)
-    return weights.tensors
+    path = found(backbone).path
+    return {f'{path}.{n}' if path else n: value for n, value in weights.tensors.items()}
+
+
+def _fitted(source: Source, backbone: nn.Module, base: dict[str, Any], origin: Origin | None) -> Weights:
+    """Return the whole weights of the backbone that the place table finds in ``backbone``, under its own names."""
+    where = found(backbone)
+    inner = backbone.get_submodule(where.path)
+    try:
+        weights = _translated(source, where.key, inner, base.get('convert'), origin)
+        check_complete(weights, inner, _hint(base, origin) if where.key in FITS else '')
+    except UserError as error:
+        theirs, ours = described(source.state), described(inner.state_dict())
+        if where.key in FITS or theirs == ours:
+            raise
+        raise UserError(f'it looks like {theirs}, and the backbone is {ours} ({where.key}).') from error
+    return weights
 
 
 def _hint(base: dict[str, Any], origin: Origin | None) -> str:
@@ -86,15 +106,18 @@ def _hint(base: dict[str, Any], origin: Origin | None) -> str:
     return '' if base.get('convert') else f" A file in its authors' naming has to be converted first: {COMMAND}."
 
 
-def _translated(source: Source, backbone: nn.Module, convert: str | None, origin: Origin | None) -> Weights:
-    """Rename and resize a file's weights for ``backbone``."""
-    host, weights = host_of(backbone), Weights(source.state)
+def _translated(
+    source: Source, host: str, backbone: nn.Module, convert: str | None, origin: Origin | None
+) -> Weights:
+    """Rename and resize a file's weights for ``backbone``, whose key in the place table is ``host``."""
+    weights = Weights(source.state)
     plain = origin is not None or convert is None
     unwrap(weights, source.model, source.others, only=plain)
     if origin is not None and origin.host != host:
         raise UserError(f'it was converted for {origin.host}, but the backbone is {host}.')
     if plain:
-        fit = fit_plain if origin is None else FITS.get(host, fit_plain)
+        fit = LIBRARIES.get(host.partition('.')[0], fit_plain)
+        fit = fit if origin is None else FITS.get(host, fit)
     else:
         kind = KINDS[convert]
         if kind.host != host:
