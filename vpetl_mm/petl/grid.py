@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 
@@ -97,21 +98,17 @@ class Grid:
         return frames, side, side
 
 
-def grid_of(model: nn.Module, path: str, leading: tuple[int | str, ...], joint: bool, rope: str) -> Grid:
+def grid_of(chain: Sequence[nn.Module], leading: tuple[int | str, ...], joint: bool, rope: str) -> Grid:
     """Return the grid of a backbone: that of the module which folds frames for it, else a new one.
 
     Args:
-        model: what deltas are put on.
-        path: of the backbone in it, '' for the model itself.
+        chain: modules, each inside the one before, the last being the backbone.
         leading: numbers of leading tokens, or the attributes of the backbone that hold them; their sum counts.
         joint: see :class:`Grid`.
         rope: the attribute of the backbone that holds its rotary embedding, if any; '' for none.
     """
-    around = [model]
-    for part in path.split('.') if path else ():
-        around.append(getattr(around[-1], part))
-    backbone = around[-1]
-    grids = (getattr(m, 'grid', None) for m in around)
+    backbone = chain[-1]
+    grids = (getattr(m, 'grid', None) for m in chain)
     grid = next((g for g in grids if isinstance(g, Grid)), None) or Grid(is_told=False)
     grid.leading = sum(n if isinstance(n, int) else _attribute(backbone, n) or 0 for n in leading)
     grid.size, grid.joint = _size_of(backbone), joint
@@ -121,6 +118,14 @@ def grid_of(model: nn.Module, path: str, leading: tuple[int | str, ...], joint: 
     if joint:
         grid.frames = _frames_of(backbone, grid)
     return grid
+
+
+def chain_to(model: nn.Module, path: str) -> list[nn.Module]:
+    """Return ``model``, and each module inside the one before, down to the one at ``path``."""
+    chain = [model]
+    for part in path.split('.') if path else ():
+        chain.append(getattr(chain[-1], part))
+    return chain
 
 
 def _size_of(backbone: nn.Module) -> tuple[int, int] | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from posixpath import commonpath
 
 from torch import nn
 
 from ..delta import Delta, Site
-from ..grid import grid_of
+from ..grid import chain_to, grid_of
 from ..inner import Inner, Projection, inside
 
 LINEAR = ('proj', 'fc1', 'fc2')
@@ -83,11 +83,18 @@ class Layout:
         """Return the form of an attention's inside; None where the table has none."""
         return next((form for form in self.inner if _fits(attention, form)), None)
 
-    def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
-        """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place."""
-        pattern = self.places.get(place)
-        known = pattern and self.leading is not None
-        grid = grid_of(backbone, self.prefix.rstrip('.'), self.leading, self.joint, self.rope) if known else None
+    def sites(self, backbone: nn.Module, place: str, around: Sequence[nn.Module] = ()) -> Iterator[Site]:
+        """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place.
+
+        Args:
+            backbone: holds them.
+            place: its name in the table.
+            around: modules that hold the backbone, from the outside inwards: one may fold frames for it.
+        """
+        pattern, grid = self.places.get(place), None
+        if pattern and self.leading is not None:
+            chain = [*around, *chain_to(backbone, self.prefix.rstrip('.'))]
+            grid = grid_of(chain, self.leading, self.joint, self.rope)
         for name, module in list(backbone.named_modules()) if pattern else ():
             if self.matches(pattern, name):
                 yield from (replace(site, grid=grid) for site in self._site(backbone, name, module, place))
