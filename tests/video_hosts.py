@@ -77,7 +77,7 @@ def images(clips: int = 2) -> Tensor:
 
 
 def first_block(host: str, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-    """Run a model; return the first block's input, what the norm in front of its attention sees, and its output."""
+    """Run a model; return the first block's input, what the norm in front of its attention sees last, and its output."""
     layout = find(model).layout
     block = next(layout.blocks(model))
     seen: list[Tensor] = []
@@ -96,7 +96,7 @@ def first_block(host: str, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     HOSTS[host].pooled(model, images())
     for hook in hooks:
         hook.remove()
-    first, norm, *_, last = seen
+    first, *_, norm, last = seen
     return first, norm, last
 
 
