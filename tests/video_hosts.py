@@ -77,7 +77,7 @@ def images(clips: int = 2) -> Tensor:
 
 
 def first_block(host: str, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-    """Run a model; return the first block's input, what the norm in front of its attention sees last, and its output."""
+    """Run a model; return the first block's input, what its first norm sees last, and its output."""
     layout = find(model).layout
     block = next(layout.blocks(model))
     seen: list[Tensor] = []
