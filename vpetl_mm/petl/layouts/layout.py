@@ -244,6 +244,7 @@ def transformer(
             'norm': norms + both,
             'norm1': rf'{block}\.{norm12[0]}{both}',
             'norm2': rf'{block}\.{norm12[1]}{both}',
+            'last_norm': rf'(?!{block}\.|.*(?:pre|embed|downsample))(?:{norms}){both}',
             'attn.qkv': rf'{attn}\.({"|".join([*weights, *layers, *biases])})',
             'attn.proj': proj + both,
             **({'attn.rpb': rf'{attn}\.{table}'} if windows else {}),
