@@ -55,6 +55,7 @@ TIMM: dict[str, Layout] = {
         adds_residual=('EvaBlock',),
         takes_tokens=False,
         leading=('num_prefix_tokens',),
+        rope='rope',
     ),
     'timm.SwinTransformer': transformer(
         STAGES,

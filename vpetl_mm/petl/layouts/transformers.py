@@ -114,6 +114,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             adds_residual=('DINOv3ViTLayer',),
             takes_tokens=False,
             leading=(1, 'config.num_register_tokens'),
+            rope='rope_embeddings',
         ),
     ),
     'transformers.SiglipVisionModel': SIGLIP,
