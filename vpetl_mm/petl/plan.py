@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError, unknown
 from .checks import one_of
 from .delta import Delta, Site, defaults_of
+from .grid import chain_to
 from .host import detach, reattach
 from .inner import Inner
 from .layouts import layout_of
@@ -69,6 +70,7 @@ class Plan:
                 raise UserError(f'petl.deltas.{name}: {name!r} is a train name; give the delta another.')
             if spec is not None:
                 self._attach(name, dict(spec), get_type)
+        self._check_tokens()
         if spt is not None:
             self._attach_spt(spt)
         self.freeze()
@@ -120,7 +122,8 @@ class Plan:
         place = spec.pop('at', None) or cls.place_of(spec)
         if place not in cls.places:
             raise unknown(f'position at= of {cls.__name__}', place, cls.places)
-        sites = list(self.layout.sites(self._backbone, place))
+        around = chain_to(self.model, self.backbone)[:-1]
+        sites = list(self.layout.sites(self._backbone, place, around))
         if not sites:
             raise UserError(
                 f'petl.deltas.{name}: {cls.__name__} sits at {place!r} here, which {type(self._backbone).__name__} '
@@ -132,6 +135,15 @@ class Plan:
             put(self.layout, self._backbone, site, name, delta)
             self.owners.update(
                 {self._path(f'{site.name}.deltas.{name}.{n}'): name for n in dict(delta.named_parameters())}
+            )
+
+    def _check_tokens(self) -> None:
+        """Refuse further tokens in front of deltas that would take them for patches."""
+        lost = next((type(d).__name__ for d in self.deltas() if d.needs_grid), None)
+        if lost is not None and any(d.adds_tokens for d in self.deltas()):
+            raise UserError(
+                f'petl.deltas: {lost} would take the further tokens that pass through the blocks for patches; Prompt '
+                'with deep=True fits.'
             )
 
     def _attach_spt(self, spt: Tuning) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from posixpath import commonpath
 
 from torch import nn
 
 from ..delta import Delta, Site
+from ..grid import chain_to, grid_of
 from ..inner import Inner, Projection, inside
 
 LINEAR = ('proj', 'fc1', 'fc2')
@@ -34,6 +36,11 @@ class Layout:
         slot_biases: the attention's biases of q, k and v ('' for none), where they are not their projection's and
             ``inner`` does not say so.
         takes_tokens: whether further tokens can pass through the blocks, behind the others.
+        leading: the class and register tokens in front of the patches: numbers, or attributes of the backbone that
+            hold them. Defaults to None: the tokens lie in no known grid.
+        joint: whether the patches of all frames of a clip are in one row; see :class:`~..grid.Grid`.
+        rope: the attribute of the backbone that holds its rotary embedding, if it has one. Defaults to '', none.
+        attention: the attention below a block, its output projection included. Defaults to ``'attn'``.
         prefix: the path of the backbone inside what was given, with a dot behind it.
     """
 
@@ -50,6 +57,10 @@ class Layout:
     passed_by: tuple[str, ...] = ()
     slot_biases: tuple[str, ...] = ()
     takes_tokens: bool = True
+    leading: tuple[int | str, ...] | None = None
+    joint: bool = False
+    rope: str = ''
+    attention: str = 'attn'
     prefix: str = ''
 
     def inside(self, prefix: str) -> Layout:
@@ -72,17 +83,27 @@ class Layout:
         """Return the form of an attention's inside; None where the table has none."""
         return next((form for form in self.inner if _fits(attention, form)), None)
 
-    def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
-        """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place."""
-        pattern = self.places.get(place)
+    def sites(self, backbone: nn.Module, place: str, around: Sequence[nn.Module] = ()) -> Iterator[Site]:
+        """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place.
+
+        Args:
+            backbone: holds them.
+            place: its name in the table.
+            around: modules that hold the backbone, from the outside inwards: one may fold frames for it.
+        """
+        pattern, grid = self.places.get(place), None
+        if pattern and self.leading is not None:
+            chain = [*around, *chain_to(backbone, self.prefix.rstrip('.'))]
+            grid = grid_of(chain, self.leading, self.joint, self.rope)
         for name, module in list(backbone.named_modules()) if pattern else ():
             if self.matches(pattern, name):
-                yield from self._site(backbone, name, module, place)
+                yield from (replace(site, grid=grid) for site in self._site(backbone, name, module, place))
 
     def _site(self, backbone: nn.Module, name: str, module: nn.Module, place: str) -> Iterator[Site]:
         block = backbone.get_submodule(self.block_of(name))
         norm, slots = getattr(block, self.norm12[0]), ''
         inner = self.inner_of(module) if place in ('qkv', 'attn') else None
+        whole = inside(block, self.attention)
         if place == 'qkv' and self.inner:
             if inner is None:
                 return
@@ -98,7 +119,7 @@ class Layout:
         out = last.out_features
         if place == 'attn' and inner is not None:  # as wide as its keys, wherever its output projection is
             out = Projection(module, inner).out_features // 3
-        yield Site(name, module, place, first.in_features, out, slots, norm, inner, block)
+        yield Site(name, module, place, first.in_features, out, slots, norm, inner, block, whole)
 
     def biases(self, backbone: nn.Module, host: str) -> list[tuple[str, int]]:
         """Return the parameters that make up the bias of a layer's output, each with the position where it starts.
@@ -208,6 +229,7 @@ def transformer(
         groups: further train groups, name -> pattern.
         others: further fields of :class:`Layout`.
     """
+    whole = commonpath([attn.replace('.', '/'), (proj or f'{attn}.proj').replace('.', '/')]).replace('/', '.')
     attn = rf'{block}\.{re.escape(attn)}'
     first = rf'{block}\.{re.escape(mlp if isinstance(mlp, str) else mlp[0])}'
     proj = rf'{block}\.{re.escape(proj)}' if proj else rf'{attn}\.proj'
@@ -225,6 +247,7 @@ def transformer(
             'norm': norms + both,
             'norm1': rf'{block}\.{norm12[0]}{both}',
             'norm2': rf'{block}\.{norm12[1]}{both}',
+            'last_norm': rf'(?!{block}\.|.*(?:pre|embed|downsample))(?:{norms}){both}',
             'attn.qkv': rf'{attn}\.({"|".join([*weights, *layers, *biases])})',
             'attn.proj': proj + both,
             **({'attn.rpb': rf'{attn}\.{table}'} if windows else {}),
@@ -238,5 +261,6 @@ def transformer(
         block_norms=rf'{block}\.({"|".join(norm12)})',
         mlp=mlp,
         inner=inner,
+        attention=whole,
         **{'takes_tokens': not windows, **others},
     )

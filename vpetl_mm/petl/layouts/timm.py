@@ -26,6 +26,7 @@ VIT = transformer(
     fc=FC,
     groups=GROUPS,
     adds_residual=('Block',),
+    leading=('num_prefix_tokens',),
 )
 
 TIMM: dict[str, Layout] = {
@@ -53,6 +54,8 @@ TIMM: dict[str, Layout] = {
         passed_by=('qkv',),
         adds_residual=('EvaBlock',),
         takes_tokens=False,
+        leading=('num_prefix_tokens',),
+        rope='rope',
     ),
     'timm.SwinTransformer': transformer(
         STAGES,

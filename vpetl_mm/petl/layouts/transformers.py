@@ -60,9 +60,10 @@ SIGLIP = transformer(
         'attn_pool': r'(vision_model\.)?head\..*',
     },
     adds_residual=('SiglipEncoderLayer', 'Siglip2EncoderLayer'),
+    leading=(0,),
 )
 # images of any size, with a mask of the padding
-SIGLIP2 = replace(SIGLIP, takes_tokens=False)
+SIGLIP2 = replace(SIGLIP, takes_tokens=False, leading=None)
 
 SWIN = dict(
     norms=r'(?!.*\.deltas\.)(.*\.)?(layernorm(_before|_after)?|norm)',
@@ -77,8 +78,8 @@ TIME = r'encoder\.layer\.\d+\.temporal_(attention|layernorm|dense)\.'
 # class -> its layout, or those of several versions, of which the first that finds q, k and v in a model fits
 TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
     'transformers.ViTModel': (
-        transformer(NEW, **VIT, adds_residual=('ViTLayer',)),
-        transformer(OLD, **OLD_VIT, adds_residual=('ViTLayer',)),
+        transformer(NEW, **VIT, adds_residual=('ViTLayer',), leading=(1,)),
+        transformer(OLD, **OLD_VIT, adds_residual=('ViTLayer',), leading=(1,)),
     ),
     'transformers.VivitModel': (
         transformer(NEW, **VIT, adds_residual=('VivitLayer',)),
@@ -94,6 +95,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             mlp=('mlp', 'layer_scale2'),
             fc=DINO_MLP,
             adds_residual=('Dinov2Layer',),
+            leading=(1,),
         ),
         transformer(
             OLD,
@@ -104,6 +106,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             mlp=('mlp', 'layer_scale2'),
             fc=DINO_MLP,
             adds_residual=('Dinov2Layer',),
+            leading=(1,),
         ),
     ),
     # rotary positions, register tokens
@@ -118,6 +121,8 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             fc=DINO_MLP,
             adds_residual=('DINOv3ViTLayer',),
             takes_tokens=False,
+            leading=(1, 'config.num_register_tokens'),
+            rope='rope_embeddings',
         ),
     ),
     # the last two are inside the others, or without them, in version 4
@@ -149,6 +154,8 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
         OLD,
         **{**OLD_VIT, 'inner': (Inner(WEIGHTS, ('q_bias', '', 'v_bias')), Inner(WEIGHTS))},
         adds_residual=('VideoMAELayer',),
+        leading=(0,),
+        joint=True,
     ),
     # its attention multiplies its keys itself
     'transformers.TimesformerModel': transformer(
