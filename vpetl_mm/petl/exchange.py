@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from ..errors import UserError
+
 
 class Exchanged:
     """Base of the classes created here, which are pickled as the recipe that creates them."""
@@ -58,7 +60,25 @@ def exchange(module: nn.Module, make: Callable[..., type[nn.Module]], *args: Any
         if recipe[0] is make:
             return
         recipe = recipe[1]
-    module.__class__ = make(type(module), *args)
+    become(module, make(type(module), *args))
+
+
+def become(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Set the class of ``module``, whose ``forward`` is then that of ``cls``.
+
+    Raises:
+        UserError: where something has set another ``forward`` on the module itself, which would go past the class.
+    """
+    own = module.__dict__.get('forward')
+    if own is not None:
+        ours = [vars(c)['forward'] for c in type(module).__mro__ if 'forward' in vars(c)]
+        if getattr(own, '__self__', None) is not module or own.__func__ not in ours:
+            raise UserError(
+                f'{plain_class(module).__name__} has a forward that was set on it (by accelerate, with device_map?): '
+                'deltas would be passed by; adapt the model before.'
+            )
+        del module.forward  # transformers 4 leaves the class's own there when it has recorded hidden states
+    module.__class__ = cls
 
 
 def exchange_plain(module: nn.Module, cls: type[nn.Module]) -> None:
@@ -68,7 +88,7 @@ def exchange_plain(module: nn.Module, cls: type[nn.Module]) -> None:
     def within(recipe: Any) -> Any:
         return cls if isinstance(recipe, type) else (recipe[0], within(recipe[1]), *recipe[2:])
 
-    module.__class__ = _made(within(recipe))
+    become(module, _made(within(recipe)))
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from . import addition
 from .delta import Delta
-from .exchange import exchange, exchanged
+from .exchange import become, exchange, exchanged
 from .inner import Projection
 
 
@@ -203,7 +203,7 @@ def attach_branch(block: nn.Module, method: str, host: str) -> None:
     """Let ``block`` add the residual-stream deltas of its child ``host`` outside drop-path."""
     own = detach(block) if 'deltas' in block._modules else None
     if not getattr(block, 'branched', False):
-        block.__class__ = branch_class(type(block), method, host)
+        become(block, branch_class(type(block), method, host))
     if own is not None:
         reattach(block, own)
 
@@ -213,7 +213,7 @@ def detach(host: nn.Module) -> Deltas:
     deltas = host.deltas
     del host.deltas
     if deltas.how is not None:
-        host.__class__ = type(host).recipe[1]
+        become(host, type(host).recipe[1])
     return deltas
 
 
