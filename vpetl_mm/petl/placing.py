@@ -6,6 +6,7 @@ import inspect
 
 from torch import nn
 
+from ..errors import UserError
 from .block import block_class, first_class, last_class, noting_class
 from .delta import Delta, Site
 from .exchange import exchange, plain_class
@@ -13,6 +14,24 @@ from .host import attach, attach_branch, hosted_class
 from .inner import Inner
 from .layouts import Layout
 from .opened import opened_class
+
+
+def sites_for(layout: Layout, backbone: nn.Module, name: str, cls: type[Delta], place: str) -> list[Site]:
+    """Return the hosts of a delta at a place, in all blocks that have it.
+
+    Raises:
+        UserError: where there are none, or the inside of one is not as the place table says.
+    """
+    host, what = type(backbone).__name__, f'petl.deltas.{name}: {cls.__name__}'
+    if (other := layout.misfit(backbone, place)) is not None:
+        raise UserError(
+            f'{what} does not fit {type(other).__name__} in {host} at {place!r}: the place table knows no such inside '
+            '(one layer for q, k and v, or three of one width).'
+        )
+    if sites := list(layout.sites(backbone, place)):
+        return sites
+    there = [p for p in layout.places if next(layout.sites(backbone, p), None)]
+    raise UserError(f'{what} sits at {place!r} here, which {host} does not have; it has: {", ".join(there)}.')
 
 
 def put(layout: Layout, backbone: nn.Module, site: Site, name: str, delta: Delta) -> None:
@@ -78,5 +97,9 @@ def _adds_identity(site: Site) -> bool:
 
 def reads_stream(layout: Layout, site: Site) -> bool:
     """Tell whether a delta on an MLP can read the residual stream in front of the norm."""
-    own = type(site.block).__mro__
-    return bool(layout.branch) or _adds_identity(site) or any(c.__name__ in layout.adds_residual for c in own)
+    return bool(layout.branch) or _adds_identity(site) or adds_residual(layout, site)
+
+
+def adds_residual(layout: Layout, site: Site) -> bool:
+    """Tell whether a block returns the stream in front of its second norm plus the MLP's branch."""
+    return any(c.__name__ in layout.adds_residual for c in type(site.block).__mro__)
