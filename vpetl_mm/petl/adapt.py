@@ -57,12 +57,14 @@ def _heads_of(model: nn.Module, key: str, path: str) -> tuple[str, ...]:
     """Return the paths of a model's heads, () for none: transformers' own have their head outside the backbone."""
     if key.startswith('transformers.') and not path:
         return ()
-    told = getattr(model, 'default_cfg', None) or {}
-    told = told.get('classifier') or ()
-    named = [told] if isinstance(told, str) else [*told]
-    tops = dict.fromkeys(n.partition('.')[0] for n in named)
-    own = [n for n in (*tops, *HEADS) if any(True for _ in getattr(model, n, nn.Identity()).parameters())]
-    return tuple(n for n in own if n in tops) or tuple(own[:1])
+    told = (getattr(model, 'default_cfg', None) or {}).get('classifier') or ()
+    named, there = [told] if isinstance(told, str) else [*told], dict(model.named_modules())
+    has_classifier = named and all(n in there for n in named)
+    # without classes timm's own is an Identity, beside which its head may hold a norm
+    own = [
+        n for n in (named if has_classifier else HEADS) if any(True for _ in there.get(n, nn.Identity()).parameters())
+    ]
+    return tuple(own if has_classifier else own[:1])
 
 
 def _has(model: nn.Module, path: str) -> bool:

@@ -73,9 +73,14 @@ def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
     names = [*inspect.signature(plain.forward).parameters][1:]
     forward = _forward_with_identity if 'identity' in names else _forward  # such as mmcv's FFN
     members = dict(forward=forward, adder=staticmethod(add_delta), names=names)
-    if issubclass(plain, nn.Sequential):  # which runs all its children
-        members['__iter__'] = lambda self: (m for m in self._modules.values() if not isinstance(m, Deltas))
-    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), **members)
+    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), **members, **passing_deltas(plain))
+
+
+def passing_deltas(plain: type[nn.Module]) -> dict[str, Any]:
+    """Return what a host of class ``plain`` needs so that nn.Sequential, which runs all children, passes deltas."""
+    if not issubclass(plain, nn.Sequential):
+        return {}
+    return {'__iter__': lambda self: (m for m in self._modules.values() if not isinstance(m, Deltas))}
 
 
 def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -13,9 +13,8 @@ from .checks import one_of
 from .delta import Delta, Site, defaults_of
 from .grid import chain_to
 from .host import detach, reattach
-from .inner import Inner
 from .layouts import layout_of
-from .placing import put, reads_stream
+from .placing import adds_residual, put, reads_stream, sites_for
 
 PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu', 'fast')
 
@@ -122,13 +121,7 @@ class Plan:
         place = spec.pop('at', None) or cls.place_of(spec)
         if place not in cls.places:
             raise unknown(f'position at= of {cls.__name__}', place, cls.places)
-        around = chain_to(self.model, self.backbone)[:-1]
-        sites = list(self.layout.sites(self._backbone, place, around))
-        if not sites:
-            raise UserError(
-                f'petl.deltas.{name}: {cls.__name__} sits at {place!r} here, which {type(self._backbone).__name__} '
-                f'does not have; it has: {", ".join(self.layout.places)}.'
-            )
+        sites = sites_for(self.layout, self._backbone, name, cls, place, chain_to(self.model, self.backbone)[:-1])
         self._settings[name] = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
         for site, delta in cls.at_sites(sites, **spec):
             self._check_served(name, site, delta)
@@ -184,9 +177,8 @@ class Plan:
                 f"petl.deltas.{name}: its tokens pass through all blocks, and the backbone's out_indices would "
                 'return them from blocks in between; keep only the last block.'
             )
-        inner = next(self.layout.sites(self._backbone, 'attn')).inner
-        if delta.joins_attention and inner is not None:
-            self._check_joins(name, delta, inner)
+        if delta.joins_attention and site.inner is not None:
+            self._check_joins(name, delta, site)
         if (delta.joins_attention or place in self.layout.passed_by) and not self._is_served():
             raise UserError(
                 f"petl.deltas.{name}: the host's own attention (petl.attention=None) would bypass it; leave "
@@ -197,14 +189,25 @@ class Plan:
                 f'petl.deltas.{name}: {type(site.block).__name__} does not add the residual stream in front of its '
                 "second norm; source='norm' fits."
             )
-
-    def _check_joins(self, name: str, delta: Delta, inner: Inner) -> None:
-        host = type(self._backbone).__name__
-        if not inner.joins:
+        inside = place in ('block', 'between') and not delta.adds_tokens and self.layout.adds_residual
+        if inside and not adds_residual(self.layout, site):
             raise UserError(
-                f'petl.deltas.{name}: the attention of {host} multiplies its keys itself; no further ones can join.'
+                f'petl.deltas.{name}: {type(site.block).__name__} does not add its MLP to the residual stream in '
+                f'front of its second norm; {type(delta).__name__} does not fit.'
             )
-        if not inner.keeps_order and delta.at_sites.__func__ is Delta.at_sites.__func__ and 'qkv' in delta.places:
+
+    def _check_joins(self, name: str, delta: Delta, site: Site) -> None:
+        host = type(self._backbone).__name__
+        if not site.inner.joins:
+            raise UserError(
+                f'petl.deltas.{name}: the attention of {host} does not multiply its keys in one call of '
+                "torch's scaled_dot_product_attention; no further ones can join."
+            )
+        if (
+            not site.inner.keeps_order
+            and delta.at_sites.__func__ is Delta.at_sites.__func__
+            and 'qkv' in delta.places
+        ):
             raise UserError(
                 f'petl.deltas.{name}: the keys of {host} are not in the order of its tokens; '
                 "mode='concat' would join those of others."
