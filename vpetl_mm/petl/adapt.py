@@ -13,6 +13,7 @@ from .layouts import found
 from .plan import Plan, Tuning, check_petl
 
 HEADS = ('head', 'classifier', 'heads', 'fc', 'cls_head')  # timm, transformers, torchvision, and others
+POOLING = ('fc_norm', 'pooler')  # of transformers, in front of the classifier; no backbone's checkpoint has them
 
 
 def adapt(
@@ -59,12 +60,15 @@ def _heads_of(model: nn.Module, key: str, path: str) -> tuple[str, ...]:
         return ()
     told = (getattr(model, 'default_cfg', None) or {}).get('classifier') or ()
     named, there = [told] if isinstance(told, str) else [*told], dict(model.named_modules())
-    has_classifier = named and all(n in there for n in named)
+
+    def own(names: Sequence[str]) -> list[str]:
+        return [n for n in names if any(True for _ in there.get(n, nn.Identity()).parameters())]
+
     # without classes timm's own is an Identity, beside which its head may hold a norm
-    own = [
-        n for n in (named if has_classifier else HEADS) if any(True for _ in there.get(n, nn.Identity()).parameters())
-    ]
-    return tuple(own if has_classifier else own[:1])
+    if named and all(n in there for n in named):
+        return tuple(own(named))
+    first = own(HEADS)[:1]
+    return (*own(POOLING), *first) if first and key.startswith('transformers.') else tuple(first)
 
 
 def _has(model: nn.Module, path: str) -> bool:

@@ -128,7 +128,10 @@ class Layout:
         else:
             first, last = _ends(module)
             slots = 'qkv' if place == 'qkv' else ''
-        yield Site(name, module, place, first.in_features, last.out_features, slots, norm, inner, block, whole)
+        out = last.out_features
+        if place == 'attn' and inner is not None:  # as wide as its keys, wherever its output projection is
+            out = Projection(module, inner).out_features // 3
+        yield Site(name, module, place, first.in_features, out, slots, norm, inner, block, whole)
 
     def biases(self, backbone: nn.Module, host: str) -> list[tuple[str, int]]:
         """Return the parameters that make up the bias of a layer's output, each with the position where it starts.
