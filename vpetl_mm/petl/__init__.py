@@ -5,7 +5,8 @@ from .adapt_mlp import AdaptMLP
 from .addition import Addition
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
-from .layouts import LAYOUTS, Layout, find, found, host_of, layout_of
+from .inner import Inner
+from .layouts import LAYOUTS, Layout, find, found, host_of, layout_of, register_layout, transformer
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
 from .merging import merge
@@ -25,6 +26,7 @@ __all__ = [
     'Addition',
     'Delta',
     'ExtraTokens',
+    'Inner',
     'Layout',
     'LinearAdapter',
     'LoRA',
@@ -41,4 +43,6 @@ __all__ = [
     'host_of',
     'layout_of',
     'merge',
+    'register_layout',
+    'transformer',
 ]

@@ -122,7 +122,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             attn='attention',
             inner=apart(*PROJ, mask='attention_mask'),
             proj='attention.o_proj',
-            table='relative_position_bias\.relative_position_bias_table',
+            table=r'relative_position_bias\.relative_position_bias_table',
         ),
         transformer(
             SWIN_BLOCKS,
