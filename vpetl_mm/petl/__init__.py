@@ -1,6 +1,6 @@
 """Deltas and their hosts; needs only torch."""
 
-from .adapt import adapt
+from .adapt import adapt, heads_of
 from .adapt_mlp import AdaptMLP
 from .addition import Addition
 from .delta import Delta, Site
@@ -40,6 +40,7 @@ __all__ = [
     'extra_tokens',
     'find',
     'found',
+    'heads_of',
     'host_of',
     'layout_of',
     'merge',
