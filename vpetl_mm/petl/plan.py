@@ -65,7 +65,8 @@ class Plan:
         get_type: Callable[[str], type[Delta]],
         spt: Tuning | None = None,
     ) -> None:
-        self.model, self.backbone, self.head = model, backbone, head
+        self.model, self.backbone, self.spt = model, backbone, spt
+        self.heads = tuple(filter(None, (head,) if isinstance(head, str) else head))
         self.layout = layout_of(self._backbone)
         self._exchange_leaves()
         self.train = list(train)
@@ -88,6 +89,11 @@ class Plan:
         """Return a path below the backbone as one of the model."""
         return f'{self.backbone}.{name}' if self.backbone else name
 
+    @property
+    def _of_heads(self) -> tuple[str, ...]:
+        """How the names of the heads' parameters start."""
+        return tuple(f'{head}.' for head in self.heads)
+
     def _exchange_leaves(self) -> None:
         """Exchange attentions that would pass their layers by for ours, which hold the same modules."""
         for site in self.layout.sites(self._backbone, 'attn') if self.layout.leaf else ():
@@ -97,8 +103,7 @@ class Plan:
     def _groups(self) -> dict[str, list[str]]:
         """Return every valid ``train`` name with the plain model's parameters that it stands for."""
         names = [n for n, _ in self.model.named_parameters()]
-        heads = (self.head,) if isinstance(self.head, str) else self.head
-        of_head = [n for n in names if n.startswith(tuple(f'{h}.' for h in heads if h))]
+        of_head = [n for n in names if n.startswith(self._of_heads)]
         at = self._path('')
         inside = [n.removeprefix(at) for n in names if n.startswith(at) and n not in {*of_head}]
         groups = {'all': names, 'head': of_head}
@@ -208,21 +213,32 @@ class Plan:
         Raises:
             UserError: when a name is missing or unknown, or a shape is another.
         """
+        self.check_state(state)
+        self.model.load_state_dict(state, strict=False)
+
+    def check_state(self, state: Mapping[str, Tensor], where: str = '') -> None:
+        """Check that a state is of :meth:`state_dict`'s names and shapes.
+
+        Args:
+            state: the tensors, by name.
+            where: begins the sentence of an error. Defaults to ''.
+
+        Raises:
+            UserError: when a name is missing or unknown, or a shape is another.
+        """
         own = self.state_dict()
         if missing := own.keys() - state.keys():
-            raise UserError(f'The state lacks {len(missing)} of {len(own)} tensors, such as {min(missing)}.')
+            raise UserError(f'{where}The state lacks {len(missing)} of {len(own)} tensors, such as {min(missing)}.')
         if others := state.keys() - own.keys():
-            raise UserError(f'The state has {len(others)} tensors that do not train here, such as {min(others)}.')
+            what = f'{len(others)} tensors that do not train here, such as {min(others)}'
+            raise UserError(f'{where}The state has {what}.')
         for name, value in own.items():
             if value.shape != state[name].shape:
                 there, here = tuple(state[name].shape), tuple(value.shape)
-                raise UserError(f'{name} has the shape {there} in the state, and {here} in the model.')
-        self.model.load_state_dict(state, strict=False)
+                raise UserError(f'{where}{name} has the shape {there} in the state, and {here} in the model.')
 
     def _is_own(self, name: str) -> bool:
-        heads = (self.head,) if isinstance(self.head, str) else self.head
-        of_head = name.startswith(tuple(f'{h}.' for h in heads if h)) if any(heads) else False
-        return name in self.owners or '.deltas.' in name or of_head
+        return name in self.owners or '.deltas.' in name or name.startswith(self._of_heads)
 
     def _statistics(self) -> Iterator[str]:
         """Yield the buffers that a frozen BatchNorm changes in training."""

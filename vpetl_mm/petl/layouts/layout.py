@@ -222,7 +222,7 @@ def transformer(
         places=places,
         groups={
             'bias': r'(?!.*\.deltas\.).*[._](bias|b)|.*\.(q_bias|v_bias|in_proj_bias)',
-            'norm': norms + both,
+            'norm': f'({norms}){both}',
             'norm1': rf'{block}\.{norm12[0]}{both}',
             'norm2': rf'{block}\.{norm12[1]}{both}',
             'attn.qkv': rf'{attn}\.({"|".join([*weights, *layers, *biases])})',
