@@ -14,6 +14,7 @@ from .patt import PATT
 from .plan import Plan, check_petl
 from .prefix import Prefix
 from .prompt import Prompt
+from .self_attention import SelfAttention
 from .sparse import Sparse
 
 DELTAS = (PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse)
@@ -33,6 +34,7 @@ __all__ = [
     'Plan',
     'Prefix',
     'Prompt',
+    'SelfAttention',
     'Site',
     'Sparse',
     'adapt',

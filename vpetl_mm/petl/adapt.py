@@ -14,6 +14,7 @@ from .placing import take_off
 from .plan import Plan, Tuning, check_petl
 
 HEADS = ('head', 'classifier', 'heads', 'fc', 'cls_head')  # timm, transformers, torchvision, and others
+POOLING = ('fc_norm', 'pooler')  # of transformers, in front of the classifier; no backbone's checkpoint has them
 # classes of torch around a model, or that a model has become -> what to do
 WRAPPERS = {
     'OptimizedModule': 'torch.compile',
@@ -117,8 +118,10 @@ def heads_of(model: nn.Module) -> tuple[str, ...]:
     told = told.get('classifier') or ()
     named = [told] if isinstance(told, str) else [*told]
     tops = dict.fromkeys(n.partition('.')[0] for n in named)
-    own = [n for n in (*tops, *HEADS) if any(True for _ in getattr(model, n, nn.Identity()).parameters())]
-    return tuple(n for n in own if n in tops) or tuple(own[:1])
+    pooling = POOLING if where is not None and where.key.startswith('transformers.') else ()
+    children = dict(model.named_children())
+    own = [n for n in dict.fromkeys((*tops, *HEADS, *pooling)) if n in children and [*children[n].parameters()]]
+    return tuple(n for n in own if n in tops) or tuple(own[:1] and [*(n for n in own if n in pooling), own[0]])
 
 
 def _children(model: nn.Module) -> str:

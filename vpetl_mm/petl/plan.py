@@ -100,7 +100,7 @@ class Plan:
             if type(site.host) is self.layout.leaf.__base__:
                 site.host.__class__ = self.layout.leaf
 
-    def _groups(self) -> dict[str, list[str]]:
+    def groups(self) -> dict[str, list[str]]:
         """Return every valid ``train`` name with the plain model's parameters that it stands for."""
         names = [n for n, _ in self.model.named_parameters()]
         of_head = [n for n in names if n.startswith(self._of_heads)]
@@ -113,7 +113,7 @@ class Plan:
 
     def _select(self) -> dict[str, str]:
         """Return parameter name -> the first ``train`` name that selects it."""
-        groups = self._groups()
+        groups = self.groups() if self.train else {}
         owners: dict[str, str] = {}
         for name in self.train:
             if name not in groups:
