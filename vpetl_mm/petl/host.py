@@ -202,6 +202,7 @@ def attach(host: nn.Module, name: str, delta: Delta, at: str = '', how: tuple | 
     if 'deltas' not in host._modules:
         reattach(host, Deltas(how))
     host.deltas[name] = delta
+    host.deltas.train(host.training)
 
 
 def attach_branch(block: nn.Module, method: str, host: str) -> None:

@@ -212,5 +212,7 @@ class _Call:
 def _by_heads(tokens: Tensor, like: Tensor) -> Tensor:
     """Return added keys, (n, d) or (B, n, d), in the shape of ``like``, (B, heads, N, d / heads) or with windows."""
     heads = tokens.unflatten(-1, (like.shape[1], -1)).transpose(-2, -3).to(like.dtype)
+    if heads.shape[-1] != like.shape[-1]:
+        raise UserError('An attention whose keys are not tokens (it attends over channels) takes no further keys.')
     heads = heads.unsqueeze(-3) if like.dim() > 4 else heads
     return heads.expand(*like.shape[:-2], *heads.shape[-2:])

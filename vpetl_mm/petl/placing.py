@@ -10,8 +10,8 @@ from torch import nn
 from ..errors import UserError
 from .block import block_class, first_class, last_class, noting_class
 from .delta import Delta, Site
-from .exchange import exchange, plain_class
-from .host import attach, attach_branch, hosted_class
+from .exchange import exchange, plain_class, restore
+from .host import Deltas, attach, attach_branch, detach, hosted_class
 from .inner import Inner
 from .layouts import Layout
 from .opened import opened_class
@@ -56,6 +56,19 @@ def put(layout: Layout, backbone: nn.Module, site: Site, name: str, delta: Delta
         norm = getattr(site.block, layout.norm12[1])
         exchange(norm, noting_class)
         norm.block, norm.noted = (site.block,), None
+
+
+def take_off(layout: Layout, backbone: nn.Module) -> None:
+    """Take all deltas off a backbone, with whatever :func:`put` has exchanged."""
+    for module in backbone.modules():
+        if isinstance(module._modules.get('deltas'), Deltas):
+            detach(module)
+            for name in ('adder', 'noted'):
+                module.__dict__.pop(name, None)
+    restore(backbone)
+    for site in layout.sites(backbone, 'attn') if layout.leaf else ():
+        if type(site.host) is layout.leaf:
+            site.host.__class__ = layout.leaf.__base__
 
 
 def _how(layout: Layout, backbone: nn.Module, site: Site, delta: Delta) -> tuple | None:
