@@ -17,6 +17,7 @@ from ..petl import Delta, Plan, check_petl, layout_of
 from ..petl.checks import one_of
 from ..spt.tuning import SPT
 from ..weights.base import check_base, load_base, warn_of_inputs
+from ..weights.hub import located
 from .attention import exchange_attention
 from .features import Features
 from .inputs import normalising
@@ -67,8 +68,8 @@ class PETLModel:
 
     Args:
         petl: ``dict(deltas=..., train=[...], attention=..., spt=..., fast=..., gelu=...)``; see docs/configs.md.
-        base: the pre-trained backbone, ``dict(file=..., url=..., sha256=..., convert=...)``; None, which
-            must be written out, is a random backbone.
+        base: the pre-trained backbone, ``dict(file=..., url=..., sha256=..., convert=..., license=...)`` or
+            ``dict(hub=..., revision=..., name=...)``; None, which must be written out, is a random backbone.
 
     Raises:
         UserError: for anything in ``petl`` or ``base`` that does not fit.
@@ -107,7 +108,9 @@ class PETLModel:
 
     @property
     def base(self) -> dict[str, Any] | None:
-        """``file``, ``url``, ``sha256`` and ``convert`` of the pre-trained backbone, or None."""
+        """``file`` of the pre-trained backbone and what else ``base`` says, or None; fetched if it is on the Hub."""
+        if self._base is not None:
+            self._base = located(self._base)
         return self._base
 
     def _refuse_other_weights(self) -> None:
@@ -168,8 +171,8 @@ class PETLModel:
             if self._base is None:
                 print_log('base=None: the backbone is RANDOM, nothing pre-trained is loaded.', 'current', 30)
             else:
-                state = load_base(self.backbone, self._base)
-                warn_of_inputs(self._base['file'], self.data_preprocessor)
+                state = load_base(self.backbone, self.base)
+                warn_of_inputs(self.base['file'], self.data_preprocessor)
             if self.spt is not None:
                 self.spt.check_base(state)
         for delta in self.plan.deltas():

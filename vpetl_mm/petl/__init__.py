@@ -3,8 +3,11 @@
 from .adapt import adapt
 from .adapt_mlp import AdaptMLP
 from .addition import Addition
+from .aim import AIMTime
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
+from .frame_embedding import FrameEmbedding
+from .grid import Grid
 from .layouts import LAYOUTS, Layout, find, found, host_of, layout_of
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
@@ -14,23 +17,28 @@ from .plan import Plan, check_petl
 from .prefix import Prefix
 from .prompt import Prompt
 from .sparse import Sparse
+from .st_adapter import STAdapter
 
-DELTAS = (PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse)
+DELTAS = (PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse, STAdapter, AIMTime, FrameEmbedding)
 
 __all__ = [
     'DELTAS',
     'LAYOUTS',
     'PATT',
+    'AIMTime',
     'AdaptMLP',
     'Addition',
     'Delta',
     'ExtraTokens',
+    'FrameEmbedding',
+    'Grid',
     'Layout',
     'LinearAdapter',
     'LoRA',
     'Plan',
     'Prefix',
     'Prompt',
+    'STAdapter',
     'Site',
     'Sparse',
     'adapt',

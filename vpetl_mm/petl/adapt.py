@@ -13,6 +13,7 @@ from .layouts import found
 from .plan import Plan, Tuning, check_petl
 
 HEADS = ('head', 'classifier', 'heads', 'fc', 'cls_head')  # timm, transformers, torchvision, and others
+POOLING = ('fc_norm', 'pooler')  # of transformers, in front of the classifier; no backbone's checkpoint has them
 
 
 def adapt(
@@ -57,12 +58,17 @@ def _heads_of(model: nn.Module, key: str, path: str) -> tuple[str, ...]:
     """Return the paths of a model's heads, () for none: transformers' own have their head outside the backbone."""
     if key.startswith('transformers.') and not path:
         return ()
-    told = getattr(model, 'default_cfg', None) or {}
-    told = told.get('classifier') or ()
-    named = [told] if isinstance(told, str) else [*told]
-    tops = dict.fromkeys(n.partition('.')[0] for n in named)
-    own = [n for n in (*tops, *HEADS) if any(True for _ in getattr(model, n, nn.Identity()).parameters())]
-    return tuple(n for n in own if n in tops) or tuple(own[:1])
+    told = (getattr(model, 'default_cfg', None) or {}).get('classifier') or ()
+    named, there = [told] if isinstance(told, str) else [*told], dict(model.named_modules())
+
+    def own(names: Sequence[str]) -> list[str]:
+        return [n for n in names if any(True for _ in there.get(n, nn.Identity()).parameters())]
+
+    # without classes timm's own is an Identity, beside which its head may hold a norm
+    if named and all(n in there for n in named):
+        return tuple(own(named))
+    first = own(HEADS)[:1]
+    return (*own(POOLING), *first) if first and key.startswith('transformers.') else tuple(first)
 
 
 def _has(model: nn.Module, path: str) -> bool:

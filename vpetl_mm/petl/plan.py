@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ..errors import UserError, unknown
 from .checks import one_of
 from .delta import Delta, Site, defaults_of
+from .grid import chain_to
 from .host import detach, reattach
-from .inner import Inner
 from .layouts import layout_of
-from .placing import put, reads_stream
+from .placing import adds_residual, put, reads_stream, sites_for
 
 PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu', 'fast')
 
@@ -69,6 +69,7 @@ class Plan:
                 raise UserError(f'petl.deltas.{name}: {name!r} is a train name; give the delta another.')
             if spec is not None:
                 self._attach(name, dict(spec), get_type)
+        self._check_tokens()
         if spt is not None:
             self._attach_spt(spt)
         self.freeze()
@@ -120,18 +121,22 @@ class Plan:
         place = spec.pop('at', None) or cls.place_of(spec)
         if place not in cls.places:
             raise unknown(f'position at= of {cls.__name__}', place, cls.places)
-        sites = list(self.layout.sites(self._backbone, place))
-        if not sites:
-            raise UserError(
-                f'petl.deltas.{name}: {cls.__name__} sits at {place!r} here, which {type(self._backbone).__name__} '
-                f'does not have; it has: {", ".join(self.layout.places)}.'
-            )
+        sites = sites_for(self.layout, self._backbone, name, cls, place, chain_to(self.model, self.backbone)[:-1])
         self._settings[name] = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
         for site, delta in cls.at_sites(sites, **spec):
             self._check_served(name, site, delta)
             put(self.layout, self._backbone, site, name, delta)
             self.owners.update(
                 {self._path(f'{site.name}.deltas.{name}.{n}'): name for n in dict(delta.named_parameters())}
+            )
+
+    def _check_tokens(self) -> None:
+        """Refuse further tokens in front of deltas that would take them for patches."""
+        lost = next((type(d).__name__ for d in self.deltas() if d.needs_grid), None)
+        if lost is not None and any(d.adds_tokens for d in self.deltas()):
+            raise UserError(
+                f'petl.deltas: {lost} would take the further tokens that pass through the blocks for patches; Prompt '
+                'with deep=True fits.'
             )
 
     def _attach_spt(self, spt: Tuning) -> None:
@@ -172,9 +177,8 @@ class Plan:
                 f"petl.deltas.{name}: its tokens pass through all blocks, and the backbone's out_indices would "
                 'return them from blocks in between; keep only the last block.'
             )
-        inner = next(self.layout.sites(self._backbone, 'attn')).inner
-        if delta.joins_attention and inner is not None:
-            self._check_joins(name, delta, inner)
+        if delta.joins_attention and site.inner is not None:
+            self._check_joins(name, delta, site)
         if (delta.joins_attention or place in self.layout.passed_by) and not self._is_served():
             raise UserError(
                 f"petl.deltas.{name}: the host's own attention (petl.attention=None) would bypass it; leave "
@@ -185,14 +189,25 @@ class Plan:
                 f'petl.deltas.{name}: {type(site.block).__name__} does not add the residual stream in front of its '
                 "second norm; source='norm' fits."
             )
-
-    def _check_joins(self, name: str, delta: Delta, inner: Inner) -> None:
-        host = type(self._backbone).__name__
-        if not inner.joins:
+        inside = place in ('block', 'between') and not delta.adds_tokens and self.layout.adds_residual
+        if inside and not adds_residual(self.layout, site):
             raise UserError(
-                f'petl.deltas.{name}: the attention of {host} multiplies its keys itself; no further ones can join.'
+                f'petl.deltas.{name}: {type(site.block).__name__} does not add its MLP to the residual stream in '
+                f'front of its second norm; {type(delta).__name__} does not fit.'
             )
-        if not inner.keeps_order and delta.at_sites.__func__ is Delta.at_sites.__func__ and 'qkv' in delta.places:
+
+    def _check_joins(self, name: str, delta: Delta, site: Site) -> None:
+        host = type(self._backbone).__name__
+        if not site.inner.joins:
+            raise UserError(
+                f'petl.deltas.{name}: the attention of {host} does not multiply its keys in one call of '
+                "torch's scaled_dot_product_attention; no further ones can join."
+            )
+        if (
+            not site.inner.keeps_order
+            and delta.at_sites.__func__ is Delta.at_sites.__func__
+            and 'qkv' in delta.places
+        ):
             raise UserError(
                 f'petl.deltas.{name}: the keys of {host} are not in the order of its tokens; '
                 "mode='concat' would join those of others."

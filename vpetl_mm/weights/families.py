@@ -28,7 +28,7 @@ FAMILIES = {
     r'resblocks\.\d+\.attn\.in_proj_weight$': "OpenAI's or OpenCLIP's CLIP",
     r'embeds\.proj\.weight$': "timm's NaFlexViT",
     r'blocks\.\d+\.proj\.weight$': 'a Hiera',
-    r'blocks\.\d+\.(attn\.q_bias|attn\.q_proj\.weight|mlp\.(fc1_g|w1)\.weight|gamma_1)$': 'an EVA-02 or DINOv3 of timm',
+    r'blocks\.\d+\.(attn\.q_bias|attn\.q_proj\.weight|mlp\.(fc1_g|w1)\.weight|gamma_1)$': "timm's EVA-02 or DINOv3",
     r'storage_tokens$': 'a DINOv3 of its authors',
     r'blocks\.\d+\.attn\.qkv\.weight$': "a ViT in timm's naming",
     r'layer1\.0\.conv1\.weight$': 'a ResNet',
@@ -41,11 +41,12 @@ NORM = r'(.*[./])?(norm\d|layernorm_before|layer_?norm_?[12]|ln_?1|LayerNorm_0)[
 
 
 def described(state: Mapping[str, Tensor]) -> str:
-    """Return whose model tensors are, with its width and number of blocks, such as ``"HF's ViT of width 768 and 12
-    blocks"``; ``'no backbone that is known here'`` where no name tells."""
-    whose = _whose(state)
-    if whose is None:
-        return 'no backbone that is known here'
+    """Return whose model tensors are and how large, such as ``"HF's ViT of width 768 and 12 blocks"``."""
+    return sized(_whose(state) or 'no backbone that is known here', state)
+
+
+def sized(whose: str, state: Mapping[str, Tensor]) -> str:
+    """Return a model's name with its width and its number of blocks, as far as the names of its tensors tell."""
     width, blocks = _width(state), _count(state)
     size = [*([f'width {width}'] if width else []), *([f'{blocks} blocks'] if blocks else [])]
     return f'{whose} of {" and ".join(size)}' if size else whose
@@ -55,8 +56,10 @@ def _whose(state: Mapping[str, Tensor]) -> str | None:
     for pattern, whose in FAMILIES.items():
         if any(_matches(pattern, name) for name in state):
             patches = next((v for k, v in state.items() if re.match(PATCHES, k)), None)
-            is_video = patches is not None and patches.ndim == 5
-            return VIDEO.get(whose, whose) if is_video else whose
+            if patches is None or patches.ndim < 5:
+                return whose
+            has_token = any(_matches(r'embeddings\.cls_token$', name) for name in state)
+            return "HF's VideoMAE" if whose == "HF's ViT" and not has_token else VIDEO.get(whose, whose)
     return None
 
 

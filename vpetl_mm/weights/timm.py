@@ -15,7 +15,9 @@ from .tensors import StateDict, Weights
 
 WRONG = (KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError, AssertionError)
 # of a task or of pre-training, dropped where the model has no such part
-FOREIGN = r'(head\w*|fc|classifier|pre_logits|attn_pool|decoder\w*|encoder_to_decoder|mask_token|projectors|neck)(\.|$)'
+FOREIGN = (
+    r'(head\w*|fc|classifier|pre_logits|attn_pool|decoder\w*|encoder_to_decoder|mask_token|projectors|neck)(\.|$)'
+)
 
 
 def fit_timm(weights: Weights, model: nn.Module) -> None:
@@ -50,7 +52,9 @@ def _rename_norm(weights: Weights, own: StateDict) -> None:
         parts = [f'{there}.{p}' in weights and f'{there}.{p}' not in own for p in ('weight', 'bias')]
         if any(parts) and f'{here}.weight' in own and f'{here}.weight' not in weights:
             where = 'on the tokens' if there == 'norm' else 'after averaging the patches'
-            weights.remarks.append(f'its last norm ({there}) is applied {where}, unlike that of the backbone ({here})')
+            weights.remarks.append(
+                f'its last norm ({there}) is applied {where}, unlike that of the backbone ({here})'
+            )
             weights.rename(lambda name, a=there, b=here: re.sub(rf'^{a}\.', f'{b}.', name))
 
 

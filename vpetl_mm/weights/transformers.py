@@ -16,9 +16,18 @@ from ..errors import UserError, reason
 from ..petl.exchange import plain_class
 from .tensors import StateDict, Weights
 
-WRONG = (KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError, AssertionError, NotImplementedError)
+WRONG = (
+    KeyError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    TypeError,
+    IndexError,
+    AssertionError,
+    NotImplementedError,
+)
 # of a task, of pre-training or of another modality, dropped where the model has no such part
-FOREIGN = r'(\w+\.)?(\w*classifier\w*|head|pooler|decoder|encoder_to_decoder|mask_token|lm_head|cls|predictor'
+FOREIGN = r'(\w+\.)?(\w*classifier\w*|head|fc_norm|pooler|decoder|encoder_to_decoder|mask_token|lm_head|cls|predictor'
 FOREIGN += r'|text_model|text_projection|visual_projection|logit_scale|logit_bias|vision_model\.head)(\.|$)'
 POSITIONS = 'position_embedding'
 
@@ -37,16 +46,21 @@ def fit_transformers(weights: Weights, model: nn.Module) -> None:
     """
     try:
         loaded, told = _load(model, model.config, weights.tensors)
-        wrong = {name: tuple(there) for name, there, _ in told['mismatched_keys']}
+        wrong = dict(_mismatch(entry, weights.tensors) for entry in told['mismatched_keys'])
         tables = {name: _resized(model, name, there, weights.tensors) for name, there in wrong.items()}
     except WRONG as error:
-        raise UserError(f'transformers cannot fit it to {plain_class(model).__name__}: {reason(error, 160)}.') from error
+        raise UserError(
+            f'transformers cannot fit it to {plain_class(model).__name__}: {reason(error, 160)}.'
+        ) from error
     resized = {name: table for name, table in tables.items() if table is not None}
     missing, unknown, own = {*told['missing_keys']}, {*told['unexpected_keys']}, model.state_dict()
     # a tensor of the file's shape stands for what does not fit, so that the report names both
     there = {n: torch.zeros(()).expand(shape) for n, shape in wrong.items()}
-    kept = {n: {**there, **resized}.get(n, v) for n, v in loaded.state_dict().items() if n in own and n not in missing}
-    left = {n: v for n, v in weights.tensors.items() if n in unknown}
+    kept = {
+        n: {**there, **resized}.get(n, v) for n, v in loaded.state_dict().items() if n in own and n not in missing
+    }
+    # transformers 4 tells them without the prefix
+    left = {n: v for n, v in weights.tensors.items() if any(f'.{n}'.endswith(f'.{u}') for u in unknown)}
     weights.become({**kept, **left}, 'by the rules of transformers')
     weights.drop_foreign(FOREIGN, own)
 
@@ -67,6 +81,13 @@ def _load(model: nn.Module, config: Any, state: StateDict) -> tuple[nn.Module, M
             attn_implementation='eager',
             **options,
         )
+
+
+def _mismatch(entry: Any, state: StateDict) -> tuple[str, tuple[int, ...]]:
+    """Return the name and the shape in the file of what does not fit; transformers 4 tells the name alone."""
+    if not isinstance(entry, str):
+        return entry[0], tuple(entry[1])
+    return entry, next(tuple(v.shape) for k, v in state.items() if f'.{k}'.endswith(f'.{entry}'))
 
 
 def _resized(model: nn.Module, name: str, shape: tuple[int, ...], state: StateDict) -> Tensor | None:

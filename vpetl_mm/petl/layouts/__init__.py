@@ -8,13 +8,14 @@ from torch import nn
 
 from ...errors import UserError
 from .layout import Layout
+from .open_clip import OPEN_CLIP
 from .openmmlab import OPENMMLAB
 from .timm import TIMM
 from .torchvision import TORCHVISION
 from .transformers import TRANSFORMERS
 
 # Keys are <library>.<class>: two libraries have a VisionTransformer.
-LAYOUTS: dict[str, Layout | tuple[Layout, ...]] = {**OPENMMLAB, **TIMM, **TRANSFORMERS, **TORCHVISION}
+LAYOUTS: dict[str, Layout | tuple[Layout, ...]] = {**OPENMMLAB, **TIMM, **TRANSFORMERS, **TORCHVISION, **OPEN_CLIP}
 
 
 @dataclass(frozen=True)
