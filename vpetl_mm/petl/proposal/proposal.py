@@ -49,7 +49,7 @@ class Proposal:
 
 
 def propose(model: nn.Module) -> Proposal | list[str]:
-    """Return a proposed entry for a model, or a list of what is missing for one, a sentence each.
+    """Return a proposed entry for a model, or a list of what is missing for one.
 
     Args:
         model: a transformer on any device, with or without values.
@@ -58,7 +58,7 @@ def propose(model: nn.Module) -> Proposal | list[str]:
     if blocks is None:
         return [
             'no repeated block holds an attention with one layer for q, k and v (qkv), with three (q_proj, k_proj, '
-            'v_proj, or query, key, value), or torch.nn.MultiheadAttention.'
+            'v_proj, or query, key, value), or torch.nn.MultiheadAttention'
         ]
     path = parts.backbone_of(model, blocks.paths)
     backbone, at = model.get_submodule(path), f'{path}.' if path else ''
@@ -89,18 +89,18 @@ def _missing(backbone: nn.Module, block: nn.Module, blocks: parts.Blocks) -> lis
     """Return what an entry would need and the model does not have."""
     name, missing = type(block).__name__, []
     if parts.mlp_of(block, blocks.attention, blocks.inner) is None:
-        missing.append(f'{name} has no MLP: a module, or two, from the width of the attention and back to it.')
+        missing.append(f'{name} has no MLP: a module, or two, from the width of the attention and back to it')
     if parts.norm12_of(block) is None:
-        missing.append(f'{name} has not two norms of its own, in front of the attention and of the MLP.')
+        missing.append(f'{name} has not two norms of its own, in front of the attention and of the MLP')
     if isinstance(block, (nn.ModuleList, nn.Sequential, nn.ModuleDict)):
-        missing.append(f'a block has to be a module with a forward of its own, and here it is a {name}.')
+        missing.append(f'a block has to be a module with a forward of its own, and here it is a {name}')
     if isinstance(block, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
         missing.append(
             f'in eval mode {name} passes its layers by, with one function of torch for all of them; write the block '
-            'with nn.MultiheadAttention and an MLP.'
+            'with nn.MultiheadAttention and an MLP'
         )
     if type(backbone).__module__.partition('.')[0] == 'torch':
-        missing.append(f'the backbone is a {type(backbone).__name__}: give the model a class of its own.')
+        missing.append(f'the backbone is a {type(backbone).__name__}: give the model a class of its own')
     return missing
 
 
