@@ -114,14 +114,18 @@ def heads_of(model: nn.Module) -> tuple[str, ...]:
     where = find(model)
     if where is not None and where.key.startswith('transformers.') and not where.path:
         return ()
-    told = getattr(model, 'default_cfg', None) or {}
-    told = told.get('classifier') or ()
-    named = [told] if isinstance(told, str) else [*told]
-    tops = dict.fromkeys(n.partition('.')[0] for n in named)
-    pooling = POOLING if where is not None and where.key.startswith('transformers.') else ()
-    children = dict(model.named_children())
-    own = [n for n in dict.fromkeys((*tops, *HEADS, *pooling)) if n in children and [*children[n].parameters()]]
-    return tuple(n for n in own if n in tops) or tuple(own[:1] and [*(n for n in own if n in pooling), own[0]])
+    told = (getattr(model, 'default_cfg', None) or {}).get('classifier') or ()
+    named, there = [told] if isinstance(told, str) else [*told], dict(model.named_modules())
+
+    def own(names: Sequence[str]) -> list[str]:
+        return [n for n in names if n in there and next(there[n].parameters(), None) is not None]
+
+    # without classes timm's own is an Identity, beside which its head may hold a norm
+    if named and all(n in there for n in named):
+        return tuple(own(named))
+    first = own(HEADS)[:1]
+    pooled = first and where is not None and where.key.startswith('transformers.')
+    return (*own(POOLING), *first) if pooled else tuple(first)
 
 
 def _children(model: nn.Module) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .exchange import exchanged
-from .host import add_delta, add_from_stream, before, behind, change_first, deltas_of, taken
+from .host import add_delta, add_from_stream, before, behind, change_first, deltas_of, passing_deltas, taken
 
 RESIDUALS = ('input_tensor', 'residual')  # what a last part calls the stream that it adds itself
 
@@ -22,7 +22,7 @@ RESIDUALS = ('input_tensor', 'residual')  # what a last part calls the stream th
 def first_class(plain: type[nn.Module]) -> type[nn.Module]:
     """Return the subclass of an MLP's first part, which holds the deltas and notes its input for the last."""
     names = [*inspect.signature(plain.forward).parameters][1:]
-    members = dict(forward=_first, adder=staticmethod(add_delta), names=names)
+    members = dict(forward=_first, adder=staticmethod(add_delta), names=names, **passing_deltas(plain))
     return exchanged(f'First{plain.__name__}', (first_class, plain), **members)
 
 

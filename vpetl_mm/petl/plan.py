@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from ..errors import UserError, unknown
 from .checks import one_of
 from .delta import Delta, defaults_of
+from .exchange import restore
+from .grid import chain_to
 from .host import detach, reattach
 from .layouts import layout_of
 from .merging import check_hosts, merge_hosts
-from .placing import put, take_off
+from .placing import put, sites_for, take_off
 from .serving import Serving
 
 PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu', 'fast')
@@ -77,6 +79,7 @@ class Plan:
                 raise UserError(f'petl.deltas.{name}: {name!r} is a train name; give the delta another.')
             if spec is not None:
                 self._attach(name, dict(spec), get_type)
+        self._check_tokens()
         if spt is not None:
             self._attach_spt(spt)
         self.freeze()
@@ -132,13 +135,7 @@ class Plan:
         place = spec.pop('at', None) or cls.place_of(spec)
         if place not in cls.places:
             raise unknown(f'position at= of {cls.__name__}', place, cls.places)
-        sites = list(self.layout.sites(self._backbone, place))
-        if not sites:
-            there = [p for p in self.layout.places if next(self.layout.sites(self._backbone, p), None)]
-            raise UserError(
-                f'petl.deltas.{name}: {cls.__name__} sits at {place!r} here, which {type(self._backbone).__name__} '
-                f'does not have; it has: {", ".join(there)}.'
-            )
+        sites = sites_for(self.layout, self._backbone, name, cls, place, chain_to(self.model, self.backbone)[:-1])
         self._settings[name] = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
         serving = Serving(self.layout, self._backbone)
         for site, delta in cls.at_sites(sites, **spec):
@@ -146,6 +143,15 @@ class Plan:
             put(self.layout, self._backbone, site, name, delta)
             self.owners.update(
                 {self._path(f'{site.name}.deltas.{name}.{n}'): name for n in dict(delta.named_parameters())}
+            )
+
+    def _check_tokens(self) -> None:
+        """Refuse further tokens in front of deltas that would take them for patches."""
+        lost = next((type(d).__name__ for d in self.deltas() if d.needs_grid), None)
+        if lost is not None and any(d.adds_tokens for d in self.deltas()):
+            raise UserError(
+                f'petl.deltas: {lost} would take the further tokens that pass through the blocks for patches; Prompt '
+                'with deep=True fits.'
             )
 
     def _attach_spt(self, spt: Tuning) -> None:
@@ -186,6 +192,7 @@ class Plan:
         check_hosts(self._backbone, self.backbone)
         merge_hosts(self._backbone)
         take_off(self.layout, self._backbone)
+        restore(self.model)
         self.forget()
         return self.model
 

@@ -6,8 +6,9 @@ from torch import nn
 
 from ..errors import UserError
 from .delta import Delta, Site
+from .inner import Inner
 from .layouts import Layout
-from .placing import reads_stream
+from .placing import adds_residual, reads_stream
 
 
 class Serving:
@@ -22,7 +23,6 @@ class Serving:
         self.layout, self.host = layout, type(backbone).__name__
         attentions = list(layout.sites(backbone, 'attn'))
         self.is_served = all(s.inner is not None or getattr(s.host, 'serves_deltas', False) for s in attentions)
-        self.inner = attentions[0].inner if attentions else None
         last = len(list(layout.blocks(backbone))) - 1
         self.returns_early = bool({*(getattr(backbone, 'out_indices', None) or ())} - {last})
 
@@ -37,8 +37,8 @@ class Serving:
         self._check_place(name, site.place, delta)
         if delta.adds_tokens:
             self._check_tokens(name)
-        if delta.joins_attention and self.inner is not None:
-            self._check_joins(name, delta)
+        if delta.joins_attention and site.inner is not None:
+            self._check_joins(name, delta, site.inner)
         if (delta.joins_attention or site.place in self.layout.passed_by) and not self.is_served:
             raise UserError(
                 f"petl.deltas.{name}: the host's own attention (petl.attention=None) would bypass it; leave "
@@ -48,6 +48,12 @@ class Serving:
             raise UserError(
                 f'petl.deltas.{name}: {type(site.block).__name__} does not add the residual stream in front of its '
                 "second norm; source='norm' fits."
+            )
+        inside = site.place in ('block', 'between') and not delta.adds_tokens and self.layout.adds_residual
+        if inside and not adds_residual(self.layout, site):
+            raise UserError(
+                f'petl.deltas.{name}: {type(site.block).__name__} does not add its MLP to the residual stream in '
+                f'front of its second norm; {type(delta).__name__} does not fit.'
             )
 
     @staticmethod
@@ -72,14 +78,14 @@ class Serving:
                 'return them from blocks in between; keep only the last block.'
             )
 
-    def _check_joins(self, name: str, delta: Delta) -> None:
-        if not self.inner.joins:
+    def _check_joins(self, name: str, delta: Delta, inner: Inner) -> None:
+        if not inner.joins:
             raise UserError(
-                f'petl.deltas.{name}: the attention of {self.host} multiplies its keys itself; no further ones can '
-                'join.'
+                f'petl.deltas.{name}: the attention of {self.host} does not multiply its keys in one call of '
+                "torch's scaled_dot_product_attention; no further ones can join."
             )
         own = delta.at_sites.__func__ is Delta.at_sites.__func__ and 'qkv' in delta.places  # PATT's, one per token
-        if own and not self.inner.keeps_order:
+        if own and not inner.keeps_order:
             raise UserError(
                 f'petl.deltas.{name}: the keys of {self.host} are not in the order of its tokens; '
                 "mode='concat' would join those of others."

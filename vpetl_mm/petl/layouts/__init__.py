@@ -9,6 +9,7 @@ from torch import nn
 
 from ...errors import UserError
 from .layout import Layout, transformer
+from .open_clip import OPEN_CLIP
 from .openmmlab import OPENMMLAB
 from .timm import TIMM
 from .torchvision import TORCHVISION
@@ -29,7 +30,7 @@ __all__ = [
 __all__ += ['transformer']
 
 # Keys are <library>.<class>: two libraries have a VisionTransformer.
-LAYOUTS: dict[str, Layout | tuple[Layout, ...]] = {**OPENMMLAB, **TIMM, **TRANSFORMERS, **TORCHVISION}
+LAYOUTS: dict[str, Layout | tuple[Layout, ...]] = {**OPENMMLAB, **TIMM, **TRANSFORMERS, **TORCHVISION, **OPEN_CLIP}
 
 
 def register_layout(backbone: str | type[nn.Module], layout: Layout | tuple[Layout, ...]) -> None:

@@ -4,17 +4,20 @@ from ..inner import Inner
 from ..self_attention import SelfAttention
 from .layout import Layout, transformer
 
+IN_PROJ = Inner(('in_proj_weight',))
+
 TORCHVISION: dict[str, Layout] = {
     'torchvision.VisionTransformer': transformer(
         r'encoder\.layers\.encoder_layer_\d+',
         norms=r'(?!.*\.deltas\.)(.*\.)?(ln(_\d)?)',
         attn='self_attention',
-        inner=(Inner(('in_proj_weight',), ('in_proj_bias',)),),
+        inner=(IN_PROJ,),
         leaf=SelfAttention,
         proj='self_attention.out_proj',
         fc=(r'mlp\.0', r'mlp\.3'),
         norm12=('ln_1', 'ln_2'),
         groups={'patch_embed': r'conv_proj\..*'},
         adds_residual=('EncoderBlock',),
+        leading=(1,),
     ),
 }
