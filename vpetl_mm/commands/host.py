@@ -33,15 +33,13 @@ def described(named: NamedModel, tries: bool = False) -> str:
     """
     model, run, lines = named.model, named.run if tries else None, []
     if find(model) is None:
-        proposal = propose(model)
+        proposal = propose(model, named.run)
         if not isinstance(proposal, Proposal):
             what = '; '.join(proposal)
             raise UserError(f'{key_of(type(model))} is not in the place table, and no entry can be proposed: {what}.')
         register_layout(proposal.key, proposal.layout)
         lines, run = [*_proposed(model, proposal), ''], named.run
     where = find(model)
-    if lines and run is not None and (order := _order(model, run, where)):
-        lines.insert(-3, order)
     plan = adapt(model, train=[])
     lines += [*_parts(named, where), '', *_groups(plan), '']
     take_off(where.layout, model)
@@ -55,25 +53,6 @@ def _proposed(model: nn.Module, proposal: Proposal) -> Iterator[str]:
     yield from (f'  - {note}' for note in proposal.notes)
     yield ''
     yield 'With it:'
-
-
-def _order(model: nn.Module, run: Callable[[nn.Module], Any], where: Found) -> str:
-    """Return a note where the first block's norms are not called in front of its attention and MLP, '' elsewhere."""
-    attention, mlp = (next(where.layout.sites(model, place)) for place in ('attn', 'mlp'))
-    norms = [getattr(attention.block, name) for name in where.layout.norm12]
-    wanted = [norms[0], attention.host, norms[1], mlp.host]
-    called: list[nn.Module] = []
-    hooks = [m.register_forward_pre_hook(lambda m, _: called.append(m)) for m in wanted]
-    try:
-        run(model)
-    except Exception:  # whatever a model raises; the table says so
-        return ''
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if called[:4] == wanted or len(called) < len(wanted):
-        return ''
-    return "  - its norms stand behind attention and MLP (post-norm): Prompt and source='residual' do not fit."
 
 
 def _parts(named: NamedModel, where: Found) -> Iterator[str]:

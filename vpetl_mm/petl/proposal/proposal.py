@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +49,13 @@ class Proposal:
         return f"{imports}\n\nregister_layout(\n    '{self.key}',\n    transformer(\n{body}\n    ),\n)\n"
 
 
-def propose(model: nn.Module) -> Proposal | list[str]:
+def propose(model: nn.Module, run: Callable[[nn.Module], Any] | None = None) -> Proposal | list[str]:
     """Return a proposed entry for a model, or a list of what is missing for one.
 
     Args:
         model: a transformer on any device, with or without values.
+        run: calls it, to see whether its norms stand in front of attention and MLP, or behind them. Defaults to None,
+            in front is taken for granted.
     """
     blocks = parts.blocks_of(model)
     if blocks is None:
@@ -81,8 +84,29 @@ def propose(model: nn.Module) -> Proposal | list[str]:
     options |= dict(passed_by=('qkv',)) if blocks.inner.biases and 'leaf' not in options else {}
     if groups := _groups(backbone, block, own, names):
         options |= dict(groups=groups)
+    if run is not None and _is_post_norm(block, blocks.attention, norm12, run, model):
+        options |= dict(post_norm=(type(block).__name__,))
+    if hasattr(backbone, 'num_prefix_tokens'):
+        options |= dict(leading=('num_prefix_tokens',))
     options |= {} if windows else dict(takes_tokens=False)
     return Proposal(key_of(type(backbone)), own, options, tuple(_notes(blocks, proj, options)))
+
+
+def _is_post_norm(
+    block: nn.Module, attention: str, norm12: tuple[str, str], run: Callable[[nn.Module], Any], model: nn.Module
+) -> bool:
+    """Tell whether a block calls its first norm behind its attention."""
+    called: list[str] = []
+    parts = {'norm': getattr(block, norm12[0]), 'attention': block.get_submodule(attention)}
+    hooks = [m.register_forward_pre_hook(lambda *_, name=n: called.append(name)) for n, m in parts.items()]
+    try:
+        run(model)
+    except Exception:  # whatever a model raises that does not run so
+        return False
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called[:2] == ['attention', 'norm']
 
 
 def _missing(backbone: nn.Module, block: nn.Module, blocks: parts.Blocks) -> list[str]:
