@@ -33,11 +33,10 @@ def described(named: NamedModel, tries: bool = False) -> str:
     """
     model, run, lines = named.model, named.run if tries else None, []
     if find(model) is None:
-        proposal = propose(model)
+        proposal = propose(model, named.run)
         if not isinstance(proposal, Proposal):
-            raise UserError(
-                f'{key_of(type(model))} is not in the place table, and no entry can be proposed: {" ".join(proposal)}'
-            )
+            what = '; '.join(proposal)
+            raise UserError(f'{key_of(type(model))} is not in the place table, and no entry can be proposed: {what}.')
         register_layout(proposal.key, proposal.layout)
         lines, run = [*_proposed(model, proposal), ''], named.run
     where = find(model)

@@ -118,14 +118,14 @@ def heads_of(model: nn.Module) -> tuple[str, ...]:
     named, there = [told] if isinstance(told, str) else [*told], dict(model.named_modules())
 
     def own(names: Sequence[str]) -> list[str]:
-        return [n for n in names if any(True for _ in there.get(n, nn.Identity()).parameters())]
+        return [n for n in names if n in there and next(there[n].parameters(), None) is not None]
 
     # without classes timm's own is an Identity, beside which its head may hold a norm
     if named and all(n in there for n in named):
         return tuple(own(named))
     first = own(HEADS)[:1]
-    pools = first and where is not None and where.key.startswith('transformers.')
-    return (*own(POOLING), *first) if pools else tuple(first)
+    pooled = first and where is not None and where.key.startswith('transformers.')
+    return (*own(POOLING), *first) if pooled else tuple(first)
 
 
 def _children(model: nn.Module) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError, unknown
 from .checks import one_of
 from .delta import Delta, defaults_of
+from .exchange import restore
 from .grid import chain_to
 from .host import detach, reattach
 from .layouts import layout_of
@@ -191,6 +192,7 @@ class Plan:
         check_hosts(self._backbone, self.backbone)
         merge_hosts(self._backbone)
         take_off(self.layout, self._backbone)
+        restore(self.model)
         self.forget()
         return self.model
 

@@ -38,7 +38,7 @@ class Serving:
         if delta.adds_tokens:
             self._check_tokens(name)
         if delta.joins_attention and site.inner is not None:
-            self._check_joins(name, site.inner, delta)
+            self._check_joins(name, delta, site.inner)
         if (delta.joins_attention or site.place in self.layout.passed_by) and not self.is_served:
             raise UserError(
                 f"petl.deltas.{name}: the host's own attention (petl.attention=None) would bypass it; leave "
@@ -78,7 +78,7 @@ class Serving:
                 'return them from blocks in between; keep only the last block.'
             )
 
-    def _check_joins(self, name: str, inner: Inner, delta: Delta) -> None:
+    def _check_joins(self, name: str, delta: Delta, inner: Inner) -> None:
         if not inner.joins:
             raise UserError(
                 f'petl.deltas.{name}: the attention of {self.host} does not multiply its keys in one call of '

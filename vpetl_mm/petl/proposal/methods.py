@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from ..adapt import adapt
 from ..layouts import found
 from ..placing import take_off
 
-# what a method is called -> its delta; others follow from DELTAS
+# what a method is called -> its delta; those of time take the two inputs of a trial for the frames of one clip
 METHODS: dict[str, dict[str, Any]] = {
     'PATT': dict(type='PATT', d_bottle=64),
     "PATT, mode='concat'": dict(type='PATT', d_bottle=64, mode='concat'),
@@ -25,25 +24,9 @@ METHODS: dict[str, dict[str, Any]] = {
     'Prefix': dict(type='Prefix'),
     'Prompt': dict(type='Prompt', num_tokens=10),
     'Prompt, deep=False': dict(type='Prompt', num_tokens=10, deep=False),
+    'STAdapter': dict(type='STAdapter', num_frames=2),
+    'AIMTime': dict(type='AIMTime', num_frames=2),
 }
-OPTIONS = {'d_bottle': 64, 'num_tokens': 10, 'rank': 16, 'd_middle': 128}
-
-
-def methods() -> dict[str, dict[str, Any]]:
-    """Return what every method is called, with its delta."""
-    from .. import DELTAS
-
-    others = {c.__name__: c for c in DELTAS if c.__name__ not in {m['type'] for m in METHODS.values()}}
-    found = dict(METHODS)
-    for name, cls in others.items():
-        needed = [p.name for p in inspect.signature(cls.__init__).parameters.values() if _is_needed(p)]
-        if needed and {*needed} <= {*OPTIONS}:
-            found[name] = dict(type=name, **{n: OPTIONS[n] for n in needed})
-    return found
-
-
-def _is_needed(parameter: inspect.Parameter) -> bool:
-    return parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
 
 
 def tried(
@@ -58,7 +41,7 @@ def tried(
         told: the methods. Defaults to None, all.
     """
     layout = found(model).layout
-    for name, delta in (methods() if told is None else told).items():
+    for name, delta in (METHODS if told is None else told).items():
         try:
             with torch.device('meta'):
                 plan = adapt(model, dict(tried=delta), train=[])

@@ -174,7 +174,12 @@ def embedding_of(backbone: nn.Module, blocks: Iterable[str]) -> str:
     blocks = tuple(f'{b}.' for b in blocks)
     for name, module in backbone.named_modules():
         if isinstance(module, EMBEDDING) and not name.startswith(blocks):
-            return rf'{re.escape(name.rpartition(".")[0] or name)}\..*'
+            holder = name.rpartition('.')[0]
+            own = backbone.get_submodule(holder)
+            others = next(own.parameters(recurse=False), None) is not None or any(
+                isinstance(m, nn.Embedding) for m in own.modules()
+            )
+            return rf'{re.escape(name if others or not holder else holder)}\..*'
     return ''
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,17 +49,19 @@ class Proposal:
         return f"{imports}\n\nregister_layout(\n    '{self.key}',\n    transformer(\n{body}\n    ),\n)\n"
 
 
-def propose(model: nn.Module) -> Proposal | list[str]:
-    """Return a proposed entry for a model, or a list of what is missing for one, a sentence each.
+def propose(model: nn.Module, run: Callable[[nn.Module], Any] | None = None) -> Proposal | list[str]:
+    """Return a proposed entry for a model, or a list of what is missing for one.
 
     Args:
         model: a transformer on any device, with or without values.
+        run: calls it, to see whether its norms stand in front of attention and MLP, or behind them. Defaults to None,
+            in front is taken for granted.
     """
     blocks = parts.blocks_of(model)
     if blocks is None:
         return [
             'no repeated block holds an attention with one layer for q, k and v (qkv), with three (q_proj, k_proj, '
-            'v_proj, or query, key, value), or torch.nn.MultiheadAttention.'
+            'v_proj, or query, key, value), or torch.nn.MultiheadAttention'
         ]
     path = parts.backbone_of(model, blocks.paths)
     backbone, at = model.get_submodule(path), f'{path}.' if path else ''
@@ -81,26 +84,47 @@ def propose(model: nn.Module) -> Proposal | list[str]:
     options |= dict(passed_by=('qkv',)) if blocks.inner.biases and 'leaf' not in options else {}
     if groups := _groups(backbone, block, own, names):
         options |= dict(groups=groups)
+    if run is not None and _is_post_norm(block, blocks.attention, norm12, run, model):
+        options |= dict(post_norm=(type(block).__name__,))
+    if hasattr(backbone, 'num_prefix_tokens'):
+        options |= dict(leading=('num_prefix_tokens',))
     options |= {} if windows else dict(takes_tokens=False)
     return Proposal(key_of(type(backbone)), own, options, tuple(_notes(blocks, proj, options)))
+
+
+def _is_post_norm(
+    block: nn.Module, attention: str, norm12: tuple[str, str], run: Callable[[nn.Module], Any], model: nn.Module
+) -> bool:
+    """Tell whether a block calls its first norm behind its attention."""
+    called: list[str] = []
+    parts = {'norm': getattr(block, norm12[0]), 'attention': block.get_submodule(attention)}
+    hooks = [m.register_forward_pre_hook(lambda *_, name=n: called.append(name)) for n, m in parts.items()]
+    try:
+        run(model)
+    except Exception:  # whatever a model raises that does not run so
+        return False
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called[:2] == ['attention', 'norm']
 
 
 def _missing(backbone: nn.Module, block: nn.Module, blocks: parts.Blocks) -> list[str]:
     """Return what an entry would need and the model does not have."""
     name, missing = type(block).__name__, []
     if parts.mlp_of(block, blocks.attention, blocks.inner) is None:
-        missing.append(f'{name} has no MLP: a module, or two, from the width of the attention and back to it.')
+        missing.append(f'{name} has no MLP: a module, or two, from the width of the attention and back to it')
     if parts.norm12_of(block) is None:
-        missing.append(f'{name} has not two norms of its own, in front of the attention and of the MLP.')
+        missing.append(f'{name} has not two norms of its own, in front of the attention and of the MLP')
     if isinstance(block, (nn.ModuleList, nn.Sequential, nn.ModuleDict)):
-        missing.append(f'a block has to be a module with a forward of its own, and here it is a {name}.')
+        missing.append(f'a block has to be a module with a forward of its own, and here it is a {name}')
     if isinstance(block, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
         missing.append(
             f'in eval mode {name} passes its layers by, with one function of torch for all of them; write the block '
-            'with nn.MultiheadAttention and an MLP.'
+            'with nn.MultiheadAttention and an MLP'
         )
     if type(backbone).__module__.partition('.')[0] == 'torch':
-        missing.append(f'the backbone is a {type(backbone).__name__}: give the model a class of its own.')
+        missing.append(f'the backbone is a {type(backbone).__name__}: give the model a class of its own')
     return missing
 
 

@@ -115,6 +115,8 @@ def _check_delta(name: str, settings: Mapping[str, Any]) -> None:
 def _is_option(value: Any) -> bool:
     if isinstance(value, str):
         return bool(WORDS.fullmatch(value))
+    if isinstance(value, list):
+        return len(value) <= MOST_PARTS and all(isinstance(part, int) and abs(part) <= MOST for part in value)
     return value is None or (isinstance(value, (int, float)) and abs(value) <= MOST)
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -227,7 +228,11 @@ def _check_classes(plan: Plan, classes: Sequence[str] | None) -> None:
 
 
 def _settings(plan: Plan) -> dict[str, dict[str, Any]]:
-    return {name: settings for name, settings in plan.settings().items() if name != 'spt'}
+    settings = {name: options for name, options in plan.settings().items() if name != 'spt'}
+    try:
+        return json.loads(json.dumps(settings))  # as a file holds them: tuples are lists
+    except TypeError as error:
+        raise UserError(f'The deltas have an option that no file can hold: {reason(error)}.') from error
 
 
 def _named(model: nn.Module) -> str:
