@@ -26,6 +26,8 @@ TRAIN = {place.replace('.', ''): [place] for place in POSITIONS}
 TRAIN |= dict(full=['all'], bitfit=['attn.rpb', 'bias', 'norm1', 'norm2'])
 BASE = dict(k400=['kinetics400'], k600=['kinetics600'], in22k=['22k'], in21k=['21k'], mae=['mae'])
 BASE |= dict(videomae=['videomae'], videomaek400=['videomae'], dinov2=['dinov2'], mocov3=['moco-v3', 'mocov3'])
+KINDS = dict(swin='SwinTransformer3D', vit='VisionTransformer', timmvit='TimmBackbone', hfvit='HFBackbone')
+BASE |= dict(dinov3=['dinov3'], vjepa2=['vjepa2'])
 
 load = cache(load_config)
 
@@ -68,8 +70,8 @@ def expected_deltas(name) -> dict[str, dict]:
 def test_a_name_says_what_its_config_says(stem):
     name, cfg = parse_name(stem), load(stem)
     model = cfg.model
-    kind = model.backbone.type.rpartition('.')[2]
-    assert kind == ('SwinTransformer3D' if name.backbone == 'swin' else 'VisionTransformer')
+    kind, own = model.backbone.type.rpartition('.')[2], name.backbone.removesuffix('s14').removesuffix('l')
+    assert kind == KINDS[own]
     assert model.type == ('PETLRecognizer3D' if name.frames else 'PETLImageClassifier')
     have = deltas(cfg)
     assert set(have) == set(expected_deltas(name))

@@ -39,8 +39,10 @@ from .engine.hooks.unreadable_video_hook import UnreadableVideoHook
 from .engine.optim import AutocastOptimWrapper, PETLOptimWrapperConstructor, WholeStepsBatchSampler
 from .engine.runner import PETLRunner
 from .engine.wandb_backend import WandbVisBackend
+from .models.hf_backbone import HFBackbone
 from .models.image_classifier import PETLImageClassifier
 from .models.recognizer import PETLRecognizer3D
+from .models.timm_backbone import TimmBackbone
 from .models.token_attention import PETLMultiheadAttention, PETLVideoMAEAttention
 from .models.token_head import PETLImageHead, PETLTokenHead
 from .models.video_head import PETLVideoHead
@@ -54,7 +56,7 @@ REGISTERED = {
         *(PETLRecognizer3D, PETLImageClassifier),
         *(PETLVideoHead, PETLTokenHead, PETLImageHead),
         *(FastWindowAttention3D, FastWindowMSA, PETLMultiheadAttention, PETLVideoMAEAttention),
-        PETLVideoMAEBlock,
+        *(PETLVideoMAEBlock, TimmBackbone, HFBackbone),
     ),
     HOOKS: (
         *(AdapterHook, EpochSeedHook, FiniteLossHook, FrozenBackboneHook),

@@ -131,7 +131,7 @@ def test_copies_merging_and_keys(how, shape):
     bare = host_of(shape)
     bare.load_state_dict({k: v for k, v in host.state_dict().items() if 'deltas' not in k})
     attach(bare, 'sparse', twin.deltas['sparse'])
-    _merge(bare, [(bare.bias, 0)])
+    _merge(bare, [(bare.weight, bare.bias, 0, len(bare.weight))])
     detach(bare)
     torch.testing.assert_close(bare(x), host(x))
 

@@ -67,7 +67,7 @@ def test_what_is_broken_is_named_and_skipped_and_the_order_stays(video_bundle, c
 
 
 def test_lines_for_people(video_bundle, clips, capsys):
-    assert call('predict', video_bundle, 'clips', '--topk', '2') == 0
+    assert call('predict', video_bundle, 'clips', '--topk', '2', '--dtype', 'float32') == 0
     out, err = capsys.readouterr()
     rows = out.splitlines()
     assert [row.split()[0] for row in rows] == [*map(str, clips)] and len({row.index('%') for row in rows}) == 1

@@ -31,14 +31,6 @@ PUBLISHED = dict.fromkeys((*SWINS, *VITS), IMAGENET)
 PUBLISHED |= dict(google_vit=HALF, miil=NONE, timm_vit=None, mmpretrain_vit=None)
 
 
-@pytest.fixture
-def warned(monkeypatch) -> list[str]:
-    """The warnings about base weights."""
-    lines: list[str] = []
-    monkeypatch.setattr('vpetl_mm.weights.base.print_log', lambda text, *_: lines.append(text))
-    return lines
-
-
 def record() -> dict:
     with safe_open('dst.safetensors', 'pt') as file:
         return json.loads(file.metadata()['vpetl_mm'])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,15 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..files import file_sha256
 from ..models.petl_model import REFUSAL
 from ..petl import Delta
 from ..petl.delta import defaults_of
+from ..weights.base import about_base
 from .checkpoint import read_checkpoint
 
 FORMAT = 1
 # a file may hold weights in fewer bits than the model, which are widened without loss, but not in more
 FLOATS = {torch.float32, torch.float16, torch.bfloat16}
-_sha256_once = cache(file_sha256)
 
 
 def frozen_digests(model: nn.Module) -> dict[str, str]:
@@ -67,7 +66,7 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 def trained_meta(model: nn.Module) -> dict[str, Any]:
     """Return what a checkpoint records of its base and its deltas."""
     base = model.base
-    about = None if base is None else dict(file=str(base['file']), sha256=_sha256_once(base['file']))
+    about = None if base is None else about_base(base, model.backbone)
     return dict(base=about, frozen_sha256=frozen_sha256(model), deltas=model.plan.settings())
 
 

@@ -129,3 +129,5 @@ def _check_sample(cfg: Config, key: str, loader: DataLoader, sample: Any, model:
     with naming(cfg, f'model.data_preprocessor, or {key}.collate_fn,'):
         # on the meta device it has no values; only its shapes matter here
         copy.deepcopy(model.data_preprocessor).to_empty(device='cpu')(batch)
+    if isinstance(inputs, Tensor) and hasattr(model.backbone, 'check'):  # a model of another library
+        model.backbone.check((1, *shape[colours:]))

@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..models.window_attention import FastWindowAttention3D, FastWindowMSA
 from ..petl import Sparse, layout_of
 from ..petl.exchange import exchange_plain, plain_class
+from ..petl.host import Deltas, deltas_of, hosted_class
 from .addition import add_in_place
 from .dot_product import dot_product
 from .gelu import GELU8Bit
@@ -48,12 +49,18 @@ def speed_up(model: nn.Module, fast: bool = True, gelu: str = 'exact') -> None:
             exchange_plain(module, cls)
         if getattr(module, 'dot_product', None) is F.scaled_dot_product_attention:
             module.dot_product = dot_product
-        if hasattr(module, 'adder'):
+        if is_whole(module):
             module.adder = add_in_place
-            for delta in module.deltas.values():
+            for delta in deltas_of(module):
                 if type(delta) is Sparse:
                     GatheredSparse.take_over(delta, module)
     model.backbone.__class__ = recomputing_class(type(model.backbone))
+
+
+def is_whole(host: nn.Module) -> bool:
+    """Tell whether a host's output is its own: of an MLP in two parts, or of three layers, others may see it too."""
+    deltas = host._modules.get('deltas')
+    return isinstance(deltas, Deltas) and (deltas.how is None or deltas.how == (hosted_class,))
 
 
 def _store_gelu_in_8_bits(model: nn.Module) -> None:

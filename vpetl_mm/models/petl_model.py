@@ -17,14 +17,17 @@ from ..petl import Delta, Plan, check_petl, layout_of
 from ..petl.checks import one_of
 from ..spt.tuning import SPT
 from ..weights.base import check_base, load_base, warn_of_inputs
+from ..weights.hub import located
 from .attention import exchange_attention
 from .features import Features
+from .inputs import normalising
 from .mixing import mixing_preprocessor
 
 REFUSAL = (
     'This file holds no backbone: it is an adapter of vpetl_mm, or a part of a model. Test it with tools/test.py, or '
     'load it with load_trained(build_model(config, init_weights=True), file) of vpetl_mm.'
 )
+ELSEWHERE = 'Name pre-trained weights in model.base, not in the backbone (pretrained, init_cfg).'
 
 
 def delta_type(name: str | type) -> type[Delta]:
@@ -65,8 +68,8 @@ class PETLModel:
 
     Args:
         petl: ``dict(deltas=..., train=[...], attention=..., spt=..., fast=..., gelu=...)``; see docs/configs.md.
-        base: the pre-trained backbone, ``dict(file=..., url=..., sha256=..., convert=...)``; None, which
-            must be written out, is a random backbone.
+        base: the pre-trained backbone, ``dict(file=..., url=..., sha256=..., convert=..., license=...)`` or
+            ``dict(hub=..., revision=..., name=...)``; None, which must be written out, is a random backbone.
 
     Raises:
         UserError: for anything in ``petl`` or ``base`` that does not fit.
@@ -80,16 +83,19 @@ class PETLModel:
         # VideoMAE's ViT silently drops its argument, so look at the config itself
         given = [kwargs, kwargs.get('backbone')]
         named = [g.get('pretrained') for g in given if isinstance(g, Mapping)]
+        if any(named):
+            raise UserError(ELSEWHERE)
         with_cp = False
         if isinstance(kwargs.get('backbone'), Mapping) and 'with_cp' not in known_options(kwargs['backbone']):
             kwargs['backbone'] = dict(kwargs['backbone'])
             with_cp = one_of('model.backbone.with_cp', kwargs['backbone'].pop('with_cp', False), (True, False))
         classes = (kwargs.get(self.head_name) or {}).get('num_classes')
         train_cfg = kwargs.get('train_cfg') if self.head_name == 'head' else None
-        kwargs['data_preprocessor'] = mixing_preprocessor(kwargs.get('data_preprocessor'), train_cfg, classes)
+        preprocessor = normalising(kwargs.get('data_preprocessor'), kwargs.get('backbone'), self.head_name)
+        kwargs['data_preprocessor'] = mixing_preprocessor(preprocessor, train_cfg, classes)
         super().__init__(*args, **kwargs)
         layout_of(self.backbone)  # an unknown backbone is refused first
-        self._refuse_other_weights(named)
+        self._refuse_other_weights()
         self._check_width()
         exchange_attention(self.backbone, petl)
         spt = SPT.of(petl['spt']) if petl.get('spt') is not None else None
@@ -102,15 +108,17 @@ class PETLModel:
 
     @property
     def base(self) -> dict[str, Any] | None:
-        """``file``, ``url``, ``sha256`` and ``convert`` of the pre-trained backbone, or None."""
+        """``file`` of the pre-trained backbone and what else ``base`` says, or None; fetched if it is on the Hub."""
+        if self._base is not None:
+            self._base = located(self._base)
         return self._base
 
-    def _refuse_other_weights(self, named: list[Any]) -> None:
+    def _refuse_other_weights(self) -> None:
         """Refuse a second source of the backbone's weights."""
         inits = [getattr(m, 'init_cfg', None) or [] for m in (self, self.backbone)]
         flat = [c for init in inits for c in ([init] if isinstance(init, dict) else init)]
-        if any(named) or any(c.get('type') == 'Pretrained' for c in flat):
-            raise UserError('Name pre-trained weights in model.base, not in the backbone (pretrained, init_cfg).')
+        if any(c.get('type') == 'Pretrained' for c in flat):
+            raise UserError(ELSEWHERE)
         if getattr(self.backbone, 'frozen_stages', -1) >= 0:
             raise UserError('backbone.frozen_stages would also freeze deltas; name what trains in petl alone.')
         if hasattr(self.backbone, 'pretrained2d'):
@@ -163,8 +171,8 @@ class PETLModel:
             if self._base is None:
                 print_log('base=None: the backbone is RANDOM, nothing pre-trained is loaded.', 'current', 30)
             else:
-                state = load_base(self.backbone, self._base)
-                warn_of_inputs(self._base['file'], self.data_preprocessor)
+                state = load_base(self.backbone, self.base)
+                warn_of_inputs(self.base['file'], self.data_preprocessor)
             if self.spt is not None:
                 self.spt.check_base(state)
         for delta in self.plan.deltas():

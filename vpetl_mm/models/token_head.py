@@ -10,6 +10,7 @@ from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
 from ..petl.checks import one_of
+from .folding import AttentionPool
 from .video_head import check_head
 
 
@@ -77,17 +78,35 @@ class PETLTokenHead(BatchNormed, TimeSformerHead):
         num_classes: how many classes.
         in_channels: the token's width d.
         bn: put the BatchNorm in front. Defaults to True.
+        temporal_pool: of features of frames: ``'mean'`` (default), or ``'attention'``, see :class:`AttentionPool`, d
+            more parameters of the head.
         average_clips: how test views are averaged. Defaults to ``'score'``, the logits' mean.
         kwargs: of mmaction2's TimeSformerHead.
     """
 
     def __init__(
-        self, num_classes: int, in_channels: int, bn: bool = True, average_clips: str | None = 'score', **kwargs: Any
+        self,
+        num_classes: int,
+        in_channels: int,
+        bn: bool = True,
+        temporal_pool: str = 'mean',
+        average_clips: str | None = 'score',
+        **kwargs: Any,
     ) -> None:
         check_head(num_classes, average_clips, **kwargs)
         super().__init__(num_classes, in_channels, average_clips=average_clips, **kwargs)
         self._add_bn(bn, in_channels)
+        attends = one_of('temporal_pool', temporal_pool, ('mean', 'attention')) == 'attention'
+        self.pool = AttentionPool(in_channels) if attends else None
+
+    def init_weights(self) -> None:
+        """Draw the linear layer's weights again, forget the running statistics and start pooling as the mean."""
+        super().init_weights()
+        if self.pool is not None:
+            self.pool.reset_parameters()
 
     def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Classify tokens of (B, d): logits of (B, num_classes), float32 also under autocast."""
+        """Classify tokens of (B, d), or of frames, (B, d, T, 1, 1): logits of (B, num_classes), float32."""
+        if x.ndim == 5:
+            x = x.mean((2, 3, 4)) if self.pool is None else self.pool(x)
         return super().forward(self._normalised(x), **kwargs).float()

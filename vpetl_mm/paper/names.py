@@ -27,6 +27,11 @@ PRETRAINED = {
     'swin': ('k400', ('k400', 'k600', 'in22k')),
     'vit': (None, ('in21k', 'mae', 'mocov3', 'videomaek400', 'videomae')),
     'vits14': (None, ('dinov2', 'random')),
+    # models of timm and of Hugging Face
+    'timmvits14': (None, ('dinov2',)),
+    'timmvit': (None, ('dinov3',)),
+    'hfvit': (None, ('videomaek400',)),
+    'hfvitl': (None, ('vjepa2',)),
 }
 # these train the classification layer on HMDB51 too, as the paper's counts show
 FC_ON_HMDB51 = ('full', 'fc', 'adaptformer', 'vpt')
@@ -42,7 +47,7 @@ class Name:
     """An experiment's name in its parts, defaults filled in.
 
     Args:
-        backbone: ``'swin'``, ``'vit'``, ``'vits14'``, or ``'demo'``.
+        backbone: a key of ``PRETRAINED``, such as ``'swin'`` or ``'timmvits14'``, or ``'demo'``.
         method: such as ``'bapat'``, ``'bapatqk'``, ``'mlpfc1'``; the rest of the name for a demo config.
         dataset: such as ``'ssv2'``; ``'demo'`` for a demo config.
         size_kind: ``'b'`` (bottleneck), ``'r'`` (rank) or None.

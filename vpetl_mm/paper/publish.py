@@ -24,7 +24,10 @@ from .vtab import BY_BUDGET, PRETRAINED, extremes
 
 BEGIN, END = '<!-- tools/tables.py --docs writes the table below -->', '<!-- and ends here -->'
 WEIGHTS = {**PRETRAIN, 'in21k': 'IN-21K', 'mae': 'MAE', 'videomae': 'VideoMAE', 'videomaek400': 'VideoMAE + K400'}
-WEIGHTS |= {**PRETRAINED, 'dinov2': 'DINOv2', 'random': 'nothing, random'}
+WEIGHTS |= {**PRETRAINED, 'dinov2': 'DINOv2', 'dinov3': 'DINOv3', 'vjepa2': 'V-JEPA 2'}
+WEIGHTS |= {'random': 'nothing, random'}
+BACKBONES = dict(swin='Video Swin-B', vit='ViT-B', vits14='ViT-S/14', timmvits14='ViT-S/14 of timm')
+BACKBONES |= dict(timmvit='ViT-B/16 of timm', hfvit='ViT-B/16 of Hugging Face', hfvitl='ViT-L/16 of Hugging Face')
 VARIANTS = dict(qk='on q, k', qv='on q, v', qkv='on q, k, v', concat='concatenated', tokens='from trained tokens')
 VARIANTS |= dict(zero='at zero first', random='at random places', shuffled='sensitivities shuffled')
 VARIED = ('bapat', 'patt', 'sptlora', 'sptadapter')
@@ -73,8 +76,7 @@ def describe(name: Name) -> str:
     parts += [VARIANTS[name.method.removeprefix(base)]] if name.method != base else []
     parts += [f'{"rank" if name.size_kind == "r" else "d_bottle"} {name.size}'] if name.size else []
     parts += [f's {name.scale:g}'] if name.scale is not None else []
-    backbone = dict(swin='Video Swin-B', vit='ViT-B', vits14='ViT-S/14')[name.backbone]
-    parts += [f'{backbone} from {WEIGHTS.get(name.pretrain, name.pretrain)}']
+    parts += [f'{BACKBONES[name.backbone]} from {WEIGHTS.get(name.pretrain, name.pretrain)}']
     parts += [DATASETS.get(name.dataset, name.dataset), *([f'{name.frames} frames'] if name.frames else [])]
     return ', '.join([*parts, 'FC trained' if name.fc else 'FC frozen'])
 

@@ -45,7 +45,7 @@ def is_opened(attention: nn.Module) -> bool:
 def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
     x = before(self, x, 'attn')
-    asked, joining = _asked(self), [d for d in _on_qkv(self) + deltas_of(self) if d.joins_attention]
+    asked, joining = _asked(self), [d for d in deltas_of(_layer(self)) + deltas_of(self) if d.joins_attention]
     if not asked and not joining:
         y = self.plain.forward(self, x, *args, **kwargs)
     else:
@@ -203,11 +203,16 @@ class _Call:
             weights = ', '.join(self.attention.inner.weights)
             raise UserError(f'{self._name} did not multiply by {weights}: deltas on qkv would be left out.')
         if not self.attended:
-            raise UserError(f'{self._name} did not call scaled_dot_product_attention: no keys could join its own.')
+            raise UserError(
+                f'{self._name} did not call scaled_dot_product_attention, so no keys could join its own; load models '
+                "of transformers with attn_implementation='sdpa'."
+            )
 
 
 def _by_heads(tokens: Tensor, like: Tensor) -> Tensor:
     """Return added keys, (n, d) or (B, n, d), in the shape of ``like``, (B, heads, N, d / heads) or with windows."""
     heads = tokens.unflatten(-1, (like.shape[1], -1)).transpose(-2, -3).to(like.dtype)
+    if heads.shape[-1] != like.shape[-1]:
+        raise UserError('An attention whose keys are not tokens (it attends over channels) takes no further keys.')
     heads = heads.unsqueeze(-3) if like.dim() > 4 else heads
     return heads.expand(*like.shape[:-2], *heads.shape[-2:])

@@ -33,13 +33,16 @@ class SelfAttention(nn.MultiheadAttention):
             is_causal: a hint about ``attn_mask``, as in torch.
 
         Raises:
-            UserError: for what is not self-attention of a batch, for ``key_padding_mask`` and for ``is_causal`` without
-                a mask, where weights are needed, and for further keys of its own (``bias_k``, ``add_zero_attn``).
+            UserError: for what is not self-attention of a batch, for ``key_padding_mask`` and for ``is_causal``
+                without a mask, where weights are needed, and for further keys of its own (``bias_k``,
+                ``add_zero_attn``).
         """
         if not (key is None or key is query) or not (value is None or value is query) or key_padding_mask is not None:
             raise UserError('nn.MultiheadAttention is served as self-attention alone, without key_padding_mask.')
         if query.dim() != 3 or (is_causal and attn_mask is None):
-            raise UserError('nn.MultiheadAttention is served for batches, (B, N, d), and takes is_causal with attn_mask.')
+            raise UserError(
+                'nn.MultiheadAttention is served for batches, (B, N, d), and takes is_causal with attn_mask.'
+            )
         if self.bias_k is not None or self.add_zero_attn:
             raise UserError('nn.MultiheadAttention with deltas takes neither bias_k nor add_zero_attn.')
         if need_weights:

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..files import from_json
 from .contents import format_of
 from .files import write_safetensors
+from .shards import is_index
 
 FORMAT = 1
 KEY = 'vpetl_mm'
@@ -82,7 +83,7 @@ def _numbers(value: Any) -> bool:
 
 def recorded_inputs(file: str | Path) -> dict[str, Any] | None:
     """Return :attr:`Origin.inputs` of a file; None where it records none."""
-    if format_of(Path(file)) != 'safetensors':
+    if is_index(file) or format_of(Path(file)) != 'safetensors':
         return None
     with safe_open(file, 'pt') as opened:
         origin = origin_of(opened.metadata() or {})

@@ -14,13 +14,19 @@ from torch import nn
 from ..bounds import check_zip
 from ..errors import UserError
 from .contents import format_of, must_be_file
+from .shards import is_index, read_shards, weights_size
 from .tensors import StateDict
 from .torch_file import CODE, allowed, check_content, read_torch, reason_of
 from .wrappings import Model, chosen, models_in, tensors_in
 
 # where checkpoints without a backbone keep their weights: most libraries; timm and MAE; DeepSpeed
 INSIDE = ('state_dict', 'model', 'module')
-FORMATS = {'safetensors': 'a .safetensors file', 'npz': 'an .npz archive of numbers', 'torch': 'a file of torch.save'}
+FORMATS = {
+    'index': 'an index of .safetensors files',
+    'safetensors': 'a .safetensors file',
+    'npz': 'an .npz archive of numbers',
+    'torch': 'a file of torch.save',
+}
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,9 @@ def read_source(file: str | Path, trust_pickle: bool = False, part: str | None =
     must_be_file(path)
     form = 'torch'
     try:
-        form = format_of(path)
+        form = 'index' if is_index(path) else format_of(path)
         source = _located(*_content(path, form, trust_pickle), part)
-        check_content(source.state, path.stat().st_size)
+        check_content(source.state, weights_size(path))
     except UserError as error:
         raise UserError(f'{path}: {str(error).rstrip(".")}.') from error
     except Exception as error:
@@ -76,6 +82,8 @@ def _content(path: Path, form: str, trust_pickle: bool) -> tuple[Any, dict[str, 
     """Read what a file holds, and its metadata."""
     if form == 'torch':
         return read_torch(path, trust_pickle), {}
+    if form == 'index':
+        return read_shards(path), {}
     if form == 'safetensors':
         with safe_open(path, 'pt') as file:
             return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -115,6 +115,36 @@ class Weights:
             del self._entries[name]
         self._entries[into] = _Entry(whole, tuple(s for p in parts for s in p.sources), parts[0].changes)
 
+    def become(self, tensors: Mapping[str, Tensor], how: str) -> None:
+        """Replace all tensors by those that another library made of them.
+
+        Args:
+            tensors: under their new names. One that is the same object as before, or has the same name, keeps its
+                source.
+            how: says what was done, such as "by timm's rules".
+        """
+        by_id = {id(e.tensor): e for e in self._entries.values()}
+        entries: dict[str, _Entry] = {}
+        for name, tensor in tensors.items():
+            named = self._entries.get(name)
+            as_before = named is not None and named.tensor is tensor
+            entry = named if as_before else by_id.get(id(tensor)) or named or _Entry(tensor, ())
+            same = tensor.shape == entry.tensor.shape
+            changed = () if same else (f'{how}, from {_size(entry.tensor)} to {_size(tensor)}',)
+            entries[name] = replace(entry, tensor=tensor, changes=(*entry.changes, *changed))
+        used = {source for entry in entries.values() for source in entry.sources}
+        for entry in self._entries.values():
+            self.dropped |= {source: how for source in entry.sources if source not in used}
+        self._entries = entries
+
+    def drop_foreign(self, pattern: str, own: Iterable[str]) -> None:
+        """Drop, with a remark, what begins with ``pattern`` and is none of ``own``, such as a classifier."""
+        foreign = [name for name in self if re.match(pattern, name) and name not in {*own}]
+        for name in foreign:
+            self.drop(re.escape(name) + '$', 'not of the backbone')
+        if foreign:
+            self.remarks.append(f'{_listed(foreign, 3)} {"is" if len(foreign) == 1 else "are"} not of the backbone')
+
     def change(self, name: str, tensor: Tensor, how: str) -> None:
         """Replace the tensor called ``name``; ``how`` says what was done, such as 'resized'."""
         entry = self._entries[name]

@@ -21,6 +21,8 @@ OPENMMLAB: dict[str, Layout] = {
         passed_by=('qkv',),
         slot_biases=('q_bias', '', 'v_bias'),
         adds_residual=('Block',),
+        leading=(0,),
+        joint=True,
     ),
     # the image ViT
     'mmpretrain.VisionTransformer': transformer(
@@ -30,6 +32,7 @@ OPENMMLAB: dict[str, Layout] = {
         fc=(r'ffn\.layers\.0\.0', r'ffn\.layers\.1'),
         norm12=('ln1', 'ln2'),
         adds_residual=('TransformerEncoderLayer',),
+        leading=('num_extra_tokens',),
     ),
     # the 2D Swin
     'mmpretrain.SwinTransformer': transformer(

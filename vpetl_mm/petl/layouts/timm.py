@@ -31,6 +31,7 @@ TIMM: dict[str, Layout] = {
         groups=GROUPS,
         adds_residual=('Block',),
         post_norm=('ResPostBlock',),
+        leading=('num_prefix_tokens',),
     ),
     # any size and shape of images, with a mask of the padding; of ViT's blocks or of Eva's
     'timm.NaFlexVit': transformer(
@@ -57,6 +58,8 @@ TIMM: dict[str, Layout] = {
         adds_residual=('EvaBlock',),
         post_norm=('EvaBlockPostNorm',),
         takes_tokens=False,
+        leading=('num_prefix_tokens',),
+        rope='rope',
     ),
     'timm.SwinTransformer': transformer(
         STAGES,

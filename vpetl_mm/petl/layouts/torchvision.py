@@ -18,5 +18,6 @@ TORCHVISION: dict[str, Layout] = {
         norm12=('ln_1', 'ln_2'),
         groups={'patch_embed': r'conv_proj\..*'},
         adds_residual=('EncoderBlock',),
+        leading=(1,),
     ),
 }
