@@ -35,11 +35,12 @@ class Case:
         return {n: dict(s, init='zero') if s['type'] == 'PATT' else s for n, s in specs}
 
     def names(self, host: Host, depth: int = 2) -> dict[str, tuple[int, ...]]:
-        """Every added parameter of a model; a whole block's are in the first block alone."""
+        """Every added parameter of a model; those at the place ``'once'`` are on the first block alone."""
         names = {}
         for (place, name), shape in self.added.items():
-            for block in range(1 if place == 'block' else depth):
-                path = f'{host.block.format(block)}.{host.below[place]}'.removesuffix('.')
+            below = host.below['block' if place in ('once', 'between') else place]
+            for block in range(1 if place == 'once' else depth):
+                path = f'{host.block.format(block)}.{below}'.removesuffix('.')
                 names[f'{path}.deltas.{name}'] = shape
         return names
 
@@ -91,9 +92,31 @@ def prefix(name: str = 'prefix', n: int = 3, r: int = 4) -> Case:
 
 
 def prompt(name: str = 'prompt', n: int = 3, deep: bool = True) -> Case:
-    place = 'attn' if deep else 'block'
+    place = 'attn' if deep else 'once'
     spec = dict(type='Prompt', num_tokens=n, deep=deep)
     return Case({name: spec}, _at(place, name, {'tokens': (n, C)}), silent=False)
+
+
+def st_adapter(at: str, r: int = 4, **options: Any) -> Case:
+    added = linear('down', r, C) | linear('up', C, r) | {'conv.weight': (r, 1, 3, 1, 1), 'conv.bias': (r,)}
+    name = f'st_{at}'
+    return Case({name: dict(type='STAdapter', at=at, d_bottle=r, **options)}, _at(at, name, added))
+
+
+def aim(r: int = 4, num_frames: int = 2) -> Case:
+    """AIM's block with two adapters in time, and the embedding of frames."""
+    tokens = dict(num_frames=num_frames)
+    parts = [
+        linear(f'{part}.{name}', *shape)
+        for part in ('inward', 'outward')
+        for name, shape in dict(down=(r, C), up=(C, r)).items()
+    ]
+    added = {n: s for part in parts for n, s in part.items()}
+    time = Case(dict(time=dict(type='AIMTime', num_tadapter=2, d_bottle=r, **tokens)), _at('block', 'time', added))
+    frames = Case(
+        dict(frames=dict(type='FrameEmbedding', **tokens)), _at('once', 'frames', {'table': (num_frames, C)})
+    )
+    return both(frames, time, linear_adapter('proj', 'space', r), adapter('joint', r, act='GELU'))
 
 
 def _at(place: str, name: str, shapes: Shapes) -> Placed:
@@ -130,6 +153,11 @@ def cases(host: Host) -> dict[str, Case]:
     }
     if not host.windows:
         captured['shallow_residual'] = both(prompt(deep=False), residual)
+    if host.scope == 'mmpretrain' and not host.windows:  # frames in the batch
+        captured['aim'] = aim()
+        captured['st_adapter'] = both(st_adapter('block', num_frames=2), adapter())
+    elif not host.windows:  # all in one row
+        captured['st_adapter'] = both(st_adapter('block', act='GELU'), st_adapter('between', kernel=(3, 1, 1)))
     others = {
         **{f'patt_{slots}': patt(slots=slots) for slots in ('kv', 'qv', 'qk')},
         **{f'patt_{act.lower()}': patt(act=act) for act in ('ReLU', 'GELU')},

@@ -39,7 +39,14 @@ def _show(bundle: Path) -> None:
 
 def info(args) -> None:
     """Describe bundles."""
-    from vpetl_mm.use.bundle.card import info_of
+    from vpetl_mm.use.plain.info import info_of_plan, is_of_plan
+
+    def info_of(file: str) -> str:
+        if is_of_plan(file):  # which needs no OpenMMLab
+            return info_of_plan(file)
+        from vpetl_mm.use.bundle.card import info_of
+
+        return info_of(file)
 
     print('\n\n'.join([info_of(file) for file in args.file]))
 

@@ -163,6 +163,8 @@ def test_dropout_acts_in_training_alone(host, case):
 
 # What starts at zero: the names' beginnings, by type
 ZERO = {'AdaptMLP': ('up', 'down.bias'), 'LoRA': ('B',), 'PATT': (), 'Prefix': (), 'Prompt': ()}
+ZERO |= {'STAdapter': ('conv', 'down.bias', 'up.bias'), 'FrameEmbedding': ('table',)}
+ZERO['AIMTime'] = tuple(f'{part}.{p}' for part in ('inward', 'outward') for p in ('up', 'down.bias'))
 ZERO['LinearAdapter'] = ('up', *(f'down.{slot}.bias' for slot in ('q', 'k', 'v', 'out')))
 
 
@@ -179,6 +181,8 @@ def test_initialisation_is_the_deltas_own(host, case):
                 assert state[name].item() == pytest.approx({'PATT': 0.8, 'AdaptMLP': 0.1}[spec['type']])
             elif parameter.startswith(zero):
                 assert not state[name].any(), name
+            elif spec['type'] == 'AIMTime':
+                assert 0.01 < state[name].std() < 0.03, name
             elif parameter == 'tokens':
                 check_table(state[name], spec['type'])
             else:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from .addition import Addition
-from .checks import at_least_one, number, one_of
-from .delta import Delta
+from .checks import ACTIVATIONS, at_least_one, number, one_of
+from .delta import Delta, Site
+from .drop_path import DropBranch, at_rates
 
 
 class AdaptMLP(Delta):
@@ -33,6 +36,9 @@ class AdaptMLP(Delta):
             stream before the norm, with the result added outside drop-path, as in AdaptFormer's published ViT. A
             sequential adapter ignores it.
         dropout: on the bottleneck, in training. Defaults to 0.
+        act: ``'ReLU'`` (default), or ``'GELU'``, as AIM has it.
+        drop_path: how likely a row of the batch goes without the adapter, in training, in the last block; less,
+            evenly, in earlier ones. Defaults to 0.
 
     Raises:
         UserError: for an invalid value.
@@ -50,6 +56,8 @@ class AdaptMLP(Delta):
         mode: str = 'parallel',
         source: str = 'norm',
         dropout: float = 0.0,
+        act: str = 'ReLU',
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.d_bottle = at_least_one('d_bottle', d_bottle)
@@ -58,11 +66,17 @@ class AdaptMLP(Delta):
         parallel = 'stream' if source == 'residual' else 'input'
         self.reads = 'output' if mode == 'sequential' else parallel
         self.down = nn.Linear(dim, d_bottle)
-        self.act = nn.ReLU()
+        self.act = ACTIVATIONS[one_of('AdaptMLP act', act, tuple(ACTIVATIONS))]()
         self.dropout = nn.Dropout(number('dropout', dropout, 0, 1))
         self.up = nn.Linear(d_bottle, dim)
+        self.drop = DropBranch(number('drop_path', drop_path, 0, 1))
         self._set_scale(scale, learn_scale)
         self.reset_parameters()
+
+    @classmethod
+    def at_sites(cls, sites: Sequence[Site], **options: Any) -> Iterator[tuple[Site, Delta]]:
+        """Build one delta per block, whose drop-path grows with the depth."""
+        return at_rates(cls, sites, options)
 
     def reset_parameters(self) -> None:
         """Draw down again and set the rest to zero."""
@@ -71,11 +85,12 @@ class AdaptMLP(Delta):
             nn.init.zeros_(parameter)
         self._reset_scale()
 
-    def forward(self, x: Tensor) -> Addition:
+    def forward(self, x: Tensor) -> Addition | Tensor:
         """Return what is added to the MLP's output (Eq. 6).
 
         Args:
             x: what the adapter reads, (..., d).
         """
         h = self.dropout(self.act(self.down(x)))
-        return Addition(h, self.up.weight, self.up.bias, self.scale)
+        added = Addition(h, self.up.weight, self.up.bias, self.scale)
+        return self.drop(added.value()) if self.drop.p and self.training else added

@@ -13,8 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .exchange import exchanged
-from .host import add_delta, add_from_stream, before, behind, change_first, deltas_of, taken
-from .inner import inside
+from .host import add_delta, add_from_stream, before, behind, change_first, deltas_of, passing_deltas, taken
 
 RESIDUALS = ('input_tensor', 'residual')  # what a last part calls the stream that it adds itself
 
@@ -23,7 +22,7 @@ RESIDUALS = ('input_tensor', 'residual')  # what a last part calls the stream th
 def first_class(plain: type[nn.Module]) -> type[nn.Module]:
     """Return the subclass of an MLP's first part, which holds the deltas and notes its input for the last."""
     names = [*inspect.signature(plain.forward).parameters][1:]
-    members = dict(forward=_first, adder=staticmethod(add_delta), names=names)
+    members = dict(forward=_first, adder=staticmethod(add_delta), names=names, **passing_deltas(plain))
     return exchanged(f'First{plain.__name__}', (first_class, plain), **members)
 
 
@@ -61,7 +60,7 @@ def block_class(plain: type[nn.Module], norm: str, mlp: str) -> type[nn.Module]:
     Args:
         plain: the block's class; its output is the stream behind the norm plus the MLP's branch.
         norm: the attribute of the norm in front of the MLP, which has become a :func:`noting_class`.
-        mlp: the attribute of the MLP, or of its first part.
+        mlp: the attribute of the MLP, or of its first part; '' where others serve what reads the stream.
     """
     names = [*inspect.signature(plain.forward).parameters][1:]
     recipe = (block_class, plain, norm, mlp)
@@ -79,7 +78,8 @@ def _block(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
     def changed(y: Tensor) -> Tensor:
         y = y if change is None else y + change.view_as(y)
-        y = add_from_stream(inside(self, self.mlp_name), add_delta, stream.view_as(y), y)
+        if self.mlp_name:
+            y = add_from_stream(getattr(self, self.mlp_name), add_delta, stream.view_as(y), y)
         return behind(self, x, y, 'block')
 
     return change_first(y, changed)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from torch import nn
+
 from ..errors import UserError
+
+ACTIVATIONS = {'GELU': nn.GELU, 'ReLU': nn.ReLU}
 
 
 def at_least_one(name: str, value: Any) -> int:

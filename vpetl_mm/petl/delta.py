@@ -29,9 +29,10 @@ class Site:
         in_dim: the width of its input.
         out_dim: the width of its output.
         slots: the equal parts of its output: ``'qkv'`` for a fused projection, else ``''``.
-        norm: the norm in front of the block's attention.
+        norm: the norm in front of the block's attention; None where there is none.
         inner: the inside of its attention, where the host is one, or its projection, and is opened.
         block: the block that it is in.
+        attention: the block's whole attention, its output projection included.
         grid: where the tokens of its backbone lie; None where they lie in windows, or are not known.
     """
 
@@ -44,12 +45,22 @@ class Site:
     norm: nn.Module | None = None
     inner: Inner | None = None
     block: nn.Module | None = None
+    attention: nn.Module | None = None
     grid: Grid | None = None
 
     @property
     def width(self) -> int:
         """The width of one slot of its output."""
         return self.out_dim // max(len(self.slots), 1)
+
+    def known_grid(self, name: str) -> Grid:
+        """Return the grid, for the method ``name``; raise :class:`UserError` where there is none."""
+        if self.grid is None:
+            raise UserError(
+                f'{name} needs tokens in a known grid of frames, rows and columns; those of '
+                f'{type(self.block).__name__} lie in windows, or pass in another order.'
+            )
+        return self.grid
 
 
 class Delta(nn.Module, ABC):
@@ -75,6 +86,7 @@ class Delta(nn.Module, ABC):
             called instead; None: neither is.
         joins_attention: whether the delta brings keys and values.
         adds_tokens: whether further tokens pass through the blocks.
+        needs_grid: whether it has to know in which frame, row and column each token is.
         at: the place where it is; set when it is put there.
         is_linear: whether what ``forward`` returns is linear in ``x``, and can be merged into the host's weight.
     """
@@ -83,6 +95,7 @@ class Delta(nn.Module, ABC):
     reads: str | None = 'input'
     joins_attention: bool = False
     adds_tokens: bool = False
+    needs_grid: bool = False
     at: str = ''
     is_linear: ClassVar[bool] = False
 

@@ -33,8 +33,8 @@ def extra_tokens(attention: nn.Module, x: Tensor, project: Callable[[Tensor], Te
         x: its input, (B, N, d).
         project: its full qkv projection, (..., d) to (..., 3 d), deltas and biases included.
     """
-    hosts = (attention, attention.qkv)
-    deltas = [d for h in hosts for d in getattr(h, 'deltas', {}).values()]
+    there = [h.deltas for h in (attention, attention.qkv) if hasattr(h, 'deltas')]
+    deltas = [d for own in there if not own.silent for d in own.values()]
     return [d.extra_tokens(x, project) for d in deltas if d.joins_attention]
 
 

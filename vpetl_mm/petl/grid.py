@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .checks import at_least_one
 
 
 @dataclass(eq=False)
@@ -18,84 +20,115 @@ class Grid:
     of the patches. A video backbone has all patches of a clip in one row, frame by frame: (B, L + T H W, d).
 
     A module that folds the frames of clips into the batch has such an object as its attribute ``grid``, and sets
-    ``frames`` in every forward pass; the deltas on the backbone inside it read the same object.
+    ``frames`` in every forward pass, None for images; the deltas on the backbone inside it read the same object.
 
     Args:
-        frames: how many frames of a clip follow each other, in the batch or, if ``joint``, in the row of tokens.
+        frames: T, how many frames of a clip follow each other, in the batch or, if ``joint``, in the row of tokens.
             Defaults to None, not known: images.
-        size: (H, W). Defaults to None, not known.
-        leading: how many class and register tokens stand in front of the patches. Defaults to 0.
+        size: (H, W) of images of the backbone's own size. Defaults to None, not known.
+        leading: L, how many class and register tokens stand in front of the patches. Defaults to 0.
         joint: whether the patches of all frames are in one row. Defaults to False.
+        rotary: whether the attention turns queries and keys by their place in the image. Defaults to False.
+        reads_class: whether the head is known to read the class token alone. Defaults to False.
+        is_told: whether a module around the backbone sets ``frames``. Defaults to True.
     """
 
     frames: int | None = None
     size: tuple[int, int] | None = None
     leading: int = 0
     joint: bool = False
+    rotary: bool = False
+    reads_class: bool = False
+    is_told: bool = True
 
-    def clips(self, x: Tensor, frames: int | None, name: str) -> int:
-        """Return how many frames the clips have that were folded into the batch of ``x``, (B T, N, d).
+    def check_frames(self, num_frames: int | None, name: str) -> int | None:
+        """Return a delta's option ``num_frames``, at least 1; None where the backbone says it.
 
         Args:
-            x: the tokens.
-            frames: T, where nothing else says it.
+            num_frames: the option.
+            name: of the method.
+
+        Raises:
+            UserError: for another value, and where nothing says how many frames there are.
+        """
+        if num_frames is not None:
+            return at_least_one('num_frames', num_frames)
+        if not self.joint and not self.is_told:
+            raise UserError(
+                f'{name} needs num_frames, how many images of the batch make a clip: this is an image model, and '
+                'nothing around it says so.'
+            )
+        return None
+
+    def clips_of(self, x: Tensor, num_frames: int | None, name: str) -> tuple[int, int]:
+        """Return how many clips the tokens ``x`` hold, and how many frames each has.
+
+        Args:
+            x: (B T, N, d), or (B, N, d) if ``joint``.
+            num_frames: T, where nothing else says it.
             name: of the method that asks.
 
         Raises:
-            UserError: where nothing says it, or ``x`` holds no whole number of clips.
+            UserError: where nothing says it, or ``x`` holds no whole clips.
         """
-        frames = self.frames or frames
+        frames, rows = self.frames or num_frames, x.shape[0]
         if frames is None:
             raise UserError(f'{name} looks along the frames of clips, and the model was given images.')
-        if x.shape[0] % frames:
-            raise UserError(f'{name} needs whole clips of {frames} frames in the batch, got {x.shape[0]} images.')
-        return frames
+        if self.joint and (x.shape[1] - self.leading) % frames:
+            raise UserError(f'{name} needs whole frames: {x.shape[1]} tokens are not {frames} equal ones.')
+        if not self.joint and rows % frames:
+            raise UserError(f'{name} needs whole clips of {frames} frames, and the batch has {rows} images.')
+        return (rows if self.joint else rows // frames), frames
 
-    def positions(self, x: Tensor, frames: int | None, name: str) -> tuple[int, int, int]:
-        """Return T, H and W of the patches of ``x``; see :meth:`clips`.
+    def positions(self, x: Tensor, num_frames: int | None, name: str) -> tuple[int, int, int]:
+        """Return T, H and W of the patches of ``x``; see :meth:`clips_of`.
 
         H and W are the backbone's own where they fit the number of patches, else those of a square.
 
         Raises:
-            UserError: where neither fits.
+            UserError: also where neither fits.
         """
-        patches = x.shape[1] - self.leading
-        if not self.joint:
-            frames, each = self.clips(x, frames, name), patches
-        else:
-            frames = self.frames or 1
-            each = patches // frames
-        if self.size is not None and each == self.size[0] * self.size[1]:
-            height, width = self.size
-        else:
-            height = width = isqrt(each)
-        if height * width * (frames if self.joint else 1) != patches:
+        frames = self.clips_of(x, num_frames, name)[1]
+        patches = (x.shape[1] - self.leading) // (frames if self.joint else 1)
+        if self.size is not None and patches == self.size[0] * self.size[1]:
+            return frames, *self.size
+        side = isqrt(patches)
+        if side * side != patches:
             raise UserError(f'{name} does not know the height and width of {patches} patches; give square images.')
-        return frames, height, width
+        return frames, side, side
 
 
-def grid_of(model: nn.Module, path: str, leading: tuple[int | str, ...], joint: bool) -> Grid:
+def grid_of(chain: Sequence[nn.Module], leading: tuple[int | str, ...], joint: bool, rope: str) -> Grid:
     """Return the grid of a backbone: that of the module which folds frames for it, else a new one.
 
     Args:
-        model: what deltas are put on.
-        path: of the backbone in it, '' for the model itself.
+        chain: modules, each inside the one before, the last being the backbone.
         leading: numbers of leading tokens, or the attributes of the backbone that hold them; their sum counts.
         joint: see :class:`Grid`.
+        rope: the attribute of the backbone that holds its rotary embedding, if any; '' for none.
     """
-    around = [model]
-    for part in path.split('.') if path else ():
-        around.append(getattr(around[-1], part))
-    backbone = around[-1]
-    grid = next((m.grid for m in around if isinstance(getattr(m, 'grid', None), Grid)), None) or Grid()
+    backbone = chain[-1]
+    grids = (getattr(m, 'grid', None) for m in chain)
+    grid = next((g for g in grids if isinstance(g, Grid)), None) or Grid(is_told=False)
     grid.leading = sum(n if isinstance(n, int) else _attribute(backbone, n) or 0 for n in leading)
-    grid.size, grid.joint = size_of(backbone), joint
+    grid.size, grid.joint = _size_of(backbone), joint
+    grid.rotary = bool(rope) and _attribute(backbone, rope) is not None
+    pools = _attribute(backbone, 'global_pool'), _attribute(backbone, 'out_type')  # timm, mmpretrain
+    grid.reads_class = grid.reads_class or pools[0] == 'token' or pools[1] == 'cls_token'
     if joint:
         grid.frames = _frames_of(backbone, grid)
     return grid
 
 
-def size_of(backbone: nn.Module) -> tuple[int, int] | None:
+def chain_to(model: nn.Module, path: str) -> list[nn.Module]:
+    """Return ``model``, and each module inside the one before, down to the one at ``path``."""
+    chain = [model]
+    for part in path.split('.') if path else ():
+        chain.append(getattr(chain[-1], part))
+    return chain
+
+
+def _size_of(backbone: nn.Module) -> tuple[int, int] | None:
     """Return rows and columns of patches of an image of the backbone's own size; None where it does not say."""
     for name in ('patch_embed.grid_size', 'patch_resolution', 'grid_size'):  # timm, mmpretrain, mmaction2
         size = _attribute(backbone, name)

@@ -27,16 +27,32 @@ class Deltas(nn.ModuleDict):
     Args:
         how: the function that returns the host's class from its own, and further arguments; None where the host's
             attention asks them, past the host's own ``forward``.
+
+    Attributes:
+        silent: whether the host acts as if it had none, for the length of a call; see :func:`without_deltas`.
     """
 
     def __init__(self, how: tuple | None) -> None:
         super().__init__()
-        self.how = how
+        self.how, self.silent = how, False
 
 
 def deltas_of(host: nn.Module | None) -> list[Delta]:
-    """Return the deltas of a module; none where it is no host."""
-    return [*host._modules['deltas'].values()] if host is not None and 'deltas' in host._modules else []
+    """Return the deltas of a module; none where it is no host, or they are silent."""
+    deltas = host._modules.get('deltas') if host is not None else None
+    return [] if deltas is None or deltas.silent else [*deltas.values()]
+
+
+def without_deltas(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call a module as it was before any delta sat on it, or on what is in it."""
+    own = [m for m in module.modules() if isinstance(m, Deltas)]
+    for deltas in own:
+        deltas.silent = True
+    try:
+        return module(*args, **kwargs)
+    finally:
+        for deltas in own:
+            deltas.silent = False
 
 
 def taken(args: tuple, kwargs: dict[str, Any], name: str) -> tuple[Any, tuple, dict[str, Any]]:
@@ -57,9 +73,14 @@ def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
     names = [*inspect.signature(plain.forward).parameters][1:]
     forward = _forward_with_identity if 'identity' in names else _forward  # such as mmcv's FFN
     members = dict(forward=forward, adder=staticmethod(add_delta), names=names)
-    if issubclass(plain, nn.Sequential):  # which runs all its children
-        members['__iter__'] = lambda self: (m for m in self._modules.values() if not isinstance(m, Deltas))
-    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), **members)
+    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), **members, **passing_deltas(plain))
+
+
+def passing_deltas(plain: type[nn.Module]) -> dict[str, Any]:
+    """Return what a host of class ``plain`` needs so that nn.Sequential, which runs all children, passes deltas."""
+    if not issubclass(plain, nn.Sequential):
+        return {}
+    return {'__iter__': lambda self: (m for m in self._modules.values() if not isinstance(m, Deltas))}
 
 
 def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -181,6 +202,7 @@ def attach(host: nn.Module, name: str, delta: Delta, at: str = '', how: tuple | 
     if 'deltas' not in host._modules:
         reattach(host, Deltas(how))
     host.deltas[name] = delta
+    host.deltas.train(host.training)
 
 
 def attach_branch(block: nn.Module, method: str, host: str) -> None:

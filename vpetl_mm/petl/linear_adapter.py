@@ -7,10 +7,8 @@ import math
 from torch import Tensor, nn
 
 from .addition import Addition
-from .checks import at_least_one, check_slots, number, one_of
+from .checks import ACTIVATIONS, at_least_one, check_slots, number, one_of
 from .delta import LinearDelta
-
-ACTIVATIONS = {'GELU': nn.GELU, 'ReLU': nn.ReLU}
 
 
 class LinearAdapter(LinearDelta):

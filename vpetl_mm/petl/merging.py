@@ -76,11 +76,17 @@ def _change(layer: nn.Module | Projection, delta: Delta) -> tuple[Tensor, Tensor
 
 def check_mergeable(model: nn.Module) -> None:
     """Raise :class:`UserError` where a delta of a PETL model, on any device, does not update weights."""
-    for name, host in _hosts(model.backbone).items():
+    check_hosts(model.backbone, 'backbone')
+
+
+def check_hosts(backbone: nn.Module, path: str) -> None:
+    """Raise :class:`UserError` where a delta in ``backbone``, which is at ``path``, does not update weights."""
+    for name, host in _hosts(backbone).items():
+        where = f'{path}.{name}' if path else name
         for delta in host.deltas.values():
             if not _is_mergeable(delta):
                 raise UserError(
-                    f'{type(delta).__name__} on backbone.{name} does not update weights and cannot be merged '
+                    f'{type(delta).__name__} on {where} does not update weights and cannot be merged '
                     'into them; LoRA and SPT with structured="LoRA" can.'
                 )
 

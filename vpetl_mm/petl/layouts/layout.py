@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from posixpath import commonpath
 
 from torch import nn
 
+from ...errors import UserError
 from ..delta import Delta, Site
-from ..grid import grid_of
+from ..grid import chain_to, grid_of
 from ..inner import Inner, Projection, inside
 
 LINEAR = ('proj', 'fc1', 'fc2')
@@ -34,10 +36,13 @@ class Layout:
         passed_by: places whose ``forward`` the host's own attention does not call.
         slot_biases: the attention's biases of q, k and v ('' for none), where they are not their projection's and
             ``inner`` does not say so.
+        post_norm: classes of blocks whose first norm is behind the attention, not in front.
         takes_tokens: whether further tokens can pass through the blocks, behind the others.
         leading: the class and register tokens in front of the patches: numbers, or attributes of the backbone that
             hold them. Defaults to None: the tokens lie in no known grid.
         joint: whether the patches of all frames of a clip are in one row; see :class:`~..grid.Grid`.
+        rope: the attribute of the backbone that holds its rotary embedding, if it has one. Defaults to '', none.
+        attention: the attention below a block, its output projection included. Defaults to ``'attn'``.
         prefix: the path of the backbone inside what was given, with a dot behind it.
     """
 
@@ -53,9 +58,12 @@ class Layout:
     adds_residual: tuple[str, ...] = ()
     passed_by: tuple[str, ...] = ()
     slot_biases: tuple[str, ...] = ()
+    post_norm: tuple[str, ...] = ()
     takes_tokens: bool = True
     leading: tuple[int | str, ...] | None = None
     joint: bool = False
+    rope: str = ''
+    attention: str = 'attn'
     prefix: str = ''
 
     def inside(self, prefix: str) -> Layout:
@@ -78,32 +86,53 @@ class Layout:
         """Return the form of an attention's inside; None where the table has none."""
         return next((form for form in self.inner if _fits(attention, form)), None)
 
-    def sites(self, backbone: nn.Module, place: str) -> Iterator[Site]:
-        """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place."""
-        pattern = self.places.get(place)
-        known = pattern and self.leading is not None
-        grid = grid_of(backbone, self.prefix.rstrip('.'), self.leading, self.joint) if known else None
+    def sites(self, backbone: nn.Module, place: str, around: Sequence[nn.Module] = ()) -> Iterator[Site]:
+        """Yield the hosts at ``place``, in the backbone's order; none where the table has no such place.
+
+        Args:
+            backbone: holds them.
+            place: its name in the table.
+            around: modules that hold the backbone, from the outside inwards: one may fold frames for it.
+        """
+        pattern, grid = self.places.get(place), None
+        if pattern and self.leading is not None:
+            chain = [*around, *chain_to(backbone, self.prefix.rstrip('.'))]
+            grid = grid_of(chain, self.leading, self.joint, self.rope)
         for name, module in list(backbone.named_modules()) if pattern else ():
             if self.matches(pattern, name):
                 yield from (replace(site, grid=grid) for site in self._site(backbone, name, module, place))
 
+    def misfit(self, backbone: nn.Module, place: str) -> nn.Module | None:
+        """Return the first module at ``place`` that :meth:`sites` passes over: its inside is another; else None."""
+        pattern = self.places.get(place)
+        named = backbone.named_modules() if pattern else ()
+        at = ((n, m) for n, m in named if self.matches(pattern, n))
+        return next((m for n, m in at if not any(self._site(backbone, n, m, place))), None)
+
     def _site(self, backbone: nn.Module, name: str, module: nn.Module, place: str) -> Iterator[Site]:
         block = backbone.get_submodule(self.block_of(name))
-        norm, slots = getattr(block, self.norm12[0]), ''
+        behind = any(c.__name__ in self.post_norm for c in type(block).__mro__)
+        norm, slots = None if behind else getattr(block, self.norm12[0], None), ''
         inner = self.inner_of(module) if place in ('qkv', 'attn') else None
+        if self.inner and inner is None and place in ('qkv', 'attn'):
+            return
+        whole = inside(block, self.attention)
         if place == 'qkv' and self.inner:
-            if inner is None:
-                return
             layer = _layer_of(module, inner)
             name = f'{name}.{layer}' if layer else name
             first = last = Projection(module, inner)
             module, slots = (inside(module, layer), 'qkv') if layer else (module, 'qkv')
         elif place == 'mlp' and isinstance(self.mlp, tuple):
-            first, last = _ends(module)[0], _ends(module, getattr(block, self.mlp[1]))[1]
+            if (other := getattr(block, self.mlp[1], None)) is None:
+                return
+            first, last = _ends(module)[0], _ends(module, other)[1]
         else:
             first, last = _ends(module)
             slots = 'qkv' if place == 'qkv' else ''
-        yield Site(name, module, place, first.in_features, last.out_features, slots, norm, inner, block)
+        out = last.out_features
+        if place == 'attn' and inner is not None:  # as wide as its keys, wherever its output projection is
+            out = Projection(module, inner).out_features // 3
+        yield Site(name, module, place, first.in_features, out, slots, norm, inner, block, whole)
 
     def biases(self, backbone: nn.Module, host: str) -> list[tuple[str, int]]:
         """Return the parameters that make up the bias of a layer's output, each with the position where it starts.
@@ -148,10 +177,15 @@ class Layout:
 
 
 def _fits(attention: nn.Module, form: Inner) -> bool:
-    """Tell whether an attention has the weights of a form, and its biases, where the form names them."""
+    """Tell whether an attention is of a form: its class and biases, where it names them, and weights of one size."""
     named = [b for b in form.biases if b]
     has_bias = not named or any(inside(attention, b) is not None for b in named)
-    return inside(attention, form.weights[0]) is not None and has_bias
+    weights = [inside(attention, name) for name in form.weights]
+    if any(w is None for w in weights) or not has_bias:
+        return False
+    kinds = [c.__name__ for c in type(attention).__mro__]
+    is_named = not form.kinds or any(kind in form.kinds for kind in kinds)
+    return is_named and len({len(w) for w in weights}) == 1  # with fewer heads of keys q, k and v are no equal slots
 
 
 def _layer_of(attention: nn.Module, inner: Inner) -> str:
@@ -176,6 +210,8 @@ def _ends(module: nn.Module, last: nn.Module | None = None) -> tuple[nn.Linear, 
     parts = [module] if last is None else [module, last]
     of_deltas = {id(m) for part in parts for d in part.modules() if isinstance(d, Delta) for m in d.modules()}
     linears = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear) and id(m) not in of_deltas]
+    if not linears:
+        raise UserError(f'{type(module).__name__} has no linear layer; a quantised model takes no deltas.')
     return linears[0], linears[-1]
 
 
@@ -213,6 +249,7 @@ def transformer(
         groups: further train groups, name -> pattern.
         others: further fields of :class:`Layout`.
     """
+    whole = commonpath([attn.replace('.', '/'), (proj or f'{attn}.proj').replace('.', '/')]).replace('/', '.')
     attn = rf'{block}\.{re.escape(attn)}'
     first = rf'{block}\.{re.escape(mlp if isinstance(mlp, str) else mlp[0])}'
     proj = rf'{block}\.{re.escape(proj)}' if proj else rf'{attn}\.proj'
@@ -226,10 +263,11 @@ def transformer(
     return Layout(
         places=places,
         groups={
-            'bias': r'(?!.*\.deltas\.).*[._](bias|b)|.*\.(q_bias|v_bias|in_proj_bias)',
-            'norm': norms + both,
+            'bias': r'(?!.*\.deltas\.)(.*[._])?bias',
+            'norm': rf'({norms}){both}',
             'norm1': rf'{block}\.{norm12[0]}{both}',
             'norm2': rf'{block}\.{norm12[1]}{both}',
+            'last_norm': rf'(?!{block}\.|.*(?:pre|embed|downsample))(?:{norms}){both}',
             'attn.qkv': rf'{attn}\.({"|".join([*weights, *layers, *biases])})',
             'attn.proj': proj + both,
             **({'attn.rpb': rf'{attn}\.{table}'} if windows else {}),
@@ -243,5 +281,6 @@ def transformer(
         block_norms=rf'{block}\.({"|".join(norm12)})',
         mlp=mlp,
         inner=inner,
+        attention=whole,
         **{'takes_tokens': not windows, **others},
     )

@@ -17,7 +17,9 @@ PROJ = ('q_proj', 'k_proj', 'v_proj')
 NORM12 = ('layernorm_before', 'layernorm_after')
 MLP = ('intermediate', 'output')
 DENSE = (r'intermediate\.dense', r'output\.dense')
-EMBED = {'patch_embed': r'embeddings\.patch_embeddings\..*'}
+# what is behind the encoder is no part of it: V-JEPA 2's predictor, SigLIP's attention pooling, a pooler
+BIAS = r'(?!(.*\.)?(deltas|predictor|head|pooler)\.).*[._]bias'
+EMBED = {'bias': BIAS, 'patch_embed': r'embeddings\.patch_embeddings\..*'}
 NEW, OLD = r'layers\.\d+', r'encoder\.layer\.\d+'
 
 # of transformers 5: q_proj, k_proj, v_proj and o_proj, and an MLP that is a module
@@ -52,10 +54,16 @@ SIGLIP = transformer(
     inner=apart(*PROJ),
     proj='self_attn.out_proj',
     norm12=('layer_norm1', 'layer_norm2'),
-    groups={'patch_embed': r'(.*\.)?patch_embedding\..*', 'attn_pool': r'(vision_model\.)?head\..*'},
+    groups={
+        'bias': BIAS,
+        'patch_embed': r'(.*\.)?patch_embedding\..*',
+        'attn_pool': r'(vision_model\.)?head\..*',
+    },
     adds_residual=('SiglipEncoderLayer', 'Siglip2EncoderLayer'),
     leading=(0,),
 )
+# images of any size, with a mask of the padding
+SIGLIP2 = replace(SIGLIP, takes_tokens=False, leading=None)
 
 SWIN = dict(
     norms=r'(?!.*\.deltas\.)(.*\.)?(layernorm(_before|_after)?|norm)',
@@ -114,11 +122,14 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
             adds_residual=('DINOv3ViTLayer',),
             takes_tokens=False,
             leading=(1, 'config.num_register_tokens'),
+            rope='rope_embeddings',
         ),
     ),
+    # the last two are inside the others, or without them, in version 4
     'transformers.SiglipVisionModel': SIGLIP,
-    # images of any size, with a mask of the padding
-    'transformers.Siglip2VisionModel': replace(SIGLIP, takes_tokens=False, leading=None),
+    'transformers.Siglip2VisionModel': SIGLIP2,
+    'transformers.SiglipVisionTransformer': SIGLIP,
+    'transformers.Siglip2VisionTransformer': SIGLIP2,
     'transformers.SwinModel': (
         transformer(
             SWIN_BLOCKS,
@@ -157,6 +168,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
         fc=DENSE,
         norm12=NORM12,
         groups={**EMBED, 'temporal': rf'{TIME}.*'},
+        adds_residual=('TimesformerLayer',),
         takes_tokens=False,
     ),
     # rotary positions in time and space; its last LayerNorm is the predictor's
@@ -165,7 +177,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
         norms=r'(?!.*\.deltas\.)encoder\.(.*\.)?(norm\d|layernorm)',
         attn='attention',
         inner=apart(*NAMES),
-        groups={'patch_embed': r'encoder\.embeddings\.patch_embeddings\..*'},
+        groups={'bias': BIAS, 'patch_embed': r'encoder\.embeddings\.patch_embeddings\..*'},
         adds_residual=('VJEPA2Layer',),
         takes_tokens=False,
     ),

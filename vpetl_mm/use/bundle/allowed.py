@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from reprlib import Repr
 from typing import Any
 
 from ...config import arguments_of
-from ...errors import UserError, tellable
+from ...errors import UserError
 from ...models.token_head import PETLImageHead, PETLTokenHead
 from ...models.video_head import PETLVideoHead
 from ...petl import DELTAS
 from ...petl.layouts import LAYOUTS, forms
 from ...petl.plan import PETL_KEYS
 from . import libraries
+from .header import MOST_CLASSES, brief
 
 # arguments that matter only in training or initialisation; a bundle leaves them out
 TRAINING = ('train_cfg', 'init_cfg', 'pretrained', 'loss', 'loss_cls', 'label_smooth_eps', 'topk', 'cal_acc')
@@ -106,7 +106,6 @@ PLAIN = {
 TRAIN = {'all', 'head'}.union(*(layout.groups for key in LAYOUTS for layout in forms(key)))
 WORDS = re.compile(r'[A-Za-z0-9_ +-]{0,64}')
 MOST, MOST_PARTS, MOST_BLOCKS, MOST_HOSTED, MOST_NUMBERS = 1_000_000, 1000, 64, 512, 1 << 29
-MOST_CLASSES = 100_000
 # whole numbers, the least and the most that each may be: loops run over them, and sizes follow from them
 WIDTHS = ('embed_dims', 'feedforward_channels', 'in_channels', 'd_bottle', 'd_middle', 'rank', 'num_tokens')
 MODEL = {
@@ -131,13 +130,6 @@ SIZES = {'pipeline': PIPELINE, 'library': libraries.LIMITS}
 LISTS = ('depths', 'num_heads', 'img_size', 'patch_size', 'window_size', 'out_indices', 'mean', 'std')
 LISTS += ('scale', 'crop_size', 'size')
 NUMBERS = ('eps', 'momentum')
-BRIEF = Repr()
-BRIEF.maxstring = BRIEF.maxother = 60
-
-
-def brief(value: Any) -> str:
-    """Return a stranger's value as an error shows it: short, on one line, safe for a terminal."""
-    return tellable(BRIEF.repr(value))[:100]
 
 
 def checked_model(config: Any) -> dict[str, Any]:
