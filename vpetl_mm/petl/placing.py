@@ -92,8 +92,8 @@ def _how(layout: Layout, backbone: nn.Module, site: Site, delta: Delta) -> tuple
 
 def _open(attention: nn.Module, inner: Inner) -> None:
     exchange(attention, opened_class, inner)
-    if hasattr(attention, 'fused_attn'):  # timm's switch between torch's attention and plain products
-        attention.fused_attn = True
+    if getattr(attention, 'fused_attn', True) is False:  # timm's switch between torch's attention and plain products
+        attention.fused_attn, attention.was_fused = True, False
 
 
 def _block(layout: Layout, site: Site) -> tuple:
