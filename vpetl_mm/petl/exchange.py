@@ -84,6 +84,8 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
 def restore(module: nn.Module) -> None:
     """Give ``module`` and all modules in it, none of which has deltas, the classes back that can be imported."""
     for part in module.modules():
+        if 'was_fused' in part.__dict__:
+            part.fused_attn = part.__dict__.pop('was_fused')
         if isinstance(part, Exchanged):
             part.__class__ = plain_class(part)
             for name in NOTES:

@@ -223,6 +223,13 @@ def detach(host: nn.Module) -> Deltas:
     return deltas
 
 
+def strip(host: nn.Module) -> None:
+    """Take the deltas off a host for good, with all that it remembers of them."""
+    detach(host)
+    for name in ('adder', 'noted'):
+        host.__dict__.pop(name, None)
+
+
 def reattach(host: nn.Module, deltas: Deltas) -> None:
     """Put back what :func:`detach` took."""
     host.deltas = deltas

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .addition import add
 from .delta import Delta
-from .host import change_of_weights, deltas_of, detach
+from .host import change_of_weights, deltas_of, strip
 from .inner import Projection
 from .layouts import layout_of
 
@@ -41,7 +41,7 @@ def merge_hosts(backbone: nn.Module) -> None:
     for name, host in _hosts(backbone).items():
         if deltas_of(host):
             _merge(host, [(own[w], own[b], *rows) for w, b, *rows in layout.parameters(backbone, name)])
-        detach(host)
+        strip(host)
 
 
 @torch.no_grad()

@@ -23,9 +23,7 @@ ADDED = {
         patt=dict(type='PATT', d_bottle=RANK, init='zero'),
         adapter=dict(type='AdaptMLP', d_bottle=RANK),
     ),
-    'patts': {
-        slots: dict(type='PATT', d_bottle=RANK, slots=slots, init='zero') for slots in ('kv', 'qv', 'qkv')
-    },
+    'patts': {slots: dict(type='PATT', d_bottle=RANK, slots=slots, init='zero') for slots in ('kv', 'qv', 'qkv')},
     'adapters': dict(
         beside=dict(type='AdaptMLP', d_bottle=RANK),
         behind=dict(type='AdaptMLP', d_bottle=RANK, mode='sequential'),

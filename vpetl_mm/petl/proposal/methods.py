@@ -35,7 +35,7 @@ def tried(
     """Yield each method with its number of parameters, and why it does not fit, '' where it does.
 
     Args:
-        model: plain, on the meta device; it is plain again after each.
+        model: plain, maybe on the meta device; it is plain again after each.
         run: calls the model, to see that the gradient reaches every parameter of a method. Defaults to None: only
             where a method may sit is looked at.
         told: the methods. Defaults to None, all.
@@ -43,7 +43,7 @@ def tried(
     layout = found(model).layout
     for name, delta in (METHODS if told is None else told).items():
         try:
-            with torch.device('meta'):
+            with next(model.parameters()).device:
                 plan = adapt(model, dict(tried=delta), train=[])
         except UserError as error:
             yield name, 0, str(error).removeprefix('petl.deltas.tried: ')

@@ -27,6 +27,7 @@ NORM12 = (
 BEHIND = ('drop_path2', 'layer_scale2', 'ls2')  # called behind the MLP alone: what is added there is not scaled
 LINEARS = (('linear1', 'linear2'), ('fc1', 'fc2'), ('lin1', 'lin2'))  # an MLP whose layers are the block's own
 EMBEDDING = (nn.Conv2d, nn.Conv3d)
+CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # which nobody calls
 
 
 def pattern(path: str) -> str:
@@ -88,7 +89,7 @@ def backbone_of(model: nn.Module, blocks: Iterable[str]) -> str:
     parts = blocks[0].split('.')
     holders = ['.'.join(parts[:i]) for i in range(len(parts) - 1, -1, -1)]
     holders = [h for h in holders if all(b.startswith(f'{h}.' if h else '') for b in blocks)]
-    holders = [h for h in holders if not isinstance(modules[h], (nn.ModuleList, nn.Sequential, nn.ModuleDict))]
+    holders = [h for h in holders if not isinstance(modules[h], (*CONTAINERS, nn.Sequential))]
     for holder in holders:
         if any(isinstance(m, EMBEDDING) for m in modules[holder].modules()):
             return holder
