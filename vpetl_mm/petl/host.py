@@ -83,20 +83,22 @@ def passing_deltas(plain: type[nn.Module]) -> dict[str, Any]:
     return {'__iter__': lambda self: (m for m in self._modules.values() if not isinstance(m, Deltas))}
 
 
-def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _forward(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
     x = before(self, x)
-    y = self.plain.forward(self, x, *args, **kwargs)
+    y = plain.forward(self, x, *args, **kwargs)
     return change_first(y, lambda first: behind(self, x, first))
 
 
-def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None = None) -> Tensor:
+def _forward_with_identity(
+    self: nn.Module, plain: type[nn.Module], x: Tensor, identity: Tensor | None = None
+) -> Tensor:
     """Run an MLP that may add the residual stream itself: the branch, the deltas on it, then the stream."""
     stream = x if identity is None else identity
     x = before(self, x)
     if not self.add_identity:
-        return behind(self, x, self.plain.forward(self, x))
-    y = behind(self, x, self.plain.forward(self, x, identity=0))
+        return behind(self, x, plain.forward(self, x))
+    y = behind(self, x, plain.forward(self, x, identity=0))
     return stream + add_from_stream(self, self.adder, stream, y)
 
 

@@ -160,9 +160,10 @@ def test_is_captured_as_one_graph_and_exported(name):
     """The first block, with deltas at every place."""
     model, _ = random(name, several(name, 'bapat', 'lora', 'prefix', 'prompt'))
     host = HOSTS[name]
-    stack, _, _ = host.blocks[0].rpartition('.')
-    owner, _, attribute = stack.rpartition('.')
-    setattr(model.get_submodule(owner), attribute, model.get_submodule(stack)[:1])
+    if name != 'hiera':  # whose later blocks need a width of their own
+        stack, _, _ = host.blocks[0].rpartition('.')
+        owner, _, attribute = stack.rpartition('.')
+        setattr(model.get_submodule(owner), attribute, model.get_submodule(stack)[:1])
     with torch.no_grad():
         expected = host.out(model)
         torch._dynamo.reset()
