@@ -153,7 +153,9 @@ HOSTS: dict[str, TimmHost] = {
         _naflex(class_token=True, reg_tokens=2), size=PATCHES, tokens=False, inputs=_padded()
     ),
     'naflex_gated': TimmHost(
-        _naflex(attn_type='rope', attn_gated=True, qk_norm=True, qkv_fused=False, rope_type='axial', class_token=True),
+        _naflex(
+            attn_type='rope', rope_type='axial', attn_gated=True, qk_norm=True, qkv_fused=False, class_token=True
+        ),
         qkv=APART,
         tokens=False,
     ),
