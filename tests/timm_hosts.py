@@ -152,7 +152,7 @@ HOSTS: dict[str, TimmHost] = {
     'naflex_padded': TimmHost(_naflex(class_token=True, reg_tokens=2), size=PATCHES, tokens=False, inputs=_padded()),
     'naflex_gated': TimmHost(
         _naflex(
-            attn_type='rope', attn_gated=True, qk_norm=True, qkv_fused=False, rope_type='axial', class_token=True
+            attn_type='rope', rope_type='axial', attn_gated=True, qk_norm=True, qkv_fused=False, class_token=True
         ),
         qkv=APART,
         tokens=False,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from . import addition
 from .delta import Delta
-from .exchange import exchange, exchanged
+from .exchange import exchange, exchanged, plain_class
 from .inner import Projection
 
 
@@ -111,17 +111,23 @@ def before(host: nn.Module, x: Tensor, at: str | None = None) -> Tensor:
 
 def change_of_weights(layer: nn.Module | Projection, delta: Delta) -> tuple[Tensor, Tensor | None]:
     """Return what an update adds to the weight and the bias of a layer; the bias is None where both have none."""
-    weight, bias = delta.update(layer.weight, layer.bias)
+    own = getattr(layer, 'bias', None)  # an RMSNorm has none
+    weight, bias = delta.update(layer.weight, own)
     if bias is None:
         return weight - layer.weight, None
-    return weight - layer.weight, bias if layer.bias is None else bias - layer.bias
+    return weight - layer.weight, bias if own is None else bias - own
 
 
 def _change_of_output(layer: nn.Module | Projection, delta: Delta, x: Tensor) -> Tensor:
-    """Return what an update of a linear layer or a LayerNorm adds to its output."""
+    """Return what an update of a linear layer, a LayerNorm or an RMSNorm adds to its output."""
     weight, bias = change_of_weights(layer, delta)
     if isinstance(layer, nn.LayerNorm):
         return F.layer_norm(x, layer.normalized_shape, weight, bias, layer.eps)
+    if 'rmsnorm' in type(layer).__name__.lower():  # torch's, or a library's own
+        return F.rms_norm(x, tuple(weight.shape), weight, layer.eps)
+    if weight.dim() == 1:
+        kind = plain_class(layer).__name__
+        raise UserError(f'Single entries are tuned in linear layers, LayerNorm and RMSNorm, not in {kind}.')
     return F.linear(x, weight, bias)
 
 

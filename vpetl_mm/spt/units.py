@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..errors import UserError
 from ..petl import Layout, Site, layout_of
 
 MATRICES = ('q', 'k', 'v', 'proj', 'fc1', 'fc2')
@@ -64,8 +65,16 @@ def units_of(backbone: nn.Module) -> list[Unit]:
 
     Args:
         backbone: of a class in the place table, on any device, with or without deltas.
+
+    Raises:
+        UserError: where q, k and v of an attention are no equal slots.
     """
     layout = layout_of(backbone)
+    if (other := layout.misfit(backbone, 'qkv')) is not None:
+        raise UserError(
+            f'SPT does not fit {type(other).__name__}: the place table has no such inside (one layer for q, k and v, or '
+            'three of one width).'
+        )
     names = [name for name, _ in backbone.named_modules() if layout.matches(layout.block, name)]
     blocks = {name: i for i, name in enumerate(names)}
     found: dict[str, list[Unit]] = {}
