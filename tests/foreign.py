@@ -47,7 +47,10 @@ BAPAT = dict(
 
 def timm_backbone(name: str = 'vit_tiny_patch16_224', **options: Any) -> dict[str, Any]:
     """The config of a small backbone of timm; ``options`` are its own."""
-    return {**dict(type='TimmBackbone', model=name, img_size=56 if '14' in name else 32, options=TIMM[name]), **options}
+    return {
+        **dict(type='TimmBackbone', model=name, img_size=56 if '14' in name else 32, options=TIMM[name]),
+        **options,
+    }
 
 
 def hf_backbone(kind: str = 'dinov2', **options: Any) -> dict[str, Any]:
