@@ -149,11 +149,11 @@ HOSTS: dict[str, TimmHost] = {
         ordered=False,
     ),
     'naflex': TimmHost(_naflex(), tokens=False),
-    'naflex_padded': TimmHost(
-        _naflex(class_token=True, reg_tokens=2), size=PATCHES, tokens=False, inputs=_padded()
-    ),
+    'naflex_padded': TimmHost(_naflex(class_token=True, reg_tokens=2), size=PATCHES, tokens=False, inputs=_padded()),
     'naflex_gated': TimmHost(
-        _naflex(attn_type='rope', attn_gated=True, qk_norm=True, qkv_fused=False, rope_type='axial', class_token=True),
+        _naflex(
+            attn_type='rope', attn_gated=True, qk_norm=True, qkv_fused=False, rope_type='axial', class_token=True
+        ),
         qkv=APART,
         tokens=False,
     ),

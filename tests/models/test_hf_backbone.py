@@ -1,4 +1,4 @@
-"""Models of Hugging Face as backbones: features, clips as the models want them, and nothing fetched."""
+"""Models of transformers as backbones: features, clips as the models want them, and nothing fetched."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ def given_to(kind: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
     if kind == 'siglip2_vision_model':
         processor = transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16, do_rescale=False)
         processor.do_normalize = processor.do_resize = False
-        return dict(
-            processor([image.numpy() for image in x], return_tensors='pt', input_data_format='channels_first')
-        )
+        images = [image.numpy() for image in x]
+        return dict(processor(images, return_tensors='pt', input_data_format='channels_first'))
     if kind not in foreign.VIDEO:
         return dict(pixel_values=x)
     frames = torch.stack([torch.stack([clip[:, t] for t in range(clip.shape[1])]) for clip in x])

@@ -83,20 +83,22 @@ def passing_deltas(plain: type[nn.Module]) -> dict[str, Any]:
     return {'__iter__': lambda self: (m for m in self._modules.values() if not isinstance(m, Deltas))}
 
 
-def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _forward(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
     x = before(self, x)
-    y = self.plain.forward(self, x, *args, **kwargs)
+    y = plain.forward(self, x, *args, **kwargs)
     return change_first(y, lambda first: behind(self, x, first))
 
 
-def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None = None) -> Tensor:
+def _forward_with_identity(
+    self: nn.Module, plain: type[nn.Module], x: Tensor, identity: Tensor | None = None
+) -> Tensor:
     """Run an MLP that may add the residual stream itself: the branch, the deltas on it, then the stream."""
     stream = x if identity is None else identity
     x = before(self, x)
     if not self.add_identity:
-        return behind(self, x, self.plain.forward(self, x))
-    y = behind(self, x, self.plain.forward(self, x, identity=0))
+        return behind(self, x, plain.forward(self, x))
+    y = behind(self, x, plain.forward(self, x, identity=0))
     return stream + add_from_stream(self, self.adder, stream, y)
 
 
@@ -202,6 +204,7 @@ def attach(host: nn.Module, name: str, delta: Delta, at: str = '', how: tuple | 
     if 'deltas' not in host._modules:
         reattach(host, Deltas(how))
     host.deltas[name] = delta
+    host.deltas.train(host.training)
 
 
 def attach_branch(block: nn.Module, method: str, host: str) -> None:
@@ -220,6 +223,13 @@ def detach(host: nn.Module) -> Deltas:
     if deltas.how is not None:
         host.__class__ = type(host).recipe[1]
     return deltas
+
+
+def strip(host: nn.Module) -> None:
+    """Take the deltas off a host for good, with all that it remembers of them."""
+    detach(host)
+    for name in ('adder', 'noted'):
+        host.__dict__.pop(name, None)
 
 
 def reattach(host: nn.Module, deltas: Deltas) -> None:

@@ -10,8 +10,8 @@ from torch import nn
 from ..errors import UserError
 from .block import block_class, first_class, last_class, noting_class
 from .delta import Delta, Site
-from .exchange import exchange, plain_class
-from .host import attach, attach_branch, hosted_class
+from .exchange import exchange, plain_class, restore
+from .host import Deltas, attach, attach_branch, hosted_class, strip
 from .inner import Inner
 from .layouts import Layout
 from .opened import opened_class
@@ -58,6 +58,17 @@ def put(layout: Layout, backbone: nn.Module, site: Site, name: str, delta: Delta
         norm.block, norm.noted = (site.block,), None
 
 
+def take_off(layout: Layout, backbone: nn.Module) -> None:
+    """Take all deltas off a backbone, with whatever :func:`put` has exchanged."""
+    for module in backbone.modules():
+        if isinstance(module._modules.get('deltas'), Deltas):
+            strip(module)
+    restore(backbone)
+    for site in layout.sites(backbone, 'attn') if layout.leaf else ():
+        if type(site.host) is layout.leaf:
+            site.host.__class__ = layout.leaf.__base__
+
+
 def _how(layout: Layout, backbone: nn.Module, site: Site, delta: Delta) -> tuple | None:
     """Return how the host asks its deltas; see :class:`~.host.Deltas`."""
     if site.place in ('block', 'between') and adds_residual(layout, site):
@@ -79,8 +90,8 @@ def _how(layout: Layout, backbone: nn.Module, site: Site, delta: Delta) -> tuple
 
 def _open(attention: nn.Module, inner: Inner) -> None:
     exchange(attention, opened_class, inner)
-    if hasattr(attention, 'fused_attn'):  # timm's switch between torch's attention and plain products
-        attention.fused_attn = True
+    if getattr(attention, 'fused_attn', True) is False:  # timm's switch between torch's attention and plain products
+        attention.fused_attn, attention.was_fused = True, False
 
 
 def _block(layout: Layout, site: Site) -> tuple:

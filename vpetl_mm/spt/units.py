@@ -82,6 +82,11 @@ def units_of(backbone: nn.Module) -> list[Unit]:
     return [unit for name in parameters for unit in found.get(name, ())]
 
 
+def class_token_of(backbone: nn.Module) -> tuple[str, nn.Parameter] | None:
+    """Return the name and the values of a backbone's class token; None where it has none."""
+    return next(((n, p) for n, p in backbone.named_parameters() if n.rpartition('.')[2] == 'cls_token'), None)
+
+
 def _linear(backbone: nn.Module, layout: Layout, site: Site, block: int) -> Iterator[Unit]:
     """Yield the matrices and biases of one linear layer, or of the three of q, k and v."""
     slots, width = site.slots or '', site.width

@@ -9,6 +9,7 @@ from posixpath import commonpath
 
 from torch import nn
 
+from ...errors import UserError
 from ..delta import Delta, Site
 from ..grid import chain_to, grid_of
 from ..inner import Inner, Projection, inside
@@ -209,6 +210,8 @@ def _ends(module: nn.Module, last: nn.Module | None = None) -> tuple[nn.Linear, 
     parts = [module] if last is None else [module, last]
     of_deltas = {id(m) for part in parts for d in part.modules() if isinstance(d, Delta) for m in d.modules()}
     linears = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear) and id(m) not in of_deltas]
+    if not linears:
+        raise UserError(f'{type(module).__name__} has no linear layer; a quantised model takes no deltas.')
     return linears[0], linears[-1]
 
 
