@@ -112,7 +112,7 @@ def _hat(at: np.ndarray, count: int) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, dawn: float = DAWN) -> np.ndarray:
-    """Draw a dark background [8, 32, 32, 3] in 0 .. 255, plain or faintly textured, lighter by ``dawn`` at the end."""
+    """Draw a dark background [8, 32, 32, 3] in 0 .. 255, plain or with a faint texture, in the end ``dawn`` lighter."""
     coarse = rng.uniform(5, 40, 3) + rng.choice([0.0, 10.0]) * rng.standard_normal((5, 5, 3))
     weights = _hat(np.linspace(0, 4, SIZE), 5)
     still = np.einsum('yi,xj,ijc->yxc', weights, weights, coarse)
@@ -156,7 +156,7 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
 
 
 def _clutter(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw what is behind the digit of a cluttered clip, [8, 32, 32, 3]: another that moves straight on, and noise."""
+    """Draw what is behind a cluttered clip's digit, [8, 32, 32, 3]: another one that moves straight on, and noise."""
     path = trajectory('source', rng.integers(len(DOMAINS['source'])), rng)
     other = draw_clip(digit, path, rng, _background(rng, dawn=0))
     return other + NOISE * rng.standard_normal(other.shape)
