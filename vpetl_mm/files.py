@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, tellable
+from .errors import UserError, is_line, tellable
 
 
 @contextmanager
@@ -26,6 +27,12 @@ def written_whole(file: Path) -> Iterator[Path]:
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def need_safetensors() -> None:
+    """Raise :class:`UserError` where safetensors, in whose form tensors are kept in files, is not installed."""
+    if find_spec('safetensors') is None:
+        raise UserError('Files of tensors need one package more than torch: pip install safetensors.')
 
 
 def check_new(path: str | Path) -> None:
@@ -51,6 +58,15 @@ def from_json(text: str | bytes, **options: Any) -> Any:
         return json.loads(text, **options)
     except RecursionError as error:
         raise ValueError('it is nested too deeply') from error
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether a value is text, a number or None, or made of these in lists and dicts."""
+    if isinstance(value, dict):
+        return all((is_line(key) or type(key) is int) and is_plain(part) for key, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (str, int, float))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import copy
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from ..engine.experiment import Options, prepare
 from ..engine.preflight import check_experiment
 from ..errors import UserError
 from ..models.build import build_model
-from ..petl import check_petl, host_of
-from ..spt.allocation import Allocation, rows_of, tensors_sha256, write_allocation
-from ..spt.choice import Settings, check_budget, choose
+from ..petl import check_petl
+from ..spt.allocation import Allocation, allocated, tensors_sha256, write_allocation
+from ..spt.choice import Settings, check_budget
 from ..spt.sensitivity import Sensitivity, measure
 from ..spt.tuning import budgets_of, check_spt
-from ..spt.units import units_of
+from ..spt.units import class_token_of, units_of
 from ..weights.base import base_state
 
 
@@ -186,31 +186,18 @@ def allocate(measurement: Measurement, budget: int, cfg: Config, request: Alloca
         UserError: for a budget that is too small, or larger than the backbone.
     """
     sensitivity, backbone = measurement.sensitivity, measurement.model.backbone
-    token = getattr(backbone, 'cls_token', None)
-    settings = request.settings(token.numel() if isinstance(token, nn.Parameter) else 0)
-    choice = choose(sensitivity.units, sensitivity.values, budget, settings)
-    made = dict(
+    token = class_token_of(backbone)
+    settings = request.settings(token[1].numel() if token else 0)
+    return allocated(
+        backbone,
+        sensitivity,
+        budget,
+        settings,
+        measurement.base,
+        request.control,
         config=str(request.config),
         options=cfg.get('given_options', {}),
         seed=_seed(cfg),
-        tau=choice.tau,
-        batches=sensitivity.batches,
-        samples=sensitivity.samples,
-        loss=sensitivity.loss,
-        **{k: v for k, v in asdict(settings).items() if k in ('alpha', 'beta', 'rule')},
-    )
-    return Allocation(
-        host=host_of(backbone),
-        structured=settings.structured,
-        rank=settings.rank,
-        budget=budget,
-        params=choice.params,
-        class_token=choice.class_token,
-        rows=rows_of(sensitivity.units, sensitivity.parts(), choice, settings.cost),
-        base=measurement.base,
-        control=request.control,
-        made=made,
-        sparse={name: torch.from_numpy(index) for name, index in choice.sparse.items()},
     )
 
 

@@ -14,6 +14,7 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from ..errors import UserError, is_line
+from ..files import is_plain
 from ..weights.contents import format_of, must_be_file
 from ..weights.torch_file import read_torch, reason_of
 
@@ -118,15 +119,6 @@ def check_types(path: Path, content: Mapping[str, Any], types: Mapping[str, Any]
         if name not in content or not isinstance(content[name], kind) or found == 'bool':
             wanted = f'{kind[0].__name__} or None' if isinstance(kind, tuple) else kind.__name__
             raise UserError(f'The checkpoint {path} is broken: {where}{name} is {found}, not {wanted}.')
-
-
-def is_plain(value: Any) -> bool:
-    """Return whether a value is text, a number or None, or made of these in lists and dicts."""
-    if isinstance(value, dict):
-        return all((is_line(key) or type(key) is int) and is_plain(part) for key, part in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(map(is_plain, value))
-    return value is None or isinstance(value, (str, int, float))
 
 
 def _is_sha256(value: Any) -> bool:

@@ -17,9 +17,10 @@ from torch.optim import Optimizer
 
 from ..bounds import check_zip
 from ..errors import UserError, is_line, reason
+from ..files import is_plain
 from ..weights.contents import must_be_file
 from ..weights.torch_file import allowed
-from .checkpoint import check_types, is_plain, read_checkpoint
+from .checkpoint import check_types, read_checkpoint
 
 # what zipfile raises on a damaged file; RuntimeError if the damage looks like encryption or an unknown compression
 UNREADABLE = (OSError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error)

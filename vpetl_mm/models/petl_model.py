@@ -108,7 +108,7 @@ class PETLModel:
 
     @property
     def base(self) -> dict[str, Any] | None:
-        """``file`` of the pre-trained backbone and what else ``base`` says, or None; fetched where it is on the Hub."""
+        """``file`` of the pre-trained backbone and what else ``base`` says, or None; fetched if it is on the Hub."""
         if self._base is not None:
             self._base = located(self._base)
         return self._base

@@ -1,6 +1,6 @@
 """Deltas and their hosts; needs only torch."""
 
-from .adapt import adapt
+from .adapt import adapt, heads_of
 from .adapt_mlp import AdaptMLP
 from .addition import Addition
 from .aim import AIMTime
@@ -8,7 +8,8 @@ from .delta import Delta, Site
 from .extra_tokens import ExtraTokens, extra_tokens
 from .frame_embedding import FrameEmbedding
 from .grid import Grid
-from .layouts import LAYOUTS, Layout, find, found, host_of, layout_of
+from .inner import Inner
+from .layouts import LAYOUTS, Layout, find, found, host_of, layout_of, register_layout, transformer
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
 from .merging import merge
@@ -16,6 +17,7 @@ from .patt import PATT
 from .plan import Plan, check_petl
 from .prefix import Prefix
 from .prompt import Prompt
+from .self_attention import SelfAttention
 from .sparse import Sparse
 from .st_adapter import STAdapter
 
@@ -32,6 +34,7 @@ __all__ = [
     'ExtraTokens',
     'FrameEmbedding',
     'Grid',
+    'Inner',
     'Layout',
     'LinearAdapter',
     'LoRA',
@@ -39,6 +42,7 @@ __all__ = [
     'Prefix',
     'Prompt',
     'STAdapter',
+    'SelfAttention',
     'Site',
     'Sparse',
     'adapt',
@@ -46,7 +50,10 @@ __all__ = [
     'extra_tokens',
     'find',
     'found',
+    'heads_of',
     'host_of',
     'layout_of',
     'merge',
+    'register_layout',
+    'transformer',
 ]

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError, unknown
 from .delta import Delta
-from .layouts import found
+from .layouts import find, found
+from .placing import take_off
 from .plan import Plan, Tuning, check_petl
 
 HEADS = ('head', 'classifier', 'heads', 'fc', 'cls_head')  # timm, transformers, torchvision, and others
 POOLING = ('fc_norm', 'pooler')  # of transformers, in front of the classifier; no backbone's checkpoint has them
+# classes of torch around a model, or that a model has become -> what to do
+WRAPPERS = {
+    'OptimizedModule': 'torch.compile',
+    'DistributedDataParallel': 'DistributedDataParallel',
+    'DataParallel': 'DataParallel',
+    'FullyShardedDataParallel': 'FullyShardedDataParallel',
+    'FSDPModule': 'fully_shard',
+}
 
 
 def adapt(
@@ -31,56 +40,105 @@ def adapt(
         train: names of existing weights to train too, as ``petl.train``. Defaults to the head.
         head: the path of the head, or of several, in ``model``. Defaults to what timm says, else the first there is
             of ``head``, ``classifier``, ``heads``, ``fc`` and ``cls_head``.
-        spt: what SPT tunes. Defaults to None, nothing.
+        spt: what SPT tunes, such as ``vpetl_mm.spt.plain.allocate`` returns. Defaults to None, nothing.
 
     Returns:
-        The plan: ``parameters()`` for the optimizer, ``count()``, ``state_dict()`` and ``load_state_dict()`` of what
-        is trained.
+        The plan: ``parameters()`` for the optimizer, ``count()``, ``state_dict()``, ``load_state_dict()`` and
+        ``merge()`` of what is trained.
 
     Raises:
-        UserError: for a model that the table does not know (``tools/host.py`` proposes an entry), and for a name,
-            place or option that does not exist or matches nothing.
+        UserError: for a model that the table does not know (``tools/host.py`` proposes an entry), that is wrapped,
+            quantised or adapted already, and for a name, place or option that does not exist or matches nothing. The
+            model is then unchanged.
     """
+    check_plain(model)
     where = found(model)
     petl = check_petl(dict(deltas=deltas or {}, train=train))
-    heads = (
-        _heads_of(model, where.key, where.path) if head is None else (head,) if isinstance(head, str) else tuple(head)
-    )
-    for name in heads:
-        if not _has(model, name):
-            raise UserError(f'head: {type(model).__name__} has no {name!r}; it has: {_children(model)}.')
+    heads = _heads(model, head)
     if 'head' in train and not heads:
         raise UserError(f'{type(model).__name__} has no head of a known name; pass head=, of: {_children(model)}.')
-    return Plan(model, where.path, heads, petl['deltas'], petl['train'], _delta_type, spt)
+    trained = {p: p.requires_grad for p in model.parameters()}
+    try:
+        return Plan(model, where.path, heads, petl['deltas'], petl['train'], delta_type, spt)
+    except Exception:
+        take_off(where.layout, model)
+        for parameter, requires_grad in trained.items():
+            parameter.requires_grad_(requires_grad)
+        raise
 
 
-def _heads_of(model: nn.Module, key: str, path: str) -> tuple[str, ...]:
+def check_plain(model: nn.Module) -> None:
+    """Raise :class:`UserError` for what is no model, or one that is wrapped, quantised or adapted already."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f'A model is an nn.Module, got {model!r:.80}.')
+    for module in model.modules():
+        for cls in type(module).__mro__:
+            if cls.__name__ in WRAPPERS and cls.__module__.startswith('torch.'):
+                raise UserError(
+                    f'The model is wrapped by {WRAPPERS[cls.__name__]}: adapt the plain model first, then wrap it.'
+                )
+        if isinstance(module, Delta):
+            raise UserError(
+                f'{type(model).__name__} has deltas already: name all of them in one call, on a new model.'
+            )
+        _check_layer(module)
+
+
+def _check_layer(module: nn.Module) -> None:
+    """Refuse a quantised layer: its weight is packed, or holds whole numbers."""
+    weight = getattr(module, 'weight', None)
+    packed = 'quant' in type(module).__module__ and not isinstance(weight, Tensor)
+    whole = isinstance(module, nn.Linear) and not (isinstance(weight, Tensor) and weight.is_floating_point())
+    if packed or whole:
+        raise UserError(
+            f'The model is quantised ({type(module).__module__}.{type(module).__name__}), and deltas read weights '
+            'as floating-point numbers; load it without quantisation.'
+        )
+
+
+def _heads(model: nn.Module, head: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the paths of the heads that were given, or of those that the model has."""
+    if head is None:
+        return heads_of(model)
+    if not isinstance(head, (str, list, tuple)):
+        raise UserError(f'head: the path of the head, or a list of paths, got {head!r:.80}.')
+    heads, there = (head,) if isinstance(head, str) else tuple(head), dict(model.named_modules())
+    for name in heads:
+        if not name or name not in there:
+            raise UserError(f'head: {type(model).__name__} has no {name!r}; it has: {_children(model)}.')
+    return heads
+
+
+def heads_of(model: nn.Module) -> tuple[str, ...]:
     """Return the paths of a model's heads, () for none: transformers' own have their head outside the backbone."""
-    if key.startswith('transformers.') and not path:
+    where = find(model)
+    if where is not None and where.key.startswith('transformers.') and not where.path:
         return ()
-    told = getattr(model, 'default_cfg', None) or {}
-    told = told.get('classifier') or ()
-    named = [told] if isinstance(told, str) else [*told]
-    tops = dict.fromkeys(n.partition('.')[0] for n in named)
-    pooling = POOLING if key.startswith('transformers.') else ()
-    own = [n for n in (*tops, *HEADS, *pooling) if any(True for _ in getattr(model, n, nn.Identity()).parameters())]
-    return tuple(n for n in own if n in tops) or tuple(own[:1] and [*(n for n in own if n in pooling), own[0]])
+    told = (getattr(model, 'default_cfg', None) or {}).get('classifier') or ()
+    named, there = [told] if isinstance(told, str) else [*told], dict(model.named_modules())
 
+    def own(names: Sequence[str]) -> list[str]:
+        return [n for n in names if n in there and next(there[n].parameters(), None) is not None]
 
-def _has(model: nn.Module, path: str) -> bool:
-    return path in dict(model.named_modules())
+    # without classes timm's own is an Identity, beside which its head may hold a norm
+    if named and all(n in there for n in named):
+        return tuple(own(named))
+    first = own(HEADS)[:1]
+    pooled = first and where is not None and where.key.startswith('transformers.')
+    return (*own(POOLING), *first) if pooled else tuple(first)
 
 
 def _children(model: nn.Module) -> str:
     return ', '.join(name for name, _ in model.named_children())
 
 
-def _delta_type(name: str | type) -> type[Delta]:
+def delta_type(name: str | type) -> type[Delta]:
+    """Return the class of a delta: itself, or the one of this name in ``DELTAS``."""
     from . import DELTAS
 
     named = {cls.__name__: cls for cls in DELTAS}
     if isinstance(name, type) and issubclass(name, Delta):
         return name
-    if name not in named:
+    if not isinstance(name, str) or name not in named:
         raise unknown('delta type', name, named)
     return named[name]

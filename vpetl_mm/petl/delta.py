@@ -29,7 +29,7 @@ class Site:
         in_dim: the width of its input.
         out_dim: the width of its output.
         slots: the equal parts of its output: ``'qkv'`` for a fused projection, else ``''``.
-        norm: the norm in front of the block's attention.
+        norm: the norm in front of the block's attention; None where there is none.
         inner: the inside of its attention, where the host is one, or its projection, and is opened.
         block: the block that it is in.
         attention: the block's whole attention, its output projection included.

@@ -5,12 +5,15 @@ deepcopy, pickle and torch.compile work: what was exchanged is pickled as the re
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from ..errors import UserError
+
+NOTES = ('first', 'block', 'noted')  # what exchanged modules remember of others
 
 
 class Exchanged:
@@ -26,11 +29,21 @@ def exchanged(name: str, recipe: tuple, **members: Any) -> type[nn.Module]:
     Args:
         name: of the subclass.
         recipe: an importable function that creates it, and its arguments: the module's class, then names.
-        members: of the subclass.
+        members: of the subclass; ``forward`` is given the module's class behind ``self``, as several may be stacked.
     """
     plain = recipe[1]
+    if 'forward' in members:
+        members['forward'] = _forward_of(plain, members['forward'])
     bases = (plain,) if issubclass(plain, Exchanged) else (Exchanged, plain)
     return type(name, bases, dict(members, plain=plain, recipe=recipe, __module__=plain.__module__))
+
+
+def _forward_of(plain: type[nn.Module], own: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return own(self, plain, *args, **kwargs)
+
+    forward.__signature__ = inspect.signature(plain.forward)
+    return forward
 
 
 def _recipe(cls: type) -> Any:
@@ -97,3 +110,14 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
     while not isinstance(recipe, type):
         recipe = recipe[1]
     return recipe
+
+
+def restore(module: nn.Module) -> None:
+    """Give ``module`` and all modules in it, none of which has deltas, the classes back that can be imported."""
+    for part in module.modules():
+        if 'was_fused' in part.__dict__:
+            part.fused_attn = part.__dict__.pop('was_fused')
+        if isinstance(part, Exchanged):
+            become(part, plain_class(part))
+            for name in NOTES:
+                part.__dict__.pop(name, None)

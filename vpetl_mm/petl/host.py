@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from . import addition
 from .delta import Delta
-from .exchange import become, exchange, exchanged
+from .exchange import become, exchange, exchanged, plain_class
 from .inner import Projection
 
 
@@ -73,25 +73,32 @@ def hosted_class(plain: type[nn.Module]) -> type[nn.Module]:
     names = [*inspect.signature(plain.forward).parameters][1:]
     forward = _forward_with_identity if 'identity' in names else _forward  # such as mmcv's FFN
     members = dict(forward=forward, adder=staticmethod(add_delta), names=names)
-    if issubclass(plain, nn.Sequential):  # which runs all its children
-        members['__iter__'] = lambda self: (m for m in self._modules.values() if not isinstance(m, Deltas))
-    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), **members)
+    return exchanged(f'Hosted{plain.__name__}', (hosted_class, plain), **members, **passing_deltas(plain))
 
 
-def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def passing_deltas(plain: type[nn.Module]) -> dict[str, Any]:
+    """Return what a host of class ``plain`` needs so that nn.Sequential, which runs all children, passes deltas."""
+    if not issubclass(plain, nn.Sequential):
+        return {}
+    return {'__iter__': lambda self: (m for m in self._modules.values() if not isinstance(m, Deltas))}
+
+
+def _forward(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
     x = before(self, x)
-    y = self.plain.forward(self, x, *args, **kwargs)
+    y = plain.forward(self, x, *args, **kwargs)
     return change_first(y, lambda first: behind(self, x, first))
 
 
-def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None = None) -> Tensor:
+def _forward_with_identity(
+    self: nn.Module, plain: type[nn.Module], x: Tensor, identity: Tensor | None = None
+) -> Tensor:
     """Run an MLP that may add the residual stream itself: the branch, the deltas on it, then the stream."""
     stream = x if identity is None else identity
     x = before(self, x)
     if not self.add_identity:
-        return behind(self, x, self.plain.forward(self, x))
-    y = behind(self, x, self.plain.forward(self, x, identity=0))
+        return behind(self, x, plain.forward(self, x))
+    y = behind(self, x, plain.forward(self, x, identity=0))
     return stream + add_from_stream(self, self.adder, stream, y)
 
 
@@ -104,17 +111,23 @@ def before(host: nn.Module, x: Tensor, at: str | None = None) -> Tensor:
 
 def change_of_weights(layer: nn.Module | Projection, delta: Delta) -> tuple[Tensor, Tensor | None]:
     """Return what an update adds to the weight and the bias of a layer; the bias is None where both have none."""
-    weight, bias = delta.update(layer.weight, layer.bias)
+    own = getattr(layer, 'bias', None)  # an RMSNorm has none
+    weight, bias = delta.update(layer.weight, own)
     if bias is None:
         return weight - layer.weight, None
-    return weight - layer.weight, bias if layer.bias is None else bias - layer.bias
+    return weight - layer.weight, bias if own is None else bias - own
 
 
 def _change_of_output(layer: nn.Module | Projection, delta: Delta, x: Tensor) -> Tensor:
-    """Return what an update of a linear layer or a LayerNorm adds to its output."""
+    """Return what an update of a linear layer, a LayerNorm or an RMSNorm adds to its output."""
     weight, bias = change_of_weights(layer, delta)
     if isinstance(layer, nn.LayerNorm):
         return F.layer_norm(x, layer.normalized_shape, weight, bias, layer.eps)
+    if 'rmsnorm' in type(layer).__name__.lower():  # torch's, or a library's own
+        return F.rms_norm(x, tuple(weight.shape), weight, layer.eps)
+    if weight.dim() == 1:
+        kind = plain_class(layer).__name__
+        raise UserError(f'Single entries are tuned in linear layers, LayerNorm and RMSNorm, not in {kind}.')
     return F.linear(x, weight, bias)
 
 
@@ -197,6 +210,7 @@ def attach(host: nn.Module, name: str, delta: Delta, at: str = '', how: tuple | 
     if 'deltas' not in host._modules:
         reattach(host, Deltas(how))
     host.deltas[name] = delta
+    host.deltas.train(host.training)
 
 
 def attach_branch(block: nn.Module, method: str, host: str) -> None:
@@ -215,6 +229,13 @@ def detach(host: nn.Module) -> Deltas:
     if deltas.how is not None:
         become(host, type(host).recipe[1])
     return deltas
+
+
+def strip(host: nn.Module) -> None:
+    """Take the deltas off a host for good, with all that it remembers of them."""
+    detach(host)
+    for name in ('adder', 'noted'):
+        host.__dict__.pop(name, None)
 
 
 def reattach(host: nn.Module, deltas: Deltas) -> None:

@@ -19,6 +19,7 @@ class Inner:
         key_norm: the norm of the keys, per head. Defaults to '', none.
         mask: the argument of ``forward`` that holds the windows' shift mask, (nW, N, N). Defaults to '', none.
         joins: whether further keys and values can join: it calls ``scaled_dot_product_attention``. Defaults to True.
+        kinds: the attention's class has to be one of these, or a subclass. Defaults to (), any.
         keeps_order: whether its keys are in the order of its input's tokens. Defaults to True.
     """
 
@@ -28,6 +29,7 @@ class Inner:
     mask: str = ''
     joins: bool = True
     keeps_order: bool = True
+    kinds: tuple[str, ...] = ()
 
 
 def inside(module: nn.Module, name: str) -> Tensor | nn.Module | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .addition import add
 from .delta import Delta
-from .host import change_of_weights, deltas_of, detach
+from .host import change_of_weights, deltas_of, strip
 from .inner import Projection
 from .layouts import layout_of
 
@@ -41,7 +41,7 @@ def merge_hosts(backbone: nn.Module) -> None:
     for name, host in _hosts(backbone).items():
         if deltas_of(host):
             _merge(host, [(own[w], own[b], *rows) for w, b, *rows in layout.parameters(backbone, name)])
-        detach(host)
+        strip(host)
 
 
 @torch.no_grad()
@@ -76,11 +76,17 @@ def _change(layer: nn.Module | Projection, delta: Delta) -> tuple[Tensor, Tensor
 
 def check_mergeable(model: nn.Module) -> None:
     """Raise :class:`UserError` where a delta of a PETL model, on any device, does not update weights."""
-    for name, host in _hosts(model.backbone).items():
+    check_hosts(model.backbone, 'backbone')
+
+
+def check_hosts(backbone: nn.Module, path: str) -> None:
+    """Raise :class:`UserError` where a delta in ``backbone``, which is at ``path``, does not update weights."""
+    for name, host in _hosts(backbone).items():
+        where = f'{path}.{name}' if path else name
         for delta in host.deltas.values():
             if not _is_mergeable(delta):
                 raise UserError(
-                    f'{type(delta).__name__} on backbone.{name} does not update weights and cannot be merged '
+                    f'{type(delta).__name__} on {where} does not update weights and cannot be merged '
                     'into them; LoRA and SPT with structured="LoRA" can.'
                 )
 

@@ -42,17 +42,18 @@ def is_opened(attention: nn.Module) -> bool:
     return hasattr(attention, 'inner')
 
 
-def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _forward(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
     x = before(self, x, 'attn')
     asked, joining = _asked(self), [d for d in deltas_of(_layer(self)) + deltas_of(self) if d.joins_attention]
     if not asked and not joining:
-        y = self.plain.forward(self, x, *args, **kwargs)
+        y = plain.forward(self, x, *args, **kwargs)
     else:
         arguments = {**dict(zip(self.names[1:], args, strict=False)), **kwargs}
-        call = _Call(self, asked, joining, x, arguments.get(self.inner.mask))
+        tokens = x if getattr(self, 'batch_first', True) else x.transpose(0, 1)  # as nn.MultiheadAttention may want
+        call = _Call(self, asked, joining, tokens, arguments.get(self.inner.mask))
         with _Watch(call):
-            y = self.plain.forward(self, x, *args, **kwargs)
+            y = plain.forward(self, x, *args, **kwargs)
         call.check()
     return change_first(y, lambda first: behind(self, x, first, 'attn'))
 
@@ -87,7 +88,7 @@ class _Watch(TorchFunctionMode):
             for i, own in enumerate(self.call.weights):
                 if given['weight'] is own:
                     return self.call.part(i, given['input'], given.get('bias'))
-        if func is F.scaled_dot_product_attention and not self.call.attended:
+        if func is F.scaled_dot_product_attention and self.call.extras:
             return self.call.attend(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -155,7 +156,8 @@ class _Call:
         if norm is None or isinstance(norm, nn.Identity):
             return y
         q, k, v = y.chunk(3, dim=-1)
-        heads = k.unflatten(-1, (-1, norm.weight.shape[-1]))
+        width = (getattr(norm, 'normalized_shape', None) or norm.weight.shape)[-1]
+        heads = k.unflatten(-1, (-1, width))
         return torch.cat([q, norm(heads).flatten(-2).to(v.dtype), v], dim=-1)
 
     def attend(
@@ -171,6 +173,8 @@ class _Call:
         """Attend with the further keys in front; q, k and v are (B, heads, N, d / heads), or have windows too."""
         if is_causal:
             raise UserError(f'{self._name} is causal: no keys can join those of its tokens.')
+        if self.attended:
+            raise UserError(f'{self._name} calls scaled_dot_product_attention twice: no keys can join its own.')
         self.attended = True
         k = torch.cat([*(_by_heads(e.k, k) for e in self.extras), k], dim=-2)
         v = torch.cat([*(_by_heads(e.v, v) for e in self.extras), v], dim=-2)
@@ -208,5 +212,7 @@ class _Call:
 def _by_heads(tokens: Tensor, like: Tensor) -> Tensor:
     """Return added keys, (n, d) or (B, n, d), in the shape of ``like``, (B, heads, N, d / heads) or with windows."""
     heads = tokens.unflatten(-1, (like.shape[1], -1)).transpose(-2, -3).to(like.dtype)
+    if heads.shape[-1] != like.shape[-1]:
+        raise UserError('An attention whose keys are not tokens (it attends over channels) takes no further keys.')
     heads = heads.unsqueeze(-3) if like.dim() > 4 else heads
     return heads.expand(*like.shape[:-2], *heads.shape[-2:])

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 from torch import nn
 
+from ..errors import UserError
 from .block import block_class, first_class, last_class, noting_class
 from .delta import Delta, Site
-from .exchange import exchange, plain_class
-from .host import attach, attach_branch, hosted_class
+from .exchange import exchange, plain_class, restore
+from .host import Deltas, attach, attach_branch, hosted_class, strip
 from .inner import Inner
 from .layouts import Layout
 from .opened import opened_class
+
+
+def sites_for(
+    layout: Layout, backbone: nn.Module, name: str, cls: type[Delta], place: str, around: Sequence[nn.Module] = ()
+) -> list[Site]:
+    """Return the hosts of a delta at a place, in all blocks that have it.
+
+    Raises:
+        UserError: where there are none, or the inside of one is not as the place table says.
+    """
+    host, what = type(backbone).__name__, f'petl.deltas.{name}: {cls.__name__}'
+    if (other := layout.misfit(backbone, place)) is not None:
+        raise UserError(
+            f'{what} does not fit {type(other).__name__} in {host} at {place!r}: the place table has no such inside '
+            '(one layer for q, k and v, or three of one width).'
+        )
+    if sites := list(layout.sites(backbone, place, around)):
+        return sites
+    there = [p for p in layout.places if next(layout.sites(backbone, p), None)]
+    raise UserError(f'{what} sits at {place!r} here, which {host} does not have; it has: {", ".join(there)}.')
 
 
 def put(layout: Layout, backbone: nn.Module, site: Site, name: str, delta: Delta) -> None:
@@ -36,9 +58,20 @@ def put(layout: Layout, backbone: nn.Module, site: Site, name: str, delta: Delta
         norm.block, norm.noted = (site.block,), None
 
 
+def take_off(layout: Layout, backbone: nn.Module) -> None:
+    """Take all deltas off a backbone, with whatever :func:`put` has exchanged."""
+    for module in backbone.modules():
+        if isinstance(module._modules.get('deltas'), Deltas):
+            strip(module)
+    restore(backbone)
+    for site in layout.sites(backbone, 'attn') if layout.leaf else ():
+        if type(site.host) is layout.leaf:
+            site.host.__class__ = layout.leaf.__base__
+
+
 def _how(layout: Layout, backbone: nn.Module, site: Site, delta: Delta) -> tuple | None:
     """Return how the host asks its deltas; see :class:`~.host.Deltas`."""
-    if site.place in ('block', 'between') and _adds_residual(layout, site):
+    if site.place in ('block', 'between') and adds_residual(layout, site):
         return _block(layout, site)
     if site.place == 'mlp' and isinstance(layout.mlp, tuple):
         last = getattr(site.block, layout.mlp[1])
@@ -57,8 +90,8 @@ def _how(layout: Layout, backbone: nn.Module, site: Site, delta: Delta) -> tuple
 
 def _open(attention: nn.Module, inner: Inner) -> None:
     exchange(attention, opened_class, inner)
-    if hasattr(attention, 'fused_attn'):  # timm's switch between torch's attention and plain products
-        attention.fused_attn = True
+    if getattr(attention, 'fused_attn', True) is False:  # timm's switch between torch's attention and plain products
+        attention.fused_attn, attention.was_fused = True, False
 
 
 def _block(layout: Layout, site: Site) -> tuple:
@@ -73,10 +106,11 @@ def _adds_identity(mlp: nn.Module) -> bool:
     return 'identity' in inspect.signature(plain_class(mlp).forward).parameters
 
 
-def _adds_residual(layout: Layout, site: Site) -> bool:
-    return any(cls.__name__ in layout.adds_residual for cls in type(site.block).__mro__)
-
-
 def reads_stream(layout: Layout, site: Site) -> bool:
     """Tell whether a delta on an MLP can read the residual stream in front of the norm."""
-    return bool(layout.branch) or _adds_identity(site.host) or _adds_residual(layout, site)
+    return bool(layout.branch) or _adds_identity(site.host) or adds_residual(layout, site)
+
+
+def adds_residual(layout: Layout, site: Site) -> bool:
+    """Tell whether a block returns the stream in front of its second norm plus the MLP's branch."""
+    return any(c.__name__ in layout.adds_residual for c in type(site.block).__mro__)

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from ..errors import UserError, unknown
 from .checks import one_of
-from .delta import Delta, Site, defaults_of
+from .delta import Delta, defaults_of
+from .exchange import restore
 from .grid import chain_to
 from .host import detach, reattach
-from .inner import Inner
 from .layouts import layout_of
-from .placing import put, reads_stream
+from .merging import check_hosts, merge_hosts
+from .placing import put, sites_for, take_off
+from .serving import Serving
 
 PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu', 'fast')
 
@@ -28,6 +30,12 @@ class Tuning(Protocol):
 
     def tuned(self, backbone: nn.Module) -> set[str]:
         """Return the parameters of the plain ``backbone`` that it tunes, whole or in part."""
+
+    def _statistics(self) -> Iterator[str]:
+        """Yield the buffers that a frozen BatchNorm changes in training."""
+        for name, module in self.model.named_modules():
+            if isinstance(getattr(module, 'running_mean', None), Tensor):
+                yield from (f'{name}.{n}' if name else n for n, _ in module.named_buffers())
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the trained weights depend on."""
@@ -59,7 +67,8 @@ class Plan:
         get_type: Callable[[str], type[Delta]],
         spt: Tuning | None = None,
     ) -> None:
-        self.model, self.backbone, self.head = model, backbone, head
+        self.model, self.backbone, self.spt = model, backbone, spt
+        self.heads = tuple(filter(None, (head,) if isinstance(head, str) else head))
         self.layout = layout_of(self._backbone)
         self._exchange_leaves()
         self.train = list(train)
@@ -83,17 +92,21 @@ class Plan:
         """Return a path below the backbone as one of the model."""
         return f'{self.backbone}.{name}' if self.backbone else name
 
+    @property
+    def _of_heads(self) -> tuple[str, ...]:
+        """How the names of the heads' parameters start."""
+        return tuple(f'{head}.' for head in self.heads)
+
     def _exchange_leaves(self) -> None:
         """Exchange attentions that would pass their layers by for ours, which hold the same modules."""
         for site in self.layout.sites(self._backbone, 'attn') if self.layout.leaf else ():
             if type(site.host) is self.layout.leaf.__base__:
                 site.host.__class__ = self.layout.leaf
 
-    def _groups(self) -> dict[str, list[str]]:
+    def groups(self) -> dict[str, list[str]]:
         """Return every valid ``train`` name with the plain model's parameters that it stands for."""
         names = [n for n, _ in self.model.named_parameters()]
-        heads = (self.head,) if isinstance(self.head, str) else self.head
-        of_head = [n for n in names if n.startswith(tuple(f'{h}.' for h in heads if h))]
+        of_head = [n for n in names if n.startswith(self._of_heads)]
         at = self._path('')
         inside = [n.removeprefix(at) for n in names if n.startswith(at) and n not in {*of_head}]
         groups = {'all': names, 'head': of_head}
@@ -103,7 +116,7 @@ class Plan:
 
     def _select(self) -> dict[str, str]:
         """Return parameter name -> the first ``train`` name that selects it."""
-        groups = self._groups()
+        groups = self.groups() if self.train else {}
         owners: dict[str, str] = {}
         for name in self.train:
             if name not in groups:
@@ -122,16 +135,11 @@ class Plan:
         place = spec.pop('at', None) or cls.place_of(spec)
         if place not in cls.places:
             raise unknown(f'position at= of {cls.__name__}', place, cls.places)
-        around = chain_to(self.model, self.backbone)[:-1]
-        sites = list(self.layout.sites(self._backbone, place, around))
-        if not sites:
-            raise UserError(
-                f'petl.deltas.{name}: {cls.__name__} sits at {place!r} here, which {type(self._backbone).__name__} '
-                f'does not have; it has: {", ".join(self.layout.places)}.'
-            )
+        sites = sites_for(self.layout, self._backbone, name, cls, place, chain_to(self.model, self.backbone)[:-1])
         self._settings[name] = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
+        serving = Serving(self.layout, self._backbone)
         for site, delta in cls.at_sites(sites, **spec):
-            self._check_served(name, site, delta)
+            serving.check(name, site, delta)
             put(self.layout, self._backbone, site, name, delta)
             self.owners.update(
                 {self._path(f'{site.name}.deltas.{name}.{n}'): name for n in dict(delta.named_parameters())}
@@ -155,7 +163,8 @@ class Plan:
         owners = {self._path(n): label for n, label in spt.attach(self._backbone).items()}
         for name in {'spt', *owners.values()} & {*self._settings}:
             raise UserError(f'petl.deltas.{name}: {name!r} is reserved for SPT; give the delta another name.')
-        if not self._is_served() and any('qkv' in name for name in owners) and 'qkv' in self.layout.passed_by:
+        passed_by = 'qkv' in self.layout.passed_by and any('qkv' in name for name in owners)
+        if passed_by and not Serving(self.layout, self._backbone).is_served:
             raise UserError(
                 "petl.spt: the host's own attention (petl.attention=None) would bypass what it tunes on qkv; leave "
                 'petl.attention at its default.'
@@ -163,61 +172,29 @@ class Plan:
         self._settings['spt'] = spt.settings()
         self.owners.update(owners)
 
-    def _check_served(self, name: str, site: Site, delta: Delta) -> None:
-        """Refuse a delta that the forward pass would skip, or whose tokens it would return."""
-        place, host = site.place, type(self._backbone).__name__
-        asked = {'stream': ('mlp',), 'weights': ('qkv', 'proj', 'fc1', 'fc2')}.get(delta.reads)
-        asked = ('attn', 'qkv') if delta.joins_attention else asked
-        if asked and place not in asked:
-            what = 'joins_attention' if delta.joins_attention else f'reads={delta.reads!r}'
-            raise UserError(
-                f'petl.deltas.{name}: a delta with {what} belongs at {" or ".join(asked)}, not at {place!r}.'
-            )
-        if delta.adds_tokens and not self.layout.takes_tokens:
-            raise UserError(
-                f'petl.deltas.{name}: its tokens would pass through all blocks, and those of {host} take no further '
-                'tokens (windows, or positions inside the attention); Prompt with deep=True fits.'
-            )
-        last = len(list(self.layout.blocks(self._backbone))) - 1
-        if delta.adds_tokens and {*(getattr(self._backbone, 'out_indices', None) or ())} - {last}:
-            raise UserError(
-                f"petl.deltas.{name}: its tokens pass through all blocks, and the backbone's out_indices would "
-                'return them from blocks in between; keep only the last block.'
-            )
-        inner = next(self.layout.sites(self._backbone, 'attn')).inner
-        if delta.joins_attention and inner is not None:
-            self._check_joins(name, delta, inner)
-        if (delta.joins_attention or place in self.layout.passed_by) and not self._is_served():
-            raise UserError(
-                f"petl.deltas.{name}: the host's own attention (petl.attention=None) would bypass it; leave "
-                'petl.attention at its default.'
-            )
-        if delta.reads == 'stream' and not reads_stream(self.layout, site):
-            raise UserError(
-                f'petl.deltas.{name}: {type(site.block).__name__} does not add the residual stream in front of its '
-                "second norm; source='norm' fits."
-            )
-
-    def _check_joins(self, name: str, delta: Delta, inner: Inner) -> None:
-        host = type(self._backbone).__name__
-        if not inner.joins:
-            raise UserError(
-                f'petl.deltas.{name}: the attention of {host} multiplies its keys itself; no further ones can join.'
-            )
-        if not inner.keeps_order and delta.at_sites.__func__ is Delta.at_sites.__func__ and 'qkv' in delta.places:
-            raise UserError(
-                f'petl.deltas.{name}: the keys of {host} are not in the order of its tokens; '
-                "mode='concat' would join those of others."
-            )
-
-    def _is_served(self) -> bool:
-        sites = self.layout.sites(self._backbone, 'attn')
-        return all(s.inner is not None or getattr(s.host, 'serves_deltas', False) for s in sites)
-
     def freeze(self) -> None:
         """Let only what the plan trains require gradients."""
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in self.owners)
+
+    def merge(self) -> nn.Module:
+        """Merge every delta into the weights that it tunes, in place, which leaves the plain model.
+
+        The model then has the plain model's classes, keys and speed. Its outputs are the same up to rounding. Nothing
+        in it trains afterwards.
+
+        Returns:
+            The model.
+
+        Raises:
+            UserError: where a delta does not update weights (an adapter, PATT, a prompt); nothing is then changed.
+        """
+        check_hosts(self._backbone, self.backbone)
+        merge_hosts(self._backbone)
+        take_off(self.layout, self._backbone)
+        restore(self.model)
+        self.forget()
+        return self.model
 
     def forget(self) -> None:
         """Train nothing from now on: the deltas have become part of the model."""
@@ -233,8 +210,9 @@ class Plan:
         return ((n, p) for n, p in self.model.named_parameters() if n in self.owners)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what trains, and the deltas' and the head's buffers, by their names in the model."""
-        return {n: value for n, value in self.model.state_dict().items() if self._is_own(n)}
+        """Return what trains, the deltas' and the head's buffers, and running statistics, by name."""
+        statistics = {*self._statistics()}
+        return {n: v for n, v in self.model.state_dict().items() if self._is_own(n) or n in statistics}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what :meth:`state_dict` returned, all of it or nothing.
@@ -242,21 +220,38 @@ class Plan:
         Raises:
             UserError: when a name is missing or unknown, or a shape is another.
         """
+        self.check_state(state)
+        self.model.load_state_dict(state, strict=False)
+
+    def check_state(self, state: Mapping[str, Tensor], where: str = '') -> None:
+        """Check that a state is of :meth:`state_dict`'s names and shapes.
+
+        Args:
+            state: the tensors, by name.
+            where: begins the sentence of an error. Defaults to ''.
+
+        Raises:
+            UserError: when a name is missing or unknown, or a shape is another.
+        """
         own = self.state_dict()
         if missing := own.keys() - state.keys():
-            raise UserError(f'The state lacks {len(missing)} of {len(own)} tensors, such as {min(missing)}.')
+            raise UserError(f'{where}The state lacks {len(missing)} of {len(own)} tensors, such as {min(missing)}.')
         if others := state.keys() - own.keys():
-            raise UserError(f'The state has {len(others)} tensors that do not train here, such as {min(others)}.')
+            what = f'{len(others)} tensors that do not train here, such as {min(others)}'
+            raise UserError(f'{where}The state has {what}.')
         for name, value in own.items():
             if value.shape != state[name].shape:
                 there, here = tuple(state[name].shape), tuple(value.shape)
-                raise UserError(f'{name} has the shape {there} in the state, and {here} in the model.')
-        self.model.load_state_dict(state, strict=False)
+                raise UserError(f'{where}{name} has the shape {there} in the state, and {here} in the model.')
 
     def _is_own(self, name: str) -> bool:
-        heads = (self.head,) if isinstance(self.head, str) else self.head
-        of_head = name.startswith(tuple(f'{h}.' for h in heads if h)) if any(heads) else False
-        return name in self.owners or '.deltas.' in name or of_head
+        return name in self.owners or '.deltas.' in name or name.startswith(self._of_heads)
+
+    def _statistics(self) -> Iterator[str]:
+        """Yield the buffers that a frozen BatchNorm changes in training."""
+        for name, module in self.model.named_modules():
+            if isinstance(getattr(module, 'running_mean', None), Tensor):
+                yield from (f'{name}.{n}' if name else n for n, _ in module.named_buffers())
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """Return every delta's type, place and options, with defaults: its weights mean nothing without them."""

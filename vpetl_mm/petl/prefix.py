@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .checks import at_least_one
 from .delta import Delta, Site
 from .extra_tokens import ExtraTokens
+from .inner import Projection
 
 
 class Prefix(Delta):
@@ -48,9 +49,10 @@ class Prefix(Delta):
 
     @classmethod
     def at_site(cls, site: Site, **options: Any) -> Prefix:
-        """Build the prefix of an attention whose keys are as wide as its output."""
+        """Build the prefix of an attention, as wide as its keys."""
         cls.check_options(options)
-        return cls(site.out_dim, **options)
+        opened = site.inner is not None
+        return cls(Projection(site.host, site.inner).out_features // 3 if opened else site.out_dim, **options)
 
     def reset_parameters(self) -> None:
         """Draw the table and both layers again."""

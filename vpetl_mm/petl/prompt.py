@@ -31,7 +31,8 @@ class Prompt(Delta):
 
     Args:
         dim: the width d of the tokens.
-        norm: the norm in front of the attention, which the tokens also pass; referenced, not owned.
+        norm: the norm in front of the attention, which the tokens also pass; referenced, not owned. Defaults to
+            None, no norm.
         inserts: whether it owns tokens; only the last block of a shallow prompt does not.
         strips: remove the tokens after the host (the last block of a shallow prompt does).
         num_tokens: the number n of tokens.
@@ -90,7 +91,8 @@ class Prompt(Delta):
 
     def extra_tokens(self, x: Tensor, project: Callable[[Tensor], Tensor]) -> ExtraTokens:
         """Return keys and values of the normalised tokens, (n, d) each, from the host's own projection."""
-        _, k, v = project(self.norm(self.tokens)).chunk(3, dim=-1)
+        tokens = self.tokens if self.norm is None else self.norm(self.tokens)
+        _, k, v = project(tokens).chunk(3, dim=-1)
         return ExtraTokens(k, v, masked=False)
 
     def before(self, x: Tensor) -> Tensor:

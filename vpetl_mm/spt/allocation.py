@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError, reason
-from ..files import from_json
-from ..weights.files import write_safetensors
-from .choice import STRUCTURED, Choice, Settings
+from ..files import from_json, need_safetensors
+from ..petl import host_of
+from .choice import STRUCTURED, Choice, Settings, choose
+from .sensitivity import Sensitivity
 from .units import Unit
 
 FORMAT = 1
@@ -112,12 +112,54 @@ def rows_of(
     return tuple(rows)
 
 
+def allocated(
+    backbone: nn.Module,
+    sensitivity: Sensitivity,
+    budget: int,
+    settings: Settings,
+    base: dict[str, str] | None,
+    control: str | None = None,
+    **made: Any,
+) -> Allocation:
+    """Choose what to tune under a budget.
+
+    Args:
+        backbone: that was measured.
+        sensitivity: of its units.
+        budget: in parameters, without the head.
+        settings: of the rule.
+        base, control, made: of :class:`Allocation`; what the sensitivity and the rule say of ``made`` is added.
+
+    Raises:
+        UserError: for a budget that is too small, or larger than the backbone.
+    """
+    choice = choose(sensitivity.units, sensitivity.values, budget, settings)
+    made |= {k: v for k, v in asdict(settings).items() if k in ('alpha', 'beta', 'rule')}
+    made |= {k: getattr(sensitivity, k) for k in ('batches', 'samples', 'loss')}
+    return Allocation(
+        host=host_of(backbone),
+        structured=settings.structured,
+        rank=settings.rank,
+        budget=budget,
+        params=choice.params,
+        class_token=choice.class_token,
+        rows=rows_of(sensitivity.units, sensitivity.parts(), choice, settings.cost),
+        base=base,
+        control=control,
+        made=dict(made, tau=choice.tau),
+        sparse={name: torch.from_numpy(index) for name, index in choice.sparse.items()},
+    )
+
+
 def write_allocation(file: Path, allocation: Allocation) -> None:
     """Write an allocation as .safetensors, whole or not at all.
 
     Raises:
         UserError: when the file cannot be written.
     """
+    need_safetensors()
+    from ..weights.files import write_safetensors
+
     write_safetensors(file, allocation.sparse, {KEY: json.dumps(described(allocation))})
 
 
@@ -150,6 +192,9 @@ def read_allocation(file: str | Path) -> Allocation:
     Raises:
         UserError: when the file is missing, was not written by tools/sensitivity.py, or is corrupt.
     """
+    need_safetensors()
+    from safetensors import SafetensorError, safe_open
+
     path = Path(file)
     if not path.is_file():
         raise UserError(f'The SPT file {path} does not exist; create it with tools/sensitivity.py and this config.')

@@ -72,11 +72,7 @@ def _shuffled(units: Sequence[Unit], parts: list[np.ndarray], rng: np.random.Gen
 def measure(
     model: nn.Module, loader: Iterable[Any], batches: int = 16, advance: Callable[[], None] = lambda: None
 ) -> Sensitivity:
-    """Sum the squared gradients of each batch's mean loss (SPT, Sec. 1; cross-entropy in our heads).
-
-    Each gradient is squared, added and freed at once, so that memory holds one more number per weight and what a
-    backward pass needs. Dropout and drop-path are off; a head's BatchNorm uses the statistics of its batch, as in the
-    first step of training.
+    """Measure the sensitivity of a PETL model's backbone; see :func:`sensitivity_of`.
 
     Args:
         model: a PETL model, initialised, with a plain backbone, on the device to measure on; left without gradients.
@@ -87,19 +83,54 @@ def measure(
     Raises:
         UserError: when there is no batch, or a gradient is not finite, naming the parameter.
     """
-    units = units_of(model.backbone)
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        if len(batch['data_samples']) == 1 and any(m.training for m in model.modules()):
+            raise UserError("The head's BatchNorm needs more than one sample; choose another --batch-size.")
+        return model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))[0]
+
+    return sensitivity_of(model, 'backbone', loader, loss, lambda batch: len(batch['data_samples']), batches, advance)
+
+
+def sensitivity_of(
+    model: nn.Module,
+    backbone: str,
+    loader: Iterable[Any],
+    loss: Callable[[nn.Module, Any], Tensor],
+    size: Callable[[Any], int],
+    batches: int = 16,
+    advance: Callable[[], None] = lambda: None,
+) -> Sensitivity:
+    """Sum the squared gradients of each batch's mean loss (SPT, Sec. 1; cross-entropy in our heads).
+
+    Each gradient is squared, added and freed at once, so that memory holds one more number per weight and what a
+    backward pass needs. Dropout and drop-path are off; a head's BatchNorm uses the statistics of its batch, as in the
+    first step of training.
+
+    Args:
+        model: with a plain backbone, on the device to measure on; left in eval mode, without gradients.
+        backbone: its path in the model, '' for the model itself.
+        loader: of training batches.
+        loss: returns the mean loss of a batch, a tensor of one number.
+        size: returns the number of samples of a batch.
+        batches: at most how many to take. Defaults to 16.
+        advance: called after each.
+
+    Raises:
+        UserError: when there is no batch, or a gradient is not finite, naming the parameter.
+    """
+    inside = model.get_submodule(backbone)
+    units = units_of(inside)
     values = torch.zeros(sum(u.numel for u in units), device=next(model.parameters()).device)
     losses, samples = [], 0
     _quiet(model)
-    with _squared_into(values, model, units):
+    with _squared_into(values, model, inside, units):
         for batch in islice(loader, batches):
-            if len(batch['data_samples']) == 1 and any(m.training for m in model.modules()):
-                raise UserError("The head's BatchNorm needs more than one sample; choose another --batch-size.")
-            loss, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
-            loss.backward()
-            losses.append(loss.item())
-            samples += len(batch['data_samples'])
-            _check_finite(units, values, len(losses), losses[-1])
+            value = loss(model, batch)
+            value.backward()
+            losses.append(value.item())
+            samples += size(batch)
+            _check_finite(backbone, units, values, len(losses), losses[-1])
             advance()
     if not losses:
         raise UserError('There is no training data to measure sensitivity on: the training loader is empty.')
@@ -107,9 +138,9 @@ def measure(
 
 
 @contextmanager
-def _squared_into(values: Tensor, model: nn.Module, units: Sequence[Unit]) -> Iterator[None]:
+def _squared_into(values: Tensor, model: nn.Module, backbone: nn.Module, units: Sequence[Unit]) -> Iterator[None]:
     """Add the square of every gradient of ``units`` to its part of ``values``; no other gradient is computed."""
-    parameters = dict(model.backbone.named_parameters())
+    parameters = dict(backbone.named_parameters())
     held = {unit.param: parameters[unit.param] for unit in units}  # in the order of the units
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -140,13 +171,14 @@ def _quiet(model: nn.Module) -> None:
             module.train()
 
 
-def _check_finite(units: Sequence[Unit], values: Tensor, batch: int, loss: float) -> None:
+def _check_finite(backbone: str, units: Sequence[Unit], values: Tensor, batch: int, loss: float) -> None:
     """Raise :class:`UserError` for the model's first unit whose sensitivity is not finite."""
     if torch.isfinite(values.sum()):
         return
+    inside = f'{backbone}.' if backbone else ''
     for unit, part in zip(units, values.split([u.numel for u in units]), strict=True):
         if not torch.isfinite(part).all():
             raise UserError(
-                f'The gradient of backbone.{unit.name} is not finite, or too large to be squared, in batch {batch} '
+                f'The gradient of {inside}{unit.name} is not finite, or too large to be squared, in batch {batch} '
                 f'(its loss is {loss:g}); check the pre-trained weights and the data.'
             )

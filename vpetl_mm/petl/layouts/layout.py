@@ -9,6 +9,7 @@ from posixpath import commonpath
 
 from torch import nn
 
+from ...errors import UserError
 from ..delta import Delta, Site
 from ..grid import chain_to, grid_of
 from ..inner import Inner, Projection, inside
@@ -35,6 +36,7 @@ class Layout:
         passed_by: places whose ``forward`` the host's own attention does not call.
         slot_biases: the attention's biases of q, k and v ('' for none), where they are not their projection's and
             ``inner`` does not say so.
+        post_norm: classes of blocks whose first norm is behind the attention, not in front.
         takes_tokens: whether further tokens can pass through the blocks, behind the others.
         leading: the class and register tokens in front of the patches: numbers, or attributes of the backbone that
             hold them. Defaults to None: the tokens lie in no known grid.
@@ -56,6 +58,7 @@ class Layout:
     adds_residual: tuple[str, ...] = ()
     passed_by: tuple[str, ...] = ()
     slot_biases: tuple[str, ...] = ()
+    post_norm: tuple[str, ...] = ()
     takes_tokens: bool = True
     leading: tuple[int | str, ...] | None = None
     joint: bool = False
@@ -99,20 +102,30 @@ class Layout:
             if self.matches(pattern, name):
                 yield from (replace(site, grid=grid) for site in self._site(backbone, name, module, place))
 
+    def misfit(self, backbone: nn.Module, place: str) -> nn.Module | None:
+        """Return the first module at ``place`` that :meth:`sites` passes over: its inside is another; else None."""
+        pattern = self.places.get(place)
+        named = backbone.named_modules() if pattern else ()
+        at = ((n, m) for n, m in named if self.matches(pattern, n))
+        return next((m for n, m in at if not any(self._site(backbone, n, m, place))), None)
+
     def _site(self, backbone: nn.Module, name: str, module: nn.Module, place: str) -> Iterator[Site]:
         block = backbone.get_submodule(self.block_of(name))
-        norm, slots = getattr(block, self.norm12[0]), ''
+        behind = any(c.__name__ in self.post_norm for c in type(block).__mro__)
+        norm, slots = None if behind else getattr(block, self.norm12[0], None), ''
         inner = self.inner_of(module) if place in ('qkv', 'attn') else None
+        if self.inner and inner is None and place in ('qkv', 'attn'):
+            return
         whole = inside(block, self.attention)
         if place == 'qkv' and self.inner:
-            if inner is None:
-                return
             layer = _layer_of(module, inner)
             name = f'{name}.{layer}' if layer else name
             first = last = Projection(module, inner)
             module, slots = (inside(module, layer), 'qkv') if layer else (module, 'qkv')
         elif place == 'mlp' and isinstance(self.mlp, tuple):
-            first, last = _ends(module)[0], _ends(module, getattr(block, self.mlp[1]))[1]
+            if (other := getattr(block, self.mlp[1], None)) is None:
+                return
+            first, last = _ends(module)[0], _ends(module, other)[1]
         else:
             first, last = _ends(module)
             slots = 'qkv' if place == 'qkv' else ''
@@ -143,7 +156,7 @@ class Layout:
         if is_qkv and (inner := self.inner_of(attention)) is not None:
             return _named(owner, Projection(attention, inner))
         rows = layer.weight.shape[0]
-        own = f'{host}.bias' if layer.bias is not None else ''
+        own = f'{host}.bias' if getattr(layer, 'bias', None) is not None else ''
         parts = [(f'{host}.weight', own, 0, rows)]
         if is_qkv and not own:
             named = ((n, i * (rows // 3)) for i, n in enumerate(self.slot_biases))
@@ -164,10 +177,15 @@ class Layout:
 
 
 def _fits(attention: nn.Module, form: Inner) -> bool:
-    """Tell whether an attention has the weights of a form, and its biases, where the form names them."""
+    """Tell whether an attention is of a form: its class and biases, where it names them, and weights of one size."""
     named = [b for b in form.biases if b]
     has_bias = not named or any(inside(attention, b) is not None for b in named)
-    return inside(attention, form.weights[0]) is not None and has_bias
+    weights = [inside(attention, name) for name in form.weights]
+    if any(w is None for w in weights) or not has_bias:
+        return False
+    kinds = [c.__name__ for c in type(attention).__mro__]
+    is_named = not form.kinds or any(kind in form.kinds for kind in kinds)
+    return is_named and len({len(w) for w in weights}) == 1  # with fewer heads of keys q, k and v are no equal slots
 
 
 def _layer_of(attention: nn.Module, inner: Inner) -> str:
@@ -192,6 +210,8 @@ def _ends(module: nn.Module, last: nn.Module | None = None) -> tuple[nn.Linear, 
     parts = [module] if last is None else [module, last]
     of_deltas = {id(m) for part in parts for d in part.modules() if isinstance(d, Delta) for m in d.modules()}
     linears = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear) and id(m) not in of_deltas]
+    if not linears:
+        raise UserError(f'{type(module).__name__} has no linear layer; a quantised model takes no deltas.')
     return linears[0], linears[-1]
 
 
@@ -243,8 +263,8 @@ def transformer(
     return Layout(
         places=places,
         groups={
-            'bias': r'(?!.*\.deltas\.).*[._](bias|b)|.*\.(q_bias|v_bias|in_proj_bias)',
-            'norm': norms + both,
+            'bias': r'(?!.*\.deltas\.)(.*[._])?bias',
+            'norm': rf'({norms}){both}',
             'norm1': rf'{block}\.{norm12[0]}{both}',
             'norm2': rf'{block}\.{norm12[1]}{both}',
             'last_norm': rf'(?!{block}\.|.*(?:pre|embed|downsample))(?:{norms}){both}',

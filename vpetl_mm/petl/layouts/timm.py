@@ -7,10 +7,12 @@ from ..inner import Inner
 from .layout import Layout, transformer
 
 FUSED = Inner(key_norm='k_norm')
+BIASED = Inner(biases=('q_bias', '', 'v_bias'), key_norm='k_norm')
+DIFFERENTIAL = Inner(kinds=('DiffAttention',), joins=False)  # the difference of two attentions
 APART = Inner(('q_proj.weight', 'k_proj.weight', 'v_proj.weight'), key_norm='k_norm')
 MLP = ('mlp', 'drop_path2')
 FC = (r'mlp\.(fc1|fc1_g|fc1_x)', r'mlp\.fc2')  # a gated MLP has two first layers, or one of double width
-NORMS = r'(?!.*\.deltas\.)(.*\.)?norm\d*(_pre)?|fc_norm|.*\.(q|k)_norm|patch_embed\.norm|head\.norm'
+NORMS = r'(?!.*\.deltas\.)(.*\.)?\w*norm\w*'
 GROUPS = {
     'layer_scale': r'blocks\.\d+\.(ls[12]\.gamma|gamma_[12])',
     'attn_pool': r'attn_pool\..*',
@@ -18,41 +20,43 @@ GROUPS = {
 }
 STAGES = r'layers\.\d+\.blocks\.\d+'
 
-VIT = transformer(
-    r'blocks\.\d+',
-    norms=NORMS,
-    inner=(FUSED,),
-    mlp=MLP,
-    fc=FC,
-    groups=GROUPS,
-    adds_residual=('Block',),
-    leading=('num_prefix_tokens',),
-)
-
 TIMM: dict[str, Layout] = {
     # DINOv2, SigLIP, DeiT, MAE and CLIP's image towers
-    'timm.VisionTransformer': VIT,
-    # any size and shape of images, with a mask of the padding
+    'timm.VisionTransformer': transformer(
+        r'blocks\.\d+',
+        norms=NORMS,
+        inner=(DIFFERENTIAL, FUSED),
+        mlp=MLP,
+        fc=FC,
+        groups=GROUPS,
+        adds_residual=('Block',),
+        post_norm=('ResPostBlock',),
+        leading=('num_prefix_tokens',),
+    ),
+    # any size and shape of images, with a mask of the padding; of ViT's blocks or of Eva's
     'timm.NaFlexVit': transformer(
         r'blocks\.\d+',
         norms=NORMS,
-        inner=(FUSED, APART),
+        inner=(DIFFERENTIAL, BIASED, FUSED, APART),
         mlp=MLP,
         fc=FC,
-        groups={**GROUPS, 'patch_embed': r'embeds\..*'},
+        groups={**GROUPS, 'patch_embed': r'embeds\.(proj|norm\w*)\..*'},
+        passed_by=('qkv',),
         adds_residual=('Block', 'EvaBlock'),
+        post_norm=('ResPostBlock',),
         takes_tokens=False,
     ),
     # EVA-02 and DINOv3: rotary positions; multiplies by qkv.weight itself where q and v have biases
     'timm.Eva': transformer(
         r'blocks\.\d+',
         norms=NORMS,
-        inner=(Inner(biases=('q_bias', '', 'v_bias'), key_norm='k_norm'), FUSED, APART),
+        inner=(BIASED, FUSED, APART),
         mlp=MLP,
         fc=FC,
         groups=GROUPS,
         passed_by=('qkv',),
         adds_residual=('EvaBlock',),
+        post_norm=('EvaBlockPostNorm',),
         takes_tokens=False,
         leading=('num_prefix_tokens',),
         rope='rope',

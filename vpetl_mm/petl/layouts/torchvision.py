@@ -4,12 +4,14 @@ from ..inner import Inner
 from ..self_attention import SelfAttention
 from .layout import Layout, transformer
 
+IN_PROJ = Inner(('in_proj_weight',))
+
 TORCHVISION: dict[str, Layout] = {
     'torchvision.VisionTransformer': transformer(
         r'encoder\.layers\.encoder_layer_\d+',
         norms=r'(?!.*\.deltas\.)(.*\.)?(ln(_\d)?)',
         attn='self_attention',
-        inner=(Inner(('in_proj_weight',), ('in_proj_bias',)),),
+        inner=(IN_PROJ,),
         leaf=SelfAttention,
         proj='self_attention.out_proj',
         fc=(r'mlp\.0', r'mlp\.3'),

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
 from typing import Any
 
-from ...engine.checkpoint import is_plain
-from ...errors import UserError, is_line, reason
-from ...files import from_json
+from ...errors import UserError
+from ...files import is_plain
 from ...weights.kinds import KINDS
-from .allowed import MOST_CLASSES, brief, checked_model, checked_pipeline
+from .allowed import checked_model, checked_pipeline
+from .header import (
+    MOST_CLASSES,
+    are_classes,
+    are_deltas,
+    brief,
+    check_names,
+    has,
+    is_count,
+    is_name,
+    is_percent,
+    is_sha256,
+    is_text,
+    is_time,
+    none_or,
+    parsed,
+)
 
 FORMAT = 1
-LONGEST = 1 << 22  # of a header, in bytes
-DEEPEST = 50
-SHA256 = re.compile(r'[0-9a-f]{64}')
 MODELS = {'mmaction': 'PETLRecognizer3D', 'mmpretrain': 'PETLImageClassifier'}
 
 
@@ -109,8 +118,8 @@ def about_of(text: str, where: str) -> About:
         UserError: for what no bundle may say.
     """
     try:
-        content = _parsed(text)
-        _check_names(content)
+        content = parsed(text)
+        check_names(content, FORMAT, {f.name for f in fields(About)})
         for name, (right, what) in CHECKS.items():
             if not right(content[name]):
                 raise UserError(f'its {name} is {brief(content[name])}, not {what}.')
@@ -120,51 +129,6 @@ def about_of(text: str, where: str) -> About:
     except UserError as error:
         raise UserError(f'{where}: {error}') from error
     return about
-
-
-def _parsed(text: str) -> Any:
-    """Return the content of JSON text, whose numbers must be finite and whose names must be unique."""
-    if len(text) > LONGEST:
-        raise UserError(f'its header is longer than {LONGEST:,} characters.')
-    try:
-        content = from_json(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
-    except ValueError as error:
-        raise UserError(f'its header is not JSON ({reason(error)}).') from error
-    level, depth = [content], 0
-    while level:
-        level = [part for value in level for part in _parts(value)]
-        depth += 1
-        if depth > DEEPEST:
-            raise UserError('its header is nested too deeply.')
-    return content
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError(f'{text[:20]} is not finite')
-    return float(text)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError('a name appears twice')
-    return dict(pairs)
-
-
-def _check_names(content: Any) -> None:
-    """Check the format, and that nothing is missing or unknown."""
-    version = content.get('format') if isinstance(content, dict) else None
-    if type(version) is not int or version < 1:
-        raise UserError('its header does not name its format.')
-    if version > FORMAT:
-        raise UserError(f'its format is {version}, and this version reads format {FORMAT}: update vpetl_mm.')
-    names = {f.name for f in fields(About)}
-    if odd := sorted({*content} ^ names):
-        raise UserError(f'{brief(odd[0])} is {"missing" if odd[0] in names else "unknown"} in its header.')
 
 
 def _check_fit(about: About) -> None:
@@ -184,77 +148,31 @@ def _check_fit(about: About) -> None:
         raise UserError('it needs a base and does not name one.')
 
 
-def _is_name(value: Any) -> bool:
-    return _is_text(value) and value not in ('', '.', '..') and not {'/', '\\'} & {*value}
-
-
-def _is_text(value: Any) -> bool:
-    return is_line(value) and len(value) < 1000
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and bool(SHA256.fullmatch(value))
-
-
-def _is_percent(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 100
-
-
-def _is_time(value: Any) -> bool:
-    try:
-        return _is_text(value) and bool(datetime.fromisoformat(value))
-    except ValueError:
-        return False
-
-
 def _is_convert(value: Any) -> bool:
     return isinstance(value, str) and value in KINDS
 
 
-def _are_classes(value: Any) -> bool:
-    return isinstance(value, list) and 0 < len(value) <= MOST_CLASSES and all(map(_is_text, value))
-
-
-def _are_deltas(value: Any) -> bool:
-    return isinstance(value, dict) and is_plain(value) and all(isinstance(d, dict) for d in value.values())
-
-
-def _none_or(right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or right(value)
-
-
-def _has(**parts: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Return a check of a dict with exactly these parts."""
-    return lambda value: (
-        isinstance(value, dict) and value.keys() == parts.keys() and all(parts[k](v) for k, v in value.items())
-    )
-
-
-SCORES = dict.fromkeys(('top1', 'top5', 'mean_class'), _is_percent) | dict.fromkeys(('list', 'checkpoint'), _is_text)
+SCORES = dict.fromkeys(('top1', 'top5', 'mean_class'), is_percent) | dict.fromkeys(('list', 'checkpoint'), is_text)
 # every part but the configs -> whether a value is right, and what that is
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    'name': (_is_name, "an experiment's name"),
+    'name': (is_name, "an experiment's name"),
     'default_scope': (lambda value: isinstance(value, str) and value in MODELS, f'one of {", ".join(MODELS)}'),
-    'classes': (_none_or(_are_classes), f'up to {MOST_CLASSES:,} names of one line'),
+    'classes': (none_or(are_classes), f'up to {MOST_CLASSES:,} names of one line'),
     'base': (
-        _none_or(_has(name=_is_name, url=_none_or(_is_text), sha256=_is_sha256, convert=_none_or(_is_convert))),
+        none_or(has(name=is_name, url=none_or(is_text), sha256=is_sha256, convert=none_or(_is_convert))),
         'the name, url, sha256 and convert of a file',
     ),
-    'frozen_sha256': (_none_or(_is_sha256), 'a SHA-256'),
-    'deltas': (_are_deltas, 'settings by name'),
-    **dict.fromkeys(('trainable', 'total', 'epoch'), (_is_count, 'a whole number from 0 up')),
-    'seed': (_none_or(lambda value: _is_count(value) and value < 2**32), 'a seed of 32 bits'),
-    'scores': (_none_or(_has(samples=_is_count, **SCORES)), f'the samples, {", ".join(SCORES)} of a test'),
+    'frozen_sha256': (none_or(is_sha256), 'a SHA-256'),
+    'deltas': (are_deltas, 'settings by name'),
+    **dict.fromkeys(('trainable', 'total', 'epoch'), (is_count, 'a whole number from 0 up')),
+    'seed': (none_or(lambda value: is_count(value) and value < 2**32), 'a seed of 32 bits'),
+    'scores': (none_or(has(samples=is_count, **SCORES)), f'the samples, {", ".join(SCORES)} of a test'),
     'options': (lambda value: isinstance(value, dict) and is_plain(value), 'plain values by name'),
     'versions': (
-        lambda value: isinstance(value, dict) and all(map(_is_text, [*value, *value.values()])),
+        lambda value: isinstance(value, dict) and all(map(is_text, [*value, *value.values()])),
         'texts by name',
     ),
-    'license': (_is_text, 'text of one line'),
-    'created': (_is_time, 'a time in ISO format'),
-    'spt': (_none_or(lambda value: isinstance(value, dict)), "SPT's choice"),
+    'license': (is_text, 'text of one line'),
+    'created': (is_time, 'a time in ISO format'),
+    'spt': (none_or(lambda value: isinstance(value, dict)), "SPT's choice"),
 }

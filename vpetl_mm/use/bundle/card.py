@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from ...errors import tellable
 from ...files import size_of
+from ..plain.info import tuned_as
 from .bundle import About, read_about
 from .views import number_of_views
 
@@ -67,13 +68,7 @@ def _backbone(about: About) -> str:
 
 
 def _deltas(about: About) -> str:
-    names = {'d_bottle': 'd_bottle', 'rank': 'rank', 'num_tokens': 'tokens'}
-    shown = []
-    for name, delta in about.deltas.items():
-        sizes = [f'{word} {delta[key]}' for key, word in names.items() if delta.get(key) is not None]
-        what = ', '.join([str(delta.get('type')), *([f'at {delta["at"]}'] if 'at' in delta else []), *sizes])
-        shown.append(f'{name} ({what})')
-    return ', '.join(shown)
+    return ', '.join(tuned_as(name, delta) for name, delta in about.deltas.items())
 
 
 def _base(about: About) -> str:
