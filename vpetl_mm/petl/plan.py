@@ -129,7 +129,9 @@ class Plan:
                 f'petl.deltas.{name}: {cls.__name__} sits at {place!r} here, which {type(self._backbone).__name__} '
                 f'does not have; it has: {", ".join(self.layout.places)}.'
             )
-        self._settings[name] = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
+        settings = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
+        # as JSON gives them back
+        self._settings[name] = {k: [*v] if isinstance(v, tuple) else v for k, v in settings.items()}
         for site, delta in cls.at_sites(sites, **spec):
             self._check_served(name, site, delta)
             put(self.layout, self._backbone, site, name, delta)
