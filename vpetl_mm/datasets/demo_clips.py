@@ -112,7 +112,7 @@ def _hat(at: np.ndarray, count: int) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, dawn: float = DAWN) -> np.ndarray:
-    """Draw a dark background [8, 32, 32, 3] in 0 .. 255, plain or with a faint texture, in the end ``dawn`` lighter."""
+    """Draw a dark background [8, 32, 32, 3] in 0 .. 255, plain or faintly textured, that grows ``dawn`` lighter."""
     coarse = rng.uniform(5, 40, 3) + rng.choice([0.0, 10.0]) * rng.standard_normal((5, 5, 3))
     weights = _hat(np.linspace(0, 4, SIZE), 5)
     still = np.einsum('yi,xj,ijc->yxc', weights, weights, coarse)

@@ -117,6 +117,7 @@ MODEL = {
     'num_classes': (1, MOST_CLASSES),
     'out_indices': (-1, MOST_BLOCKS),
     'pad_size_divisor': (1, 512),
+    'kernel': (1, 15),
     'max_testing_views': (1, MOST),
 }
 PIPELINE = {
@@ -128,7 +129,7 @@ PIPELINE = {
 SIZES = {'pipeline': PIPELINE, 'library': libraries.LIMITS}
 # what may be a list, and what is never a word
 LISTS = ('depths', 'num_heads', 'img_size', 'patch_size', 'window_size', 'out_indices', 'mean', 'std')
-LISTS += ('scale', 'crop_size', 'size')
+LISTS += ('scale', 'crop_size', 'size', 'kernel')
 NUMBERS = ('eps', 'momentum')
 
 
