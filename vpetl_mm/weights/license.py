@@ -41,7 +41,7 @@ def license_in_card(file: Path) -> str | None:
 
 
 def _matter(lines: list[str]) -> dict[str, list[str]]:
-    """Return the texts of front matter by name, of one line or of a list; YAML has more, and readers that hang on it."""
+    """Return the texts of front matter by name, of one line or a list; readers of all YAML can be made to hang."""
     found: dict[str, list[str]] = {}
     name = ''
     for line in lines:
