@@ -128,6 +128,8 @@ HOSTS: dict[str, TimmHost] = {
     'clip': TimmHost(_timm('vit_base_patch32_clip_quickgelu_224')),
     'mae': TimmHost(_timm('vit_base_patch16_224.mae', global_pool='avg')),
     'res_post': TimmHost(_timm('vit_small_patch16_224', block_fn=ResPostBlock)),
+    'diff': TimmHost(_timm('vit_small_patch16_224', attn_layer='diff')),
+    'eva_post': TimmHost(_timm('eva02_tiny_patch14_224', use_post_norm=True), tokens=False),
     'eva02': TimmHost(_timm('eva02_tiny_patch14_224'), tokens=False),
     'eva02_apart': TimmHost(_timm('eva02_base_patch14_224'), qkv=APART, fc1=GATED, tokens=False),
     'eva02_separate': TimmHost(_separate, tokens=False),

@@ -44,6 +44,8 @@ REFUSED = {
     **{(name, 'shallow'): ('take no further', 'deep=True') for name, host in HOSTS.items() if not host.tokens},
     **{(name, 'concat'): ('order', 'concat') for name, host in HOSTS.items() if not host.ordered},
     ('res_post', 'adapters'): ('ResPostBlock', "source='norm'"),
+    ('eva_post', 'adapters'): ('EvaBlockPostNorm', "source='norm'"),
+    **{('diff', method): ('VisionTransformer', 'one call') for method in ('prefix', 'prompt', 'concat')},
 }
 SERVED = [(host, method) for host in HOSTS for method in METHODS if (host, method) not in REFUSED]
 
