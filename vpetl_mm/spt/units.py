@@ -72,8 +72,8 @@ def units_of(backbone: nn.Module) -> list[Unit]:
     layout = layout_of(backbone)
     if (other := layout.misfit(backbone, 'qkv')) is not None:
         raise UserError(
-            f'SPT does not fit {type(other).__name__}: the place table has no such inside (one layer for q, k and v, or '
-            'three of one width).'
+            f'SPT does not fit {type(other).__name__}: the place table has no such inside (one layer for q, k and v, '
+            'or three of one width).'
         )
     names = [name for name, _ in backbone.named_modules() if layout.matches(layout.block, name)]
     blocks = {name: i for i, name in enumerate(names)}
