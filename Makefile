@@ -9,6 +9,8 @@ SEEDS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+# the second version of transformers that tests/petl/test_transformers_4.py puts in front of the locked one
+SECOND := $(VENV)/transformers-4/.installed
 
 .PHONY: demo test lint install
 
@@ -16,7 +18,7 @@ demo: $(READY)
 	$(BIN)/python tools/demo.py --seeds $(SEEDS) $(if $(ALL),--all)
 
 # one thread for each of the processes that share the cores; the files in the order of tests/conftest.py
-test: lint
+test: lint $(SECOND)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
@@ -24,6 +26,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 install: $(READY)
+
+$(SECOND): requirements/transformers-4.txt | $(READY)
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --target $(@D) -r $<
+	@touch $@
 
 # Debian without python3-venv cannot put pip into a new environment, so the existing pip installs it.
 $(READY): requirements/lock.txt requirements/runtime.txt setup.py

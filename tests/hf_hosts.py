@@ -62,7 +62,7 @@ MERGED = dict(mlp='mlp', fc1='mlp.weights_in', fc2='mlp.weights_out')
 
 # method -> words of the one sentence that refuses it
 NO_TOKENS = {'shallow': ('take no further tokens', 'deep=True fits')}
-NO_KEYS = dict.fromkeys(('prefix', 'prompt', 'concat', 'all'), ('multiplies its keys itself',))
+NO_KEYS = dict.fromkeys(('prefix', 'prompt', 'concat', 'all'), ('scaled_dot_product_attention',))
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,8 @@ HOSTS: dict[str, TimmHost] = {
     'clip': TimmHost(_timm('vit_base_patch32_clip_quickgelu_224')),
     'mae': TimmHost(_timm('vit_base_patch16_224.mae', global_pool='avg')),
     'res_post': TimmHost(_timm('vit_small_patch16_224', block_fn=ResPostBlock)),
+    'diff': TimmHost(_timm('vit_small_patch16_224', attn_layer='diff')),
+    'eva_post': TimmHost(_timm('eva02_tiny_patch14_224', use_post_norm=True), tokens=False),
     'eva02': TimmHost(_timm('eva02_tiny_patch14_224'), tokens=False),
     'eva02_apart': TimmHost(_timm('eva02_base_patch14_224'), qkv=APART, fc1=GATED, tokens=False),
     'eva02_separate': TimmHost(_separate, tokens=False),
@@ -152,7 +154,7 @@ HOSTS: dict[str, TimmHost] = {
     'naflex_padded': TimmHost(_naflex(class_token=True, reg_tokens=2), size=PATCHES, tokens=False, inputs=_padded()),
     'naflex_gated': TimmHost(
         _naflex(
-            attn_type='rope', attn_gated=True, qk_norm=True, qkv_fused=False, rope_type='axial', class_token=True
+            attn_type='rope', rope_type='axial', attn_gated=True, qk_norm=True, qkv_fused=False, class_token=True
         ),
         qkv=APART,
         tokens=False,

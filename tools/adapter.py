@@ -89,6 +89,7 @@ def from_peft(args) -> None:
     _show(peft_to_bundle(args.folder, args.config, args.out, args.cfg_options, args.classes, args.license))
 
 
+LICENSE = 'the license of the trained weights (default: what the card of the base names, or unknown)'
 parser = Parser('Pack a trained run into one file, a bundle, that others can use; read and check bundles.', EXAMPLES)
 command = parser.add_command(
     'pack', pack, 'write the bundle of a run: the trained tensors, the config as data, the class names'
@@ -103,7 +104,7 @@ command.add_argument(
     metavar='OUT.safetensors',
     help="a new file (default: <config>.safetensors in the run's folder, replaced)",
 )
-command.add_argument('--license', default='unknown', help='the license of the trained weights (default: unknown)')
+command.add_argument('--license', default='', help=LICENSE)
 parser.add_settings('--cfg-options', 'override the config, as in the run', command)
 
 command = parser.add_command('info', info, 'describe bundles')
@@ -132,7 +133,7 @@ command.add_argument(
 )
 command.add_argument('-o', '--out', metavar='OUT.safetensors', required=True, help='a new file')
 command.add_argument('--classes', metavar='FILE', help="class names, one per line (default: the config's)")
-command.add_argument('--license', default='unknown', help='the license of the trained weights (default: unknown)')
+command.add_argument('--license', default='', help=LICENSE)
 parser.add_settings('--cfg-options', 'override the config, such as model.base.file=FILE', command)
 
 if __name__ == '__main__':

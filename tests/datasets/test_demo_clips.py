@@ -69,6 +69,18 @@ def test_seed_alone_decides_the_clips(made, tmp_path):
     assert (tmp_path / 'other' / clip).read_bytes() != (made / clip).read_bytes()
 
 
+def test_cluttered_clips_are_others_without_a_clock(made, tmp_path):
+    make_demo_clips(tmp_path, {'target_val': 8}, seed=3, progress=False, clutter=True)
+    light = {}
+    for name, root in dict(plain=made, cluttered=tmp_path).items():
+        clips = [decord.VideoReader(str(root / f'clips/target_val/{i:05d}.mp4')) for i in range(8)]
+        frames = np.stack([clip.get_batch(range(8)).asnumpy() for clip in clips]).astype(float)
+        light[name] = np.median(frames, axis=(2, 3, 4)).mean(0)  # of the background, by frame
+    assert light['plain'][7] - light['plain'][0] > 50
+    assert abs(light['cluttered'][7] - light['cluttered'][0]) < 5
+    assert (tmp_path / 'target_val.txt').read_text() == (made / 'target_val.txt').read_text()
+
+
 def test_finished_is_left_alone_and_other_settings_are_made_again(tmp_path):
     make_demo_clips(tmp_path, {'source_test': 8, 'target_test': 8}, progress=False)
     clip = tmp_path / 'clips/source_test/00000.mp4'

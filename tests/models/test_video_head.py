@@ -36,6 +36,15 @@ def test_overlap_weighs_four_frames_as_published():
     torch.testing.assert_close(model(x), classify(model, (x.mean((3, 4)) * weights).sum(2)))
 
 
+def test_attention_pools_over_time_and_starts_as_the_mean():
+    model, x = head(temporal_pool='attention'), features()
+    frames = x.mean((3, 4))
+    weights = (torch.einsum('d,bdt->bt', model.pool.query, frames) / C**0.5).softmax(1)
+    torch.testing.assert_close(model(x), classify(model, torch.einsum('bt,bdt->bd', weights, frames)))
+    model.init_weights()
+    torch.testing.assert_close(model(x), classify(model, x.mean((2, 3, 4))))
+
+
 @pytest.mark.parametrize('frames', [2, 3, 4, 8, 16])
 def test_overlap_is_the_published_pooling(frames):
     """A pooling of kernel (2, H, W) and stride 1, and then the mean."""

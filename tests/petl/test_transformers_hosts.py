@@ -15,11 +15,13 @@ from torch import nn
 
 from vpetl_mm.petl.merging import merge_hosts
 
-SERVED = [(name, method) for name in HOSTS for method in METHODS if method not in HOSTS[name].refuses]
-# one of each kind; a plain SigLIP 2 of version 4 cannot be captured, and the other kinds differ in names alone there
-CAPTURED = ['vit', 'dinov2', 'dinov3', 'siglip2', 'swin', 'videomae', 'timesformer', 'vjepa2']
-CAPTURED = CAPTURED if V5 else ['videomae', 'swin']
-TOGETHER = {name: 'all' if 'all' not in host.refuses else 'patt_qv' for name, host in HOSTS.items()}
+# of version 4 those whose attention or MLP is another, without the same once more behind another head
+OLD = ['vit', 'dinov2_gated', 'dinov3', 'siglip2', 'siglip2_bare', 'swin', 'videomae', 'timesformer', 'vjepa2']
+ROWS = {name: host for name, host in HOSTS.items() if V5 or name in OLD}
+SERVED = [(name, method) for name, host in ROWS.items() for method in METHODS if method not in host.refuses]
+TOGETHER = {name: 'all' if 'all' not in host.refuses else 'patt_qv' for name, host in ROWS.items()}
+# one of each kind; a plain SigLIP 2 of version 4 cannot be captured
+CAPTURED = ['vit', 'dinov3', 'siglip2', 'swin', 'videomae', 'timesformer']
 
 
 def every(methods=METHODS):
@@ -77,14 +79,14 @@ def test_copies_are_equal(name, method):
 
 
 @pytest.mark.parametrize(
-    ('name', 'method', 'words'), [(n, m, words) for n, host in HOSTS.items() for m, words in host.refuses.items()]
+    ('name', 'method', 'words'), [(n, m, words) for n, host in ROWS.items() for m, words in host.refuses.items()]
 )
 def test_what_does_not_fit_is_refused(name, method, words):
     with refused(*words):
         adapted(copy_of(name), name, method)
 
 
-@every(['lora', 'lora_slots', 'sparse'])
+@every(['lora', 'sparse'])
 @torch.no_grad()
 def test_merged_it_is_a_plain_model_with_the_same_outputs(name, method):
     model = copy_of(name)
@@ -96,7 +98,7 @@ def test_merged_it_is_a_plain_model_with_the_same_outputs(name, method):
     torch.testing.assert_close(output(model, HOSTS[name].inputs(2)), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', HOSTS)
+@pytest.mark.parametrize('name', ROWS)
 def test_gradient_checkpointing_changes_no_gradient_and_leaves_nothing_behind(name):
     models = [copy_of(name) for _ in range(2)]
     for model in models:
@@ -111,7 +113,7 @@ def test_gradient_checkpointing_changes_no_gradient_and_leaves_nothing_behind(na
     copy.deepcopy(models[1])
 
 
-@pytest.mark.parametrize('name', HOSTS)
+@pytest.mark.parametrize('name', ROWS)
 @torch.no_grad()
 def test_an_adapted_model_is_saved_and_read_as_a_plain_one(name, tmp_path):
     model = copy_of(name)
@@ -130,7 +132,7 @@ def test_an_adapted_model_is_saved_and_read_as_a_plain_one(name, tmp_path):
     assert torch.equal(output(model, HOSTS[name].inputs(2)), expected)
 
 
-@pytest.mark.parametrize('name', HOSTS)
+@pytest.mark.parametrize('name', ROWS)
 @torch.no_grad()
 def test_hidden_states_are_as_many_and_the_same(name):
     model = copy_of(name)
@@ -139,11 +141,22 @@ def test_hidden_states_are_as_many_and_the_same(name):
     assert len(ours) == len(theirs) >= 3 and all(map(torch.equal, ours, theirs))
 
 
-@pytest.mark.parametrize('name', CAPTURED)
+@pytest.mark.parametrize('name', ['vit', 'videomae', 'vjepa2'])
+@torch.no_grad()
+def test_what_a_model_has_recorded_before_hides_no_delta(name):
+    """Version 4 leaves the plain class's forward on modules that it has recorded."""
+    models = [copy_of(name) for _ in range(2)]
+    models[0](**HOSTS[name].inputs(2), output_hidden_states=True, output_attentions=True)
+    for model in models:
+        adapted(model, name, 'patt_qv')
+    assert torch.equal(*(output(model, HOSTS[name].inputs(2)) for model in models))
+
+
+@pytest.mark.parametrize('name', CAPTURED if V5 else ['videomae'])
 @torch.no_grad()
 def test_is_captured_as_one_graph(name):
     model = first_blocks(name)
-    adapted(model, name, TOGETHER[name])
+    adapted(model, name, 'all', METHODS['patt_qv'] | ({} if name == 'timesformer' else METHODS['prefix']))
     expected = output(model, HOSTS[name].inputs(2))
     torch._dynamo.reset()
     y = output(torch.compile(model, backend='eager', fullgraph=True), HOSTS[name].inputs(2))

@@ -32,13 +32,15 @@ def named(paths: list[str], *names: str) -> set[str]:
 NORM12 = dict.fromkeys(('dinov2_gated', 'dinov3_gated', 'vjepa2_bare'), ('norm1', 'norm2'))
 NORM12 |= dict.fromkeys(('siglip', 'siglip2_bare'), ('layer_norm1', 'layer_norm2'))
 IN = '' if V5 else 'vision_model.'
-OTHER_NORMS = {
+LAST_NORM = {
     'dinov3_gated': both('norm'),
     'siglip': both('post_layernorm'),
     'siglip2_bare': both(f'{IN}post_layernorm'),
-    'swin': both('layernorm', 'embeddings.norm', 'encoder.layers.0.downsample.norm'),
     'vjepa2_bare': both('encoder.layernorm'),
-    'timesformer': both('layernorm', *below(HOSTS['timesformer'], 'temporal_layernorm')),
+}
+OTHER_NORMS = {
+    'swin': both('embeddings.norm', 'encoder.layers.0.downsample.norm'),
+    'timesformer': both(*below(HOSTS['timesformer'], 'temporal_layernorm')),
 }
 PATCHES = {
     'dinov3_gated': both('embeddings.patch_embeddings'),
@@ -83,10 +85,12 @@ def expected(name: str) -> dict[str, set[str]]:
     qkv = named(below(host, host.below['attn']), *(f'{slot}.weight' for slot in host.slots), *biases)
     fc1, fc2 = ((f,) if isinstance(f, str) else f for f in (host.below['fc1'], host.below['fc2']))
     parameters = [n for n, _ in copy_of(name).get_submodule(host.backbone).named_parameters()]
+    last = LAST_NORM.get(name, both('layernorm'))
     return {
-        'norm': norm1 | norm2 | OTHER_NORMS.get(name, both('layernorm')),
+        'norm': norm1 | norm2 | last | OTHER_NORMS.get(name, set()),
         'norm1': norm1,
         'norm2': norm2,
+        'last_norm': last,
         'attn.qkv': qkv,
         'attn.proj': both(*below(host, host.below['proj'])),
         'mlp.fc1': both(*below(host, *fc1)),

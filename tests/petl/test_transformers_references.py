@@ -10,14 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hf_hosts import HOSTS, V5, D, output
-from hf_methods import ADAPTER, PATT, PREFIX, PROMPT, adapted, copy_of
+from hf_methods import ADAPTER, LINEAR_ADAPTER, LORA, METHODS, PATT, PREFIX, PROMPT, adapted, copy_of, everywhere
 from tiny import refused
 from torch import Tensor, nn
 
 from vpetl_mm.petl import LAYOUTS, Sparse
 
 # what changes the projection, or a layer of its own, in every block
-ON_LAYERS = ('bapat', 'patt_qv', 'patt_qkv', 'lora', 'lora_slots', 'linear', 'linear_parallel', 'sparse')
+ON_LAYERS = {method: METHODS[method] for method in ('bapat', 'patt_qv', 'patt_qkv', 'lora', 'linear', 'sparse')}
+ON_LAYERS['lora_slots'] = {f'on_{slot}': dict(LORA, slots=slot) for slot in 'qkv'}
+ON_LAYERS['linear_parallel'] = everywhere(LINEAR_ADAPTER, mode='parallel')
 
 
 @pytest.mark.parametrize('method', ON_LAYERS)
@@ -28,7 +30,7 @@ def test_apart_is_as_fused(name, method, monkeypatch):
     apart, inputs = copy_of(name), HOSTS[name].inputs(2)
     one = fused_of(name, apart).eval()
     tokens = apart.embeddings(inputs['pixel_values'], *([] if name == 'vit_bare' else [None])).detach()
-    plans = [adapted(model, name, method, train=[]) for model in (apart, one)]
+    plans = [adapted(model, name, method, ON_LAYERS[method], train=[]) for model in (apart, one)]
     deltas = [sorted(plan.deltas(), key=lambda delta: delta.at) for plan in plans]  # by place, then by block
     for ours, theirs in zip(*deltas, strict=True):
         if isinstance(ours, Sparse):  # of the fused bias the same entries

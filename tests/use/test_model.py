@@ -25,8 +25,8 @@ BAPAT = both(patt(), adapter()).deltas
 # host -> methods that together have every delta, every option of theirs and every place
 COVERED = {
     'swin3d': ('prefix_patt_prompt', 'lora_everywhere', 'concat_tokens'),
-    'videomae': ('shallow_and_deep', 'three_adapters', 'patt_qkv_learn_scale'),
-    'vit': ('linear_adapter_everywhere', 'shallow_residual', 'patt_bias_down', 'lora_dropout'),
+    'videomae': ('shallow_and_deep', 'three_adapters', 'patt_qkv_learn_scale', 'st_adapter'),
+    'vit': ('linear_adapter_everywhere', 'shallow_residual', 'patt_bias_down', 'lora_dropout', 'aim'),
     'vit_layerscale': ('bapat',),
     'swin2d': ('patt_tokens', 'lora_and_linear_adapter'),
 }

@@ -27,7 +27,7 @@ from ..spt.allocation import Allocation, allocated, tensors_sha256, write_alloca
 from ..spt.choice import Settings, check_budget
 from ..spt.sensitivity import Sensitivity, measure
 from ..spt.tuning import budgets_of, check_spt
-from ..spt.units import units_of
+from ..spt.units import class_token_of, units_of
 from ..weights.base import base_state
 
 
@@ -186,8 +186,8 @@ def allocate(measurement: Measurement, budget: int, cfg: Config, request: Alloca
         UserError: for a budget that is too small, or larger than the backbone.
     """
     sensitivity, backbone = measurement.sensitivity, measurement.model.backbone
-    token = getattr(backbone, 'cls_token', None)
-    settings = request.settings(token.numel() if isinstance(token, nn.Parameter) else 0)
+    token = class_token_of(backbone)
+    settings = request.settings(token[1].numel() if token else 0)
     return allocated(
         backbone,
         sensitivity,

@@ -3,7 +3,7 @@
 A clip has 8 frames of 32x32 RGB. Its class is how the digit moves; the digit, its colour and size, and the
 background are random. The canvas wraps round and the start is uniform on it, so the digit's position in any one
 frame is uniform for every class: one frame says nothing, and each target class has a twin with the same motions in
-another order.
+another order. Cluttered clips are harder: no clock, a second digit that moves straight on, and noise.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ SIZE = 32  # pixels
 # How much lighter (of 255) the last background is than the first: a clock. Video Swin sees only relative times,
 # through biases that straight motion hardly trains; without it the trials stayed below 50 %.
 DAWN = 70
+NOISE = 8  # of 255, the standard deviation in cluttered clips
 STATE_FILE = 'demo_clips.json'
 THERE_AND_BACK = ('left_then_right', 'right_then_left', 'up_then_down', 'down_then_up')
 DOMAINS = {
@@ -110,21 +111,24 @@ def _hat(at: np.ndarray, count: int) -> np.ndarray:
     return np.clip(1 - np.abs(at[..., None] - np.arange(count)), 0, None)
 
 
-def _background(rng: np.random.Generator) -> np.ndarray:
-    """Draw a dark background [8, 32, 32, 3] in 0 .. 255, plain or faintly textured, that grows lighter."""
+def _background(rng: np.random.Generator, dawn: float = DAWN) -> np.ndarray:
+    """Draw a dark background [8, 32, 32, 3] in 0 .. 255, plain or faintly textured, that grows ``dawn`` lighter."""
     coarse = rng.uniform(5, 40, 3) + rng.choice([0.0, 10.0]) * rng.standard_normal((5, 5, 3))
     weights = _hat(np.linspace(0, 4, SIZE), 5)
     still = np.einsum('yi,xj,ijc->yxc', weights, weights, coarse)
-    return still + np.linspace(0, DAWN, FRAMES)[:, None, None, None]
+    return still + np.linspace(0, dawn, FRAMES)[:, None, None, None]
 
 
-def draw_clip(digit: np.ndarray, centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_clip(
+    digit: np.ndarray, centres: np.ndarray, rng: np.random.Generator, behind: np.ndarray | None = None
+) -> np.ndarray:
     """Draw a clip.
 
     Args:
         digit: [8, 8], 0 .. 16.
         centres: [8, 2] as (x, y) in pixels; wrapped here.
         rng: decides the size (10 .. 14 pixels), the colours and the background.
+        behind: the background [8, 32, 32, 3] in 0 .. 255. Defaults to None: drawn.
 
     Returns:
         frames [8, 32, 32, 3], uint8 RGB.
@@ -134,7 +138,8 @@ def draw_clip(digit: np.ndarray, centres: np.ndarray, rng: np.random.Generator) 
     apart = (apart + SIZE / 2) % SIZE - SIZE / 2
     weights = _hat(apart / scale + 3.5, 8)  # [8, 2, 32, 8]; 3.5 is the middle of the digit image
     alpha = weights[:, 1] @ (digit / 16) @ weights[:, 0].transpose(0, 2, 1)  # [8, 32, 32]
-    background, colour = _background(rng), rng.uniform(150, 255, 3)
+    background = _background(rng) if behind is None else behind
+    colour = rng.uniform(150, 255, 3)
     frames = background + alpha[..., None] * (colour - background)
     return np.clip(frames, 0, 255).round().astype(np.uint8)
 
@@ -150,12 +155,21 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
-def _make_clip(root: Path, seed: int, job: tuple[str, int, Sample]) -> None:
+def _clutter(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw what is behind a cluttered clip's digit, [8, 32, 32, 3]: another one that moves straight on, and noise."""
+    path = trajectory('source', rng.integers(len(DOMAINS['source'])), rng)
+    other = draw_clip(digit, path, rng, _background(rng, dawn=0))
+    return other + NOISE * rng.standard_normal(other.shape)
+
+
+def _make_clip(root: Path, seed: int, clutter: bool, job: tuple[str, int, Sample]) -> None:
     split, index, sample = job
     # Each clip has a generator of its own, so that neither the workers nor the other counts change it.
     rng = np.random.default_rng([seed, list(POOL_SHARES).index(split), index])
     centres = trajectory(split.split('_')[0], sample.label, rng)
-    frames = draw_clip(digit_images()[rng.choice(digit_pools(seed)[split])], centres, rng)
+    digits = digit_images()[digit_pools(seed)[split]]
+    behind = _clutter(rng.choice(digits), rng) if clutter else None
+    frames = draw_clip(rng.choice(digits), centres, rng, behind)
     write_clip(root / sample.path, frames)
 
 
@@ -176,7 +190,12 @@ def _check(counts: dict[str, int]) -> None:
 
 
 def make_demo_clips(
-    root: Path, counts: dict[str, int], seed: int = 0, workers: int = 2, progress: bool = True
+    root: Path,
+    counts: dict[str, int],
+    seed: int = 0,
+    workers: int = 2,
+    progress: bool = True,
+    clutter: bool = False,
 ) -> None:
     """Write the clips, a list of 'clips/<split>/<index>.mp4 LABEL' lines for each split, and the class names.
 
@@ -189,10 +208,11 @@ def make_demo_clips(
         seed: decides every clip, whatever ``workers`` is. Defaults to 0.
         workers: processes. Defaults to 2.
         progress: show a bar with the time left. Defaults to True.
+        clutter: make the harder clips. Defaults to False.
     """
     _check(counts)
     root = Path(root)
-    state = {'format': FORMAT, 'seed': seed, 'counts': dict(counts)}
+    state = {'format': FORMAT, 'seed': seed, 'counts': dict(counts), **(dict(clutter=True) if clutter else {})}
     with suppress(OSError, ValueError):
         if json.loads((root / STATE_FILE).read_text()) == state:
             return
@@ -208,7 +228,9 @@ def make_demo_clips(
     context = multiprocessing.get_context('fork')
     pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
     try:
-        done = pool.map(partial(_make_clip, root, seed), jobs, chunksize=16)  # forks before the bar starts a thread
+        done = pool.map(
+            partial(_make_clip, root, seed, clutter), jobs, chunksize=16
+        )  # forks before the bar starts a thread
         with Progress(disable=not progress) as bar:
             for _ in bar.track(done, total=len(jobs), description='Making the demo clips'):
                 pass

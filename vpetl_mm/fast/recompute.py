@@ -89,14 +89,14 @@ def recomputing_class(plain: type[nn.Module]) -> type[nn.Module]:
     return exchanged(plain.__name__, (recomputing_class, plain), forward=_forward)
 
 
-def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _forward(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     if is_transformed() or not torch.is_grad_enabled():
-        return self.plain.forward(self, *args, **kwargs)
+        return plain.forward(self, *args, **kwargs)
     # inside a checkpointed module everything is computed again anyway, without what is noted here
     apart = [m for m in self.modules() if m is not self and (vars(m).get('with_cp') or 'forward' in vars(m))]
     inside = {id(m) for parent in apart for m in parent.modules()}
     with recomputing(n for n in layout_of(self).norms(self) if id(n) not in inside):
-        return self.plain.forward(self, *args, **kwargs)
+        return plain.forward(self, *args, **kwargs)
 
 
 def is_noted(module: nn.Module) -> bool:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..petl import Sparse
+from ..petl.inner import Projection
+from ..petl.opened import is_opened
 
 
 class GatheredSparse(Sparse):
@@ -24,9 +26,15 @@ class GatheredSparse(Sparse):
 
     @classmethod
     def take_over(cls, delta: Sparse, host: nn.Module) -> None:
-        """Exchange the class of ``delta``, which sits on ``host``, a linear layer or a LayerNorm."""
+        """Exchange the class of ``delta``.
+
+        Args:
+            delta: sits on ``host``.
+            host: a linear layer, a LayerNorm, or an attention whose q, k and v are three layers, seen as one.
+        """
         delta.__class__ = cls
-        delta.weight_shape, delta.eps = tuple(host.weight.shape), getattr(host, 'eps', 0.0)
+        layer = Projection(host, host.inner) if is_opened(host) else host
+        delta.weight_shape, delta.eps = tuple(layer.weight.shape), getattr(layer, 'eps', 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the correction of the host's output.

@@ -51,9 +51,9 @@ def speed_up(model: nn.Module, fast: bool = True, gelu: str = 'exact') -> None:
             module.dot_product = dot_product
         if is_whole(module):
             module.adder = add_in_place
-            for delta in deltas_of(module):
-                if type(delta) is Sparse:
-                    GatheredSparse.take_over(delta, module)
+        for delta in deltas_of(module):
+            if type(delta) is Sparse:
+                GatheredSparse.take_over(delta, module)
     model.backbone.__class__ = recomputing_class(type(model.backbone))
 
 

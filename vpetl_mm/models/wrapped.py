@@ -95,7 +95,7 @@ class WrappedBackbone(BaseModule):
                 self.model = self.create().eval()
                 self.features(torch.empty(shape))
         except WRONG as error:
-            return reason(error)
+            return reason(error).rstrip('.')
         finally:
             self.model = own
         return ''

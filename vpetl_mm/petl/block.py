@@ -26,10 +26,10 @@ def first_class(plain: type[nn.Module]) -> type[nn.Module]:
     return exchanged(f'First{plain.__name__}', (first_class, plain), **members)
 
 
-def _first(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _first(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
     self.noted = before(self, x)
-    return self.plain.forward(self, self.noted, *args, **kwargs)
+    return plain.forward(self, self.noted, *args, **kwargs)
 
 
 @cache
@@ -40,16 +40,16 @@ def last_class(plain: type[nn.Module]) -> type[nn.Module]:
     return exchanged(f'Last{plain.__name__}', (last_class, plain), **members)
 
 
-def _last(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _last(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     (first,) = self.first
     if not deltas_of(first):
-        return self.plain.forward(self, *args, **kwargs)
+        return plain.forward(self, *args, **kwargs)
     x, first.noted = first.noted, None
     if self.stream is None:
-        return behind(first, x, self.plain.forward(self, *args, **kwargs))
+        return behind(first, x, plain.forward(self, *args, **kwargs))
     h, args, kwargs = taken(args, kwargs, self.names[0])
     stream, args, kwargs = taken(args, kwargs, self.stream)
-    y = self.plain.forward(self, h, 0, *args, **kwargs)  # the branch alone
+    y = plain.forward(self, h, 0, *args, **kwargs)  # the branch alone
     return stream + behind(first, x, y)
 
 
@@ -68,10 +68,10 @@ def block_class(plain: type[nn.Module], norm: str, mlp: str) -> type[nn.Module]:
     return exchanged(f'Hosted{plain.__name__}', recipe, **members)
 
 
-def _block(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _block(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
     x = before(self, x, 'block')
-    y = self.plain.forward(self, x, *args, **kwargs)
+    y = plain.forward(self, x, *args, **kwargs)
     norm = getattr(self, self.norm_name)
     stream, change = norm.noted
     norm.noted = None
@@ -91,8 +91,8 @@ def noting_class(plain: type[nn.Module]) -> type[nn.Module]:
     return exchanged(f'Noting{plain.__name__}', (noting_class, plain), forward=_norm)
 
 
-def _norm(self: nn.Module, x: Tensor) -> Tensor:
+def _norm(self: nn.Module, plain: type[nn.Module], x: Tensor) -> Tensor:
     between = [d for d in deltas_of(self.block[0]) if d.at == 'between']
     stream = before(self.block[0], x, 'between') if between else x
     self.noted = (stream, stream - x if between else None)
-    return self.plain.forward(self, stream)
+    return plain.forward(self, stream)

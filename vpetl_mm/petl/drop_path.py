@@ -36,4 +36,5 @@ def at_rates(cls: type[Delta], sites: Sequence[Site], options: Mapping[str, Any]
     cls.check_options(options)
     last = number('drop_path', options.get('drop_path', 0.0), 0, 1)
     for i, site in enumerate(sites):
-        yield site, cls.at_site(site, **{**options, 'drop_path': last * i / max(len(sites) - 1, 1)})
+        rate = dict(drop_path=last * i / max(len(sites) - 1, 1)) if last else {}
+        yield site, cls.at_site(site, **{**options, **rate})

@@ -5,10 +5,13 @@ deepcopy, pickle and torch.compile work: what was exchanged is pickled as the re
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+
+from ..errors import UserError
 
 NOTES = ('first', 'block', 'noted')  # what exchanged modules remember of others
 
@@ -26,11 +29,21 @@ def exchanged(name: str, recipe: tuple, **members: Any) -> type[nn.Module]:
     Args:
         name: of the subclass.
         recipe: an importable function that creates it, and its arguments: the module's class, then names.
-        members: of the subclass.
+        members: of the subclass; ``forward`` is given the module's class behind ``self``, as several may be stacked.
     """
     plain = recipe[1]
+    if 'forward' in members:
+        members['forward'] = _forward_of(plain, members['forward'])
     bases = (plain,) if issubclass(plain, Exchanged) else (Exchanged, plain)
     return type(name, bases, dict(members, plain=plain, recipe=recipe, __module__=plain.__module__))
+
+
+def _forward_of(plain: type[nn.Module], own: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return own(self, plain, *args, **kwargs)
+
+    forward.__signature__ = inspect.signature(plain.forward)
+    return forward
 
 
 def _recipe(cls: type) -> Any:
@@ -60,7 +73,25 @@ def exchange(module: nn.Module, make: Callable[..., type[nn.Module]], *args: Any
         if recipe[0] is make:
             return
         recipe = recipe[1]
-    module.__class__ = make(type(module), *args)
+    become(module, make(type(module), *args))
+
+
+def become(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Set the class of ``module``, whose ``forward`` is then that of ``cls``.
+
+    Raises:
+        UserError: where something has set another ``forward`` on the module itself, which would go past the class.
+    """
+    own = module.__dict__.get('forward')
+    if own is not None:
+        ours = [vars(c)['forward'] for c in type(module).__mro__ if 'forward' in vars(c)]
+        if getattr(own, '__self__', None) is not module or own.__func__ not in ours:
+            raise UserError(
+                f'{plain_class(module).__name__} has a forward that was set on it (by accelerate, with device_map?): '
+                'deltas would be passed by; adapt the model before.'
+            )
+        del module.forward  # transformers 4 leaves the class's own there when it has recorded hidden states
+    module.__class__ = cls
 
 
 def exchange_plain(module: nn.Module, cls: type[nn.Module]) -> None:
@@ -70,7 +101,7 @@ def exchange_plain(module: nn.Module, cls: type[nn.Module]) -> None:
     def within(recipe: Any) -> Any:
         return cls if isinstance(recipe, type) else (recipe[0], within(recipe[1]), *recipe[2:])
 
-    module.__class__ = _made(within(recipe))
+    become(module, _made(within(recipe)))
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
@@ -87,6 +118,6 @@ def restore(module: nn.Module) -> None:
         if 'was_fused' in part.__dict__:
             part.fused_attn = part.__dict__.pop('was_fused')
         if isinstance(part, Exchanged):
-            part.__class__ = plain_class(part)
+            become(part, plain_class(part))
             for name in NOTES:
                 part.__dict__.pop(name, None)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from . import addition
 from .delta import Delta
-from .exchange import exchange, exchanged
+from .exchange import become, exchange, exchanged, plain_class
 from .inner import Projection
 
 
@@ -83,20 +83,22 @@ def passing_deltas(plain: type[nn.Module]) -> dict[str, Any]:
     return {'__iter__': lambda self: (m for m in self._modules.values() if not isinstance(m, Deltas))}
 
 
-def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _forward(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
     x = before(self, x)
-    y = self.plain.forward(self, x, *args, **kwargs)
+    y = plain.forward(self, x, *args, **kwargs)
     return change_first(y, lambda first: behind(self, x, first))
 
 
-def _forward_with_identity(self: nn.Module, x: Tensor, identity: Tensor | None = None) -> Tensor:
+def _forward_with_identity(
+    self: nn.Module, plain: type[nn.Module], x: Tensor, identity: Tensor | None = None
+) -> Tensor:
     """Run an MLP that may add the residual stream itself: the branch, the deltas on it, then the stream."""
     stream = x if identity is None else identity
     x = before(self, x)
     if not self.add_identity:
-        return behind(self, x, self.plain.forward(self, x))
-    y = behind(self, x, self.plain.forward(self, x, identity=0))
+        return behind(self, x, plain.forward(self, x))
+    y = behind(self, x, plain.forward(self, x, identity=0))
     return stream + add_from_stream(self, self.adder, stream, y)
 
 
@@ -109,17 +111,23 @@ def before(host: nn.Module, x: Tensor, at: str | None = None) -> Tensor:
 
 def change_of_weights(layer: nn.Module | Projection, delta: Delta) -> tuple[Tensor, Tensor | None]:
     """Return what an update adds to the weight and the bias of a layer; the bias is None where both have none."""
-    weight, bias = delta.update(layer.weight, layer.bias)
+    own = getattr(layer, 'bias', None)  # an RMSNorm has none
+    weight, bias = delta.update(layer.weight, own)
     if bias is None:
         return weight - layer.weight, None
-    return weight - layer.weight, bias if layer.bias is None else bias - layer.bias
+    return weight - layer.weight, bias if own is None else bias - own
 
 
 def _change_of_output(layer: nn.Module | Projection, delta: Delta, x: Tensor) -> Tensor:
-    """Return what an update of a linear layer or a LayerNorm adds to its output."""
+    """Return what an update of a linear layer, a LayerNorm or an RMSNorm adds to its output."""
     weight, bias = change_of_weights(layer, delta)
     if isinstance(layer, nn.LayerNorm):
         return F.layer_norm(x, layer.normalized_shape, weight, bias, layer.eps)
+    if 'rmsnorm' in type(layer).__name__.lower():  # torch's, or a library's own
+        return F.rms_norm(x, tuple(weight.shape), weight, layer.eps)
+    if weight.dim() == 1:
+        kind = plain_class(layer).__name__
+        raise UserError(f'Single entries are tuned in linear layers, LayerNorm and RMSNorm, not in {kind}.')
     return F.linear(x, weight, bias)
 
 
@@ -209,7 +217,7 @@ def attach_branch(block: nn.Module, method: str, host: str) -> None:
     """Let ``block`` add the residual-stream deltas of its child ``host`` outside drop-path."""
     own = detach(block) if 'deltas' in block._modules else None
     if not getattr(block, 'branched', False):
-        block.__class__ = branch_class(type(block), method, host)
+        become(block, branch_class(type(block), method, host))
     if own is not None:
         reattach(block, own)
 
@@ -219,7 +227,7 @@ def detach(host: nn.Module) -> Deltas:
     deltas = host.deltas
     del host.deltas
     if deltas.how is not None:
-        host.__class__ = type(host).recipe[1]
+        become(host, type(host).recipe[1])
     return deltas
 
 

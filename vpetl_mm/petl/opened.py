@@ -42,18 +42,18 @@ def is_opened(attention: nn.Module) -> bool:
     return hasattr(attention, 'inner')
 
 
-def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _forward(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
     x = before(self, x, 'attn')
     asked, joining = _asked(self), [d for d in deltas_of(_layer(self)) + deltas_of(self) if d.joins_attention]
     if not asked and not joining:
-        y = self.plain.forward(self, x, *args, **kwargs)
+        y = plain.forward(self, x, *args, **kwargs)
     else:
         arguments = {**dict(zip(self.names[1:], args, strict=False)), **kwargs}
         tokens = x if getattr(self, 'batch_first', True) else x.transpose(0, 1)  # as nn.MultiheadAttention may want
         call = _Call(self, asked, joining, tokens, arguments.get(self.inner.mask))
         with _Watch(call):
-            y = self.plain.forward(self, x, *args, **kwargs)
+            y = plain.forward(self, x, *args, **kwargs)
         call.check()
     return change_first(y, lambda first: behind(self, x, first, 'attn'))
 

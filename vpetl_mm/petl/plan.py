@@ -136,7 +136,9 @@ class Plan:
         if place not in cls.places:
             raise unknown(f'position at= of {cls.__name__}', place, cls.places)
         sites = sites_for(self.layout, self._backbone, name, cls, place, chain_to(self.model, self.backbone)[:-1])
-        self._settings[name] = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
+        settings = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
+        # as JSON gives them back
+        self._settings[name] = {k: [*v] if isinstance(v, tuple) else v for k, v in settings.items()}
         serving = Serving(self.layout, self._backbone)
         for site, delta in cls.at_sites(sites, **spec):
             serving.check(name, site, delta)

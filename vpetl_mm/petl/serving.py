@@ -21,7 +21,7 @@ class Serving:
 
     def __init__(self, layout: Layout, backbone: nn.Module) -> None:
         self.layout, self.host = layout, type(backbone).__name__
-        attentions = list(layout.sites(backbone, 'attn'))
+        attentions = layout.sites(backbone, 'attn')
         self.is_served = all(s.inner is not None or getattr(s.host, 'serves_deltas', False) for s in attentions)
         last = len(list(layout.blocks(backbone))) - 1
         self.returns_early = bool({*(getattr(backbone, 'out_indices', None) or ())} - {last})

@@ -19,10 +19,11 @@ from .allocation import NONE, SPARSE, STRUCTURAL, WHOLE, Allocation, read_alloca
 from .budget import parse_budget
 from .choice import STRUCTURED, Settings
 from .sensitivity import CONTROLS
-from .units import Unit, units_of
+from .units import Unit, class_token_of, units_of
 
 KEYS = ('file', 'allocation', 'structured', 'rank', 'dropout', 'budget', 'control')
 # the deltas' names on their hosts, in this order: an adapter reads what the single entries have corrected
+SLOTS = 'qkv'
 ENTRIES, WHOLES, UPDATES, TOKEN = 'sparse', 'vectors', 'spt', 'class_token'
 AGAIN = 'run tools/sensitivity.py again'
 
@@ -131,8 +132,8 @@ class SPT:
             UserError: when the allocation is for another backbone.
         """
         chosen = {row.name for row in self.allocation.rows if row.choice != NONE}
-        token = {'cls_token'} if self.allocation.class_token else set()
-        return token | {unit.param for unit in self._units(backbone) if unit.name in chosen}
+        units = [unit.param for unit in self._units(backbone) if unit.name in chosen]
+        return {*units, *([class_token_of(backbone)[0]] if self.allocation.class_token else [])}
 
     def attach(self, backbone: nn.Module) -> dict[str, str]:
         """Put the deltas on a plain backbone.
@@ -145,7 +146,7 @@ class SPT:
         """
         units = self._units(backbone)
         chosen = {row.name: row.choice for row in self.allocation.rows}
-        owners = {'cls_token': TOKEN} if self.allocation.class_token else {}
+        owners = {class_token_of(backbone)[0]: TOKEN} if self.allocation.class_token else {}
         hosts = defaultdict(list)
         for unit in units:
             hosts[unit.host].append(unit)
@@ -166,8 +167,8 @@ class SPT:
             raise UserError(f'{file} was made for {self.allocation.host}, but the backbone is {host}.')
         units = units_of(backbone)
         rest = self.allocation.params - sum(row.params for row in self.allocation.rows)
-        token = getattr(backbone, 'cls_token', None)
-        if rest and (token is None or token.numel() != rest):
+        token = class_token_of(backbone)
+        if rest and (token is None or token[1].numel() != rest):
             raise UserError(f'{file} was made for another backbone: its class token has {rest} parameters.')
         theirs = {row.name: tuple(row.shape) for row in self.allocation.rows}
         ours = {unit.name: unit.shape for unit in units}
@@ -194,7 +195,8 @@ class SPT:
         """Build the low-rank update, or the adapter, of one linear layer."""
         unit = updated[0]
         site = _site(backbone, unit)
-        options = dict(slots=''.join(u.kind for u in updated)) if site.slots else {}
+        # three layers may be in another order than their slots
+        options = dict(slots=''.join(sorted((u.kind for u in updated), key=SLOTS.index))) if site.slots else {}
         # as in the published code: no dropout at the output projection, whose adapter is parallel
         dropout = 0.0 if unit.place == 'proj' else self.options['dropout']
         if self.options['structured'] == 'LoRA':

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..errors import UserError
 from ..petl import Layout, Site, layout_of
 
 MATRICES = ('q', 'k', 'v', 'proj', 'fc1', 'fc2')
@@ -64,8 +65,16 @@ def units_of(backbone: nn.Module) -> list[Unit]:
 
     Args:
         backbone: of a class in the place table, on any device, with or without deltas.
+
+    Raises:
+        UserError: where q, k and v of an attention are no equal slots.
     """
     layout = layout_of(backbone)
+    if (other := layout.misfit(backbone, 'qkv')) is not None:
+        raise UserError(
+            f'SPT does not fit {type(other).__name__}: the place table has no such inside (one layer for q, k and v, '
+            'or three of one width).'
+        )
     names = [name for name, _ in backbone.named_modules() if layout.matches(layout.block, name)]
     blocks = {name: i for i, name in enumerate(names)}
     found: dict[str, list[Unit]] = {}
@@ -80,6 +89,11 @@ def units_of(backbone: nn.Module) -> list[Unit]:
             block = next((i for b, i in blocks.items() if name.startswith(f'{b}.')), None)
             found[name] = [Unit(name, tuple(parameters[name].shape), 'norm', name.rpartition('.')[0], block=block)]
     return [unit for name in parameters for unit in found.get(name, ())]
+
+
+def class_token_of(backbone: nn.Module) -> tuple[str, nn.Parameter] | None:
+    """Return the name and the values of a backbone's class token; None where it has none."""
+    return next(((n, p) for n, p in backbone.named_parameters() if n.rpartition('.')[2] == 'cls_token'), None)
 
 
 def _linear(backbone: nn.Module, layout: Layout, site: Site, block: int) -> Iterator[Unit]:

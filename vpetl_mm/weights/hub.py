@@ -72,6 +72,13 @@ def located(base: Mapping[str, Any]) -> dict[str, Any]:
     return dict(base, file=str(file), commit=commit, name=name, **(dict(license=license) if license else {}))
 
 
+def url_of(base: Mapping[str, Any]) -> str | None:
+    """Return the address of the file of a base that was fetched; its own ``url`` where it is not from the Hub."""
+    if not base.get('hub') or not base.get('commit'):
+        return base.get('url')
+    return f'{SITE}/{base["hub"]}/resolve/{base["commit"]}/{base.get("name")}'
+
+
 def _library() -> ModuleType:
     try:
         import huggingface_hub

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
 from ..errors import is_line
@@ -37,11 +37,21 @@ def license_in_card(file: Path) -> str | None:
     if not lines or lines[0].strip() != '---' or '---' not in (line.strip() for line in lines[1:]):
         return None
     end = next(i for i, line in enumerate(lines[1:], 1) if line.strip() == '---')
-    try:
-        matter = yaml.safe_load('\n'.join(lines[1:end]))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None
-    return _named(matter) if isinstance(matter, dict) else None
+    return _named(_matter(lines[1:end]))
+
+
+def _matter(lines: list[str]) -> dict[str, list[str]]:
+    """Return the texts of front matter by name, of one line or a list; readers of all YAML can be made to hang."""
+    found: dict[str, list[str]] = {}
+    name = ''
+    for line in lines:
+        if pair := re.fullmatch(r'(\w+):(?:\s+(.*))?', line.rstrip()):
+            name, values = pair[1], re.sub(r'^\[(.*)\]$', r'\1', pair[2] or '').split(',')
+            found[name] = [v.strip() for v in values if v.strip()]
+        elif name and (item := re.fullmatch(r'\s*-\s+(.*)', line.rstrip())):
+            found[name].append(item[1].strip())
+    texts = {n: [re.sub(r'^(["\'])(.*)\1$', r'\2', v) for v in values] for n, values in found.items()}
+    return {n: [v for v in values if re.match(r'\w', v)] for n, values in texts.items()}
 
 
 def license_in_config(file: Path) -> str | None:
@@ -67,7 +77,7 @@ def license_of_tag(backbone: nn.Module) -> str | None:
 
 def _named(content: Mapping[Any, Any]) -> str | None:
     values = [content.get('license')]
-    if values == ['other']:
+    if values in (['other'], [['other']]):
         values = [content.get('license_name') or 'other', content.get('license_link')]
     flat = [v for value in values for v in (value if isinstance(value, list) else [value])]
     text = ', '.join(v.strip() for v in flat if isinstance(v, str) and v.strip())

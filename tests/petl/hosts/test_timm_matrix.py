@@ -44,6 +44,8 @@ REFUSED = {
     **{(name, 'shallow'): ('take no further', 'deep=True') for name, host in HOSTS.items() if not host.tokens},
     **{(name, 'concat'): ('order', 'concat') for name, host in HOSTS.items() if not host.ordered},
     ('res_post', 'adapters'): ('ResPostBlock', "source='norm'"),
+    ('eva_post', 'adapters'): ('EvaBlockPostNorm', "source='norm'"),
+    **{('diff', method): ('VisionTransformer', 'one call') for method in ('prefix', 'prompt', 'concat')},
 }
 SERVED = [(host, method) for host in HOSTS for method in METHODS if (host, method) not in REFUSED]
 
@@ -53,6 +55,8 @@ def pairs(of: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
 
 
 every = pairs(SERVED)
+# one of each way in which q, k and v are computed
+CAPTURED = [n for n in ('vit', 'eva02', 'eva02_apart', 'swin', 'hiera', 'torchvision', 'open_clip') if n in HOSTS]
 
 
 def deltas_on(name: str, deltas: dict[str, Any]) -> tuple[nn.Module, Plan]:
@@ -61,8 +65,20 @@ def deltas_on(name: str, deltas: dict[str, Any]) -> tuple[nn.Module, Plan]:
 
 
 @cache
-def _random(name: str, method: str) -> tuple[nn.Module, Plan]:
-    model, plan = deltas_on(name, METHODS[method])
+def unchanged(name: str) -> torch.Tensor:
+    """The output of the plain model."""
+    return HOSTS[name].out(plain(name)).detach()
+
+
+@cache
+def starting(name: str, method: str) -> nn.Module:
+    """The model as :func:`adapt` leaves it."""
+    return deltas_on(name, METHODS[method])[0]
+
+
+def random(name: str, deltas: dict[str, Any]) -> tuple[nn.Module, Plan]:
+    """The model with random deltas and a random head, in eval mode."""
+    model, plan = deltas_on(name, deltas)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in plan.parameters():
@@ -70,10 +86,10 @@ def _random(name: str, method: str) -> tuple[nn.Module, Plan]:
     return model, plan
 
 
-def random(name: str, method: str) -> tuple[nn.Module, Plan]:
-    """The adapted model with random deltas, in eval mode."""
-    model, plan = _random(name, method)
-    return copy.deepcopy((model, plan))
+def several(name: str, *methods: str) -> dict[str, Any]:
+    """The deltas of several methods, of those that the host serves."""
+    served = [m for m in methods if (name, m) not in REFUSED]
+    return {f'{method}_{delta}': spec for method in served for delta, spec in METHODS[method].items()}
 
 
 def shape_names(host: TimmHost, method: str) -> set[str]:
@@ -90,8 +106,7 @@ def shape_names(host: TimmHost, method: str) -> set[str]:
 
 @every
 def test_adds_keys_and_a_plain_checkpoint_loads(name, method):
-    model, _ = deltas_on(name, METHODS[method])
-    theirs = plain(name).state_dict()
+    model, theirs = starting(name, method), plain(name).state_dict()
     ours = model.state_dict()
     added = {key for key in ours if key not in theirs}
     begin = shape_names(HOSTS[name], method)
@@ -104,19 +119,18 @@ def test_adds_keys_and_a_plain_checkpoint_loads(name, method):
 
 @pairs([pair for pair in SERVED if pair[1] in ADDED])
 def test_starts_at_zero_as_the_plain_model(name, method):
-    model, _ = deltas_on(name, METHODS[method])
-    host, expected = HOSTS[name], HOSTS[name].out(plain(name))
+    expected = unchanged(name)
     assert expected.std() > 1e-3
-    assert torch.equal(host.out(model), expected)
+    assert torch.equal(HOSTS[name].out(starting(name, method)), expected)
 
 
 @every
 def test_every_delta_reaches_the_output_and_learns(name, method):
     """Of every block: were one passed by, it would have no gradient."""
-    model, plan = random(name, method)
+    model, plan = random(name, METHODS[method])
     host, before = HOSTS[name], copy.deepcopy(model.state_dict())
     y = host.out(model)
-    assert (y - host.out(plain(name))).abs().max() > 1e-4
+    assert (y - unchanged(name)).abs().max() > 1e-4
     y.square().mean().backward()
     trained = dict(plan.named_parameters())
     still = {n for n, p in trained.items() if p.grad is None or not p.grad.any()}
@@ -132,15 +146,48 @@ def test_every_delta_reaches_the_output_and_learns(name, method):
     assert changed | free == {*trained}
 
 
-@every
-def test_copies_are_equal_and_independent(name, method):
-    model, _ = random(name, method)
+@pytest.mark.parametrize('name', HOSTS)
+def test_copies_are_equal_and_independent(name):
+    model, _ = random(name, several(name, *METHODS))
     host, expected = HOSTS[name], HOSTS[name].out(model)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(host.out(twin), expected)
         tiny.randomised(twin, seed=9, std=0.2)
         assert not torch.equal(host.out(twin), expected)
         assert torch.equal(host.out(model), expected)
+
+
+@pytest.mark.parametrize('name', CAPTURED)
+def test_is_captured_as_one_graph_and_exported(name):
+    """The first block, with deltas at every place."""
+    model, _ = random(name, several(name, 'bapat', 'lora', 'prefix', 'prompt'))
+    host = HOSTS[name]
+    if name != 'hiera':  # whose later blocks need a width of their own
+        stack, _, _ = host.blocks[0].rpartition('.')
+        owner, _, attribute = stack.rpartition('.')
+        setattr(model.get_submodule(owner), attribute, model.get_submodule(stack)[:1])
+    with torch.no_grad():
+        expected = host.out(model)
+        torch._dynamo.reset()
+        compiled = torch.compile(model, backend='eager', fullgraph=True)
+        torch.testing.assert_close(host.out(compiled), expected, atol=1e-6, rtol=1e-6)
+        exported = torch.export.export(model, (host.sample(),), dict(host.inputs)).module()
+        torch.testing.assert_close(host.out(exported), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', HOSTS)
+def test_checkpointing_of_activations_gives_the_same_gradients(name):
+    """timm's switch runs each block again in the backward pass."""
+    model, plan = random(name, several(name, 'bapat', 'adapters', 'prefix'))
+    if not hasattr(model, 'set_grad_checkpointing'):
+        pytest.skip('the model has no such switch')
+    gradients = []
+    for on in (False, True):
+        model.set_grad_checkpointing(on)
+        HOSTS[name].out(model.train()).square().mean().backward()
+        gradients.append([p.grad.clone() for p in plan.parameters()])
+        model.zero_grad()
+    torch.testing.assert_close(*gradients)
 
 
 @pairs(REFUSED)

@@ -26,8 +26,8 @@ __all__ = [
     'key_of',
     'layout_of',
     'register_layout',
+    'transformer',
 ]
-__all__ += ['transformer']
 
 # Keys are <library>.<class>: two libraries have a VisionTransformer.
 LAYOUTS: dict[str, Layout | tuple[Layout, ...]] = {**OPENMMLAB, **TIMM, **TRANSFORMERS, **TORCHVISION, **OPEN_CLIP}

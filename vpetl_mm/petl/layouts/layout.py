@@ -156,7 +156,7 @@ class Layout:
         if is_qkv and (inner := self.inner_of(attention)) is not None:
             return _named(owner, Projection(attention, inner))
         rows = layer.weight.shape[0]
-        own = f'{host}.bias' if layer.bias is not None else ''
+        own = f'{host}.bias' if getattr(layer, 'bias', None) is not None else ''
         parts = [(f'{host}.weight', own, 0, rows)]
         if is_qkv and not own:
             named = ((n, i * (rows // 3)) for i, n in enumerate(self.slot_biases))

@@ -17,6 +17,7 @@ from ...models.video_head import PETLVideoHead
 from ...petl import DELTAS
 from ...petl.layouts import LAYOUTS, forms
 from ...petl.plan import PETL_KEYS
+from . import libraries
 from .header import MOST_CLASSES, brief
 
 # arguments that matter only in training or initialisation; a bundle leaves them out
@@ -49,7 +50,10 @@ ENTRIES: dict[str, dict[str, Iterable[str]]] = {
         'PETLRecognizer3D': ('backbone', 'cls_head', 'data_preprocessor', 'petl', 'test_cfg'),
         'PETLImageClassifier': ('backbone', 'neck', 'head', 'data_preprocessor', 'petl'),
     },
-    'backbone': {'SwinTransformer3D': SWIN3D, 'SwinTransformer': SWIN, 'VisionTransformer': {*VIT, *VIDEOMAE}},
+    'backbone': {
+        **{'SwinTransformer3D': SWIN3D, 'SwinTransformer': SWIN, 'VisionTransformer': {*VIT, *VIDEOMAE}},
+        **{'TimmBackbone': libraries.TIMM, 'HFBackbone': libraries.HF},
+    },
     'cls_head': _of_ours(PETLVideoHead, PETLTokenHead),
     'head': _of_ours(PETLImageHead),
     'neck': {'GlobalAveragePooling': ()},
@@ -91,11 +95,13 @@ ENTRIES: dict[str, dict[str, Iterable[str]]] = {
 }
 # entries without a type, by key
 ARCH = ('embed_dims', 'depths', 'num_heads', 'num_layers', 'feedforward_channels')
+OPTIONS = {'options': libraries.TIMM_OPTIONS, 'config': libraries.HF_CONFIG}  # of backbones of other libraries
 PLAIN = {
     'petl': PETL_KEYS,
     'spt': ('structured', 'rank', 'dropout'),
     'test_cfg': ('max_testing_views',),
     'arch': ARCH,
+    **OPTIONS,
 }
 TRAIN = {'all', 'head'}.union(*(layout.groups for key in LAYOUTS for layout in forms(key)))
 WORDS = re.compile(r'[A-Za-z0-9_ +-]{0,64}')
@@ -107,9 +113,11 @@ MODEL = {
     **dict.fromkeys(('depths', 'num_layers', 'depth'), (1, MOST_BLOCKS)),
     **dict.fromkeys(('num_heads', 'patch_size', 'window_size', 'num_frames', 'tubelet_size'), (1, 1024)),
     'img_size': (1, 8192),
+    'frames': (1, 1024),
     'num_classes': (1, MOST_CLASSES),
     'out_indices': (-1, MOST_BLOCKS),
     'pad_size_divisor': (1, 512),
+    'kernel': (1, 15),
     'max_testing_views': (1, MOST),
 }
 PIPELINE = {
@@ -118,9 +126,10 @@ PIPELINE = {
     'frame_interval': (0, 1024),
     'num_threads': (0, 64),
 }
+SIZES = {'pipeline': PIPELINE, 'library': libraries.LIMITS}
 # what may be a list, and what is never a word
 LISTS = ('depths', 'num_heads', 'img_size', 'patch_size', 'window_size', 'out_indices', 'mean', 'std')
-LISTS += ('scale', 'crop_size', 'size')
+LISTS += ('scale', 'crop_size', 'size', 'kernel')
 NUMBERS = ('eps', 'momentum')
 
 
@@ -133,7 +142,10 @@ def checked_model(config: Any) -> dict[str, Any]:
     model = _entry('model', config, 'model')
     backbone = model.get('backbone') or {}
     arch = backbone['arch'] if isinstance(backbone.get('arch'), Mapping) else backbone
-    blocks = sum(sum(_flat(arch.get(name))) for name in ('depths', 'num_layers', 'depth'))
+    if backbone.get('type') in ('TimmBackbone', 'HFBackbone'):
+        blocks = libraries.check_library(backbone)
+    else:
+        blocks = sum(sum(_flat(arch.get(name))) for name in ('depths', 'num_layers', 'depth'))
     if blocks > MOST_BLOCKS:
         raise UserError(f'model.backbone has {blocks:,} blocks, and a bundle may have {MOST_BLOCKS}.')
     deltas = (model.get('petl') or {}).get('deltas') or {}
@@ -196,13 +208,17 @@ def _argument(section: str, key: str, value: Any, name: str) -> Any:
         if not isinstance(value, (list, tuple)) or not TRAIN.issuperset(map(str, value)):
             raise UserError(f'{name} is {brief(value)}, and a bundle may list {", ".join(sorted(TRAIN))}.')
         return tuple(value)
+    if (section, key) == ('backbone', 'model') and isinstance(value, str) and libraries.TIMM_NAME.fullmatch(value):
+        return value
     if key in ENTRIES and value is not None:
         return _entry(key, value, name)
     if key in PLAIN and isinstance(value, Mapping):
-        return _arguments(section, value, PLAIN[key], name)
+        return _arguments('library' if key in OPTIONS else section, value, PLAIN[key], name)
     if key in PLAIN and value is not None and not (key == 'arch' and isinstance(value, str)):
         raise UserError(f'{name} is {brief(value)}, and has to be a dict.')
-    return _plain(key, value, name, (PIPELINE if section == 'pipeline' else MODEL).get(key))
+    if section == 'library' and key in libraries.LISTS and isinstance(value, (list, tuple)):
+        return [*_plain('size', value, name, libraries.LIMITS[key])]  # as a dict of transformers has them
+    return _plain(key, value, name, SIZES.get(section, MODEL).get(key))
 
 
 def _plain(key: str, value: Any, name: str, limits: tuple[int, int] | None) -> Any:

@@ -14,9 +14,9 @@ from torch import nn
 from ...engine.adapter import check_trained, frozen_sha256
 from ...engine.checkpoint import Checkpoint
 from ...errors import UserError, reason
-from ...files import file_sha256
 from ...models.build import build_model, drawn_from
 from ...weights.base import DEMO
+from ...weights.shards import weights_sha256, weights_size
 from .bundle import Bundle, is_bundle, read_bundle
 from .views import check_steps
 
@@ -67,7 +67,7 @@ def _on_base(bundle: Bundle, given: str | Path | None) -> nn.Module:
 def _not_the_base(bundle: Bundle, file: str, why: str) -> UserError:
     base = bundle.about.base
     return UserError(
-        f'{bundle.file} was trained on {base["name"]}; {source_of(base)}. {file}, of SHA-256 {file_sha256(file)}, '
+        f'{bundle.file} was trained on {base["name"]}; {source_of(base)}. {file}, of SHA-256 {weights_sha256(file)}, '
         f'does not load: {why}'
     )
 
@@ -177,6 +177,6 @@ def check_tensors(bundle: Bundle, base: str | Path | None = None, at_hand: bool 
         raise UserError(f'{bundle.file} is broken: it names no base and lacks {next(iter(rest))}.')
     if rest and at_hand:
         file, left = base_of(bundle, base)['file'], sum(p.numel() for p in rest.values())
-        if left > Path(file).stat().st_size:
+        if left > weights_size(file):
             raise _not_the_base(bundle, file, f'it is too small for {left:,} parameters.')
     return model

@@ -24,13 +24,17 @@ from ...engine.runner import PETLRunner
 from ...errors import UserError
 from ...files import check_new
 from ...models.build import build_model
+from ...models.inputs import normalising
+from ...models.wrapped import WrappedBackbone
 from ...spt.allocation import described
+from ...weights.hub import url_of
 from .about import About, about_of, written
 from .allowed import PLAIN, TRAINING
 from .bundle import Bundle, is_bundle, write_bundle
+from .libraries import portable_backbone
 from .model import check_tensors
 
-LIBRARIES = ('vpetl_mm', 'torch', 'mmengine', 'mmaction2', 'mmpretrain')
+LIBRARIES = ('vpetl_mm', 'torch', 'mmengine', 'mmaction2', 'mmpretrain', 'timm', 'transformers')
 LAST = re.compile(r'(?:adapter_)?epoch_(\d+)\.pth')
 
 
@@ -39,7 +43,7 @@ def pack(
     checkpoint: str | Path | None = None,
     out: str | Path | None = None,
     cfg_options: Mapping[str, Any] | None = None,
-    license: str = 'unknown',
+    license: str = '',
 ) -> Path:
     """Write a bundle of a trained model.
 
@@ -48,7 +52,7 @@ def pack(
         checkpoint: ``adapter_*.pth``, ``best_*.pth`` or ``epoch_*.pth``. Defaults to the run's best, or its last.
         out: the bundle. Defaults to ``<config>.safetensors`` in the run's folder, which is replaced.
         cfg_options: dotted keys to override in the config; those of the run, if ``run`` is a config.
-        license: of the trained weights.
+        license: of the trained weights. Defaults to '', what the card of the base names, or 'unknown'.
 
     Returns:
         The bundle's path.
@@ -83,7 +87,7 @@ def bundle_of_run(runner: PETLRunner) -> Path:
 
 
 def packed(
-    cfg: Config, name: str, checkpoint: Path, content: dict[str, Any], target: Path, license: str = 'unknown'
+    cfg: Config, name: str, checkpoint: Path, content: dict[str, Any], target: Path, license: str = ''
 ) -> Path:
     """Write the bundle of a checkpoint's content; see :func:`pack`.
 
@@ -93,7 +97,7 @@ def packed(
         checkpoint: its file.
         content: of the file.
         target: the bundle; one that exists is replaced.
-        license: of the trained weights.
+        license: of the trained weights. Defaults to '', what the card of the base names, or 'unknown'.
     """
     if os.path.lexists(target) and not is_bundle(target):
         raise UserError(f'{target} exists and is not a bundle: move it, or give another name.')
@@ -102,7 +106,7 @@ def packed(
     about = About(
         name=name,
         default_scope=cfg.get('default_scope', 'mmaction'),
-        model=_portable(cfg.model),
+        model=_portable(cfg.model, model),
         pipeline=_test_pipeline(cfg),
         classes=_class_names(cfg, meta, model),
         base=_base(cfg, meta),
@@ -114,7 +118,7 @@ def packed(
         scores=_scores(cfg, checkpoint, name, meta),
         options=json_safe(meta.get('options', {})),
         versions=_versions(),
-        license=license,
+        license=license or _license(meta),
         created=datetime.now().astimezone().isoformat(timespec='seconds'),
         spt=allocation and described(allocation),
     )
@@ -169,15 +173,24 @@ def _trained(cfg: Config, checkpoint: Path, content: dict[str, Any]) -> tuple[nn
     return model, whole, {k: v for k, v in state.items() if k in wanted}
 
 
-def _portable(model: Config) -> dict[str, Any]:
-    """Return a model's config without its base, SPT's file, and what matters in training alone."""
+def _portable(model: Config, built: nn.Module) -> dict[str, Any]:
+    """Return a model's config without its base, SPT's file, and what matters in training alone.
+
+    Of a model of another library it says what that library says otherwise: how inputs are normalised, and what a
+    folder or a repository describes.
+    """
 
     def without(part: Any, names: bool = False) -> Any:
         if isinstance(part, Mapping):
             return {k: without(v, k == 'deltas') for k, v in part.items() if names or k not in TRAINING}
         return part
 
-    portable = json_safe(without({k: v for k, v in model.items() if k != 'base'}))
+    given = {k: v for k, v in model.items() if k != 'base'}
+    if isinstance(built.backbone, WrappedBackbone):
+        given['backbone'] = portable_backbone(given['backbone'], built.backbone)
+        preprocessor = given.get('data_preprocessor')
+        given['data_preprocessor'] = normalising(preprocessor, model['backbone'], built.head_name)
+    portable = json_safe(without(given))
     if (portable.get('petl') or {}).get('spt'):
         spt = portable['petl']['spt']
         portable['petl']['spt'] = {k: v for k, v in spt.items() if k in PLAIN['spt']}
@@ -213,12 +226,20 @@ def _base(cfg: Config, meta: Mapping[str, Any]) -> dict[str, Any] | None:
     if meta['base'] is None:
         return None
     named = cfg.model.get('base') or {}
+    of_hub = dict(named, **{k: meta['base'].get(k) for k in ('hub', 'commit', 'name')})
+    repo = str(of_hub['hub'] or '').rpartition('/')[2]
+    file = Path(meta['base']['file'])
     return dict(
-        name=Path(meta['base']['file']).name,
-        url=named.get('url'),
+        name=f'{repo}{"".join(file.suffixes[-1:])}' if repo else file.name,
+        url=url_of(of_hub),
         sha256=meta['base']['sha256'],
         convert=named.get('convert'),
     )
+
+
+def _license(meta: Mapping[str, Any]) -> str:
+    named = (meta['base'] or {}).get('license')
+    return f'{named} (that of its base)' if isinstance(named, str) and named else 'unknown'
 
 
 def _scores(cfg: Config, checkpoint: Path, name: str, meta: Mapping[str, Any]) -> dict[str, Any] | None:

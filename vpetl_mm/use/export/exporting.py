@@ -93,7 +93,7 @@ def export(
         raise UserError(f'A batch size is for {" and ".join(GRAPHS)}: {target.suffix} takes any number of inputs.')
     read = read_bundle(bundle)
     if target.suffix not in GRAPHS:
-        plain.check_can_be_plain(read, base)
+        plain.check_can_be_plain(read, base, target.suffix)
     if check:
         names, inputs = read_inputs(read.about, [str(path) for path in check])
     else:

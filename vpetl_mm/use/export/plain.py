@@ -23,8 +23,14 @@ from ..bundle.views import from_files
 STOCK = {'OpenVideo': 'DecordInit', 'DecodeVideo': 'DecordDecode'}
 
 
-def check_can_be_plain(bundle: Bundle, base: str | Path | None) -> None:
+def check_can_be_plain(bundle: Bundle, base: str | Path | None, suffix: str = '') -> None:
     """Raise :class:`UserError` for a bundle whose model has no plain form, before anything is computed."""
+    kind = bundle.about.model['backbone']['type']
+    if suffix == '.pth' and kind in ('TimmBackbone', 'HFBackbone'):
+        raise UserError(
+            f'A .pth is for models of mmaction2 and mmpretrain, and this one is a {kind}: .safetensors holds its '
+            "library's own names behind backbone.model."
+        )
     model = check_tensors(bundle, base)
     try:
         check_plain(model)

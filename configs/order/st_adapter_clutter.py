@@ -1,0 +1,12 @@
+# ST-Adapter in front of attention and MLP, a quarter as wide as the model
+_base_ = [
+    '../_base_/models/vits14_frames.py',
+    '../_base_/methods/st_adapter.py',
+    '../_base_/datasets/order_clutter.py',
+    '../_base_/schedules/order.py',
+    '../_base_/runtime.py',
+]
+petl = _base_.petl
+petl.deltas.before_attn.d_bottle = 96
+petl.deltas.before_mlp.d_bottle = 96
+model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))
