@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -98,6 +99,47 @@ def test_petl_needs_torch_alone():
         'else:\n    raise AssertionError\n'
     )
     done = subprocess.run([sys.executable, '-c', program], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_model_is_adapted_trained_saved_and_merged_without_openmmlab(tmp_path):
+    """The code of docs/hosts.md for plain PyTorch, on a small model."""
+    program = WITHOUT + (
+        'import timm, torch\n'
+        'from torch.nn.functional import cross_entropy\n'
+        'from vpetl_mm.petl import adapt\n'
+        'from vpetl_mm.spt.plain import allocate, sensitivity\n'
+        'from vpetl_mm.use.plain import adapt_from, save\n'
+        'def vit():\n'
+        '    torch.manual_seed(0)\n'
+        '    sizes = dict(depth=2, embed_dim=24, num_heads=2, img_size=32, patch_size=8, num_classes=3)\n'
+        "    return timm.create_model('vit_base_patch16_dinov3.lvd1689m', **sizes)\n"
+        'x, y = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])\n'
+        'model = vit()\n'
+        "deltas = dict(patt=dict(type='PATT', d_bottle=8), adapter=dict(type='AdaptMLP'))\n"
+        "plan = adapt(model, deltas, train=['head'])\n"
+        'optimizer = torch.optim.AdamW(plan.parameters(), lr=0.01)\n'
+        'losses = []\n'
+        'for _ in range(20):\n'
+        '    losses.append(cross_entropy(model(x), y))\n'
+        '    optimizer.zero_grad()\n'
+        '    losses[-1].backward()\n'
+        '    optimizer.step()\n'
+        'assert losses[-1] < 0.5 * losses[0], losses\n'
+        "save(plan, 'mine.safetensors', classes=['a', 'b', 'c'])\n"
+        'again = vit()\n'
+        "adapt_from(again, 'mine.safetensors')\n"
+        'assert torch.equal(again.eval()(x), model.eval()(x))\n'
+        'other = vit().eval()\n'
+        'found = sensitivity(other, [(x, y)], lambda model, batch: cross_entropy(model(batch[0]), batch[1]))\n'
+        "plan = adapt(other, spt=allocate(other, found, budget='2k', rank=2))\n"
+        'before = other(x)\n'
+        'assert (plan.merge()(x) - before).abs().max() < 1e-5\n'
+        "assert not {'mmengine', 'mmcv', 'mmaction', 'mmpretrain'} & {*sys.modules}\n"
+    )
+    env = dict(os.environ, PYTHONPATH=str(REPO))
+    options = dict(cwd=tmp_path, capture_output=True, text=True, env=env)
+    done = subprocess.run([sys.executable, '-c', program], check=False, **options)
     assert done.returncode == 0, done.stderr
 
 
