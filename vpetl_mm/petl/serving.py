@@ -70,7 +70,7 @@ class Serving:
         if not self.layout.takes_tokens:
             raise UserError(
                 f'petl.deltas.{name}: its tokens would pass through all blocks, and those of {self.host} take no '
-                'further tokens (windows, or positions inside the attention); Prompt with deep=True fits.'
+                'further tokens (windows, or positions or a mask inside the attention); Prompt with deep=True fits.'
             )
         if self.returns_early:
             raise UserError(

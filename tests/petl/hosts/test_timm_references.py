@@ -180,7 +180,7 @@ def test_the_switch_of_fused_attention_changes_nothing(name):
     """With TIMM_FUSED_ATTN=0 timm multiplies by itself; what is opened is then switched back."""
     outputs = []
     for fused in (True, False):
-        set_fused_attn(fused)
+        set_fused_attn(fused, fused)
         try:
             model = HOSTS[name].make().eval()
         finally:

@@ -11,7 +11,8 @@ BIASED = Inner(biases=('q_bias', '', 'v_bias'), key_norm='k_norm')
 DIFFERENTIAL = Inner(kinds=('DiffAttention',), joins=False)  # the difference of two attentions
 APART = Inner(('q_proj.weight', 'k_proj.weight', 'v_proj.weight'), key_norm='k_norm')
 MLP = ('mlp', 'drop_path2')
-FC = (r'mlp\.(fc1|fc1_g|fc1_x)', r'mlp\.fc2')  # a gated MLP has two first layers, or one of double width
+# a gated MLP has two first layers, or one of double width; ViTamin's has other names
+FC = (r'mlp\.(fc1|fc1_g|fc1_x|w0|w1)', r'mlp\.(fc2|w2)')
 NORMS = r'(?!.*\.deltas\.)(.*\.)?\w*norm\w*'
 GROUPS = {
     'layer_scale': r'blocks\.\d+\.(ls[12]\.gamma|gamma_[12])',
