@@ -43,9 +43,7 @@ class Inputs(NamedTuple):
 
 def inputs_of(backbone: Any) -> Inputs | None:
     """Return what a backbone's config says of its inputs; None for one whose class does not say."""
-    kind = backbone.get('type') if isinstance(backbone, Mapping) else None
-    with MODELS.switch_scope_and_registry(None) as registry:
-        cls = registry.get(kind) if isinstance(kind, str) else kind
+    cls = _class_of(backbone)
     if not hasattr(cls, 'inputs_of'):
         return None
     return cls.inputs_of({k: v for k, v in backbone.items() if k != 'type'})

@@ -1,4 +1,4 @@
-"""Prefix, prompts and concatenated keys inside the attentions of timm and torch, against plain products by hand."""
+"""What deltas do inside the attentions and around the MLPs of timm and torch, against plain products by hand."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ JOINED = dict(
     prefix=dict(type='Prefix', num_tokens=3, d_middle=5),
     prompt=dict(type='Prompt', num_tokens=2),
     lora=dict(type='LoRA', slots='qkv', rank=2),
+    added=dict(type='PATT', d_bottle=4, slots='kv', scale=0.6),
 )
 CONCAT = dict(patt=dict(type='PATT', d_bottle=4, mode='concat', scale=0.7))
 
@@ -34,9 +35,18 @@ def projected(a: nn.Module, x: Tensor) -> list[Tensor]:
     return [*F.linear(x, weight, bias).chunk(3, dim=-1)]
 
 
-def low_rank(state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
-    """What LoRA adds to q, k and v."""
-    return [x @ state[f'lora.A.{s}.weight'].T @ state[f'lora.B.{s}.weight'].T for s in 'qkv']
+def bottleneck(state: dict[str, Tensor], name: str, x: Tensor) -> Pair:
+    """up(tanh(down(x))) for k and v."""
+    h = torch.tanh(F.linear(x, state[f'{name}.down.weight'], state[f'{name}.down.bias']))
+    return F.linear(h, state[f'{name}.up.weight'], state[f'{name}.up.bias']).chunk(2, -1)
+
+
+def tuned(a: nn.Module, state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
+    """q, k and v with what LoRA and PATT add."""
+    low = [x @ state[f'lora.A.{s}.weight'].T @ state[f'lora.B.{s}.weight'].T for s in 'qkv']
+    q, k, v = (own + more for own, more in zip(projected(a, x), low, strict=True))
+    to_k, to_v = bottleneck(state, 'added', x)
+    return [q, k + 0.6 * to_k, v + 0.6 * to_v]
 
 
 def turned(x: Tensor, rope: Tensor, half: bool) -> Tensor:
@@ -75,16 +85,13 @@ def by_hand(
     a: nn.Module, x: Tensor, state: dict[str, Tensor], norm: nn.Module | None, kwargs: dict[str, Any]
 ) -> Tensor:
     """An attention's output for (B, N, d) with the deltas that ``state`` holds."""
-    own = [q + more for q, more in zip(projected(a, x), low_rank(state, x), strict=True)]
-    prefix = torch.tanh(F.linear(state['prefix.tokens'], state['prefix.down.weight'], state['prefix.down.bias']))
-    prefix = F.linear(prefix, state['prefix.up.weight'], state['prefix.up.bias']).chunk(2, -1)
+    own, prefix = tuned(a, state, x), bottleneck(state, 'prefix', state['prefix.tokens'])
     tokens = state['prompt.tokens'] if norm is None else norm(state['prompt.tokens'])
-    _, k, v = (p + more for p, more in zip(projected(a, tokens), low_rank(state, tokens), strict=True))
+    _, k, v = tuned(a, state, tokens)
     key_norm = getattr(a, 'k_norm', None) or nn.Identity()
     shared = [prefix, (key_norm(heads_of(a, k)).transpose(0, 1).flatten(1), v)]
     seen = sum(len(k) for k, _ in shared)
     mask = kwargs.get('mask', kwargs.get('attn_mask'))
-    patt = {n.removeprefix('patt.'): t for n, t in state.items() if n.startswith('patt.')}
 
     outs = []
     for b, tokens in enumerate(x):
@@ -101,9 +108,8 @@ def by_hand(
             bias = hidden.expand(len(q), -1, -1) if bias is None else bias + hidden
         more = list(shared)
         columns = [] if bias is None else [bias.new_zeros(*bias.shape[:2], seen), bias]
-        if patt:
-            h = torch.tanh(F.linear(tokens, patt['down.weight'], patt['down.bias']))
-            more.append(tuple((0.7 * F.linear(h, patt['up.weight'], patt['up.bias'])).chunk(2, -1)))
+        if 'patt.up.weight' in state:
+            more.append(tuple(0.7 * part for part in bottleneck(state, 'patt', tokens)))
             if columns:  # the mask of their tokens, without a position bias
                 of_tokens = bias.new_zeros(bias.shape) if hidden is None else hidden.expand(len(q), -1, -1)
                 columns.insert(1, of_tokens)
@@ -194,3 +200,53 @@ def test_the_switch_of_fused_attention_changes_nothing(name):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
         outputs.append(HOSTS[name].out(model))
     torch.testing.assert_close(*outputs, atol=1e-6, rtol=1e-6)
+
+
+ADAPTERS = {
+    'beside': dict(type='AdaptMLP', d_bottle=4, scale=0.5),
+    'behind': dict(type='AdaptMLP', d_bottle=4, scale=0.5, mode='sequential'),
+    'stream': dict(type='AdaptMLP', d_bottle=4, scale=0.5, source='residual'),
+}
+POST = ('res_post', 'eva_post')  # whose norms are behind attention and MLP
+AROUND = [(name, how) for name in HOSTS for how in ADAPTERS if (how, name in POST) != ('stream', True)]
+
+
+def inputs_of_blocks(name: str) -> dict[str, dict[str, Any]]:
+    """What each block of the plain model is given and returns, with the inputs of its MLP and of its second norm."""
+    model, host, seen = plain(name), HOSTS[name], {}
+    for block in host.blocks:
+        own = seen[block] = {}
+        module = model.get_submodule(block)
+
+        def note(module, args, kwargs, y=None, own=own, part='block'):
+            own[part] = (args, kwargs, y)
+
+        def note_input(module, args, own=own, part='mlp'):
+            own[part] = args[0]
+
+        module.register_forward_hook(note, with_kwargs=True)
+        module.mlp.register_forward_pre_hook(note_input)
+        norm = module.norm2 if hasattr(module, 'norm2') else module.ln_2
+        norm.register_forward_pre_hook(lambda m, args, own=own: own.update(stream=args[0]))
+    with torch.no_grad():
+        host.out(model)
+    return seen
+
+
+@pytest.mark.parametrize(('name', 'how'), AROUND, ids=['-'.join(pair) for pair in AROUND])
+@torch.no_grad()
+def test_adapters_around_the_mlp(name, how):
+    """Whatever LayerScale and norms the block has: the adapter's output adds to the block's."""
+    model = plain(name)
+    plan = adapt(model, dict(adapter=ADAPTERS[how]), train=[])
+    generator = torch.Generator().manual_seed(6)
+    for parameter in plan.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+    for path, seen in inputs_of_blocks(name).items():
+        block, (args, kwargs, y) = model.get_submodule(path), seen['block']
+        stream = seen['mlp'] if name in POST else seen['stream']
+        read = dict(beside=seen['mlp'], behind=y.reshape(stream.shape) - stream, stream=stream)[how]
+        adapter = block.mlp.deltas.adapter
+        h = F.linear(read, adapter.down.weight, adapter.down.bias).clamp(min=0)
+        expected = y + 0.5 * F.linear(h, adapter.up.weight, adapter.up.bias).view_as(y)
+        torch.testing.assert_close(block(*args, **kwargs), expected, atol=1e-5, rtol=1e-5)

@@ -13,8 +13,11 @@ APART = Inner(('q_proj.weight', 'k_proj.weight', 'v_proj.weight'), key_norm='k_n
 MLP = ('mlp', 'drop_path2')
 # a gated MLP has two first layers, or one of double width; ViTamin's has other names
 FC = (r'mlp\.(fc1|fc1_g|fc1_x|w0|w1)', r'mlp\.(fc2|w2)')
-NORMS = r'(?!.*\.deltas\.)(.*\.)?\w*norm\w*'
+# the pooling behind the blocks is a group of its own
+NORMS = r'(?!.*\.deltas\.|attn_pool\.)(.*\.)?\w*norm\w*'
 GROUPS = {
+    'bias': r'(?!.*\.deltas\.|attn_pool\.)(.*[._])?bias',
+    'last_norm': r'(norm|fc_norm|head\.norm)\.(weight|bias)',
     'layer_scale': r'blocks\.\d+\.(ls[12]\.gamma|gamma_[12])',
     'attn_pool': r'attn_pool\..*',
     'mlp.norm': r'blocks\.\d+\.mlp\.norm\.(weight|bias)',
