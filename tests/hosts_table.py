@@ -43,7 +43,8 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     'SigLIP': ('transformers', ('siglip',)),
     'SigLIP 2': ('transformers', ('siglip2', 'siglip2_bare')),
     'Swin ': ('transformers', ('swin',)),
-    'VideoMAE, ViViT': ('transformers', ('videomae', 'videomae_bare', 'vivit')),
+    'VideoMAE ': ('transformers', ('videomae', 'videomae_bare')),
+    'ViViT': ('transformers', ('vivit',)),
     'TimeSformer': ('transformers', ('timesformer',)),
     'V-JEPA 2': ('transformers', ('vjepa2', 'vjepa2_bare')),
     'ViT ': ('mmpretrain', ('vit', 'vit_layerscale')),
@@ -55,7 +56,7 @@ COLUMNS = {
     'PATT': 'PATT',
     'PATT, concat': "PATT, mode='concat'",
     'AdaptMLP': 'AdaptMLP',
-    'of the residual': "AdaptMLP, source='residual'",
+    'AdaptMLP, residual': "AdaptMLP, source='residual'",
     'LoRA': tuple(f'LoRA at {place}' for place in ('qkv', 'proj', 'fc1', 'fc2')),
     'SPT': 'SPT',
     'Prefix': 'Prefix',
@@ -70,7 +71,7 @@ REASONS = {
     'in one call of': 'its attention multiplies its keys itself: no further ones can join',
     'not in the order of its tokens': 'its keys are not in the order of its tokens',
     'does not add': 'its block does not add the MLP to the stream in front of the second norm',
-    'in a known grid': 'its tokens lie in windows, or in images of any shape',
+    'in a known grid': 'its tokens lie in no grid that the table knows (windows, any shape, an order of its own)',
     'has rotary positions': 'rotary positions, which frames have not',
     'attends to those of a clip already': 'it attends over the frames of a clip already',
     'attends over time': 'it attends over the frames of a clip already',
@@ -118,8 +119,10 @@ def table() -> str:
         assert all(row == same[0] for row in same), f'{label}: {same}'
         cells = [_cell(why, reasons) for why in rows[library, names[0]].values()]
         lines.append(f'| {label.strip()} | {library} | {" | ".join(cells)} |')
-    notes = '; '.join(f'{letter}: {reason}' for reason, letter in reasons.items())
-    return '\n'.join([*lines, '', f'+: works, every tensor of it gets a gradient. Refused in one sentence: {notes}.'])
+    notes = [f'- {letter}: {reason}' for reason, letter in reasons.items()]
+    return '\n'.join(
+        [*lines, '', '`+`: every tensor of the method gets a gradient. What is refused, and why:', '', *notes]
+    )
 
 
 def _stands(library: str, name: str) -> bool:
@@ -136,7 +139,7 @@ def _cell(why: str, reasons: dict[str, str]) -> str:
 
 def written(page: str) -> str:
     """The page with the table of today."""
-    return re.sub(f'{BEGIN}.*?{END}', lambda _: f'{BEGIN}\n{table()}\n{END}', page, flags=re.DOTALL)
+    return re.sub(f'{BEGIN}.*?{END}', lambda _: f'{BEGIN}\n\n{table()}\n\n{END}', page, flags=re.DOTALL)
 
 
 if __name__ == '__main__':

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import hosts_table
+import own_models
 import pytest
+import torch
 
 from tools import REPO, shell, tool
 from vpetl_mm import build_model
+from vpetl_mm.commands.host_models import named_model
+from vpetl_mm.petl import LAYOUTS, adapt
 
 PAGES = (REPO / 'README.md', REPO / 'data/README.md', *sorted((REPO / 'docs').glob('*.md')))
 
@@ -63,6 +70,41 @@ def test_the_guide_to_a_host_shows_the_tree_and_its_model_builds():
     exec(''.join(model), scope)
     counts = build_model({k: scope[k] for k in ('default_scope', 'model')}, meta=True).plan.count()
     assert counts['by'] == {'head': 102_500, 'patt': 24 * (32 + 0) + 3 * 32 * 12_032 + 2 * 12_032}
+
+
+def test_the_table_of_hosts_is_what_trying_gives():
+    page = hosts_table.PAGE.read_text(encoding='utf-8')
+    assert hosts_table.BEGIN in page and hosts_table.written(page) == page, 'run python tests/hosts_table.py'
+
+
+SMALL = 'depth=2, embed_dim=24, num_heads=2, img_size=32, patch_size=8'
+
+
+def test_the_python_of_the_guide_to_hosts_runs(tmp_path, monkeypatch):
+    """With random weights, small, and a model of the tests as the reader's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('vpetl_mm.petl.layouts.LAYOUTS', LAYOUTS.copy())
+    monkeypatch.setitem(sys.modules, 'mymodels', SimpleNamespace(MyViT=own_models.OwnViT))
+    scope: dict = {}
+    for block in [block for kind, block in blocks('hosts.md') if kind == 'python']:
+        torch.manual_seed(0)
+        exec(block.replace('pretrained=True', SMALL).replace('224', '32').replace("'0.4M'", "'2k'"), scope)
+        scope |= dict(torch=torch)
+    assert Path('mine.safetensors').is_file() and scope['plan'].count()['by'].keys() == {'patt', 'prompt', 'head'}
+    shown = re.search(r'```python\nimport timm.*?parameters', (REPO / 'README.md').read_text(), re.DOTALL)[0]
+    assert shown.replace('  # freezes the rest', '') in (REPO / 'docs/hosts.md').read_text(), 'README shows the same'
+
+
+BAPAT = dict(patt=dict(type='PATT', d_bottle=64), adapter=dict(type='AdaptMLP'))
+
+
+def test_the_counts_of_the_guide_to_hosts():
+    told = re.findall(r'\(`(\w+)`.*?\| ([\d,]+) \| ([\d,]+) \| ([\d.]+) %', (REPO / 'docs/hosts.md').read_text())
+    assert len(told) == 3
+    for name, trains, of, share in told:
+        count = adapt(named_model(name).model, BAPAT, train=[]).count()
+        assert (f'{count["trainable"]:,}', f'{count["total"] - count["trainable"]:,}') == (trains, of)
+        assert f'{100 * count["trainable"] / (count["total"] - count["trainable"]):.1f}' == share
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
