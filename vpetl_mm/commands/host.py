@@ -17,7 +17,6 @@ from ..petl.proposal.methods import tried
 from .host_models import NamedModel
 
 PLACES = {'proj': 'proj', 'mlp': 'MLP', 'fc1': 'fc1', 'fc2': 'fc2'}
-WHOLE = 'blocks'
 
 
 def described(named: NamedModel, tries: bool = False) -> str:

@@ -152,7 +152,7 @@ def _of_transformers(name: str) -> NamedModel | None:
         config = AutoConfig.for_model(name)
     elif Path(name, 'config.json').is_file() or '/' in name:
         try:
-            config = AutoConfig.from_pretrained(name, local_files_only=True)
+            config = AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise UserError(
                 f'{name} is no folder with a config.json of transformers, and not in the cache of Hugging Face: give '
@@ -165,8 +165,17 @@ def _of_transformers(name: str) -> NamedModel | None:
             model = cls(config)
         else:
             config = getattr(config, 'vision_config', config)
-            model = AutoModel.from_config(config)
+            # named here: a config may name an attention that is fetched from the hub
+            model = AutoModel.from_config(config, trust_remote_code=False, attn_implementation=_attention_of(config))
     return NamedModel(model, f'transformers {transformers.__version__}', _run_of(model))
+
+
+def _attention_of(config: Any) -> str:
+    """Return torch's attention, or the model's own where transformers does not serve it with torch's."""
+    from transformers import MODEL_MAPPING
+
+    cls = MODEL_MAPPING.get(type(config), None)
+    return 'sdpa' if getattr(cls, '_supports_sdpa', False) else 'eager'
 
 
 def _run_of(model: Any) -> Callable[[nn.Module], Any] | None:

@@ -11,6 +11,7 @@ from ..models.window_attention import FastWindowAttention3D, FastWindowMSA
 from ..petl import Sparse, layout_of
 from ..petl.exchange import exchange_plain, plain_class
 from ..petl.host import Deltas, deltas_of, hosted_class
+from ..petl.opened import is_opened
 from .addition import add_in_place
 from .dot_product import dot_product
 from .gelu import GELU8Bit
@@ -52,7 +53,7 @@ def speed_up(model: nn.Module, fast: bool = True, gelu: str = 'exact') -> None:
         if is_whole(module):
             module.adder = add_in_place
         for delta in deltas_of(module):
-            if type(delta) is Sparse:
+            if type(delta) is Sparse and (isinstance(module, (nn.Linear, nn.LayerNorm)) or is_opened(module)):
                 GatheredSparse.take_over(delta, module)
     model.backbone.__class__ = recomputing_class(type(model.backbone))
 

@@ -78,7 +78,9 @@ class HFBackbone(WrappedBackbone):
             if name is None:
                 raise UserError(f'model.backbone.{option}: {config.model_type} has no size of its own to change.')
             setattr(config, name, at_least_one(f'model.backbone.{option}', given))
-        patch = getattr(config, 'patch_size', None) or config.tubelet_size[1:]
+        patch = getattr(config, 'patch_size', None) or (getattr(config, 'tubelet_size', None) or [])[1:]
+        if not patch:
+            raise UserError(f'{config.model_type} of transformers has no patches: it is no vision transformer.')
         self.patch = pair(patch)
         if side is None:  # as SigLIP 2: how many patches there may be
             self.sides = tuple(int(config.num_patches**0.5) * p for p in self.patch)

@@ -22,6 +22,10 @@ PUBLISHED = {
 }
 
 
+# options of models that hold another model, and read it from the hub
+FETCHED = ('backbone', 'backbone_config', 'backbone_kwargs', 'use_pretrained_backbone', 'use_timm_backbone')
+
+
 def folder_of(model: str) -> Path:
     """Return the folder that holds a model's ``config.json``: itself, or where the hub's cache has it.
 
@@ -68,6 +72,8 @@ def config_of(model: str | None, config: Mapping[str, Any] | None) -> Any:
     kind = others.pop('model_type', None)
     if kind not in CONFIG_MAPPING:
         raise UserError(f'transformers has no model_type {kind!r}.{did_you_mean(kind, CONFIG_MAPPING)}')
+    if fetched := sorted({*FETCHED} & {*others}):
+        raise UserError(f'{kind} names a model inside it ({fetched[0]}), which would be fetched; it is no backbone.')
     try:
         built = AutoConfig.for_model(kind, **others)
     except Exception as error:  # its checks raise errors of its own
@@ -78,7 +84,7 @@ def config_of(model: str | None, config: Mapping[str, Any] | None) -> Any:
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{file} cannot be read: {reason(error)}') from error
     if not isinstance(content, dict):
         raise UserError(f'{file} holds no dict.')
@@ -91,7 +97,13 @@ def inputs_of(model: str | None, config: Mapping[str, Any] | None) -> Inputs | N
         return PUBLISHED.get(config.get('model_type'))
     folder = folder_of(model)
     for name in PROCESSORS:
-        if (folder / name).is_file() and (read := _processed(_read(folder / name))) is not None:
+        if not (folder / name).is_file():
+            continue
+        try:
+            read = _processed(_read(folder / name))
+        except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise UserError(f'{folder / name} is no image processor of transformers: {reason(error)}') from error
+        if read is not None:
             return read
     return None
 
@@ -109,6 +121,7 @@ def _processed(processor: Mapping[str, Any]) -> Inputs | None:
     offset = 1.0 if rescales and processor.get('offset') else 0.0  # ViViT's is -1
     size = processor.get('crop_size' if processor.get('do_center_crop') else 'size')
     sides = (size['height'], size['width']) if isinstance(size, Mapping) and 'height' in size else None
+    mean, std = ([float(v)] * 3 if isinstance(v, (int, float)) else v for v in (mean, std))
     return Inputs.of_unit([m + offset for m in mean], std, sides, _interpolation(processor), scale=scale)
 
 

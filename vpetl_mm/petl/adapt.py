@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, unknown
 from .delta import Delta
-from .layouts import find, found
+from .layouts import LAYOUTS, find, found, key_of
 from .placing import take_off
 from .plan import Plan, Tuning, check_petl
 
@@ -53,6 +53,7 @@ def adapt(
     """
     check_plain(model)
     where = found(model)
+    _check_alone(model, where.path)
     petl = check_petl(dict(deltas=deltas or {}, train=train))
     heads = _heads(model, head)
     if 'head' in train and not heads:
@@ -65,6 +66,16 @@ def adapt(
         for parameter, requires_grad in trained.items():
             parameter.requires_grad_(requires_grad)
         raise
+
+
+def _check_alone(model: nn.Module, path: str) -> None:
+    """Raise :class:`UserError` where there is a second backbone beside the one at ``path``."""
+    for other, module in model.named_modules():
+        if path and not f'{other}.'.startswith(f'{path}.') and not path.startswith(f'{other}.') and other:
+            if any(key_of(cls) in LAYOUTS for cls in type(module).__mro__):
+                raise UserError(
+                    f'{type(model).__name__} has two backbones, {path} and {other}; adapt each as a model of its own.'
+                )
 
 
 def check_plain(model: nn.Module) -> None:

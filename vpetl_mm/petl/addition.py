@@ -59,6 +59,7 @@ def add(y: Tensor, additions: Additions) -> Tensor:
     for addition in additions if isinstance(additions, (list, tuple)) else [additions]:
         if isinstance(addition, Addition):
             value, start = addition.value(), addition.start
+            assert start + value.shape[-1] <= y.shape[-1], 'an addition is wider than what it is added to'
             y = y + F.pad(value, (start, y.shape[-1] - start - value.shape[-1]))
         else:
             y = y + addition

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -83,7 +84,8 @@ def become(module: nn.Module, cls: type[nn.Module]) -> None:
         UserError: where something has set another ``forward`` on the module itself, which would go past the class.
     """
     own = module.__dict__.get('forward')
-    if own is not None:
+    calls_class = isinstance(own, partial) and own.args and own.args[0] is module  # as with_cp's does
+    if own is not None and not calls_class:
         ours = [vars(c)['forward'] for c in type(module).__mro__ if 'forward' in vars(c)]
         if getattr(own, '__self__', None) is not module or own.__func__ not in ours:
             raise UserError(

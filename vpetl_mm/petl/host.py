@@ -209,6 +209,9 @@ def attach(host: nn.Module, name: str, delta: Delta, at: str = '', how: tuple | 
     delta.at = at
     if 'deltas' not in host._modules:
         reattach(host, Deltas(how))
+    elif host.deltas.how != how:
+        there = ', '.join(host.deltas)
+        raise UserError(f'petl.deltas.{name}: at {at!r} it would share a module with {there}, at another place.')
     host.deltas[name] = delta
     host.deltas.train(host.training)
 

@@ -31,12 +31,6 @@ class Tuning(Protocol):
     def tuned(self, backbone: nn.Module) -> set[str]:
         """Return the parameters of the plain ``backbone`` that it tunes, whole or in part."""
 
-    def _statistics(self) -> Iterator[str]:
-        """Yield the buffers that a frozen BatchNorm changes in training."""
-        for name, module in self.model.named_modules():
-            if isinstance(getattr(module, 'running_mean', None), Tensor):
-                yield from (f'{name}.{n}' if name else n for n, _ in module.named_buffers())
-
     def settings(self) -> dict[str, Any]:
         """Return the settings that the trained weights depend on."""
 
@@ -267,8 +261,9 @@ class Plan:
     def detached(self) -> Iterator[None]:
         """Take the deltas off inside the context, for a host's own init and a plain checkpoint."""
         hosts = [m for m in self.model.modules() if isinstance(getattr(m, 'deltas', None), nn.ModuleDict)]
-        taken = [(host, detach(host)) for host in hosts]
+        taken: list[tuple[nn.Module, Any]] = []
         try:
+            taken.extend((host, detach(host)) for host in hosts)
             yield
         finally:
             for host, deltas in taken:

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..errors import UserError
 from .delta import Delta, Site
+from .exchange import plain_class
 from .inner import Inner
 from .layouts import Layout
 from .placing import adds_residual, reads_stream
@@ -21,7 +22,13 @@ class Serving:
 
     def __init__(self, layout: Layout, backbone: nn.Module) -> None:
         self.layout, self.host = layout, type(backbone).__name__
-        attentions = layout.sites(backbone, 'attn')
+        attentions = list(layout.sites(backbone, 'attn'))
+        others = [
+            plain_class(s.host).__name__ for s in attentions if layout.leaf and not isinstance(s.host, layout.leaf)
+        ]
+        self.other_attention = next(iter(others), None)
+        drop = getattr(backbone, 'patch_drop', None)
+        self.drops_patches = drop is not None and not isinstance(drop, nn.Identity)
         self.is_served = all(s.inner is not None or getattr(s.host, 'serves_deltas', False) for s in attentions)
         last = len(list(layout.blocks(backbone))) - 1
         self.returns_early = bool({*(getattr(backbone, 'out_indices', None) or ())} - {last})
@@ -35,6 +42,16 @@ class Serving:
             delta: built for the site.
         """
         self._check_place(name, site.place, delta)
+        if self.other_attention is not None and site.place in ('qkv', 'proj', 'attn'):
+            raise UserError(
+                f'petl.deltas.{name}: {self.other_attention} inherits from an attention that multiplies by its weights '
+                'itself, and would pass deltas by.'
+            )
+        if delta.needs_grid and self.drops_patches:
+            raise UserError(
+                f'petl.deltas.{name}: {self.host} drops patches in training, others in each frame; {type(delta).__name__} '
+                'needs those of one place.'
+            )
         if delta.adds_tokens:
             self._check_tokens(name)
         if delta.joins_attention and site.inner is not None:

@@ -206,6 +206,8 @@ def how_to_get(base: dict[str, Any]) -> str:
     if not base.get('url'):
         return 'point model.base.file at them'
     file = Path(base['file'])
+    if file.suffix == '.safetensors' and str(base['url']).partition('?')[0].endswith('.safetensors'):
+        return f'download {base["url"]} to {file}'
     if file.suffix == '.safetensors':
         return f'download {base["url"]}, then run {COMMAND} DOWNLOADED {file}'
     converted = file.with_suffix('.safetensors')

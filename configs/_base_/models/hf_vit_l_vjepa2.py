@@ -1,4 +1,4 @@
-# V-JEPA 2's ViT-L/16 of Hugging Face. It was trained on 64 frames of 256 x 256; its rotary positions fit other sizes.
+# V-JEPA 2's ViT-L/16 of Hugging Face. It was trained on 64 frames of 256 x 256; img_size sets its rotary positions.
 default_scope = 'mmaction'
 model = dict(
     type='PETLRecognizer3D',

@@ -14,8 +14,6 @@ from ..delta import Delta, Site
 from ..grid import chain_to, grid_of
 from ..inner import Inner, Projection, inside
 
-LINEAR = ('proj', 'fc1', 'fc2')
-
 
 @dataclass(frozen=True)
 class Layout:

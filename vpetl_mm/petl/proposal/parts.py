@@ -136,10 +136,6 @@ def mlp_of(block: nn.Module, attention: str, inner: Inner) -> tuple[str | tuple[
     return None
 
 
-def _linears(module: nn.Module) -> dict[str, nn.Linear]:
-    return {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear)}
-
-
 def _either(child: str, names: list[str]) -> str:
     """Return the pattern of one layer of a module, or of several beside each other; '' names the module itself."""
     if len(names) == 1:
