@@ -71,11 +71,11 @@ def adapt(
 def _check_alone(model: nn.Module, path: str) -> None:
     """Raise :class:`UserError` where there is a second backbone beside the one at ``path``."""
     for other, module in model.named_modules():
-        if path and not f'{other}.'.startswith(f'{path}.') and not path.startswith(f'{other}.') and other:
-            if any(key_of(cls) in LAYOUTS for cls in type(module).__mro__):
-                raise UserError(
-                    f'{type(model).__name__} has two backbones, {path} and {other}; adapt each as a model of its own.'
-                )
+        apart = other and not f'{other}.'.startswith(f'{path}.') and not f'{path}.'.startswith(f'{other}.')
+        if path and apart and any(key_of(cls) in LAYOUTS for cls in type(module).__mro__):
+            raise UserError(
+                f'{type(model).__name__} has two backbones, {path} and {other}; adapt each as a model of its own.'
+            )
 
 
 def check_plain(model: nn.Module) -> None:

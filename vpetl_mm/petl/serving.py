@@ -23,9 +23,9 @@ class Serving:
     def __init__(self, layout: Layout, backbone: nn.Module) -> None:
         self.layout, self.host = layout, type(backbone).__name__
         attentions = list(layout.sites(backbone, 'attn'))
-        others = [
-            plain_class(s.host).__name__ for s in attentions if layout.leaf and not isinstance(s.host, layout.leaf)
-        ]
+        leaf = layout.leaf
+        others = [s.host for s in attentions if leaf and isinstance(s.host, leaf.__base__)]
+        others = [plain_class(host).__name__ for host in others if not isinstance(host, leaf)]
         self.other_attention = next(iter(others), None)
         drop = getattr(backbone, 'patch_drop', None)
         self.drops_patches = drop is not None and not isinstance(drop, nn.Identity)
@@ -44,13 +44,13 @@ class Serving:
         self._check_place(name, site.place, delta)
         if self.other_attention is not None and site.place in ('qkv', 'proj', 'attn'):
             raise UserError(
-                f'petl.deltas.{name}: {self.other_attention} inherits from an attention that multiplies by its weights '
-                'itself, and would pass deltas by.'
+                f'petl.deltas.{name}: {self.other_attention} inherits from an attention that multiplies by its '
+                'weights itself, and would pass deltas by.'
             )
         if delta.needs_grid and self.drops_patches:
             raise UserError(
-                f'petl.deltas.{name}: {self.host} drops patches in training, others in each frame; {type(delta).__name__} '
-                'needs those of one place.'
+                f'petl.deltas.{name}: {self.host} drops patches in training, others in each frame; '
+                f'{type(delta).__name__} needs those of one place.'
             )
         if delta.adds_tokens:
             self._check_tokens(name)
