@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -236,8 +237,10 @@ def test_sizes_are_tried_without_memory(file):
     about = read_about(file)
     deltas = {n: dict(d, d_bottle=1_000_000) if n == 'patt' else d for n, d in about.deltas.items()}
     changed(file, deltas=deltas)
+    model, before = vit(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=r'has the shape \(4, 24\) in the state, and \(1000000, 24\)'):
-        adapt_from(vit(), file)
+        adapt_from(model, file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, 'in KB'
 
 
 def test_numbers_that_are_not_finite(file):
