@@ -7,6 +7,6 @@ _base_ = [
     '../_base_/runtime.py',
 ]
 petl = _base_.petl
-petl.deltas.before_attn.d_bottle = 96
-petl.deltas.before_mlp.d_bottle = 96
+petl.deltas.before_attn.update(d_bottle=96, kernel=(3, 3, 3))
+petl.deltas.before_mlp.update(d_bottle=96, kernel=(3, 3, 3))
 model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))
