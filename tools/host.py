@@ -27,13 +27,17 @@ def main(args) -> None:
     import logging
     import warnings
 
-    warnings.filterwarnings('ignore')
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # libraries tell of what is not installed
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            from vpetl_mm.commands.host import described
+            from vpetl_mm.commands.host_models import named_model
 
-    from vpetl_mm.commands.host import described
-    from vpetl_mm.commands.host_models import named_model
-
-    print(described(named_model(args.model, args.input), args.tries))
+            print(described(named_model(args.model, args.input), args.tries))
+    finally:
+        logging.disable(before)
 
 
 def shape(text: str) -> tuple[int, ...]:
