@@ -64,7 +64,11 @@ def _parts(named: NamedModel, where: Found) -> Iterator[str]:
     yield f'{"layout":9} {where.key}{of}'
     kind = type(model.get_submodule(blocks[0])).__name__ if blocks else ''
     yield f'{"blocks":9} {len(blocks)}: {blocks[0]} to {blocks[-1]} ({kind}), width {layout.width(model)}'
-    attention = next(layout.sites(model, 'attn'))
+    attention = next(layout.sites(model, 'attn'), None)
+    if attention is None:
+        raise UserError(
+            f'{type(model).__name__} has blocks of {kind}, whose attention the place table does not know.'
+        )
     yield f'{"attention":9} {attention.name} ({type(attention.host).__name__}){_joins(attention.inner)}'
     qkv = next(layout.sites(model, 'qkv'), None)
     if qkv is not None:

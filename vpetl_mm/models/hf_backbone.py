@@ -87,6 +87,13 @@ class HFBackbone(WrappedBackbone):
         else:
             self.sides = pair(getattr(config, side))
         self.frames = getattr(config, length) if length else None
+        tubelet = getattr(config, 'tubelet_size', None) or 1
+        tubelet = tubelet if isinstance(tubelet, int) else tubelet[0]
+        if self.frames and self.frames % tubelet:
+            raise UserError(
+                f'model.backbone.frames={self.frames}: {config.model_type} takes {tubelet} frames together, and '
+                'would leave the last one out.'
+            )
 
     def create(self) -> nn.Module:
         """Return a new model, with random weights as transformers draws them."""

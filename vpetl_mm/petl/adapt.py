@@ -35,7 +35,8 @@ def adapt(
     """Freeze a model and put deltas on it, in place.
 
     Args:
-        model: holds a backbone that the place table knows, at any depth, with its weights loaded.
+        model: holds a backbone that the place table knows, at any depth, with its weights loaded. Once
+            adapted it serves one thread at a time.
         deltas: name -> ``dict(type=..., at=..., **options)``, as ``petl.deltas`` in a config. Defaults to none.
         train: names of existing weights to train too, as ``petl.train``. Defaults to the head.
         head: the path of the head, or of several, in ``model``. Defaults to what timm says, else the first there is

@@ -38,6 +38,9 @@ def merge(model: nn.Module) -> nn.Module:
 def merge_hosts(backbone: nn.Module) -> None:
     """Merge the deltas of every host in ``backbone``, all of which can be, in place."""
     layout, own = layout_of(backbone), {'': None, **dict(backbone.named_parameters())}
+    tied = [n for n, _ in backbone.named_parameters(remove_duplicate=False) if n not in own]
+    if tied:
+        raise UserError(f'{tied[0]} shares its weight with another layer; merging would change both.')
     for name, host in _hosts(backbone).items():
         if deltas_of(host):
             _merge(host, [(own[w], own[b], *rows) for w, b, *rows in layout.parameters(backbone, name)])

@@ -136,6 +136,8 @@ class Plan:
         serving = Serving(self.layout, self._backbone)
         for site, delta in cls.at_sites(sites, **spec):
             serving.check(name, site, delta)
+            if (own := next((p for p in site.host.parameters() if p.is_floating_point()), None)) is not None:
+                delta.to(own.device, own.dtype)
             put(self.layout, self._backbone, site, name, delta)
             self.owners.update(
                 {self._path(f'{site.name}.deltas.{name}.{n}'): name for n in dict(delta.named_parameters())}
