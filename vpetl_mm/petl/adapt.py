@@ -19,7 +19,7 @@ POOLING = ('fc_norm', 'pooler')  # of transformers, in front of the classifier; 
 WRAPPERS = {
     'OptimizedModule': 'torch.compile',
     'DistributedDataParallel': 'DistributedDataParallel',
-    'DataParallel': 'DataParallel',
+    'DataParallel': 'DataParallel, whose replicas would ask the deltas of the first (use DistributedDataParallel)',
     'FullyShardedDataParallel': 'FullyShardedDataParallel',
     'FSDPModule': 'fully_shard',
 }
