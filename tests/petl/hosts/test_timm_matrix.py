@@ -184,6 +184,7 @@ def test_checkpointing_of_activations_gives_the_same_gradients(name):
     gradients = []
     for on in (False, True):
         model.set_grad_checkpointing(on)
+        torch.manual_seed(0)  # Swin drops paths
         HOSTS[name].out(model.train()).square().mean().backward()
         gradients.append([p.grad.clone() for p in plan.parameters()])
         model.zero_grad()
