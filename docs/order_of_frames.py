@@ -1,7 +1,8 @@
-"""What an image ViT learns of the order of frames: METHOD SEED [WEIGHTS], in plain PyTorch, one line a run.
+"""What an image ViT learns of the order of frames: METHOD SEED [CLIPS [WEIGHTS]], in plain PyTorch, one line a run.
 
 The methods sit in the last four of twelve blocks; the outputs of the first eight, frozen and without deltas, are
-computed once. METHOD is one of st_adapter, st_adapter_311, aim and bapat.
+computed once. METHOD is one of st_adapter, st_adapter_311, aim and bapat; CLIPS
+are motion or clutter.
 """
 
 import sys
@@ -35,14 +36,15 @@ METHODS = dict(
 )
 
 
-def clips(split, count):
+def clips(split, count, kind):
     """Return the demo's clips of one split, (count, T, 3, SIDE, SIDE), and their classes."""
     drawn = []
     for i in range(count):
         rng = np.random.default_rng([0, [*demo_clips.POOL_SHARES].index(split), i])
         path = demo_clips.trajectory('target', i % CLASSES, rng)
-        digit = demo_clips.digit_images()[rng.choice(demo_clips.digit_pools(0)[split])]
-        drawn.append(demo_clips.draw_clip(digit, path, rng))
+        digits = demo_clips.digit_images()[demo_clips.digit_pools(0)[split]]
+        behind = demo_clips.draw_clutter(rng.choice(digits), rng) if kind == 'clutter' else None
+        drawn.append(demo_clips.draw_clip(rng.choice(digits), path, rng, behind))
     frames = (torch.from_numpy(np.stack(drawn)).float() - MEAN) / STD
     frames = F.interpolate(frames.flatten(0, 1).permute(0, 3, 1, 2), size=(SIDE, SIDE), mode='bilinear')
     return frames.unflatten(0, (count, FRAMES)), torch.arange(count) % CLASSES
@@ -66,13 +68,13 @@ def logits(model, tokens):
     return y.float().unflatten(0, (-1, FRAMES)).mean(1)
 
 
-def main(method, seed, weights=WEIGHTS):
+def main(method, seed, kind='motion', weights=WEIGHTS):
     """Train and test one method, and print what came out."""
     torch.manual_seed(int(seed))
     model = timm.create_model('vit_small_patch14_dinov2', img_size=SIDE, num_classes=CLASSES).eval()
     state = {name: value.float() for name, value in load_file(Path(weights)).items()}
     model.load_state_dict(checkpoint_filter_fn(state, model), strict=False)
-    (train, labels), (test, wanted) = clips('target_train', TRAIN), clips('target_test', TEST)
+    (train, labels), (test, wanted) = clips('target_train', TRAIN, kind), clips('target_test', TEST, kind)
     train, test = features(model, train), features(model, test)
     model.blocks = model.blocks[-OWN:]
     plan = adapt(model, METHODS[method])
@@ -90,7 +92,7 @@ def main(method, seed, weights=WEIGHTS):
     model.eval()
     with torch.no_grad():
         hits = torch.cat([logits(model, part).argmax(1) for part in test.split(25)]) == wanted
-    print(f'{method},{seed},{100 * hits.float().mean():.1f},{plan.count()["trainable"]}', flush=True)
+    print(f'{kind},{method},{seed},{100 * hits.float().mean():.1f},{plan.count()["trainable"]}', flush=True)
 
 
 if __name__ == '__main__':

@@ -155,7 +155,7 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
-def _clutter(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_clutter(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw what is behind a cluttered clip's digit, [8, 32, 32, 3]: another one that moves straight on, and noise."""
     path = trajectory('source', rng.integers(len(DOMAINS['source'])), rng)
     other = draw_clip(digit, path, rng, _background(rng, dawn=0))
@@ -168,7 +168,7 @@ def _make_clip(root: Path, seed: int, clutter: bool, job: tuple[str, int, Sample
     rng = np.random.default_rng([seed, list(POOL_SHARES).index(split), index])
     centres = trajectory(split.split('_')[0], sample.label, rng)
     digits = digit_images()[digit_pools(seed)[split]]
-    behind = _clutter(rng.choice(digits), rng) if clutter else None
+    behind = draw_clutter(rng.choice(digits), rng) if clutter else None
     frames = draw_clip(rng.choice(digits), centres, rng, behind)
     write_clip(root / sample.path, frames)
 
