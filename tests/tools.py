@@ -9,6 +9,7 @@ import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 from vpetl_cli.command import run
 
@@ -25,8 +26,9 @@ def tool(name: str) -> ModuleType:
 
 
 def call(name: str, *argv: object) -> int:
-    """Run a tool; its exit status."""
-    return run(tool(name).main, tool(name).parser, [str(a) for a in argv])
+    """Run a tool; its exit status. What it sets in the environment, such as LOCAL_RANK, goes with it."""
+    with patch.dict(os.environ):
+        return run(tool(name).main, tool(name).parser, [str(a) for a in argv])
 
 
 def shell(command: str, folder: Path, **env: str) -> str:
