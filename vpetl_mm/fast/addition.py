@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..petl import Addition, Delta, addition
+from ..petl.addition import Additions
 from .watch import is_transformed, is_watched
 
 
-def add_in_place(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
+def add_in_place(host: nn.Module, delta: Delta, additions: Additions, y: Tensor) -> Tensor:
     """:func:`vpetl_mm.petl.host.add_delta`, written into ``y`` where nothing else can see it.
 
     A linear layer, a scaling and a sum would pass four times over memory as large as ``y``. The plain sum is used
     where a hook sees what modules inside ``host`` return, under torch.compile and torch.func, and where
     a delta has read or returned ``y``, which its gradient may need.
     """
-    additions = delta(x)
     needed = delta.reads == 'output' or any(type(d).after is not Delta.after for d in host.deltas.values())
     if needed or is_transformed() or any(map(is_watched, host.modules())):
         return addition.add(y, additions)
