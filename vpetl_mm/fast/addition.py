@@ -35,7 +35,8 @@ def add_in_place(host: nn.Module, delta: Delta, additions: Additions, y: Tensor)
 def _written(y: Tensor, part: Addition) -> Tensor:
     weight, bias, scale = part.weight, part.bias, part.scale
     if isinstance(scale, Tensor):  # it is trained, and autograd sees to it here
-        weight, bias, scale = weight * scale, None if bias is None else bias * scale, 1.0
+        rows = scale if scale.dim() == 0 else scale[:, None]  # one for each channel
+        weight, bias, scale = weight * rows, None if bias is None else bias * scale, 1.0
     h, weight, bias = part.h.to(y.dtype), weight.to(y.dtype), None if bias is None else bias.to(y.dtype)
     return _AddProduct.apply(y, h, weight, bias, scale, part.start)
 
