@@ -6,6 +6,7 @@ from .addition import Addition
 from .aim import AIMTime
 from .delta import Delta, Site
 from .dora import DoRA
+from .dtl import DTL
 from .extra_tokens import ExtraTokens, extra_tokens
 from .fact import FacT
 from .frame_embedding import FrameEmbedding
@@ -31,10 +32,12 @@ DELTAS = (
     *(PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse),  # of V-PETL and SPT
     *(SSF, RepAdapter, DoRA, FacT, VeRA, KAdaptation),  # which merge
     *(STAdapter, AIMTime, FrameEmbedding),  # video
+    *(DTL,),  # beside the blocks
 )
 
 __all__ = [
     'DELTAS',
+    'DTL',
     'LAYOUTS',
     'PATT',
     'SSF',
