@@ -5,13 +5,12 @@ from __future__ import annotations
 from fnmatch import fnmatch
 
 import pytest
+import timm
 import torch
-from torch import Tensor
+from published import SHARED, Case, errors
+from published_cases import CASES, OTHERS, found
 
 from vpetl_mm.petl import adapt
-
-timm = pytest.importorskip('timm')
-from published import CASES, FILES, OTHERS, SHARED, Case, errors, found  # noqa: E402
 
 
 @pytest.mark.parametrize(('name', 'case'), [pytest.param(n, c, id=f'{n}, {c.host}') for n, c in found()])
