@@ -8,3 +8,4 @@ _base_ = [
 petl = _base_.petl
 petl.deltas.dtl.rank = 2
 model = dict(petl=petl, head=dict(num_classes=_base_.num_classes))
+train_dataloader = dict(batch_size=32)

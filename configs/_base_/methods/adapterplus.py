@@ -1,4 +1,4 @@
-# Adapter+ (Steitz and Roth 2024) behind each block. Theirs has the same drop-path in all blocks; here it grows to 0.1
+# Adapter+ (Steitz and Roth 2024) behind each block
 petl = dict(
     deltas=dict(adapterplus=dict(type='AdapterPlus', d_bottle=8, learn_scale='channel', drop_path=0.1)),
     train=['head'],
