@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ LEFT_OUT += tuple(f'{kind}_{part}' for kind in ('val', 'test') for part in ('dat
 def rehearsed(cfg: Config, gpus: int = 1) -> Iterator[PETLRunner]:
     """Yield a run's runner with its data, model, weights and optimizer, before the first step.
 
-    The learning rate is scaled as the run scales it, without its warm-up. Every batch makes an optimizer step, and
+    The learning rate is scaled as the run scales it, without its warm-up. Warnings go to stderr. Every batch makes an optimizer step, and
     the backbone is not compiled. Its files go to a folder that is removed at the end.
 
     Args:
@@ -43,6 +45,10 @@ def rehearsed(cfg: Config, gpus: int = 1) -> Iterator[PETLRunner]:
     with tempfile.TemporaryDirectory() as folder, told_plainly(resumes=False):
         cfg.work_dir = folder
         runner = runner_of(cfg, cfg.train_dataloader.num_workers)
+        for handler in runner.logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setLevel(logging.WARNING)
+                handler.setStream(sys.stderr)
         with naming(cfg, 'what the run is built from'):
             runner.train_loop  # noqa: B018, builds the data loader
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

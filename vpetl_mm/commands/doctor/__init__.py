@@ -18,7 +18,7 @@ from ...engine.loaders import WrongLabel
 from ...engine.preflight import check_experiment
 from ...engine.rehearsal import rehearsed
 from ...errors import UserError
-from ...petl.checks import at_least_one
+from ...petl.checks import at_least_one, number
 from .lists import Split, check_labels, open_splits
 from .overlap import check_overlap, contents_of
 from .reading import Reading, check_reading, read_samples
@@ -59,6 +59,7 @@ def examine(request: Examination) -> Iterator[Verdict]:
     """
     for option in ('samples', 'steps', 'gpus'):
         at_least_one(f'--{option}', getattr(request, option))
+    number('--hash', request.hashed, 0)
     cfg = prepare(request.config, Options(cfg_options=request.cfg_options))
     with leaving_out() as left_out:
         spoilt = _refusal(cfg)

@@ -123,6 +123,6 @@ def check_reading(cfg: Config, readings: Sequence[Reading], missing: Sequence[Pl
     )
     said = shares or f'{len(absent)} listed files do not exist'
     stopped = any(r.stops(allowed) for r in readings) or bool(absent)
-    if stopped and any(r.replaced for r in readings):
-        said += f'; training ends above {allowed:.1%} of an epoch'
+    if any(r.replaced for r in readings):
+        said += f'; above {100 * allowed:g} % of an epoch training ends, and in testing each counts as wrong'
     return Verdict('readable', WRONG if stopped else NOTE, said, some(lines))

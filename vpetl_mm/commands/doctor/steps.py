@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from mmengine import Config
@@ -18,7 +18,7 @@ from .trial import Trial
 from .verdict import NOTE, OK, WRONG, Verdict, some, worst
 
 SLOW, WORTH = 1.2, 600  # loading is told if it takes so many times a step, in a run of so many seconds
-RISES = 2.0  # how many times its start the loss may reach in a few steps on one batch
+RISES, EXPLODES = 2.0, 100.0  # how many times its start the loss may reach in a few steps on one batch
 
 
 def check_gradients(model: nn.Module, trial: Trial) -> Verdict:
@@ -51,17 +51,18 @@ def _by_module(members: Sequence[str], sizes: dict[str, int], trial: Trial) -> l
     return lines
 
 
-def _count(sizes) -> str:
+def _count(sizes: Iterable[int]) -> str:
     return f'{sum(sizes):,} parameters'
 
 
 def check_frozen(trial: Trial) -> Verdict:
     """Tell whether something frozen changed; the statistics of a BatchNorm do, as training changes them."""
-    steps = f'{len(trial.losses)} steps'
+    steps = _plural(len(trial.losses), 'step')
     if trial.changed:
         said = f'{len(trial.changed)} frozen tensors changed in {steps}'
         one = f'{trial.changed[0]} is frozen, and changed in {steps}'
-        return Verdict('frozen', WRONG, one if len(trial.changed) == 1 else said, some(trial.changed[1:] and trial.changed))
+        several = trial.changed if trial.changed[1:] else []
+        return Verdict('frozen', WRONG, said if several else one, some(several))
     beside = f', but for {len(trial.statistics)} statistics of BatchNorm' if trial.statistics else ''
     return Verdict('frozen', OK, f'nothing changed in {steps}{beside}')
 
@@ -76,11 +77,13 @@ def check_rate(cfg: Config, runner: PETLRunner, trial: Trial, gpus: int) -> Verd
         return Verdict('learning rate', WRONG, f'{said}: nothing would change')
     if not math.isfinite(trial.losses[0]):
         return Verdict('learning rate', NOTE, f'{said}; not tried, as the first loss is not finite')
-    if not trial.finite:
-        return Verdict('learning rate', WRONG, f'{said}, too high: the loss goes {losses}, then weights are not finite')
+    risen = trial.losses[-1] / trial.losses[0]
+    if not trial.finite or risen > EXPLODES:
+        after = ', and what trains is then not finite' if math.isfinite(trial.losses[-1]) and not trial.finite else ''
+        return Verdict('learning rate', WRONG, f'{said} is too high: the loss on one batch goes {losses}{after}')
     said += f'; the loss on one batch goes {losses}'
     notes = [text.rstrip('.') for text in unfinished(cfg.get('param_scheduler'), cfg.train_cfg.max_epochs)]
-    if trial.losses[-1] > RISES * trial.losses[0]:
+    if risen > RISES:
         notes.append('the loss rises at the full rate; where the config warms up, it begins lower')
     return Verdict('learning rate', worst(False, notes), said, notes)
 
@@ -115,13 +118,13 @@ def check_cost(cfg: Config, runner: PETLRunner, trial: Trial, reading: Reading, 
     step = trial.step
     each = max(step, load) if workers else step + load
     epochs, iterations = cfg.train_cfg.max_epochs, math.ceil(len(runner.train_dataloader) / gpus)
+    total = epochs * iterations * each
     where = 'of the GPU' if next(runner.model.parameters()).is_cuda else 'of this process'
     loading = f'{_seconds(load)} to load its {batch} samples' + (f' by {workers} workers' if workers > 1 else '')
     said = (
-        f'{_seconds(step)} a step, {loading}; peak memory {where} {trial.peak / 1e9:.2f} GB; {epochs} epochs of '
-        f'{iterations:,} steps: {_duration(total)}'
+        f'{_seconds(step)} a step, {loading}; peak memory {where} {trial.peak / 1e9:.2f} GB; {_plural(epochs, "epoch")} of '
+        f'{_plural(iterations, "step")}: {_duration(total)}'
     )
-    total = epochs * iterations * each
     slow = load > SLOW * step and total > WORTH
     notes = ['loading takes longer than a step: more num_workers, or smaller files'] if slow else []
     if cfg.get('cache_features'):
@@ -129,6 +132,10 @@ def check_cost(cfg: Config, runner: PETLRunner, trial: Trial, reading: Reading, 
     if cfg.get('compile_backbone'):
         notes.append('measured without compile_backbone')
     return Verdict('cost', worst(False, notes), said, notes)
+
+
+def _plural(count: int, what: str) -> str:
+    return f'{count:,} {what}{"" if count == 1 else "s"}'
 
 
 def _seconds(value: float) -> str:
