@@ -7,8 +7,8 @@ from vpetl_cli.command import Parser, run
 from vpetl_cli.shipped import spoken
 
 DESCRIPTION = """\
-Look for what is wrong with an experiment before hours are spent on it: labels that the head has no class for, files in
-two lists, files that cannot be read, trained weights that no gradient reaches, frozen ones that change, a learning
+Look for what is wrong with an experiment before hours are spent on it: labels that the head has no class for, files
+in two lists, files that cannot be read, trained weights that no gradient reaches, frozen ones that change, a learning
 rate that ends in nan; and tell the time and the memory that training takes.
 
 A line for each check: ok, note or WRONG. The exit status is 0, or 1 if something is WRONG. A few optimizer steps are
@@ -24,7 +24,7 @@ def main(args) -> int:
     """Print each verdict as it comes, then what is wrong."""
     import shlex
 
-    from vpetl_mm.commands.doctor import Examination, examine
+    from vpetl_mm.commands.doctor.examination import Examination, examine
     from vpetl_mm.commands.doctor.verdict import WRONG
 
     verdicts = []

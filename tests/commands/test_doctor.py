@@ -10,12 +10,12 @@ from pathlib import Path
 import foreign
 import numpy as np
 import pytest
+import small_vtab
 import torch
 from mmengine.registry import MODELS
 from PIL import Image
 from torch import nn
 
-import small_vtab
 import tools
 from vpetl_mm.datasets.demo_clips import make_demo_clips
 from vpetl_mm.petl import LoRA
@@ -188,7 +188,9 @@ def test_images_of_the_test_list_in_the_training_list(image, examined):
     assert 'test/2.png' not in wrong_in(told)['disjoint']
 
 
-@pytest.mark.parametrize(('rate', 'said'), [('1e30', '1e+30 (not scaled) is too high'), ('0', 'nothing would change')])
+@pytest.mark.parametrize(
+    ('rate', 'said'), [('1e30', '1e+30 (not scaled) is too high'), ('0', 'nothing would change')]
+)
 def test_a_learning_rate_that_cannot_be_right(video, examined, rate, said):
     """No adapter is called dead: what is behind a zero gets its gradient all the same."""
     status, told = examined(video, *options(f'optim_wrapper.optimizer.lr={rate}', 'auto_scale_lr.enable=False'))

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from ..errors import UserError
 
-
 # while lists leave lines out: the sentence about each
 _left_out: ContextVar[dict[str, None] | None] = ContextVar('left_out', default=None)
 

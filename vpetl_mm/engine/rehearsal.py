@@ -28,8 +28,8 @@ LEFT_OUT += tuple(f'{kind}_{part}' for kind in ('val', 'test') for part in ('dat
 def rehearsed(cfg: Config, gpus: int = 1) -> Iterator[PETLRunner]:
     """Yield a run's runner with its data, model, weights and optimizer, before the first step.
 
-    The learning rate is scaled as the run scales it, without its warm-up. Warnings go to stderr. Every batch makes an optimizer step, and
-    the backbone is not compiled. Its files go to a folder that is removed at the end.
+    The learning rate is scaled as the run scales it, without its warm-up. Every batch makes an optimizer step, and
+    the backbone is not compiled. Its files go to a folder that is removed at the end, its warnings to stderr.
 
     Args:
         cfg: the experiment, prepared and checked.

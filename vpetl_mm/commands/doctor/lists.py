@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,14 +30,14 @@ class Split:
         dataset: with its pipeline.
         labels: of all samples.
         files: of all samples; None for an image that lies in memory.
-        images: the images that lie in memory, by the index of the sample.
+        digests: hashes of the images that lie in memory, by the index of the sample.
     """
 
     name: str
     dataset: Dataset
     labels: list[int]
     files: list[str | None]
-    images: dict[int, np.ndarray]
+    digests: dict[int, str]
 
     @property
     def classes(self) -> Sequence[str] | None:
@@ -62,14 +63,18 @@ def _opened(cfg: Config, name: str) -> Split:
     with naming(cfg, key):
         dataset = DATASETS.build(cfg.copy()[key].dataset)
         dataset.full_init()
-        labels, files, images = [], [], {}
+        labels, files, digests = [], [], {}
         for index in range(len(dataset)):
             info = dataset.get_data_info(index)
             labels.append(int(info.get('label', info.get('gt_label', 0))))
             files.append(file_of(info))
             if files[-1] is None and isinstance(info.get('img'), np.ndarray):
-                images[index] = info['img']
-    return Split(name, dataset, labels, files, images)
+                digests[index] = _digest(info['img'])
+    return Split(name, dataset, labels, files, digests)
+
+
+def _digest(image: np.ndarray) -> str:
+    return hashlib.sha256(f'{image.shape}'.encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def check_labels(splits: Sequence[Split], classes: int, left_out: Mapping[str, Any]) -> Verdict:
@@ -116,4 +121,6 @@ def _outside(split: Split, classes: int) -> Iterator[str]:
 def _without_samples(split: Split, classes: int) -> list[str]:
     there = Counter(split.labels)
     names = split.classes if split.classes is not None and len(split.classes) == classes else range(classes)
-    return [f'{label} {name}' if name != label else f'{label}' for label, name in enumerate(names) if not there[label]]
+    return [
+        f'{label} {name}' if name != label else f'{label}' for label, name in enumerate(names) if not there[label]
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 from collections import defaultdict
@@ -11,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import combinations
 from typing import NamedTuple
-
-import numpy as np
 
 from ...files import file_sha256
 from ...preparation.progress import progress
@@ -53,9 +50,8 @@ def contents_of(splits: Sequence[Split]) -> list[Content]:
                 advance(1)
                 if file is not None:
                     _note(content, Place(split.name, file))
-                elif index in split.images:
-                    digest = _digest(split.images[index])
-                    content.arrays.setdefault(digest, Place(split.name, f'image {index}'))
+                elif index in split.digests:
+                    content.arrays.setdefault(split.digests[index], Place(split.name, f'image {index}'))
             contents.append(content)
     return contents
 
@@ -69,10 +65,6 @@ def _note(content: Content, place: Place) -> None:
         content.files.setdefault((stat.st_dev, stat.st_ino, stat.st_size), place)
 
 
-def _digest(image: np.ndarray) -> str:
-    return hashlib.sha256(f'{image.shape}'.encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
-
-
 def check_overlap(contents: Sequence[Content], most: int, absent: Sequence[str] = ()) -> Verdict:
     """Compare the splits by file and by content; only files of equal size are read.
 
@@ -84,18 +76,14 @@ def check_overlap(contents: Sequence[Content], most: int, absent: Sequence[str] 
     same_file = [*_shared([c.files for c in contents])]
     candidates = _of_equal_size([c.files for c in contents])
     equal = sum(map(len, candidates))
-    hashed = _hashed(candidates, most)
-    read = sum(map(len, hashed))
+    hashed, read = _hashed(candidates, most)
     same_content = [pair for pair in _shared(hashed) if pair not in same_file]
     same_content += _shared([c.arrays for c in contents])
     wrong = [f'{a.split} {a.name} and {b.split} {b.name} are one file' for a, b in same_file]
     wrong += [f'{a.split} {a.name} and {b.split} {b.name} have the same content' for a, b in same_content]
     files, arrays = (sum(len(c[kind]) for c in contents) for kind in (0, 1))
-    parts = []
-    if files:
-        parts.append(f'{files:,} files, of which {read:,} of the {equal:,} with a size in two lists were read')
-    if arrays:
-        parts.append(f'{arrays:,} images in memory')
+    parts = [f'{files:,} files; {read:,} of {equal:,} with a size in two lists were read'] if files else []
+    parts += [f'{arrays:,} images in memory'] if arrays else []
     said = f'nothing is in two lists ({"; ".join(parts)})' if len(contents) > 1 else 'there is one list alone'
     if wrong:
         said = wrong[0] if len(wrong) == 1 else f'{len(wrong):,} samples are in two lists'
@@ -122,8 +110,8 @@ def _of_equal_size(
     return [{k: place for k, place in files.items() if k[2] and len(sizes[k[2]]) > 1} for files in splits]
 
 
-def _hashed(candidates: Sequence[dict[tuple[int, int, int], Place]], most: int) -> list[dict[str, Place]]:
-    """Return digest -> place for each split, of at most so many files; those of one size are read together."""
+def _hashed(candidates: Sequence[dict[tuple[int, int, int], Place]], most: int) -> tuple[list[dict[str, Place]], int]:
+    """Return digest -> place for each split, and how many files were read; those of one size are read together."""
     chosen = _chosen(candidates, most)
     hashed: list[dict[str, Place]] = [{} for _ in candidates]
     jobs = [
@@ -136,7 +124,7 @@ def _hashed(candidates: Sequence[dict[tuple[int, int, int], Place]], most: int) 
         for (number, place, key), digest in zip(jobs, pool.map(lambda job: _of_file(job[1].name), jobs), strict=True):
             hashed[number].setdefault(digest or f'unreadable {key}', place)
             advance(1)
-    return hashed
+    return hashed, len(jobs)
 
 
 def _chosen(candidates: Sequence[dict[tuple[int, int, int], Place]], most: int) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from .overlap import Place
 from .verdict import NOTE, OK, WRONG, Verdict, some
 
 SECONDS = 120  # for one sample
+SHARE = 8  # samples that are worth a process
 MORE = 8  # times as many are read once one is unreadable, so that the share is known better
 
 
@@ -77,8 +79,9 @@ def read_samples(split: Split, count: int) -> Reading:
 
 def _read(reading: Reading, indices: Sequence[int]) -> None:
     task = partial(_one, reading.split.dataset)
+    workers = min(available_cores(), math.ceil(len(indices) / SHARE))
     with progress(f'reading {reading.split.name}', len(indices)) as advance:
-        for index, result in each(task, indices, available_cores(), SECONDS):
+        for index, result in each(task, indices, workers, SECONDS):
             advance(1)
             if isinstance(result, Failed):
                 reading.failed[index] = f'{reading.split.files[index] or f"sample {index}"} ({result.reason})'

@@ -44,39 +44,34 @@ def without(model: nn.Module, names: Collection[str]) -> Iterator[None]:
             deltas._modules.update(own)
 
 
-def check_plain_start(runner: PETLRunner, batch: Any) -> Verdict | None:
-    """Compare features with and without the deltas that should not change them yet; None without deltas.
-
-    A delta says so by ``starts_plain``; one that says nothing is left out.
-    """
-    model = runner.plain_model
-    named: dict[str, set[bool | None]] = {}
+def _named(model: nn.Module, plain: bool) -> list[str]:
+    """Return the names of the deltas that say that they start at the plain backbone, all of them, or do not."""
+    said: dict[str, set[bool | None]] = {}
     for deltas in (m for m in model.modules() if isinstance(m, Deltas)):
         for name, delta in deltas.items():
-            named.setdefault(name, set()).add(getattr(delta, 'starts_plain', None))
-    if not named:
+            said.setdefault(name, set()).add(getattr(delta, 'starts_plain', None))
+    return sorted(name for name, values in said.items() if (values == {True} if plain else False in values))
+
+
+def check_plain_start(runner: PETLRunner, batch: Any) -> Verdict | None:
+    """Compare the features with those without the deltas that should not change them yet; None without deltas."""
+    own, found = features_of(runner, batch)[1], []
+    for plain in (True, False):
+        if names := _named(runner.plain_model, plain):
+            with without(runner.plain_model, names):
+                found.append((plain, ', '.join(names), _apart(own, features_of(runner, batch)[1])))
+    if not found:
         return None
-    plain = sorted(name for name, said in named.items() if said == {True})
-    others = sorted(name for name, said in named.items() if False in said)
-    if not plain and not others:
-        return None
-    own = features_of(runner, batch)[1]
-    apart = {}
-    for names in filter(None, (plain, others)):
-        with without(model, names):
-            apart[tuple(names)] = _apart(own, features_of(runner, batch)[1])
-    beside = f'{", ".join(others)} should not ({apart[tuple(others)]:.2g} of the largest)' if others else ''
-    if not plain:
-        return Verdict('zero start', OK, f'no delta starts at the plain backbone: {beside}')
-    distance, names = apart[tuple(plain)], ', '.join(plain)
-    if not distance <= PLAIN:
-        said = f'{names} should start at the plain backbone, and change its features by {distance:.2g} of the largest'
-        return Verdict('zero start', WRONG, said)
-    said = f'{names}: features are those of the plain backbone (apart by {distance:.1g} of the largest)'
-    return Verdict('zero start', OK, f'{said}; {beside}' if beside else said)
+    if found[0][0] and not found[0][2] <= PLAIN:
+        said = f'{found[0][1]} should start at the plain backbone, and changes its features'
+        return Verdict('zero start', WRONG, f'{said} by {found[0][2]:.2g} of the largest')
+    how = {True: 'starts at the plain backbone', False: 'does not start at it, and need not'}
+    said = '; '.join(f'{names} {how[plain]} (features {apart:.2g} apart)' for plain, names, apart in found)
+    return Verdict('zero start', OK, said)
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference, relative to the largest feature."""
     return float((one - other).abs().max() / other.abs().max().clamp_min(1e-30))
 
 

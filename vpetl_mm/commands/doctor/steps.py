@@ -121,10 +121,8 @@ def check_cost(cfg: Config, runner: PETLRunner, trial: Trial, reading: Reading, 
     total = epochs * iterations * each
     where = 'of the GPU' if next(runner.model.parameters()).is_cuda else 'of this process'
     loading = f'{_seconds(load)} to load its {batch} samples' + (f' by {workers} workers' if workers > 1 else '')
-    said = (
-        f'{_seconds(step)} a step, {loading}; peak memory {where} {trial.peak / 1e9:.2f} GB; {_plural(epochs, "epoch")} of '
-        f'{_plural(iterations, "step")}: {_duration(total)}'
-    )
+    said = f'{_seconds(step)} a step, {loading}; peak memory {where} {trial.peak / 1e9:.2f} GB'
+    said += f'; {_plural(epochs, "epoch")} of {_plural(iterations, "step")}: {_duration(total)}'
     slow = load > SLOW * step and total > WORTH
     notes = ['loading takes longer than a step: more num_workers, or smaller files'] if slow else []
     if cfg.get('cache_features'):
@@ -144,5 +142,5 @@ def _seconds(value: float) -> str:
 
 def _duration(seconds: float) -> str:
     if seconds < 60:
-        return f'{seconds:.0f} seconds'
-    return f'{seconds / 60:.0f} minutes' if seconds < 3600 else f'{seconds / 3600:,.1f} hours'
+        return _plural(math.ceil(seconds), 'second')
+    return _plural(math.ceil(seconds / 60), 'minute') if seconds < 3600 else f'{seconds / 3600:,.1f} hours'

@@ -138,7 +138,7 @@ def _nudge(runner: PETLRunner, batch: Any, trial: Trial) -> None:
     with torch.no_grad():
         for parameter in (p for p in model.parameters() if p.requires_grad):
             size = NUDGE * max(float(parameter.abs().mean()), 0.1)
-            parameter += size * torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator).to(parameter))
     model.eval()
     with noting(model, trial):
         with runner.optim_wrapper.optim_context(model):
