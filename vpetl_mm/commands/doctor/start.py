@@ -45,12 +45,15 @@ def without(model: nn.Module, names: Collection[str]) -> Iterator[None]:
 
 
 def _named(model: nn.Module, plain: bool) -> list[str]:
-    """Return the names of the deltas that say that they start at the plain backbone, all of them, or do not."""
+    """Return the names of the deltas that say that they start at the plain backbone, or that they do not.
+
+    What the sites of a delta share says neither.
+    """
     said: dict[str, set[bool | None]] = {}
     for deltas in (m for m in model.modules() if isinstance(m, Deltas)):
         for name, delta in deltas.items():
             said.setdefault(name, set()).add(getattr(delta, 'starts_plain', None))
-    return sorted(name for name, values in said.items() if (values == {True} if plain else False in values))
+    return sorted(name for name, values in said.items() if (values - {None} == {True} if plain else False in values))
 
 
 def check_plain_start(runner: PETLRunner, batch: Any) -> Verdict | None:
@@ -59,15 +62,22 @@ def check_plain_start(runner: PETLRunner, batch: Any) -> Verdict | None:
     for plain in (True, False):
         if names := _named(runner.plain_model, plain):
             with without(runner.plain_model, names):
-                found.append((plain, ', '.join(names), _apart(own, features_of(runner, batch)[1])))
+                found.append((plain, names, _apart(own, features_of(runner, batch)[1])))
     if not found:
         return None
     if found[0][0] and not found[0][2] <= PLAIN:
-        said = f'{found[0][1]} should start at the plain backbone, and changes its features'
-        return Verdict('zero start', WRONG, f'{said} by {found[0][2]:.2g} of the largest')
-    how = {True: 'starts at the plain backbone', False: 'does not start at it, and need not'}
-    said = '; '.join(f'{names} {how[plain]} (features {apart:.2g} apart)' for plain, names, apart in found)
+        said = f'should start at the plain backbone, where features are {found[0][2]:.2g} apart'
+        return Verdict('zero start', WRONG, f'{", ".join(found[0][1])} {said}')
+    said = '; '.join(
+        f'{", ".join(names)} {_how(plain, len(names))} (features {d:.2g} apart)' for plain, names, d in found
+    )
     return Verdict('zero start', OK, said)
+
+
+def _how(plain: bool, count: int) -> str:
+    if plain:
+        return 'start at the plain backbone' if count > 1 else 'starts at the plain backbone'
+    return 'do not start at it, and need not' if count > 1 else 'does not start at it, and need not'
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
