@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ...engine.building import naming
 from ...engine.loaders import file_of
 from ...engine.preflight import missing_data
-from .verdict import Verdict, some, worst
+from .verdict import NOTE, OK, WRONG, Verdict, some
 
 SPLITS = ('train', 'val', 'test')
 
@@ -94,15 +94,16 @@ def check_labels(splits: Sequence[Split], classes: int, left_out: Mapping[str, A
             wrong.append(f'{split.name} has {len(split.classes)} names of classes, and the head {classes} classes')
         elif split.classes != named[0].classes:
             wrong.append(f'{split.name} has other names of classes than {named[0].name}')
-    counts = ', '.join(f'{len(split.labels):,} in {split.name}' for split in splits)
-    empty = _without_samples(splits[0], classes)
-    said = f'{counts}, all in the {classes} classes of the head'
     if wrong:
-        said = f'{len(wrong)} things do not fit the {classes} classes of the head'
-        said = wrong[0] if len(wrong) == 1 else said
-    elif empty:
-        said += f'; {len(empty)} of these have no sample in {splits[0].name}'
-    return Verdict('labels', worst(wrong, empty), said, some(wrong if len(wrong) > 1 else [] if wrong else empty))
+        said = wrong[0] if len(wrong) == 1 else f'{len(wrong)} things do not fit the {classes} classes of the head'
+        return Verdict('labels', WRONG, said, some(wrong if len(wrong) > 1 else []))
+    counts = ', '.join(f'{len(split.labels):,} in {split.name}' for split in splits)
+    said, empty = f'{counts}, all in the {classes} classes of the head', _without_samples(splits[0], classes)
+    if empty:
+        return Verdict(
+            'labels', NOTE, f'{said}; {len(empty)} of them without a sample in {splits[0].name}', some(empty)
+        )
+    return Verdict('labels', OK, said)
 
 
 def _outside(split: Split, classes: int) -> Iterator[str]:

@@ -126,6 +126,8 @@ def check_reading(cfg: Config, readings: Sequence[Reading], missing: Sequence[Pl
     )
     said = shares or f'{len(absent)} listed files do not exist'
     stopped = any(r.stops(allowed) for r in readings) or bool(absent)
-    if any(r.replaced for r in readings):
+    if any({*r.failed} - r.replaced for r in readings):
+        said += '; the run ends at the first'
+    elif any(r.replaced for r in readings):
         said += f'; above {100 * allowed:g} % of an epoch training ends, and in testing each counts as wrong'
     return Verdict('readable', WRONG if stopped else NOTE, said, some(lines))
