@@ -94,6 +94,8 @@ def trainable(model: nn.Module) -> set[str]:
 
 def added(delta: Delta, x: Tensor, y: Tensor) -> Tensor:
     """``y``, the output of a host for ``x``, with what ``delta`` adds to it."""
+    if delta.reads == 'weights':
+        return add(y, delta.update(torch.zeros(y.shape[-1], x.shape[-1]), None).additions(x))
     return add(y, delta(y if delta.reads == 'output' else x))
 
 

@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..petl import Addition, Delta, addition
+from ..petl.addition import Additions
 from .watch import is_transformed, is_watched
 
 
-def add_in_place(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
+def add_in_place(host: nn.Module, delta: Delta, additions: Additions, y: Tensor) -> Tensor:
     """:func:`vpetl_mm.petl.host.add_delta`, written into ``y`` where nothing else can see it.
 
     A linear layer, a scaling and a sum would pass four times over memory as large as ``y``. The plain sum is used
     where a hook sees what modules inside ``host`` return, under torch.compile and torch.func, and where
     a delta has read or returned ``y``, which its gradient may need.
     """
-    additions = delta(x)
     needed = delta.reads == 'output' or any(type(d).after is not Delta.after for d in host.deltas.values())
     if needed or is_transformed() or any(map(is_watched, host.modules())):
         return addition.add(y, additions)
@@ -35,7 +35,8 @@ def add_in_place(host: nn.Module, delta: Delta, x: Tensor, y: Tensor) -> Tensor:
 def _written(y: Tensor, part: Addition) -> Tensor:
     weight, bias, scale = part.weight, part.bias, part.scale
     if isinstance(scale, Tensor):  # it is trained, and autograd sees to it here
-        weight, bias, scale = weight * scale, None if bias is None else bias * scale, 1.0
+        rows = scale if scale.dim() == 0 else scale[:, None]  # one for each channel
+        weight, bias, scale = weight * rows, None if bias is None else bias * scale, 1.0
     h, weight, bias = part.h.to(y.dtype), weight.to(y.dtype), None if bias is None else bias.to(y.dtype)
     return _AddProduct.apply(y, h, weight, bias, scale, part.start)
 

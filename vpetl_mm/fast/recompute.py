@@ -95,6 +95,7 @@ def _forward(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any)
     # inside a checkpointed module everything is computed again anyway, without what is noted here
     apart = [m for m in self.modules() if m is not self and (vars(m).get('with_cp') or 'forward' in vars(m))]
     inside = {id(m) for parent in apart for m in parent.modules()}
+    inside |= {id(m) for m in self.modules() if 'noted' in vars(m)}  # a norm that a delta reads keeps its own
     with recomputing(n for n in layout_of(self).norms(self) if id(n) not in inside):
         return plain.forward(self, *args, **kwargs)
 

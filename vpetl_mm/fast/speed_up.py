@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..models.window_attention import FastWindowAttention3D, FastWindowMSA
-from ..petl import Sparse, layout_of
+from ..petl import Delta, Sparse, layout_of
 from ..petl.exchange import exchange_plain, plain_class
 from ..petl.host import Deltas, deltas_of, hosted_class
 from ..petl.opened import is_opened
@@ -46,7 +46,9 @@ def speed_up(model: nn.Module, fast: bool = True, gelu: str = 'exact') -> None:
     if not fast:
         return
     for module in list(model.backbone.modules()):
-        if (cls := FASTER.get(plain_class(module))) is not None:
+        if (cls := FASTER.get(plain_class(module))) is not None and not (
+            cls is WindowedStage and _needs_order(module)
+        ):
             exchange_plain(module, cls)
         if getattr(module, 'dot_product', None) is F.scaled_dot_product_attention:
             module.dot_product = dot_product
@@ -56,6 +58,12 @@ def speed_up(model: nn.Module, fast: bool = True, gelu: str = 'exact') -> None:
             if type(delta) is Sparse and (isinstance(module, (nn.Linear, nn.LayerNorm)) or is_opened(module)):
                 GatheredSparse.take_over(delta, module)
     model.backbone.__class__ = recomputing_class(type(model.backbone))
+
+
+def _needs_order(stage: nn.Module) -> bool:
+    """Tell whether deltas in a stage need its tokens in the order of their rows."""
+    deltas = (m for m in stage.modules() if isinstance(m, Delta))
+    return any(delta.needs_grid or delta.at in ('block', 'between') for delta in deltas)
 
 
 def is_whole(host: nn.Module) -> bool:

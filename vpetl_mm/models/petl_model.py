@@ -15,6 +15,7 @@ from ..config import arguments_of
 from ..errors import UserError, unknown
 from ..petl import Delta, Plan, check_petl, layout_of
 from ..petl.checks import one_of
+from ..petl.host import of_delta
 from ..spt.tuning import SPT
 from ..weights.base import check_base, load_base, warn_of_inputs
 from ..weights.hub import located
@@ -141,7 +142,7 @@ class PETLModel:
 
     def has_backbone(self, state: Mapping[str, Any], prefix: str = '') -> bool:
         """Tell whether ``state`` holds every parameter of the plain backbone, its names after ``prefix``."""
-        names = (n for n, _ in self.backbone.named_parameters() if '.deltas.' not in n)
+        names = (n for n, _ in self.backbone.named_parameters() if not of_delta(n))
         return all(f'{prefix}backbone.{name}' in state for name in names)
 
     def _load_from_state_dict(
@@ -175,7 +176,6 @@ class PETLModel:
                 warn_of_inputs(self.base['file'], self.data_preprocessor)
             if self.spt is not None:
                 self.spt.check_base(state)
-        for delta in self.plan.deltas():
-            delta.reset_parameters()
+        self.plan.reset_parameters()
         buffers = (('backbone.' + n, b) for n, b in self.backbone.named_buffers() if b.is_floating_point())
         self.initial_buffers = {n: b.detach().cpu().clone() for n, b in buffers}

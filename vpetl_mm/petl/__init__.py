@@ -5,10 +5,14 @@ from .adapt_mlp import AdaptMLP
 from .addition import Addition
 from .aim import AIMTime
 from .delta import Delta, Site
+from .dora import DoRA
+from .dtl import DTL
 from .extra_tokens import ExtraTokens, extra_tokens
+from .fact import FacT
 from .frame_embedding import FrameEmbedding
 from .grid import Grid
 from .inner import Inner
+from .kadaptation import KAdaptation
 from .layouts import LAYOUTS, Layout, find, found, host_of, layout_of, register_layout, transformer
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
@@ -17,34 +21,49 @@ from .patt import PATT
 from .plan import Plan, check_petl
 from .prefix import Prefix
 from .prompt import Prompt
+from .rep_adapter import RepAdapter
 from .self_attention import SelfAttention
 from .sparse import Sparse
+from .ssf import SSF
 from .st_adapter import STAdapter
+from .vera import VeRA
 
-DELTAS = (PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse, STAdapter, AIMTime, FrameEmbedding)
+DELTAS = (
+    *(PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse),  # of V-PETL and SPT
+    *(SSF, RepAdapter, DoRA, FacT, VeRA, KAdaptation),  # which merge
+    *(STAdapter, AIMTime, FrameEmbedding),  # video
+    *(DTL,),  # beside the blocks
+)
 
 __all__ = [
     'DELTAS',
+    'DTL',
     'LAYOUTS',
     'PATT',
+    'SSF',
     'AIMTime',
     'AdaptMLP',
     'Addition',
     'Delta',
+    'DoRA',
     'ExtraTokens',
+    'FacT',
     'FrameEmbedding',
     'Grid',
     'Inner',
+    'KAdaptation',
     'Layout',
     'LinearAdapter',
     'LoRA',
     'Plan',
     'Prefix',
     'Prompt',
+    'RepAdapter',
     'STAdapter',
     'SelfAttention',
     'Site',
     'Sparse',
+    'VeRA',
     'adapt',
     'check_petl',
     'extra_tokens',

@@ -109,6 +109,8 @@ class AIMTime(Delta):
         """
         cls.check_options(options)
         grid, block = site.known_grid('AIMTime'), type(site.block).__name__
+        if grid.backbone is not None:
+            raise UserError(f'AIMTime needs attention to all tokens of a row; that of {block} is in windows.')
         if grid.joint:
             raise UserError(f'AIMTime needs frames in the batch; {block} attends to those of a clip already.')
         if grid.rotary:

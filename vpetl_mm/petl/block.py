@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from . import addition
 from .exchange import exchanged
 from .host import add_delta, add_from_stream, before, behind, change_first, deltas_of, passing_deltas, taken
 
@@ -54,22 +55,25 @@ def _last(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) ->
 
 
 @cache
-def block_class(plain: type[nn.Module], norm: str, mlp: str) -> type[nn.Module]:
+def block_class(plain: type[nn.Module], norm: str, mlp: str, sized: str = '') -> type[nn.Module]:
     """Return the subclass of a block that asks its deltas, and those of its MLP that read the residual stream.
 
     Args:
         plain: the block's class; its output is the stream behind the norm plus the MLP's branch.
         norm: the attribute of the norm in front of the MLP, which has become a :func:`noting_class`.
         mlp: the attribute of the MLP, or of its first part; '' where others serve what reads the stream.
+        sized: the argument that holds (H, W) of the tokens, where a block in windows is given them in one row.
     """
     names = [*inspect.signature(plain.forward).parameters][1:]
-    recipe = (block_class, plain, norm, mlp)
-    members = dict(forward=_block, adder=staticmethod(add_delta), norm_name=norm, mlp_name=mlp, names=names)
-    return exchanged(f'Hosted{plain.__name__}', recipe, **members)
+    recipe = (block_class, plain, norm, mlp, sized)
+    members = dict(forward=_block, norm_name=norm, mlp_name=mlp, sized=sized, names=names)
+    return exchanged(f'Hosted{plain.__name__}', recipe, adder=staticmethod(add_delta), **members)
 
 
 def _block(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
+    if 'token_grid' in self.__dict__:
+        self.token_grid.note(x, {**dict(zip(self.names[1:], args, strict=False)), **kwargs}.get(self.sized))
     x = before(self, x, 'block')
     y = plain.forward(self, x, *args, **kwargs)
     norm = getattr(self, self.norm_name)
@@ -93,6 +97,25 @@ def noting_class(plain: type[nn.Module]) -> type[nn.Module]:
 
 def _norm(self: nn.Module, plain: type[nn.Module], x: Tensor) -> Tensor:
     between = [d for d in deltas_of(self.block[0]) if d.at == 'between']
-    stream = before(self.block[0], x, 'between') if between else x
+    stream = x
+    for delta in between:
+        stream = delta.before(stream)
+        if delta.reads == 'norm':
+            stream = addition.add(stream, delta(self.first_norm[0].noted.view_as(x)))
+        elif delta.reads is not None:
+            stream = addition.add(stream, delta(stream))
+    if between and self.first_norm[0] is not None:
+        self.first_norm[0].noted = None
     self.noted = (stream, stream - x if between else None)
     return plain.forward(self, stream)
+
+
+@cache
+def kept_class(plain: type[nn.Module]) -> type[nn.Module]:
+    """Return the subclass of the norm in front of an attention, which notes its output for what reads it later."""
+    return exchanged(f'Kept{plain.__name__}', (kept_class, plain), forward=_kept)
+
+
+def _kept(self: nn.Module, plain: type[nn.Module], x: Tensor) -> Tensor:
+    self.noted = plain.forward(self, x)
+    return self.noted

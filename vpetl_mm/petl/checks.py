@@ -19,6 +19,13 @@ def at_least_one(name: str, value: Any) -> int:
     return value
 
 
+def whole_number(name: str, value: Any) -> int:
+    """Return ``value`` if it is a whole number from 0 up; else raise :class:`UserError` naming it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(f'{name} must be a whole number of at least 0, got {value!r}.')
+    return value
+
+
 def number(name: str, value: Any, low: float = -math.inf, below: float = math.inf) -> float:
     """Return ``value`` if it is a finite number in [low, below); else raise :class:`UserError` naming it."""
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,7 +15,8 @@ from ..errors import UserError, unknown
 from .checks import number, one_of
 from .extra_tokens import ExtraTokens
 from .grid import Grid
-from .inner import Inner
+from .inner import Inner, Projection
+from .update import Updated
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Site:
         inner: the inside of its attention, where the host is one, or its projection, and is opened.
         block: the block that it is in.
         attention: the block's whole attention, its output projection included.
-        grid: where the tokens of its backbone lie; None where they lie in windows, or are not known.
+        proj: the output projection of its attention, where the host is one.
+        grid: where the tokens that it sees lie; None where they lie in windows, or are not known.
+        depth: the number of its block, from 0.
     """
 
     name: str
@@ -46,12 +49,33 @@ class Site:
     inner: Inner | None = None
     block: nn.Module | None = None
     attention: nn.Module | None = None
+    proj: nn.Module | None = None
     grid: Grid | None = None
+    depth: int = 0
 
     @property
     def width(self) -> int:
         """The width of one slot of its output."""
         return self.out_dim // max(len(self.slots), 1)
+
+    @property
+    def layer(self) -> nn.Module | Projection:
+        """The layer whose weight and bias an update changes: the host, or the projection of an opened attention."""
+        is_layer = self.inner is None or isinstance(self.host, nn.Linear)
+        return self.host if is_layer else Projection(self.host, self.inner)
+
+    @property
+    def num_heads(self) -> int:
+        """The number of heads of its attention.
+
+        Raises:
+            UserError: where the attention does not say it.
+        """
+        for part in (self.host, self.attention, getattr(self.host, 'config', None)):
+            for name in ('num_heads', 'num_attention_heads'):
+                if isinstance(heads := getattr(part, name, None), int):
+                    return heads
+        raise UserError(f'{type(self.host).__name__} does not say how many heads it has.')
 
     def known_grid(self, name: str) -> Grid:
         """Return the grid, for the method ``name``; raise :class:`UserError` where there is none."""
@@ -71,7 +95,7 @@ class Delta(nn.Module, ABC):
     ``before(x)``
         changes the host's input.
     ``update(weight, bias)``
-        changes the host's weights, where ``reads`` is ``'weights'``.
+        changes the host's weights, where ``reads`` is ``'weights'``; updates come before whatever reads the output.
     ``forward(x)``
         returns what is added to the host's output: an :class:`~.addition.Addition`, several, or a tensor.
     ``after(y)``
@@ -80,29 +104,34 @@ class Delta(nn.Module, ABC):
         returns keys and values for the attention, where ``joins_attention`` is true.
 
     Attributes:
-        places: where the delta may be put; the first is the default of ``at``.
+        places: where the delta may be put.
+        default_at: the default of ``at``: () for the first of ``places``, or several.
         reads: what ``forward`` is given: the host's ``'input'`` (default) or ``'output'``, or ``'stream'``, the
-            residual stream before the norm, with the result added outside drop-path. ``'weights'``: ``update`` is
-            called instead; None: neither is.
+            residual stream before the norm, with the result added outside drop-path. ``'norm'``, between attention
+            and MLP: the output of the norm in front of the attention. ``'weights'``: ``update`` is called instead;
+            None: neither is.
         joins_attention: whether the delta brings keys and values.
         adds_tokens: whether further tokens pass through the blocks.
         needs_grid: whether it has to know in which frame, row and column each token is.
+        starts_plain: whether step 0 is the plain backbone, exactly; an option may decide it.
         at: the place where it is; set when it is put there.
-        is_linear: whether what ``forward`` returns is linear in ``x``, and can be merged into the host's weight.
+        shared: the module that holds what all sites share; see :meth:`share`.
     """
 
     places: ClassVar[tuple[str, ...]] = ()
+    default_at: ClassVar[tuple[str, ...]] = ()
     reads: str | None = 'input'
     joins_attention: bool = False
     adds_tokens: bool = False
     needs_grid: bool = False
+    starts_plain: bool = True
     at: str = ''
-    is_linear: ClassVar[bool] = False
+    shared: nn.Module | None = None
 
     @classmethod
-    def place_of(cls, options: Mapping[str, Any]) -> str:
-        """Return the place of a delta whose config has no ``at``."""
-        return cls.places[0]
+    def place_of(cls, options: Mapping[str, Any]) -> str | tuple[str, ...]:
+        """Return the place, or the places, of a delta whose config has no ``at``."""
+        return cls.default_at or cls.places[0]
 
     @classmethod
     def at_sites(cls, sites: Sequence[Site], **options: Any) -> Iterator[tuple[Site, Delta]]:
@@ -122,8 +151,7 @@ class Delta(nn.Module, ABC):
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """Raise :class:`UserError` for unknown or missing options, before anything is built."""
-        parameters = inspect.signature(cls.__init__).parameters
-        known = {n: p for n, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        known = options_of(cls)
         for name in options:
             if name not in known:
                 raise unknown(f'option of {cls.__name__}', name, ['at', *known])
@@ -135,6 +163,10 @@ class Delta(nn.Module, ABC):
     def reset_parameters(self) -> None:
         """Draw the delta's initial values again."""
 
+    def share(self, shared: nn.Module) -> None:
+        """Read what all sites share; the backbone owns it, as ``deltas.<name>``, and counts it once."""
+        self.__dict__['shared'] = shared  # no child
+
     def before(self, x: Tensor) -> Tensor:
         """Return the host's input; ``x`` unless a delta changes it."""
         return x
@@ -143,14 +175,14 @@ class Delta(nn.Module, ABC):
         """Return the host's output; ``y`` unless a delta changes it."""
         return y
 
-    def update(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the host's changed weight and bias; the forward pass and merging follow from it.
+    def update(self, weight: Tensor, bias: Tensor | None) -> Updated:
+        """Return how the host's weight and bias change, or both changed; forward pass and merging follow from it.
 
         Every update sees the host's own weights, and their changes add up.
 
         Args:
-            weight: of a linear layer, (d_out, d_in), or of a norm, (d,).
-            bias: (d_out,), or None where the host has none.
+            weight: of a linear layer, (d_out, d_in), of a convolution, (d_out, d_in, ...), or of a norm, (d,).
+            bias: (d_out,), also where the attention adds it later; None where there is none.
         """
         raise NotImplementedError  # only asked where reads is 'weights'
 
@@ -163,11 +195,18 @@ class Delta(nn.Module, ABC):
         """
         raise NotImplementedError  # only asked where joins_attention is true
 
-    def _set_scale(self, scale: float, learn_scale: bool) -> None:
-        """Hold the strength s as a number, or as a trained scalar that starts there."""
-        one_of('learn_scale', learn_scale, (True, False))
+    def _set_scale(self, scale: float, learn_scale: bool | str, width: int = 0) -> None:
+        """Hold the strength s as a number, as a trained scalar that starts there, or as one for each channel.
+
+        Args:
+            scale: where it starts.
+            learn_scale: False, True, or ``'channel'``, where the number of channels is given.
+            width: the number of channels. Defaults to 0, not given.
+        """
+        one_of('learn_scale', learn_scale, (True, False, 'channel') if width else (True, False))
         self.initial_scale = number('scale', scale)
-        self.scale = nn.Parameter(torch.tensor(self.initial_scale)) if learn_scale else self.initial_scale
+        start = torch.full((width,) if learn_scale == 'channel' else (), self.initial_scale)
+        self.scale = nn.Parameter(start) if learn_scale else self.initial_scale
 
     def _reset_scale(self) -> None:
         if isinstance(self.scale, nn.Parameter):
@@ -186,8 +225,12 @@ class LinearDelta(Delta):
         return cls(site.in_dim, site.width, site.slots, **options)
 
 
+def options_of(cls: type[Delta]) -> dict[str, inspect.Parameter]:
+    """Return the options of a delta's config, besides ``type`` and ``at``."""
+    parameters = inspect.signature(cls.__init__).parameters
+    return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
 def defaults_of(cls: type[Delta]) -> dict[str, Any]:
     """Return the options that have a default, with their defaults."""
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    options = (p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty)
-    return {p.name: p.default for p in options}
+    return {n: p.default for n, p in options_of(cls).items() if p.default is not p.empty}

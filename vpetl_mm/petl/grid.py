@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isqrt
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -31,6 +33,8 @@ class Grid:
         rotary: whether the attention turns queries and keys by their place in the image. Defaults to False.
         reads_class: whether the head is known to read the class token alone. Defaults to False.
         is_told: whether a module around the backbone sets ``frames``. Defaults to True.
+        backbone: the grid of the backbone, where this is that of one block in windows, which notes its own size.
+            Defaults to None.
     """
 
     frames: int | None = None
@@ -40,6 +44,71 @@ class Grid:
     rotary: bool = False
     reads_class: bool = False
     is_told: bool = True
+    backbone: Grid | None = None
+
+    def note(self, x: Tensor, size: Sequence[int] | None) -> None:
+        """Note the size of a block's input, (B T, H W, d), (B T, H, W, d) or (B, T, H, W, d).
+
+        Args:
+            x: the input.
+            size: (H, W), where its tokens are in one row.
+        """
+        if x.dim() == 3:
+            self.size = None if size is None else (int(size[0]), int(size[1]))
+            self.frames = self.backbone.frames
+        else:
+            self.size, self.joint = (x.shape[-3], x.shape[-2]), x.dim() == 5
+            self.frames = x.shape[1] if self.joint else self.backbone.frames
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Return the patches of ``x``, in one row for each image or clip, (B, N, d), without leading tokens."""
+        return x[:, self.leading :] if x.dim() == 3 else x.flatten(1, -2)
+
+    def with_patches(self, x: Tensor, added: Tensor) -> Tensor:
+        """Return ``x`` with something added to its :meth:`patches`; leading tokens pass."""
+        if x.dim() > 3:
+            return x + added.view_as(x)
+        return x + (F.pad(added, (0, 0, self.leading, 0)) if self.leading else added)
+
+    def over_images(self, x: Tensor, change: Callable[[Tensor], Tensor], name: str) -> Tensor:
+        """Return ``x`` as a function of images changes each frame; a leading token is an image of one patch.
+
+        Args:
+            x: (B, L + N, d), or with the dimensions of its grid.
+            change: of (B', d, H, W) to (B', d', H, W).
+            name: of the method that asks.
+
+        Raises:
+            UserError: where the height and width are not known.
+        """
+        rows = self.patches(x)
+        frames = rows.shape[1] // self._frame(rows, name) if self.joint else 1
+        images = rows.reshape(len(rows) * frames, *self._size_of(rows.shape[1] // frames, name), -1)
+        y = change(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        if x.dim() > 3:
+            return y.reshape(*x.shape[:-1], -1)
+        y = y.reshape(*rows.shape[:-1], -1)
+        if not self.leading:
+            return y
+        tokens = x[:, : self.leading].flatten(0, 1)[..., None, None]
+        return torch.cat([change(tokens).view(len(x), self.leading, -1), y], dim=1)
+
+    def _frame(self, rows: Tensor, name: str) -> int:
+        """Return how many patches a frame of a joint row has: as its own size says, else as its frames say."""
+        if self.size is not None and rows.shape[1] % (self.size[0] * self.size[1]) == 0:
+            return self.size[0] * self.size[1]
+        if not self.frames or rows.shape[1] % self.frames:
+            raise UserError(f'{name} does not know how many frames make a row of {rows.shape[1]} patches.')
+        return rows.shape[1] // self.frames
+
+    def _size_of(self, patches: int, name: str) -> tuple[int, int]:
+        """Return H and W of so many patches: the backbone's own where they fit, else those of a square."""
+        if self.size is not None and patches == self.size[0] * self.size[1]:
+            return self.size
+        side = isqrt(patches)
+        if side * side != patches:
+            raise UserError(f'{name} does not know the height and width of {patches} patches; give square images.')
+        return side, side
 
     def check_frames(self, num_frames: int | None, name: str) -> int | None:
         """Return a delta's option ``num_frames``, at least 1; None where the backbone says it.
@@ -74,7 +143,7 @@ class Grid:
         frames, rows = self.frames or num_frames, x.shape[0]
         if frames is None:
             raise UserError(f'{name} looks along the frames of clips, and the model was given images.')
-        if self.joint and (x.shape[1] - self.leading) % frames:
+        if self.joint and self.patches(x).shape[1] % frames:
             raise UserError(f'{name} needs whole frames: {x.shape[1]} tokens are not {frames} equal ones.')
         if not self.joint and rows % frames:
             raise UserError(f'{name} needs whole clips of {frames} frames, and the batch has {rows} images.')
@@ -89,13 +158,8 @@ class Grid:
             UserError: also where neither fits.
         """
         frames = self.clips_of(x, num_frames, name)[1]
-        patches = (x.shape[1] - self.leading) // (frames if self.joint else 1)
-        if self.size is not None and patches == self.size[0] * self.size[1]:
-            return frames, *self.size
-        side = isqrt(patches)
-        if side * side != patches:
-            raise UserError(f'{name} does not know the height and width of {patches} patches; give square images.')
-        return frames, side, side
+        patches = self.patches(x).shape[1] // (frames if self.joint else 1)
+        return frames, *self._size_of(patches, name)
 
 
 def grid_of(chain: Sequence[nn.Module], leading: tuple[int | str, ...], joint: bool, rope: str) -> Grid:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .addition import add
 from .delta import Delta
-from .host import change_of_weights, deltas_of, strip
-from .inner import Projection
-from .layouts import layout_of
+from .host import Deltas, bias_of, change_of_weights, deltas_of, strip
+from .inner import Projection, inside
+from .layouts import Layout, layout_of
+from .update import new_bias
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -41,10 +41,47 @@ def merge_hosts(backbone: nn.Module) -> None:
     tied = [n for n, _ in backbone.named_parameters(remove_duplicate=False) if n not in own]
     if tied:
         raise UserError(f'{tied[0]} shares its weight with another layer; merging would change both.')
-    for name, host in _hosts(backbone).items():
-        if deltas_of(host):
-            _merge(host, [(own[w], own[b], *rows) for w, b, *rows in layout.parameters(backbone, name)])
-        strip(host)
+    hosts = _hosts(backbone)
+    parts = {n: [(own[w], own[b], *rows) for w, b, *rows in layout.parameters(backbone, n)] for n in hosts}
+    for name, host in hosts.items():
+        _check_biases(layout, name, host, parts[name])
+    for name, host in hosts.items():
+        _merge(host, parts[name])
+    for module in backbone.modules():
+        if isinstance(module._modules.get('deltas'), Deltas):
+            strip(module)
+
+
+@torch.no_grad()
+def _check_biases(
+    layout: Layout, name: str, host: nn.Module, parts: Sequence[tuple[Tensor | None, Tensor | None, int, int]]
+) -> None:
+    """Refuse a change of a bias that the host does not have, unless it cannot be seen.
+
+    A constant added to every key changes no softmax over them, where nothing turns or normalises the keys.
+    """
+    layer = _layer(host)
+    held = torch.zeros(len(layer.weight), dtype=torch.bool)
+    for _, bias, start, rows in parts:
+        held[start : start + rows] |= bias is not None
+    if any(bias is not None for _, bias, _, _ in parts) and _forgets_keys(layout, host):
+        held[len(held) // 3 : 2 * len(held) // 3] = True
+    for delta in deltas_of(host):
+        own = bias_of(layer)
+        bias = new_bias(delta.update(layer.weight, own), own)
+        change = None if bias is None else bias if own is None else bias - own
+        if change is not None and change[~held.to(change.device)].any():
+            raise UserError(
+                f'{name or type(host).__name__} has no bias, or not everywhere, to hold what {type(delta).__name__} '
+                'adds; it cannot be merged there.'
+            )
+
+
+def _forgets_keys(layout: Layout, host: nn.Module) -> bool:
+    """Tell whether a projection's attention sees no constant that is added to all keys."""
+    inner = getattr(host, 'inner', None)
+    plain = inner is None or not inner.key_norm or isinstance(inside(host, inner.key_norm), (type(None), nn.Identity))
+    return 'adds_later' in host.__dict__ or (inner is not None and plain and not layout.rope)
 
 
 @torch.no_grad()
@@ -55,7 +92,7 @@ def _merge(host: nn.Module, parts: Sequence[tuple[Tensor | None, Tensor | None, 
         host: with the deltas, each of which sees the host's own weights, as in the forward pass.
         parts: the weights and biases that make up its own, None for none, their first row and their number of rows.
     """
-    for to_weight, to_bias in [_change(_layer(host), delta.eval()) for delta in deltas_of(host)]:
+    for to_weight, to_bias in [change_of_weights(_layer(host), delta.eval()) for delta in deltas_of(host)]:
         for weight, bias, start, rows in parts:
             if weight is not None:
                 weight.add_(to_weight[start : start + rows])
@@ -68,15 +105,6 @@ def _layer(host: nn.Module) -> nn.Module | Projection:
     return Projection(host, host.inner) if hasattr(host, 'inner') else host
 
 
-def _change(layer: nn.Module | Projection, delta: Delta) -> tuple[Tensor, Tensor | None]:
-    """Return what a delta adds to the weight and the bias, by its own definition."""
-    if not delta.is_linear:
-        return change_of_weights(layer, delta)
-    weight = layer.weight
-    identity = torch.eye(layer.in_features, dtype=weight.dtype, device=weight.device)
-    return add(torch.zeros_like(weight.t()), delta(identity)).t(), None
-
-
 def check_mergeable(model: nn.Module) -> None:
     """Raise :class:`UserError` where a delta of a PETL model, on any device, does not update weights."""
     check_hosts(model.backbone, 'backbone')
@@ -86,11 +114,11 @@ def check_hosts(backbone: nn.Module, path: str) -> None:
     """Raise :class:`UserError` where a delta in ``backbone``, which is at ``path``, does not update weights."""
     for name, host in _hosts(backbone).items():
         where = f'{path}.{name}' if path else name
-        for delta in host.deltas.values():
+        for delta in deltas_of(host):
             if not _is_mergeable(delta):
                 raise UserError(
                     f'{type(delta).__name__} on {where} does not update weights and cannot be merged '
-                    'into them; LoRA and SPT with structured="LoRA" can.'
+                    'into them; those that have an update can, such as LoRA.'
                 )
 
 
@@ -102,9 +130,9 @@ def is_mergeable(model: nn.Module) -> bool:
 def _is_mergeable(delta: Delta) -> bool:
     kind = type(delta)
     outside = kind.before is not Delta.before or kind.after is not Delta.after
-    return (kind.is_linear or kind.update is not Delta.update) and not outside
+    return kind.update is not Delta.update and not outside
 
 
 def _hosts(backbone: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that have deltas, by name."""
-    return {n: m for n, m in backbone.named_modules() if isinstance(getattr(m, 'deltas', None), nn.ModuleDict)}
+    return {n: m for n, m in backbone.named_modules() if deltas_of(m)}

@@ -124,7 +124,8 @@ class _Call:
         """
         if len(self.weights) == 1:
             self.projected = True
-            return self._changed(x, F.linear(x, self.weights[0], bias))
+            later = self.projection.bias if bias is None else None
+            return self._changed(x, F.linear(x, self.weights[0], bias), later)
         if not self.parts:
             self.parts = dict(enumerate(self.project(x).split([len(w) for w in self.weights], dim=-1)))
             self.x, self.projected = x, True
@@ -142,12 +143,12 @@ class _Call:
         y = torch.cat([F.linear(x, w, b) for w, b in zip(own.weights, biases, strict=True)], dim=-1)
         return self._changed(x, y)
 
-    def _changed(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the whole projection as the deltas on qkv change it."""
+    def _changed(self, x: Tensor, y: Tensor, later: Tensor | None = None) -> Tensor:
+        """Return the whole projection as the deltas on qkv change it; see :func:`~.host.behind`."""
         host = _layer(self.attention)
         if host is not None:
-            return behind(host, x, y, layer=self.projection)
-        return behind(self.attention, x, y, 'qkv', self.projection)
+            return behind(host, x, y, layer=self.projection, later=later)
+        return behind(self.attention, x, y, 'qkv', self.projection, later)
 
     def project_keys(self, x: Tensor) -> Tensor:
         """Return :meth:`project` with the norm of the keys, which tokens outside the attention have to pass too."""

@@ -81,6 +81,7 @@ class PATT(Delta):
         self.down = nn.Linear(dim, d_bottle, bias=bias is not False)
         self.act = ACTIVATIONS[one_of('PATT act', act, tuple(ACTIVATIONS))]()
         self.up = nn.Linear(d_bottle, len(slots) * (out_dim or dim), bias=bias is True)
+        self.starts_plain = init == 'zero' and mode == 'add'
         self._set_scale(scale, learn_scale)
         self.reset_parameters()
 

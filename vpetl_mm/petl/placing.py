@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
-from ..errors import UserError
-from .block import block_class, first_class, last_class, noting_class
+from ..errors import UserError, unknown
+from .block import block_class, first_class, kept_class, last_class, noting_class
 from .delta import Delta, Site
 from .exchange import exchange, plain_class, restore
-from .host import Deltas, attach, attach_branch, hosted_class, strip
+from .host import Deltas, attach, attach_branch, hosted_class, own_class, strip
 from .inner import Inner
 from .layouts import Layout
 from .opened import opened_class
+
+
+def places_of(cls: type[Delta], at: str | Sequence[str] | None, options: Mapping[str, Any]) -> list[str]:
+    """Return the places of a delta.
+
+    Args:
+        cls: its class.
+        at: a place, or several; None for the default.
+        options: of the config, which may decide the default.
+
+    Raises:
+        UserError: for a place that the class does not have, or one that is named twice.
+    """
+    at = at or cls.place_of(options)
+    places = [at] if isinstance(at, str) else [*at] if isinstance(at, (list, tuple)) else [at]
+    for place in places:
+        if place not in cls.places:
+            raise unknown(f'position at= of {cls.__name__}', place, cls.places)
+    if len({*places}) < len(places):
+        raise UserError(f'at= of {cls.__name__} names a position twice: {", ".join(places)}.')
+    return places
 
 
 def sites_for(
@@ -48,14 +70,30 @@ def put(layout: Layout, backbone: nn.Module, site: Site, name: str, delta: Delta
         delta: built for the site.
     """
     attach(site.host, name, delta, site.place, _how(layout, backbone, site, delta))
+    if site.place == 'qkv' and layout.slot_biases and getattr(site.host, 'bias', None) is None:
+        site.host.adds_later = backbone.get_submodule(site.name.rpartition('.')[0]), layout.slot_biases
     if delta.reads == 'stream' and layout.branch:
         attach_branch(site.block, layout.branch, 'mlp')
     elif delta.reads == 'stream' and not _adds_identity(site.host):
         exchange(site.block, *_block(layout, site))
+    elif delta.needs_grid and layout.windows:  # it notes the grid
+        with own_class(site.block):
+            exchange(site.block, *_block(layout, site))
     if hasattr(site.block, 'norm_name'):  # it reads what its second norm notes
-        norm = getattr(site.block, layout.norm12[1])
-        exchange(norm, noting_class)
-        norm.block, norm.noted = (site.block,), None
+        _note(site.block, layout, delta)
+
+
+def _note(block: nn.Module, layout: Layout, delta: Delta) -> None:
+    """Let the norms of a block note what its deltas read."""
+    first, second = (getattr(block, name, None) for name in layout.norm12)
+    with own_class(second):
+        exchange(second, noting_class)
+    second.block, second.noted = (block,), None
+    second.first_norm = getattr(second, 'first_norm', (None,))
+    if delta.reads == 'norm':
+        with own_class(first):
+            exchange(first, kept_class)
+        first.noted, second.first_norm = None, (first,)
 
 
 def take_off(layout: Layout, backbone: nn.Module) -> None:
@@ -98,7 +136,7 @@ def _block(layout: Layout, site: Site) -> tuple:
     """Return the class of a block, which serves its MLP's deltas that read the stream where nothing else does."""
     mlp = layout.mlp if isinstance(layout.mlp, str) else layout.mlp[0]
     served = layout.branch or _adds_identity(getattr(site.block, mlp))
-    return block_class, layout.norm12[1], '' if served else mlp
+    return block_class, layout.norm12[1], '' if served else mlp, layout.sized
 
 
 def _adds_identity(mlp: nn.Module) -> bool:

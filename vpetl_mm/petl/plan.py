@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -13,10 +14,10 @@ from .checks import one_of
 from .delta import Delta, defaults_of
 from .exchange import restore
 from .grid import chain_to
-from .host import detach, reattach
+from .host import Deltas, detach, of_delta, reattach, share
 from .layouts import layout_of
 from .merging import check_hosts, merge_hosts
-from .placing import put, sites_for, take_off
+from .placing import places_of, put, sites_for, take_off
 from .serving import Serving
 
 PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu', 'fast')
@@ -68,6 +69,7 @@ class Plan:
         self.train = list(train)
         self.owners = self._select()
         self._settings: dict[str, dict[str, Any]] = {}
+        self._shared: dict[str, nn.Module] = {}
         for name, spec in deltas.items():
             if name in ('all', 'head', *self.layout.groups):
                 raise UserError(f'petl.deltas.{name}: {name!r} is a train name; give the delta another.')
@@ -126,22 +128,31 @@ class Plan:
         if 'type' not in spec:
             raise UserError(f'petl.deltas.{name} needs a type, such as type="PATT".')
         cls = get_type(spec.pop('type'))
-        place = spec.pop('at', None) or cls.place_of(spec)
-        if place not in cls.places:
-            raise unknown(f'position at= of {cls.__name__}', place, cls.places)
-        sites = sites_for(self.layout, self._backbone, name, cls, place, chain_to(self.model, self.backbone)[:-1])
-        settings = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': place}
+        given = spec.pop('at', None)
+        places = places_of(cls, given, spec)
+        around = chain_to(self.model, self.backbone)[:-1]
+        if given is None and len(places) > 1:  # of its own places those that there are
+            places = [p for p in places if next(self.layout.sites(self._backbone, p), None)] or places
+        sites = [s for p in places for s in sites_for(self.layout, self._backbone, name, cls, p, around)]
+        settings = {**defaults_of(cls), **spec, 'type': cls.__name__, 'at': places if len(places) > 1 else places[0]}
         # as JSON gives them back
         self._settings[name] = {k: [*v] if isinstance(v, tuple) else v for k, v in settings.items()}
-        serving = Serving(self.layout, self._backbone)
+        serving, hosts = Serving(self.layout, self._backbone), Counter(id(site.host) for site in sites)
         for site, delta in cls.at_sites(sites, **spec):
             serving.check(name, site, delta)
-            if (own := next((p for p in site.host.parameters() if p.is_floating_point()), None)) is not None:
-                delta.to(own.device, own.dtype)
-            put(self.layout, self._backbone, site, name, delta)
-            self.owners.update(
-                {self._path(f'{site.name}.deltas.{name}.{n}'): name for n in dict(delta.named_parameters())}
-            )
+            key = name if hosts[id(site.host)] == 1 else f'{name}_{site.place}'
+            self._own(site.host, delta, f'{site.name}.deltas.{key}', name)
+            put(self.layout, self._backbone, site, key, delta)
+            if delta.shared is not None and delta.shared is not self._shared.get(name):
+                self._own(site.host, delta.shared, f'deltas.{name}', name)
+                self._shared[name] = delta.shared
+                share(self._backbone, name, delta.shared)
+
+    def _own(self, host: nn.Module, part: nn.Module, path: str, name: str) -> None:
+        """Give the tensors of a delta its host's device and format, and note who trains them."""
+        if (own := next((p for p in host.parameters() if p.is_floating_point()), None)) is not None:
+            part.to(own.device, own.dtype)
+        self.owners.update({self._path(f'{path}.{n}'): name for n, _ in part.named_parameters()})
 
     def _check_tokens(self) -> None:
         """Refuse further tokens in front of deltas that would take them for patches."""
@@ -196,7 +207,7 @@ class Plan:
 
     def forget(self) -> None:
         """Train nothing from now on: the deltas have become part of the model."""
-        self.owners, self._settings, self.train = {}, {}, []
+        self.owners, self._settings, self._shared, self.train = {}, {}, {}, []
         self.freeze()
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -243,7 +254,7 @@ class Plan:
                 raise UserError(f'{where}{name} has the shape {there} in the state, and {here} in the model.')
 
     def _is_own(self, name: str) -> bool:
-        return name in self.owners or '.deltas.' in name or name.startswith(self._of_heads)
+        return name in self.owners or of_delta(name) or name.startswith(self._of_heads)
 
     def _statistics(self) -> Iterator[str]:
         """Yield the buffers that a frozen BatchNorm changes in training."""
@@ -259,10 +270,15 @@ class Plan:
         """Yield every delta in the model."""
         return (m for m in self.model.modules() if isinstance(m, Delta))
 
+    def reset_parameters(self) -> None:
+        """Draw the initial values of every delta again, and of what several share."""
+        for part in (*self._shared.values(), *self.deltas()):
+            part.reset_parameters()
+
     @contextmanager
     def detached(self) -> Iterator[None]:
         """Take the deltas off inside the context, for a host's own init and a plain checkpoint."""
-        hosts = [m for m in self.model.modules() if isinstance(getattr(m, 'deltas', None), nn.ModuleDict)]
+        hosts = [m for m in self.model.modules() if isinstance(m._modules.get('deltas'), Deltas)]
         taken: list[tuple[nn.Module, Any]] = []
         try:
             taken.extend((host, detach(host)) for host in hosts)

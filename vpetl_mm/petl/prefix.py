@@ -38,6 +38,7 @@ class Prefix(Delta):
     places = ('attn',)
     reads = None
     joins_attention = True
+    starts_plain = False
 
     def __init__(self, dim: int, *, num_tokens: int = 16, d_middle: int = 128) -> None:
         super().__init__()

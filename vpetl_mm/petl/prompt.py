@@ -44,6 +44,7 @@ class Prompt(Delta):
 
     places = ('attn', 'block')
     reads = None
+    starts_plain = False
 
     def __init__(
         self,

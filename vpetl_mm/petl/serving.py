@@ -52,6 +52,11 @@ class Serving:
                 f'petl.deltas.{name}: {self.host} drops patches in training, others in each frame; '
                 f'{type(delta).__name__} needs those of one place.'
             )
+        if site.place == 'between' and self.layout.windows and getattr(site.block, 'with_cp', False):
+            raise UserError(
+                f'petl.deltas.{name}: with_cp=True computes the two branches of {type(site.block).__name__} apart, '
+                f'and {type(delta).__name__} sits between them.'
+            )
         if delta.adds_tokens:
             self._check_tokens(name)
         if delta.joins_attention and site.inner is not None:
@@ -75,7 +80,8 @@ class Serving:
 
     @staticmethod
     def _check_place(name: str, place: str, delta: Delta) -> None:
-        asked = {'stream': ('mlp',), 'weights': ('qkv', 'proj', 'fc1', 'fc2')}.get(delta.reads)
+        weights = ('patch_embed', 'norm1', 'qkv', 'proj', 'norm2', 'fc1', 'fc2', 'last_norm')
+        asked = {'stream': ('mlp',), 'norm': ('between',), 'weights': weights}.get(delta.reads)
         asked = ('attn', 'qkv') if delta.joins_attention else asked
         if asked and place not in asked:
             what = 'joins_attention' if delta.joins_attention else f'reads={delta.reads!r}'

@@ -101,12 +101,10 @@ class STAdapter(Delta):
         """Return the stream with the adapter's output added to its patches.
 
         Args:
-            x: (B T, L + H W, d), or (B, L + T H W, d) of a backbone with all frames in one row.
+            x: (B T, L + H W, d), or (B, L + T H W, d) of a backbone with all frames in one row; see :class:`Grid`.
         """
-        leading = self.grid.leading
-        h = self.down(x[:, leading:])
-        h = self.up(self.act(self._convolved(h, x)))
-        return x + (F.pad(h, (0, 0, leading, 0)) if leading else h)
+        h = self.down(self.grid.patches(x))
+        return self.grid.with_patches(x, self.up(self.act(self._convolved(h, x))))
 
     def _convolved(self, h: Tensor, x: Tensor) -> Tensor:
         """Return the convolution of the bottleneck, (B T, H W, a) or (B, T H W, a), in the same shape."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..petl import Layout, Site, layout_of
+from ..petl.host import of_delta
 
 MATRICES = ('q', 'k', 'v', 'proj', 'fc1', 'fc2')
 VECTORS = ('norm', 'bias')
@@ -85,7 +86,7 @@ def units_of(backbone: nn.Module) -> list[Unit]:
     parameters = dict(backbone.named_parameters())
     embedding = {*layout.members('patch_embed', parameters)}
     for name in layout.members('norm', parameters):
-        if name not in embedding and '.deltas.' not in name:
+        if name not in embedding and not of_delta(name):
             block = next((i for b, i in blocks.items() if name.startswith(f'{b}.')), None)
             found[name] = [Unit(name, tuple(parameters[name].shape), 'norm', name.rpartition('.')[0], block=block)]
     return [unit for name in parameters for unit in found.get(name, ())]

@@ -11,8 +11,10 @@ from torch import nn
 
 from ...errors import UserError
 from ..delta import Delta, Site
-from ..grid import chain_to, grid_of
+from ..grid import Grid, chain_to, grid_of
 from ..inner import Inner, Projection, inside
+
+LAYERS = ('patch_embed', 'norm1', 'norm2', 'last_norm')  # places of one layer with a weight, or of none
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Layout:
         joint: whether the patches of all frames of a clip are in one row; see :class:`~..grid.Grid`.
         rope: the attribute of the backbone that holds its rotary embedding, if it has one. Defaults to '', none.
         attention: the attention below a block, its output projection included. Defaults to ``'attn'``.
+        windows: whether the attention is in windows. Defaults to False.
+        sized: the argument of a block in windows that holds (H, W) of its tokens. Defaults to '': their shape.
         prefix: the path of the backbone inside what was given, with a dot behind it.
     """
 
@@ -62,6 +66,8 @@ class Layout:
     joint: bool = False
     rope: str = ''
     attention: str = 'attn'
+    windows: bool = False
+    sized: str = ''
     prefix: str = ''
 
     def inside(self, prefix: str) -> Layout:
@@ -96,18 +102,30 @@ class Layout:
         if pattern and self.leading is not None:
             chain = [*around, *chain_to(backbone, self.prefix.rstrip('.'))]
             grid = grid_of(chain, self.leading, self.joint, self.rope)
+        depths = {id(block): i for i, block in enumerate(self.blocks(backbone))}
         for name, module in list(backbone.named_modules()) if pattern else ():
-            if self.matches(pattern, name):
-                yield from (replace(site, grid=grid) for site in self._site(backbone, name, module, place))
+            for site in self._site(backbone, name, module, place) if self.matches(pattern, name) else ():
+                yield replace(site, grid=self._grid(grid, site), depth=depths.get(id(site.block), 0))
+
+    def _grid(self, grid: Grid | None, site: Site) -> Grid | None:
+        """Return the grid of the tokens at a site: in windows each block has its own, and its attention none."""
+        if not self.windows or grid is None:
+            return grid
+        if site.block is None or site.place in ('qkv', 'proj', 'attn'):
+            return None
+        return site.block.__dict__.setdefault('token_grid', replace(grid, size=None, backbone=grid))
 
     def misfit(self, backbone: nn.Module, place: str) -> nn.Module | None:
         """Return the first module at ``place`` that :meth:`sites` passes over: its inside is another; else None."""
-        pattern = self.places.get(place)
+        pattern = None if place in LAYERS else self.places.get(place)
         named = backbone.named_modules() if pattern else ()
         at = ((n, m) for n, m in named if self.matches(pattern, n))
         return next((m for n, m in at if not any(self._site(backbone, n, m, place))), None)
 
     def _site(self, backbone: nn.Module, name: str, module: nn.Module, place: str) -> Iterator[Site]:
+        if place in LAYERS:
+            yield from self._layer(backbone, name, module, place)
+            return
         block = backbone.get_submodule(self.block_of(name))
         behind = any(c.__name__ in self.post_norm for c in type(block).__mro__)
         norm, slots = None if behind else getattr(block, self.norm12[0], None), ''
@@ -130,7 +148,23 @@ class Layout:
         out = last.out_features
         if place == 'attn' and inner is not None:  # as wide as its keys, wherever its output projection is
             out = Projection(module, inner).out_features // 3
-        yield Site(name, module, place, first.in_features, out, slots, norm, inner, block, whole)
+        proj = self._projection(backbone, block) if place == 'attn' else None
+        yield Site(name, module, place, first.in_features, out, slots, norm, inner, block, whole, proj)
+
+    def _projection(self, backbone: nn.Module, block: nn.Module) -> nn.Module | None:
+        """Return the output projection of a block's attention."""
+        inside = {id(m) for m in block.modules()}
+        named = ((n, m) for n, m in backbone.named_modules() if id(m) in inside)
+        return next((m for n, m in named if self.matches(self.places['proj'], n)), None)
+
+    def _layer(self, backbone: nn.Module, name: str, module: nn.Module, place: str) -> Iterator[Site]:
+        """Yield a norm, or the layer that embeds patches: one with a weight, whose rows are its outputs."""
+        if (weight := module._parameters.get('weight')) is not None:
+            in_block = place in ('norm1', 'norm2')
+            block = backbone.get_submodule(self.block_of(name)) if in_block else None
+            yield Site(
+                name, module, place, weight[0].numel() if weight.dim() > 1 else len(weight), len(weight), block=block
+            )
 
     def biases(self, backbone: nn.Module, host: str) -> list[tuple[str, int]]:
         """Return the parameters that make up the bias of a layer's output, each with the position where it starts.
@@ -225,6 +259,8 @@ def transformer(
     norm12: tuple[str, str] = ('norm1', 'norm2'),
     inner: tuple[Inner, ...] = (),
     windows: bool = False,
+    patch: str = r'patch_embed\.(proj|projection)',
+    last_norm: str = '',
     table: str = 'relative_position_bias_table',
     groups: Mapping[str, str] | None = None,
     **others,
@@ -243,6 +279,8 @@ def transformer(
         norm12: the norms in front of attention and MLP.
         inner: the forms of the attention's inside; see :class:`Layout`.
         windows: the attention is in windows; whole blocks then take no further tokens.
+        patch: pattern of the layer that embeds patches.
+        last_norm: pattern of the norms behind the last block. Defaults to '': those of ``norms`` elsewhere.
         table: the relative-position-bias table below the attention, in windows.
         groups: further train groups, name -> pattern.
         others: further fields of :class:`Layout`.
@@ -254,6 +292,9 @@ def transformer(
     fc1, fc2 = (rf'{block}\.{name}' for name in fc)
     places = {'qkv': attn if inner else rf'{attn}\.{qkv}', 'proj': proj, 'mlp': first, 'fc1': fc1, 'fc2': fc2}
     places |= {'attn': attn, 'block': block, **({'between': block} if others.get('adds_residual') else {})}
+    last_norm = last_norm or rf'(?!{block}\.|.*(?:pre|embed|downsample))(?:{norms})'
+    places |= {'patch_embed': patch, 'last_norm': last_norm}
+    places |= {f'norm{i + 1}': rf'{block}\.{name}' for i, name in enumerate(norm12)}
     weights = [re.escape(w) for form in inner for w in form.weights] or [rf'{qkv}\.weight']
     biases = [re.escape(b) for form in inner for b in form.biases if b] or ['q_bias', 'v_bias']
     layers = [w.removesuffix('weight') + 'bias' for w in weights]
@@ -261,11 +302,11 @@ def transformer(
     return Layout(
         places=places,
         groups={
-            'bias': r'(?!.*\.deltas\.)(.*[._])?bias',
+            'bias': r'(?!(?:.*\.)?deltas\.)(.*[._])?bias',
             'norm': rf'({norms}){both}',
             'norm1': rf'{block}\.{norm12[0]}{both}',
             'norm2': rf'{block}\.{norm12[1]}{both}',
-            'last_norm': rf'(?!{block}\.|.*(?:pre|embed|downsample))(?:{norms}){both}',
+            'last_norm': last_norm + both,
             'attn.qkv': rf'{attn}\.({"|".join([*weights, *layers, *biases])})',
             'attn.proj': proj + both,
             **({'attn.rpb': rf'{attn}\.{table}'} if windows else {}),
@@ -280,5 +321,6 @@ def transformer(
         mlp=mlp,
         inner=inner,
         attention=whole,
+        windows=windows,
         **{'takes_tokens': not windows, **others},
     )

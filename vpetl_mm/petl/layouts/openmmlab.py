@@ -10,6 +10,9 @@ OPENMMLAB: dict[str, Layout] = {
         windows=True,
         groups={'downsample': r'layers\.\d+\.downsample\..*'},
         branch='forward_part2',
+        adds_residual=('SwinTransformerBlock3D',),
+        leading=(0,),
+        joint=True,
     ),
     # VideoMAE's ViT, whose own attention calls F.linear with qkv.weight
     'mmaction.VisionTransformer': transformer(
@@ -43,5 +46,8 @@ OPENMMLAB: dict[str, Layout] = {
         fc=(r'ffn\.layers\.0\.0', r'ffn\.layers\.1'),
         windows=True,
         groups={'downsample': r'stages\.\d+\.downsample\..*'},
+        adds_residual=('SwinBlock',),
+        leading=(0,),
+        sized='hw_shape',
     ),
 }

@@ -14,14 +14,14 @@ MLP = ('mlp', 'drop_path2')
 # a gated MLP has two first layers, or one of double width; ViTamin's has other names
 FC = (r'mlp\.(fc1|fc1_g|fc1_x|w0|w1)', r'mlp\.(fc2|w2)')
 # the pooling behind the blocks is a group of its own
-NORMS = r'(?!.*\.deltas\.|attn_pool\.)(.*\.)?\w*norm\w*'
+NORMS = r'(?!(?:.*\.)?deltas\.|attn_pool\.)(.*\.)?\w*norm\w*'
 GROUPS = {
-    'bias': r'(?!.*\.deltas\.|attn_pool\.)(.*[._])?bias',
-    'last_norm': r'(norm|fc_norm|head\.norm)\.(weight|bias)',
+    'bias': r'(?!(?:.*\.)?deltas\.|attn_pool\.)(.*[._])?bias',
     'layer_scale': r'blocks\.\d+\.(ls[12]\.gamma|gamma_[12])',
     'attn_pool': r'attn_pool\..*',
     'mlp.norm': r'blocks\.\d+\.mlp\.norm\.(weight|bias)',
 }
+LAST = r'(norm|fc_norm|head\.norm)'
 STAGES = r'layers\.\d+\.blocks\.\d+'
 
 TIMM: dict[str, Layout] = {
@@ -29,6 +29,7 @@ TIMM: dict[str, Layout] = {
     'timm.VisionTransformer': transformer(
         r'blocks\.\d+',
         norms=NORMS,
+        last_norm=LAST,
         inner=(DIFFERENTIAL, FUSED),
         mlp=MLP,
         fc=FC,
@@ -41,10 +42,12 @@ TIMM: dict[str, Layout] = {
     'timm.NaFlexVit': transformer(
         r'blocks\.\d+',
         norms=NORMS,
+        last_norm=LAST,
         inner=(DIFFERENTIAL, BIASED, FUSED, APART),
         mlp=MLP,
         fc=FC,
         groups={**GROUPS, 'patch_embed': r'embeds\.(proj|norm\w*)\..*'},
+        patch=r'embeds\.proj',
         passed_by=('qkv',),
         adds_residual=('Block', 'EvaBlock'),
         post_norm=('ResPostBlock',),
@@ -54,6 +57,7 @@ TIMM: dict[str, Layout] = {
     'timm.Eva': transformer(
         r'blocks\.\d+',
         norms=NORMS,
+        last_norm=LAST,
         inner=(BIASED, FUSED, APART),
         mlp=MLP,
         fc=FC,
@@ -68,17 +72,20 @@ TIMM: dict[str, Layout] = {
     'timm.SwinTransformer': transformer(
         STAGES,
         norms=NORMS,
+        last_norm=LAST,
         inner=(Inner(mask='mask'),),
         mlp=MLP,
         fc=FC,
         windows=True,
         groups={'downsample': r'layers\.\d+\.downsample\..*'},
         adds_residual=('SwinTransformerBlock',),
+        leading=(0,),
     ),
     # the width doubles inside a stage's first block, and tokens lie in the order of their windows
     'timm.Hiera': transformer(
         r'blocks\.\d+',
         norms=NORMS,
+        last_norm=LAST,
         inner=(Inner(keeps_order=False),),
         mlp=MLP,
         fc=FC,

@@ -20,16 +20,18 @@ DENSE = (r'intermediate\.dense', r'output\.dense')
 # what is behind the encoder is no part of it: V-JEPA 2's predictor, SigLIP's attention pooling, a pooler
 BIAS = r'(?!(.*\.)?(deltas|predictor|head|pooler)\.).*[._]bias'
 EMBED = {'bias': BIAS, 'patch_embed': r'embeddings\.patch_embeddings\..*'}
+PATCH = r'(.*\.)?embeddings\.patch_embeddings?(\.proj(ection)?)?'
 NEW, OLD = r'layers\.\d+', r'encoder\.layer\.\d+'
 
 # of transformers 5: q_proj, k_proj, v_proj and o_proj, and an MLP that is a module
 VIT = dict(
-    norms=r'(?!.*\.deltas\.)(.*\.)?layernorm(_before|_after)?',
+    norms=r'(?!(?:.*\.)?deltas\.)(.*\.)?layernorm(_before|_after)?',
     attn='attention',
     inner=apart(*PROJ),
     proj='attention.o_proj',
     norm12=NORM12,
     groups=EMBED,
+    patch=PATCH,
 )
 # of transformers 4: attention.attention.query and so on, and an MLP in two parts
 OLD_VIT = dict(
@@ -41,19 +43,22 @@ OLD_VIT = dict(
     fc=DENSE,
     norm12=NORM12,
     groups=EMBED,
+    patch=PATCH,
 )
 DINO = dict(
-    norms=r'(?!.*\.deltas\.)(.*\.)?(norm\d?|layernorm)',
+    norms=r'(?!(?:.*\.)?deltas\.)(.*\.)?(norm\d?|layernorm)',
     groups={**EMBED, 'layer_scale': r'.*\.layer_scale[12]\.lambda1'},
+    patch=PATCH,
 )
 DINO_MLP = (r'mlp\.(fc1|weights_in|gate_proj|up_proj)', r'mlp\.(fc2|weights_out|down_proj)')
 SIGLIP = transformer(
     r'(vision_model\.)?encoder\.layers\.\d+',
-    norms=r'(?!.*\.deltas\.)(.*\.)?(layer_norm[12]|post_layernorm)',
+    norms=r'(?!(?:.*\.)?deltas\.)(.*\.)?(layer_norm[12]|post_layernorm)',
     attn='self_attn',
     inner=apart(*PROJ),
     proj='self_attn.out_proj',
     norm12=('layer_norm1', 'layer_norm2'),
+    patch=PATCH,
     groups={
         'bias': BIAS,
         'patch_embed': r'(.*\.)?patch_embedding\..*',
@@ -66,11 +71,14 @@ SIGLIP = transformer(
 SIGLIP2 = replace(SIGLIP, takes_tokens=False, leading=None)
 
 SWIN = dict(
-    norms=r'(?!.*\.deltas\.)(.*\.)?(layernorm(_before|_after)?|norm)',
+    norms=r'(?!(?:.*\.)?deltas\.)(.*\.)?(layernorm(_before|_after)?|norm)',
     windows=True,
     norm12=NORM12,
     groups={**EMBED, 'downsample': r'encoder\.layers\.\d+\.downsample\..*'},
+    patch=PATCH,
     adds_residual=('SwinLayer',),
+    leading=(0,),
+    sized='input_dimensions',
 )
 SWIN_BLOCKS = r'encoder\.layers\.\d+\.blocks\.\d+'
 TIME = r'encoder\.layer\.\d+\.temporal_(attention|layernorm|dense)\.'
@@ -160,7 +168,7 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
     # its attention multiplies its keys itself
     'transformers.TimesformerModel': transformer(
         OLD,
-        norms=r'(?!.*\.deltas\.)(.*\.)?(layernorm(_before|_after)?|temporal_layernorm)',
+        norms=r'(?!(?:.*\.)?deltas\.)(.*\.)?(layernorm(_before|_after)?|temporal_layernorm)',
         attn='attention.attention',
         inner=(Inner(joins=False),),
         proj='attention.output.dense',
@@ -168,16 +176,18 @@ TRANSFORMERS: dict[str, Layout | tuple[Layout, ...]] = {
         fc=DENSE,
         norm12=NORM12,
         groups={**EMBED, 'temporal': rf'{TIME}.*'},
+        patch=PATCH,
         adds_residual=('TimesformerLayer',),
         takes_tokens=False,
     ),
     # rotary positions in time and space; its last LayerNorm is the predictor's
     'transformers.VJEPA2Model': transformer(
         OLD,
-        norms=r'(?!.*\.deltas\.)encoder\.(.*\.)?(norm\d|layernorm)',
+        norms=r'(?!(?:.*\.)?deltas\.)encoder\.(.*\.)?(norm\d|layernorm)',
         attn='attention',
         inner=apart(*NAMES),
         groups={'bias': BIAS, 'patch_embed': r'encoder\.embeddings\.patch_embeddings\..*'},
+        patch=PATCH,
         adds_residual=('VJEPA2Layer',),
         takes_tokens=False,
     ),

@@ -15,6 +15,7 @@ from ...errors import UserError
 from ...models.token_head import PETLImageHead, PETLTokenHead
 from ...models.video_head import PETLVideoHead
 from ...petl import DELTAS
+from ...petl.delta import options_of
 from ...petl.layouts import LAYOUTS, forms
 from ...petl.plan import PETL_KEYS
 from . import libraries
@@ -61,9 +62,7 @@ ENTRIES: dict[str, dict[str, Iterable[str]]] = {
         'ActionDataPreprocessor': ('mean', 'std', 'to_rgb', 'to_float32', 'format_shape'),
         'ClsDataPreprocessor': ('mean', 'std', 'to_rgb', 'pad_size_divisor', 'pad_value'),
     },
-    'deltas': {
-        cls.__name__: {*arguments_of(cls)} - {'dim', 'in_dim', 'out_dim', 'host_slots'} | {'at'} for cls in DELTAS
-    },
+    'deltas': {cls.__name__: {*options_of(cls), 'at'} for cls in DELTAS},
     'attention': dict.fromkeys(
         ('FastWindowAttention3D', 'FastWindowMSA', 'PETLMultiheadAttention', 'PETLVideoMAEAttention'), ()
     ),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...config import arguments_of
 from ...errors import UserError
 from ...models.build import build_model
+from ...petl.host import of_delta
 from ...weights.vit import to_timm
 
 # options of mmpretrain's backbone that timm has too, or that do not change what a tested model computes
@@ -91,4 +92,4 @@ def timm_options(model: nn.Module) -> dict[str, Any]:
 
 def timm_state(backbone: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of a backbone, deltas left out, under timm's names."""
-    return {to_timm(name): value for name, value in backbone.state_dict().items() if '.deltas.' not in name}
+    return {to_timm(name): value for name, value in backbone.state_dict().items() if not of_delta(name)}

@@ -104,8 +104,10 @@ def _check_delta(name: str, settings: Mapping[str, Any]) -> None:
 
     Which type and options there are is checked when a delta is built, on the meta device first.
     """
-    for key in ('type', 'at'):
-        if not isinstance(settings.get(key), str):
+    at = settings.get('at')
+    places = at if isinstance(at, list) and at else [at]
+    for key, words in dict(type=[settings.get('type')], at=places).items():
+        if not all(isinstance(word, str) for word in words):
             raise UserError(f'its delta {brief(name)} has no {key}.')
     for option, value in settings.items():
         if not isinstance(option, str) or not option.isidentifier() or not _is_option(value):

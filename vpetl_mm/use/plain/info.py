@@ -52,7 +52,8 @@ def info_of_plan(file: str | Path) -> str:
 def tuned_as(name: str, delta: dict[str, Any]) -> str:
     """Return a delta's name, type, place and size as text."""
     sizes = [f'{word} {delta[key]}' for key, word in SIZES.items() if delta.get(key) is not None]
-    at = [f'at {delta["at"]}'] if 'at' in delta else []
+    places = delta.get('at') or []
+    at = [f'at {places if isinstance(places, str) else " and ".join(map(str, places))}'] if places else []
     return f'{name} ({", ".join([str(delta.get("type")), *at, *sizes])})'
 
 

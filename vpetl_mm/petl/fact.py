@@ -1,0 +1,147 @@
+"""FacT: the updates of all weights of a backbone as one tensor, decomposed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .checks import at_least_one, number, one_of
+from .delta import Delta, Site
+from .update import LowRank, Update
+
+SLICES = {'qkv': 3, 'proj': 1, 'fc1': 4, 'fc2': 4}  # of (d, d), of one block's 12
+FIRST = {'qkv': 0, 'proj': 3, 'fc1': 4, 'fc2': 8}
+
+
+class FacTShared(nn.Module):
+    """The factors U and V, (d, r) each, and for Tucker's form the core C and the mixing P of all slices.
+
+    Args:
+        dim: the width d.
+        rank: r.
+        slices: how many slices there are. Defaults to 0: the tensor-train form, which has neither C nor P.
+    """
+
+    def __init__(self, dim: int, rank: int, slices: int = 0) -> None:
+        super().__init__()
+        self.U = nn.Linear(dim, rank, bias=False)
+        self.V = nn.Linear(rank, dim, bias=False)
+        self.C = nn.Parameter(torch.empty(rank, rank, rank)) if slices else None
+        self.P = nn.Parameter(torch.empty(rank, slices)) if slices else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw U, and C and P, again, and set V to zero."""
+        self.U.reset_parameters()
+        nn.init.zeros_(self.V.weight)
+        for part in (self.C, self.P):
+            if part is not None:
+                nn.init.xavier_uniform_(part)
+
+
+class FacT(Delta):
+    """Factor-tuning (Jie and Deng 2023) of the q, k, v, output and MLP weights of all blocks.
+
+    A block's weights are 12 slices of (d, d): q, k, v, the output projection, and four each of the MLP's layers. The
+    updates of all slices are one tensor, of which U and V are shared by the whole backbone::
+
+        tensor-train:  dW_i = s U S_i V^T                              # their Eq. 4
+        Tucker:        dW_i = s U (sum over t of P_{t, i} C_t) V^T     # their Eq. 6
+
+    V starts at zero, so that step 0 is the plain backbone. U and every S are drawn as nn.Linear's, C and P
+    Xavier-uniform. Parameters for L blocks: 2 d r + 12 L r^2 (tensor-train), 2 d r + 12 L r + r^3 (Tucker).
+
+    Args:
+        shared: U, V, C and P; the backbone owns them.
+        site: what it updates.
+        form: ``'TT'`` (default), tensor-train, or ``'TK'``, Tucker.
+        rank: r, at least 1. Defaults to 16.
+        scale: the strength s. Defaults to 1.
+        dropout: behind S or C, in training. Defaults to 0.1.
+        published: with ``form='TK'``, mix the four slices of an MLP's layer as the released code does: their columns
+            are interleaved, so that each slice is made of parts of all four. Defaults to False, the paper's.
+
+    Raises:
+        UserError: for an invalid value, and on a backbone whose widths are not one, or whose MLP is not four times
+            as wide.
+    """
+
+    places = ('qkv', 'proj', 'fc1', 'fc2')
+    default_at = places
+    reads = 'weights'
+
+    def __init__(
+        self,
+        shared: FacTShared,
+        site: Site,
+        *,
+        form: str = 'TT',
+        rank: int = 16,
+        scale: float = 1.0,
+        dropout: float = 0.1,
+        published: bool = False,
+    ) -> None:
+        super().__init__()
+        self.share(shared)
+        self.place, self.width = site.place, shared.U.in_features
+        self.columns = slice(
+            12 * site.depth + FIRST[site.place], 12 * site.depth + FIRST[site.place] + SLICES[site.place]
+        )
+        self.scale, self.dropout = number('scale', scale), nn.Dropout(number('dropout', dropout, 0, 1))
+        tucker = one_of('FacT form', form, ('TT', 'TK')) == 'TK'
+        self.published = one_of('FacT published', published, (True, False) if tucker else (False,))
+        self.S = None if tucker else nn.Parameter(torch.empty(SLICES[site.place], rank, rank))
+        self.reset_parameters()
+
+    @classmethod
+    def at_sites(cls, sites: Sequence[Site], **options: Any) -> Iterator[tuple[Site, Delta]]:
+        """Build one delta for each layer, all with the same factors.
+
+        Raises:
+            UserError: also where the weights are no slices of one size.
+        """
+        cls.check_options(options)
+        rank, widths = at_least_one('rank', options.get('rank', 16)), {}
+        for site in sites:
+            d = site.in_dim // 4 if site.place == 'fc2' else site.in_dim
+            widths[d, site.in_dim, site.out_dim] = site
+            slices = SLICES[site.place]
+            if site.in_dim * site.out_dim != slices * d * d:
+                raise UserError(
+                    f'FacT: {site.name}, {site.out_dim} x {site.in_dim}, is not {slices} slices of {d} x {d}.'
+                )
+        if len({d for d, _, _ in widths}) > 1:
+            found = ', '.join(map(str, sorted({d for d, _, _ in widths})))
+            raise UserError(f'FacT decomposes weights of one width, and this backbone has {found}.')
+        slices = 12 * (max(site.depth for site in sites) + 1) if options.get('form') == 'TK' else 0
+        shared = FacTShared(next(iter(widths))[0], rank, slices)
+        return ((site, cls(shared, site, **options)) for site in sites)
+
+    def reset_parameters(self) -> None:
+        """Draw the slices again; what is shared draws itself."""
+        if self.S is not None:
+            inputs = self.S.shape[1] * (4 if self.place == 'fc2' else 1)
+            nn.init.uniform_(self.S, -(inputs**-0.5), inputs**-0.5)
+
+    def cores(self) -> Tensor:
+        """Return what is between U and V^T, of each slice, (slices, r, r)."""
+        if self.S is not None:
+            return self.S
+        cores = self.shared.C @ self.shared.P[:, self.columns]  # (r, r, slices)
+        if self.published and len(cores[0, 0]) == 4:
+            cores = cores.flatten(1).unflatten(1, (4, -1)).transpose(1, 2)
+            cores = cores.transpose(0, 1) if self.place == 'fc2' else cores
+        return cores.permute(2, 0, 1)
+
+    def update(self, weight: Tensor, bias: Tensor | None) -> Update:
+        """Return s U core V^T of each slice; the weight holds it transposed."""
+        U, V = self.shared.U.weight, self.shared.V.weight  # (r, d) and (d, r)
+        As = [core.t() @ U for core in self.cores()]
+        if self.place == 'fc2':  # its slices lie along the input
+            return Update([LowRank(torch.cat(As, dim=1), V, scale=self.scale, dropout=self.dropout)])
+        terms = [LowRank(A, V, None, self.scale, i * self.width, self.dropout) for i, A in enumerate(As)]
+        return Update(terms)
