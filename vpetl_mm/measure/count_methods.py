@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,18 +83,19 @@ def _trained(model: nn.Module, petl: Mapping[str, Any]) -> int | str:
         Plan(model, 'backbone', model.head_name, petl['deltas'], petl['train'], delta_type)
         return trained_in_backbone(model)
     except UserError as error:
-        return str(error).partition('; valid: ')[0]  # which names a host has instead is no reason
+        return re.split('; (?:valid|it has): ', str(error))[0]  # what a host has instead is no reason
     finally:
         take_off(layout_of(model.backbone), model.backbone)
 
 
 def methods_table(columns: Sequence[Column]) -> str:
     """Format method x host as Markdown tables, for images and for clips; hosts that agree in all share a column."""
-    return '\n\n'.join(
+    tables = (
         f'Hosts of {"clips" if video else "images"}:\n\n{_table([c for c in columns if c.video == video])}'
         for video in (False, True)
         if any(c.video == video for c in columns)
     )
+    return '\n\n'.join(['Parameters of the backbone that train; the head comes on top.', *tables])
 
 
 def _table(columns: Sequence[Column]) -> str:
