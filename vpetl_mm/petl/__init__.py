@@ -2,8 +2,11 @@
 
 from .adapt import adapt, heads_of
 from .adapt_mlp import AdaptMLP
+from .adapter_plus import AdapterPlus
 from .addition import Addition
 from .aim import AIMTime
+from .compacter import Compacter
+from .convpass import Convpass
 from .delta import Delta, Site
 from .dora import DoRA
 from .dtl import DTL
@@ -17,6 +20,8 @@ from .layouts import LAYOUTS, Layout, find, found, host_of, layout_of, register_
 from .linear_adapter import LinearAdapter
 from .lora import LoRA
 from .merging import merge
+from .mhpa import MHPA
+from .mona import Mona
 from .patt import PATT
 from .plan import Plan, check_petl
 from .prefix import Prefix
@@ -31,6 +36,7 @@ from .vera import VeRA
 DELTAS = (
     *(PATT, AdaptMLP, LoRA, LinearAdapter, Prefix, Prompt, Sparse),  # of V-PETL and SPT
     *(SSF, RepAdapter, DoRA, FacT, VeRA, KAdaptation),  # which merge
+    *(AdapterPlus, Convpass, Mona, Compacter, MHPA),  # bottlenecks
     *(STAdapter, AIMTime, FrameEmbedding),  # video
     *(DTL,),  # beside the blocks
 )
@@ -39,11 +45,15 @@ __all__ = [
     'DELTAS',
     'DTL',
     'LAYOUTS',
+    'MHPA',
     'PATT',
     'SSF',
     'AIMTime',
     'AdaptMLP',
+    'AdapterPlus',
     'Addition',
+    'Compacter',
+    'Convpass',
     'Delta',
     'DoRA',
     'ExtraTokens',
@@ -55,6 +65,7 @@ __all__ = [
     'Layout',
     'LinearAdapter',
     'LoRA',
+    'Mona',
     'Plan',
     'Prefix',
     'Prompt',

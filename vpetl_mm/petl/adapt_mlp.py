@@ -30,13 +30,13 @@ class AdaptMLP(Delta):
         dim: the width d of the tokens.
         d_bottle: the bottleneck's width r, at least 1. Defaults to 64.
         scale: the strength s. Defaults to 0.1.
-        learn_scale: also train s. Defaults to False.
+        learn_scale: also train s, or with ``'channel'`` one for each channel. Defaults to False.
         mode: ``'parallel'`` (default) or ``'sequential'``.
         source: what a parallel adapter reads: ``'norm'`` (default), the MLP's input; ``'residual'``, the residual
             stream before the norm, with the result added outside drop-path, as in AdaptFormer's published ViT. A
             sequential adapter ignores it.
         dropout: on the bottleneck, in training. Defaults to 0.
-        act: ``'ReLU'`` (default), or ``'GELU'``, as AIM has it.
+        act: ``'ReLU'`` (default); ``'GELU'``, as AIM has it, ``'GELUTanh'`` or ``'QuickGELU'``.
         drop_path: how likely a row of the batch goes without the adapter, in training, in the last block; less,
             evenly, in earlier ones. Defaults to 0.
 
@@ -52,7 +52,7 @@ class AdaptMLP(Delta):
         *,
         d_bottle: int = 64,
         scale: float = 0.1,
-        learn_scale: bool = False,
+        learn_scale: bool | str = False,
         mode: str = 'parallel',
         source: str = 'norm',
         dropout: float = 0.0,
@@ -70,7 +70,7 @@ class AdaptMLP(Delta):
         self.dropout = nn.Dropout(number('dropout', dropout, 0, 1))
         self.up = nn.Linear(d_bottle, dim)
         self.drop = DropBranch(number('drop_path', drop_path, 0, 1))
-        self._set_scale(scale, learn_scale)
+        self._set_scale(scale, learn_scale, dim)
         self.reset_parameters()
 
     @classmethod

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 
-ACTIVATIONS = {'GELU': nn.GELU, 'ReLU': nn.ReLU}
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x), close to GELU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the shape of ``x``."""
+        return x * (1.702 * x).sigmoid()
+
+
+ACTIVATIONS = {
+    'GELU': nn.GELU,
+    'GELUTanh': partial(nn.GELU, approximate='tanh'),
+    'QuickGELU': QuickGELU,
+    'ReLU': nn.ReLU,
+}
 
 
 def at_least_one(name: str, value: Any) -> int:

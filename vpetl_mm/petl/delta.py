@@ -37,6 +37,9 @@ class Site:
         proj: the output projection of its attention, where the host is one.
         grid: where the tokens that it sees lie; None where they lie in windows, or are not known.
         depth: the number of its block, from 0.
+        projection: its attention's projection to q, k and v, where the host is the attention.
+        behind_heads: what its attention does with its heads, joined, where the host is the attention: the output
+            projection, and LayerScale where there is one inside; nothing where neither is inside.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Site:
     proj: nn.Module | None = None
     grid: Grid | None = None
     depth: int = 0
+    projection: Projection | None = None
+    behind_heads: tuple[nn.Module, ...] = ()
 
     @property
     def width(self) -> int:

@@ -32,9 +32,10 @@ class DropBranch(nn.Module):
 
 
 def at_rates(cls: type[Delta], sites: Sequence[Site], options: Mapping[str, Any]) -> Iterator[tuple[Site, Delta]]:
-    """Build one delta per site; its option ``drop_path`` grows evenly from 0 to what is given, with the depth."""
+    """Build one delta per site; its option ``drop_path`` grows evenly from 0 to what is given, block by block."""
     cls.check_options(options)
     last = number('drop_path', options.get('drop_path', 0.0), 0, 1)
-    for i, site in enumerate(sites):
-        rate = dict(drop_path=last * i / max(len(sites) - 1, 1)) if last else {}
+    blocks = sorted({site.depth for site in sites})
+    for site in sites:
+        rate = dict(drop_path=last * blocks.index(site.depth) / max(len(blocks) - 1, 1)) if last else {}
         yield site, cls.at_site(site, **{**options, **rate})

@@ -28,9 +28,11 @@ class LinearAdapter(LinearDelta):
         slots: on a fused qkv, which of q, k, v are adapted. Defaults to ``'qkv'``; ignored elsewhere.
         d_bottle: the bottleneck's width r, at least 1. Defaults to 8.
         scale: the strength s. Defaults to 1.
+        learn_scale: also train s, or with ``'channel'`` one for each channel of each slot. Defaults to False.
         mode: ``'sequential'`` (default) or ``'parallel'``.
-        act: ``'GELU'`` (default) or ``'ReLU'``.
+        act: ``'GELU'`` (default), ``'GELUTanh'``, ``'QuickGELU'`` or ``'ReLU'``.
         dropout: on the bottleneck's input, in training. Defaults to 0.
+        inner_dropout: between down and up, in training. Defaults to 0.
 
     Raises:
         UserError: for an invalid value.
@@ -45,9 +47,11 @@ class LinearAdapter(LinearDelta):
         slots: str = 'qkv',
         d_bottle: int = 8,
         scale: float = 1.0,
+        learn_scale: bool | str = False,
         mode: str = 'sequential',
         act: str = 'GELU',
         dropout: float = 0.0,
+        inner_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         at_least_one('d_bottle', d_bottle)
@@ -55,9 +59,10 @@ class LinearAdapter(LinearDelta):
         self.reads = 'output' if sequential else 'input'
         self.act = ACTIVATIONS[one_of('LinearAdapter act', act, tuple(ACTIVATIONS))]()
         self.dropout = nn.Dropout(number('dropout', dropout, 0, 1))
-        self.scale = number('scale', scale)
+        self.inner_dropout = nn.Dropout(number('inner_dropout', inner_dropout, 0, 1))
         names = check_slots(slots) if host_slots else ['out']
         self.starts = {name: max(host_slots.find(name), 0) * out_dim for name in names}
+        self._set_scale(scale, learn_scale, len(names) * out_dim)
         self.width = out_dim
         seen = out_dim if sequential else in_dim
         self.down = nn.ModuleDict({n: nn.Linear(seen, d_bottle) for n in names})
@@ -70,6 +75,7 @@ class LinearAdapter(LinearDelta):
             nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
             for parameter in (down.bias, *self.up[name].parameters()):
                 nn.init.zeros_(parameter)
+        self._reset_scale()
 
     def forward(self, x: Tensor) -> list[Addition]:
         """Return the adapters' outputs, one per slot.
@@ -79,8 +85,10 @@ class LinearAdapter(LinearDelta):
                 ``mode='parallel'`` the layer's input, (..., d_in).
         """
         additions = []
-        for name, start in self.starts.items():
+        each = isinstance(self.scale, nn.Parameter) and self.scale.dim() > 0
+        scales = self.scale.split(self.width) if each else [self.scale] * len(self.starts)
+        for (name, start), scale in zip(self.starts.items(), scales, strict=True):
             seen = x.narrow(-1, start, self.width) if self.reads == 'output' else x
-            h = self.act(self.down[name](self.dropout(seen)))
-            additions.append(Addition(h, self.up[name].weight, self.up[name].bias, self.scale, start))
+            h = self.inner_dropout(self.act(self.down[name](self.dropout(seen))))
+            additions.append(Addition(h, self.up[name].weight, self.up[name].bias, scale, start))
         return additions

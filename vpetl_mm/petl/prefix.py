@@ -24,12 +24,13 @@ class Prefix(Delta):
     Every token of every window sees every prefix token, without a position bias. No initial value leaves
     the plain backbone unchanged: even a key of zeros takes its share of the softmax.
 
-    Parameters: n d + 3 d r + r + 2 d for n tokens and a middle of width r.
+    Parameters: n d + 3 d r + r + 2 d for n tokens and a middle of width r. Without a middle P_k and P_v are trained
+    tables themselves, drawn with a standard deviation of 0.02, as in He et al. 2022 (prefix_nomlp): 2 n d.
 
     Args:
         dim: the width d of the keys.
         num_tokens: the number n of tokens. Defaults to 16.
-        d_middle: the width r between the linear layers. Defaults to 128.
+        d_middle: the width r between the linear layers. Defaults to 128; None for none of them.
 
     Raises:
         UserError: for a value below 1.
@@ -40,12 +41,13 @@ class Prefix(Delta):
     joins_attention = True
     starts_plain = False
 
-    def __init__(self, dim: int, *, num_tokens: int = 16, d_middle: int = 128) -> None:
+    def __init__(self, dim: int, *, num_tokens: int = 16, d_middle: int | None = 128) -> None:
         super().__init__()
-        self.tokens = nn.Parameter(torch.empty(at_least_one('num_tokens', num_tokens), dim))
-        self.down = nn.Linear(dim, at_least_one('d_middle', d_middle))
+        tables = (2,) if d_middle is None else ()
+        self.tokens = nn.Parameter(torch.empty(*tables, at_least_one('num_tokens', num_tokens), dim))
+        self.down = None if d_middle is None else nn.Linear(dim, at_least_one('d_middle', d_middle))
         self.act = nn.Tanh()
-        self.up = nn.Linear(d_middle, 2 * dim)
+        self.up = None if d_middle is None else nn.Linear(d_middle, 2 * dim)
         self.reset_parameters()
 
     @classmethod
@@ -56,12 +58,15 @@ class Prefix(Delta):
         return cls(Projection(site.host, site.inner).out_features // 3 if opened else site.out_dim, **options)
 
     def reset_parameters(self) -> None:
-        """Draw the table and both layers again."""
-        nn.init.normal_(self.tokens)
-        self.down.reset_parameters()
-        self.up.reset_parameters()
+        """Draw the table, or both, and both layers again."""
+        nn.init.normal_(self.tokens, std=0.02 if self.down is None else 1.0)
+        for layer in (self.down, self.up):
+            if layer is not None:
+                layer.reset_parameters()
 
     def extra_tokens(self, x: Tensor, project: Callable[[Tensor], Tensor]) -> ExtraTokens:
         """Return P_k and P_v, (n, d) each; neither ``x`` nor the host's projection is needed."""
+        if self.down is None:
+            return ExtraTokens(*self.tokens, masked=False)
         k, v = self.up(self.act(self.down(self.tokens))).chunk(2, dim=-1)
         return ExtraTokens(k, v, masked=False)

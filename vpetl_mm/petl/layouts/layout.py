@@ -45,6 +45,7 @@ class Layout:
         attention: the attention below a block, its output projection included. Defaults to ``'attn'``.
         windows: whether the attention is in windows. Defaults to False.
         sized: the argument of a block in windows that holds (H, W) of its tokens. Defaults to '': their shape.
+        gamma: the LayerScale inside the attention, behind its output projection. Defaults to '', none.
         prefix: the path of the backbone inside what was given, with a dot behind it.
     """
 
@@ -68,6 +69,7 @@ class Layout:
     attention: str = 'attn'
     windows: bool = False
     sized: str = ''
+    gamma: str = ''
     prefix: str = ''
 
     def inside(self, prefix: str) -> Layout:
@@ -148,14 +150,26 @@ class Layout:
         out = last.out_features
         if place == 'attn' and inner is not None:  # as wide as its keys, wherever its output projection is
             out = Projection(module, inner).out_features // 3
-        proj = self._projection(backbone, block) if place == 'attn' else None
-        yield Site(name, module, place, first.in_features, out, slots, norm, inner, block, whole, proj)
+        site = Site(name, module, place, first.in_features, out, slots, norm, inner, block, whole)
+        yield self._attention(backbone, site) if place == 'attn' else site
 
-    def _projection(self, backbone: nn.Module, block: nn.Module) -> nn.Module | None:
-        """Return the output projection of a block's attention."""
+    def _attention(self, backbone: nn.Module, site: Site) -> Site:
+        """Return the site of an attention with what is in it."""
+        (_, proj), (path, qkv) = self._part(backbone, site.block, 'proj'), self._part(backbone, site.block, 'qkv')
+        inner, host = site.inner, site.host
+        if inner is None and qkv is not None:
+            weight = f'{path.removeprefix(site.name)}.weight'.removeprefix('.')
+            inner = Inner((weight,), () if getattr(qkv, 'bias', None) is not None else self.slot_biases)
+        within = {id(m) for m in host.modules()}
+        parts = (proj, getattr(host, self.gamma, None) if self.gamma else None)
+        behind = tuple(m for m in parts if id(m) in within and not isinstance(m, nn.Identity))
+        return replace(site, proj=proj, projection=inner and Projection(host, inner), behind_heads=behind)
+
+    def _part(self, backbone: nn.Module, block: nn.Module, place: str) -> tuple[str, nn.Module | None]:
+        """Return what is at a place of a block, with its path; '' and None where there is nothing."""
         inside = {id(m) for m in block.modules()}
         named = ((n, m) for n, m in backbone.named_modules() if id(m) in inside)
-        return next((m for n, m in named if self.matches(self.places['proj'], n)), None)
+        return next(((n, m) for n, m in named if self.matches(self.places[place], n)), ('', None))
 
     def _layer(self, backbone: nn.Module, name: str, module: nn.Module, place: str) -> Iterator[Site]:
         """Yield a norm, or the layer that embeds patches: one with a weight, whose rows are its outputs."""

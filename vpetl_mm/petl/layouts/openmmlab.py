@@ -36,6 +36,7 @@ OPENMMLAB: dict[str, Layout] = {
         norm12=('ln1', 'ln2'),
         adds_residual=('TransformerEncoderLayer',),
         leading=('num_extra_tokens',),
+        gamma='gamma1',
     ),
     # the 2D Swin
     'mmpretrain.SwinTransformer': transformer(
