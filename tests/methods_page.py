@@ -22,6 +22,7 @@ from torch import nn
 from vpetl_mm import UserError
 from vpetl_mm.petl import Delta, Plan, adapt
 from vpetl_mm.petl.adapt import delta_type
+from vpetl_mm.petl.delta import defaults_of
 from vpetl_mm.petl.merging import check_hosts
 from vpetl_mm.petl.proposal.methods import METHODS
 
@@ -41,12 +42,12 @@ CALLED = {
 # how a delta acts -> what is said of it, with the place
 SAID = {
     'weights': 'changes the weights of {}',
-    'input': 'beside {}',
-    'norm': 'beside {}, from the norm in front of it',
-    'stream': 'beside {}, from the stream in front of the norm',
-    'output': 'behind {}',
-    'before': 'in front of {}',
-    'keys': 'further keys and values of {}',
+    'input': 'sits beside {}',
+    'norm': 'sits beside {}',
+    'stream': 'sits beside {} and reads the stream in front of the norm',
+    'output': 'sits behind {}',
+    'before': 'sits in front of {}',
+    'keys': 'brings further keys and values to {}',
 }
 PLACES = {'attn': 'attention', 'mlp': 'the MLP', 'block': 'the block', 'patch_embed': 'the patch embedding'}
 PLACES |= {'norm1': 'norm1', 'norm2': 'norm2', 'last_norm': 'the last norm'}
@@ -63,9 +64,8 @@ def methods() -> dict[str, dict[str, Any]]:
 @cache
 def on_vit_b(name: str) -> Plan:
     """A method at its defaults on timm's ViT-B/16, on the meta device."""
-    options = {k: v for k, v in methods()[name].items() if k != 'at'}
     with torch.device('meta'):
-        return adapt(timm.create_model('vit_base_patch16_224'), dict(x=options), train=[])
+        return adapt(timm.create_model('vit_base_patch16_224'), dict(x=dict(type=name, **options_of(name))), train=[])
 
 
 def marks_of(delta: Delta) -> Iterator[tuple[str, str]]:
@@ -96,8 +96,8 @@ def sits(name: str) -> str:
         where = PLACES.get(place, place)
         if place == 'between':
             where = {'before': 'the MLP and its norm'}.get(how, 'attention')
-        said.setdefault(how, []).append(where)
-    return '; '.join(SAID[how].format(_and(places)) for how, places in said.items())
+        said.setdefault(SAID[how], []).append(where)
+    return _and([what.format(_and(places)) for what, places in said.items()])
 
 
 def _and(words: list[str]) -> str:
@@ -108,7 +108,7 @@ def about(name: str) -> tuple[str, str]:
     """The first sentence of a class's docstring, and the formula below it."""
     text = inspect.getdoc(delta_type(name))
     formula = re.search(r'::\n\n((?: {4}.*\n|\n)+)', text + '\n')[1]
-    first = re.match(r'(.*?)(?:\.\s|\.$|:\s|::|\n\n)', text, re.DOTALL)[1]
+    first = re.match(r'(.*?)(?:\.\s+(?=[A-Z])|\.$|:\s|::|\n\n)', text, re.DOTALL)[1]
     return ' '.join(first.split()), textwrap.dedent(formula).strip()
 
 
@@ -132,29 +132,36 @@ def errata(name: str) -> str:
     for section in re.split(r'^## ', text, flags=re.MULTILINE)[1:]:
         title, rows = section.split('\n', 1)
         cells = [cell.lower() for cell in re.findall(r'^\| ([^|]+) \|', rows, re.MULTILINE)]
-        named = [c for c in cells if any(re.search(rf'(?<!\w){re.escape(n.lower())}\b', c) for n in {name, called(name)})]
+        named = [
+            c for c in cells if any(re.search(rf'(?<!\w){re.escape(n.lower())}\b', c) for n in {name, called(name)})
+        ]
         if named:
             found['-'.join(re.findall(r'\w+', title.lower()))] = len(named)
     return ', '.join(f'[{n}](errata.md#{anchor})' for anchor, n in found.items())
 
 
-def options_of(name: str) -> str:
-    """The options that the count needs beside the defaults; the number of frames changes nothing."""
-    options = {k: v for k, v in methods()[name].items() if k not in ('type', 'at', 'num_frames')}
-    return ', '.join(f'`{k}={v!r}`' for k, v in options.items())
+def options_of(name: str) -> dict[str, Any]:
+    """The options of a method's trial that a delta cannot do without."""
+    given, defaults = methods()[name], defaults_of(delta_type(name))
+    return {k: v for k, v in given.items() if k == 'num_frames' or k not in ('type', 'at', *defaults)}
 
 
+@cache
 def hosts_without(name: str) -> dict[str, list[str]]:
-    """Reason -> the hosts of docs/hosts.md that refuse the method for it."""
+    """Reason -> the hosts that refuse a method for it, as docs/hosts.md says."""
+    columns = hosts_table.COLUMNS | hosts_table.FURTHER
+    trials = {c: given if isinstance(given, str) else given[0] for c, given in columns.items()}
+    column = next(c for c, trial in trials.items() if METHODS.get(trial, {}).get('type') == name)
+    text = hosts_table.PAGE.read_text(encoding='utf-8').partition(hosts_table.BEGIN)[2].partition(hosts_table.END)[0]
+    reasons = dict(re.findall(r'^- (\w): (.*)', text, re.MULTILINE))
     refused: dict[str, list[str]] = {}
-    for (label, library), why in hosts_table.refusals().items():
-        if why[_trial(name)]:
-            refused.setdefault(hosts_table.reason_of(why[_trial(name)]), []).append(f'{label.strip()} ({library})')
+    head: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip('|').split('|')]
+        head = cells if cells[0] == 'host' else head
+        if line.startswith('|') and column in head and cells[head.index(column)] in reasons:
+            refused.setdefault(reasons[cells[head.index(column)]], []).append(f'{cells[0]} ({cells[1]})')
     return refused
-
-
-def _trial(name: str) -> str:
-    return next(trial for trial, delta in METHODS.items() if delta['type'] == name)
 
 
 def page() -> str:
@@ -164,7 +171,7 @@ def page() -> str:
         '| --- | ---: | ---: | :-: | :-: | --- | --- |',
         *map(_row, methods()),
     ]
-    parts = _and([f'`{part}` of {whole}' for part, whole in PARTS.items()])
+    parts = _and([f'`{part}` (of {whole})' for part, whole in PARTS.items()])
     return '\n\n'.join([INTRODUCTION.format(parts=parts), '\n'.join(rows), *map(_section, methods())]) + '\n'
 
 
@@ -175,7 +182,14 @@ def _row(name: str) -> str:
     without = sum(map(len, hosts_without(name).values()))
     hosts = f'all but {without}' if without else 'all'
     yes = {True: 'yes', False: 'no'}
-    cells = [f'{trains:,}', f'{100 * trains / (total - trains):.2f} %', yes[merges(name)], yes[plain], hosts, errata(name)]
+    cells = [
+        f'{trains:,}',
+        f'{100 * trains / (total - trains):.2f} %',
+        yes[merges(name)],
+        yes[plain],
+        hosts,
+        errata(name),
+    ]
     return f'| [{called(name)}](#{anchor(name)}) | {" | ".join(cells)} |'
 
 
@@ -185,15 +199,17 @@ def anchor(name: str) -> str:
 
 
 def _title(name: str) -> str:
-    return name if called(name) == name else f'{called(name)}: {name}'
+    return name if called(name) == name else f'{called(name)} (`{name}`)'
 
 
 def _section(name: str) -> str:
     sentence, formula = about(name)
-    options = options_of(name)
+    options = ', '.join(
+        f'`{k}={v}`' for k, v in options_of(name).items() if k != 'num_frames'
+    )  # which counts nothing
     lines = [
         f'## {_title(name)}',
-        f'<img src="figures/methods/{name.lower()}.svg" width="240" align="right" alt="{sits(name)}">',
+        f'<img src="figures/methods/{name.lower()}.svg" width="240" alt="{sits(name)}">',
         f'{sentence}.',
         f'```\n{formula}\n```',
         f'`{name}` {sits(name)}{f"; counted with {options}" if options else ""}.',
@@ -207,11 +223,17 @@ INTRODUCTION = """\
 
 <!-- made by tests/methods_page.py -->
 
-Every method here is one class, `type` in `petl.deltas`, whose docstring has the parameters' formula and all options.
-The figures show one block: grey is the host, red what a method adds or whose weights it changes. Parameters are
-counted on timm's ViT-B/16 at the defaults; those of the head come on top. A method that merges leaves the plain model,
-at the plain model's speed. One that starts plain leaves step 0 exactly as the plain backbone has it. Hosts are those of
-[hosts](hosts.md); errata are disagreements of papers and published code. Parts of other methods are {parts}."""
+Every method here is one class, a `type` in `petl.deltas`; its docstring has the formula of its parameters and all its
+options. A figure shows one block: grey is the host, red what the method adds, or whose weights it changes.
+
+- Parameters: on timm's ViT-B/16 at the class's defaults, without the head. `tools/count_params.py --methods all`
+  counts those of the configs on every host.
+- Merges: it becomes part of the weights, which leaves the plain model and its speed.
+- Starts plain: step 0 is exactly the plain backbone.
+- Hosts: those of [hosts](hosts.md) that take it; each section names the others.
+- Errata: how many disagreements of papers and published code there are.
+
+{parts} are parts of methods."""
 
 
 def main() -> None:
