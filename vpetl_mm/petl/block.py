@@ -13,8 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from . import addition
+from .deltas import deltas_of
 from .exchange import exchanged
-from .host import add_delta, add_from_stream, before, behind, change_first, deltas_of, passing_deltas, taken
+from .host import passing_deltas, taken
+from .output import add_delta, add_from_stream, before, behind, change_first
 
 RESIDUALS = ('input_tensor', 'residual')  # what a last part calls the stream that it adds itself
 
