@@ -40,7 +40,7 @@ class Given(Delta):
 def written(y: Tensor, additions: Additions, reads: str = 'input') -> Tensor:
     host, delta = nn.Identity(), Given(additions, reads)
     attach(host, 'given', delta)
-    return add_in_place(host, delta, y, y)
+    return add_in_place(host, delta, delta(y), y)
 
 
 def by_loops(y: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None, scale: float, start: int) -> Tensor:

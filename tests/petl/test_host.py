@@ -175,13 +175,13 @@ def test_an_ffn_adds_the_stream_behind_its_deltas(given):
 
 
 @pytest.mark.parametrize('kind', ['linear', 'no_bias', 'norm'])
-def test_updates_add_their_changes_of_the_hosts_own_weights_in_their_turn(kind):
+def test_updates_add_their_changes_of_the_hosts_own_weights_before_anything_reads_the_output(kind):
     host = KINDS[kind]()
     plain = copy.deepcopy(host)
     hosted(host, times=Times(3.0), one=Update(2.0), before=Before(0.5), two=Update(5.0))
     y = plain(X + 0.5)
     product = y if plain.bias is None else y - plain.bias
-    torch.testing.assert_close(host(X), 3 * y + (2 - 1) * product + 2 + (5 - 1) * product + 5)
+    torch.testing.assert_close(host(X), 3 * (y + (2 - 1) * product + 2 + (5 - 1) * product + 5))
 
 
 def test_what_another_delta_returned_is_not_written_over():

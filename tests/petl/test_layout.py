@@ -27,7 +27,11 @@ PLACES = {
     'fc2': ('mlp.fc2', 4, 1, ''),
     'attn': ('attn', 1, 1, ''),
     'block': ('', 1, 1, ''),
+    'between': ('', 1, 1, ''),
+    'norm1': ('norm1', 1, 1, ''),
+    'norm2': ('norm2', 1, 1, ''),
 }
+AT_THE_ENDS = {'patch_embed', 'last_norm'}
 
 
 @pytest.mark.parametrize('place', PLACES)
@@ -45,7 +49,7 @@ def test_sites(place):
 
 def test_there_are_no_other_places_or_blocks():
     backbone = swin()
-    assert set(layout_of(backbone).places) == set(PLACES)
+    assert set(layout_of(backbone).places) == {*PLACES, *AT_THE_ENDS}
     assert list(layout_of(backbone).blocks(backbone)) == [backbone.get_submodule(b) for b in BLOCKS]
 
 
@@ -64,6 +68,11 @@ HOSTS = {
     'vit': (('layers.0', 'layers.1'), 'ln1'),
     'swin2d': (('stages.0.blocks.0', 'stages.0.blocks.1'), 'norm1'),
 }
+ENDS = {
+    'videomae': dict(patch_embed='patch_embed.projection', last_norm='fc_norm'),
+    'vit': dict(patch_embed='patch_embed.projection', last_norm='ln1'),
+    'swin2d': dict(patch_embed='patch_embed.projection', last_norm='norm0'),
+}
 
 
 @pytest.mark.parametrize('adapted', [False, True], ids=['plain', 'with_deltas'])
@@ -75,8 +84,9 @@ def test_sites_of_the_other_hosts(name, adapted):
     layout, (blocks, norm) = layout_of(backbone), HOSTS[name]
     assert list(layout.blocks(backbone)) == [backbone.get_submodule(b) for b in blocks]
     assert not list(layout.sites(backbone, 'nowhere'))
-    assert set(layout.places) - {'between'} == {*tiny.HOSTS[name].below, 'block'}
-    assert ('between' in layout.places) == (not tiny.HOSTS[name].windows)
+    assert set(layout.places) == {*tiny.HOSTS[name].below, *PLACES, *AT_THE_ENDS}
+    for place, (layer,) in zip(AT_THE_ENDS, (layout.sites(backbone, p) for p in AT_THE_ENDS), strict=True):
+        assert (layer.name, layer.out_dim) == (ENDS[name][place], 16 if place == 'patch_embed' else layer.in_dim)
     for place, below in tiny.HOSTS[name].below.items():
         sites = list(layout.sites(backbone, place))
         _, d_in, d_out, slots = PLACES.get(place, ('', 1, 1, ''))

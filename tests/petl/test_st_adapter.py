@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
@@ -169,9 +170,38 @@ def test_wrong_options_are_refused():
 
 
 @pytest.mark.parametrize('host', ['swin3d', 'swin2d'])
-def test_windows_are_refused(host):
-    with tiny.refused('STAdapter', 'windows'):
-        build_model(tiny.HOSTS[host].config(dict(st=dict(type='STAdapter', num_frames=2))))
+def test_in_front_of_a_block_in_windows_it_is_the_same_on_the_grid_of_the_tokens(host):
+    """The fourth and last frame, and the first, have one neighbour: nothing wraps around, as windows do."""
+    deltas = dict(st=dict(type='STAdapter', kernel=(3, 3, 3), d_bottle=4, num_frames=2))
+    model = build_model(tiny.HOSTS[host].config(deltas)).eval()
+    block = next(find(model.backbone).layout.blocks(model.backbone))
+    delta = tiny.randomised(block.deltas['st'])
+    x = torch.randn(2, 4, 6, 10, 16) if host == 'swin3d' else torch.randn(4, 6 * 10, 16)
+    arguments = () if host == 'swin3d' else ((6, 10),)
+    video = x if host == 'swin3d' else x.view(2, 2, 6, 10, 16)
+    changed = video + on_the_grid(delta, video)
+    y = run(block, x, *arguments)
+    with torch.no_grad():
+        delta.up.weight.zero_()
+        delta.up.bias.zero_()
+    torch.testing.assert_close(y, run(block, changed.view_as(x), *arguments), rtol=1e-5, atol=1e-5)
+
+
+def on_the_grid(delta: STAdapter, video: Tensor) -> Tensor:
+    """up(conv(down(h))) of clips, (B, T, H, W, d), one sum over 27 shifted copies."""
+    h = video @ delta.down.weight.t() + delta.down.bias
+    _, frames, rows, columns, _ = h.shape
+    padded = torch.nn.functional.pad(h, (0, 0, 1, 1, 1, 1, 1, 1))
+    total = delta.conv.bias.clone()
+    for t, i, j in product(range(3), repeat=3):
+        part = padded[:, t : t + frames, i : i + rows, j : j + columns]
+        total = total + part * delta.conv.weight[:, 0, t, i, j]
+    return total @ delta.up.weight.t() + delta.up.bias
+
+
+def run(block: nn.Module, x: Tensor, *arguments: object) -> Tensor:
+    """The output of a block; Video Swin's wants its mask, which a block without a shift ignores."""
+    return block(x, *(arguments or (None,))).detach()
 
 
 def test_hiera_is_refused():

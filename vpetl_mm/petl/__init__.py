@@ -9,6 +9,7 @@ from .compacter import Compacter
 from .convpass import Convpass
 from .delta import Delta, Site
 from .dora import DoRA
+from .dtl import DTL
 from .extra_tokens import ExtraTokens, extra_tokens
 from .fact import FacT
 from .frame_embedding import FrameEmbedding
@@ -37,10 +38,12 @@ DELTAS = (
     *(SSF, RepAdapter, DoRA, FacT, VeRA, KAdaptation),  # which merge
     *(AdapterPlus, Convpass, Mona, Compacter, MHPA),  # bottlenecks
     *(STAdapter, AIMTime, FrameEmbedding),  # video
+    *(DTL,),  # beside the blocks
 )
 
 __all__ = [
     'DELTAS',
+    'DTL',
     'LAYOUTS',
     'MHPA',
     'PATT',
