@@ -41,10 +41,10 @@ class KAdaptation(Delta):
         H = sum over i of A_i (x) B_i,  A_i = a_i b_i^T,  B_i = u_i v_i^T       # their Eq. 6 and 7
         b' = b + c
 
-    (x) is the Kronecker product. a and b are shared by all blocks; u and v belong to a slot of one block, and c to all
-    slots of one. v starts at zero, and so does c, so that step 0 is the plain backbone; a, b and u are drawn
-    Xavier-uniform. The released code zeroes both u and v, after which none of the four can learn, uses q's factors for
-    v, and scrambles the order of the tokens.
+    (x) is the Kronecker product. a and b are shared by all blocks; u and v belong to a slot of one block, and c to
+    all slots of one. v starts at zero, and so does c, so that step 0 is the plain backbone; a, b and u are drawn
+    Xavier-uniform. The released code zeroes both u and v, after which none of the four can learn, uses q's factors
+    for v, and scrambles the order of the tokens.
 
     Parameters of m slots: 2 m d + d for each block, 2 m n^2 in all.
 
