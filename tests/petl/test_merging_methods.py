@@ -23,7 +23,7 @@ METHODS = {
     'fact_tt': dict(type='FacT', rank=3),
     'fact_tk': dict(type='FacT', form='TK', rank=3),
     'fact_tk_published': dict(type='FacT', form='TK', rank=3, published=True),
-    'vera': dict(type='VeRA', at=['qkv', 'proj', 'fc1', 'fc2'], rank=4),
+    'vera': dict(type='VeRA', at=['qkv', 'proj', 'fc1', 'fc2'], rank=16),
     'kadaptation': dict(type='KAdaptation', n=4, slots='qkv'),
 }
 SIZES = dict(img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=3)
@@ -79,10 +79,10 @@ def tuned(name: str, method: str) -> tuple[nn.Module, Callable[[], Any], Tensor,
     """A backbone with a method on it, what merges it, an input, and the plain backbone of the same weights."""
     deltas = dict(delta=METHODS[method])
     if name in TIMM:
-        plain, x = tiny.randomised(TIMM[name]()).eval(), torch.randn(2, 3, 16, 16)
+        plain, x = tiny.randomised(TIMM[name]()).eval(), tiny.HOSTS['vit'].sample()
         model = copy.deepcopy(plain)
         plan = adapt(model, deltas, train=[])
-        tiny.randomised(nn.ParameterList(plan.parameters()), 1)
+        tiny.randomised(nn.ParameterList(plan.parameters()), 1, std=0.5)
         return model, plan.merge, x, plain
     host = tiny.HOSTS[name]
     model, plain = host.build(deltas), host.build({})
@@ -118,7 +118,7 @@ def test_a_merged_method_is_the_plain_model(name: str, method: str):
 )
 @torch.no_grad()
 def test_a_bias_that_has_nowhere_to_go_is_refused_and_nothing_changes(make: Callable[[], nn.Module], method: str):
-    model, x = tiny.randomised(make()).eval(), torch.randn(2, 3, 16, 16)
+    model, x = tiny.randomised(make()).eval(), tiny.HOSTS['vit'].sample()
     plan = adapt(model, dict(delta=METHODS[method]))
     tiny.randomised(nn.ParameterList(plan.parameters()), 1)
     state, classes, trained = copy.deepcopy(model.state_dict()), kinds(model), tiny.trainable(model)
