@@ -102,7 +102,7 @@ class Layout:
         pattern, grid = self.places.get(place), None
         if pattern and self.leading is not None:
             chain = [*around, *chain_to(backbone, self.prefix.rstrip('.'))]
-            grid = grid_of(chain, self.leading, self.joint, self.rope)
+            grid = grid_of(chain, self.leading, self.joint, self.turns_keys(backbone))
         depths = {id(block): i for i, block in enumerate(self.blocks(backbone))}
         for name, module in list(backbone.named_modules()) if pattern else ():
             for site in self._site(backbone, name, module, place) if self.matches(pattern, name) else ():
@@ -207,6 +207,10 @@ class Layout:
             named = ((n, i * (rows // 3)) for i, n in enumerate(self.slot_biases))
             parts += [('', f'{owner}.{n}', at, rows // 3) for n, at in named if n and hasattr(attention, n)]
         return parts
+
+    def turns_keys(self, backbone: nn.Module) -> bool:
+        """Tell whether a backbone has a rotary embedding, which turns queries and keys by their place."""
+        return bool(self.rope) and inside(backbone, f'{self.prefix}{self.rope}') is not None
 
     def norms(self, backbone: nn.Module) -> Iterator[nn.Module]:
         """Yield the norms inside the blocks, in order."""

@@ -51,6 +51,7 @@ TIMM: dict[str, Layout] = {
         adds_residual=('Block', 'EvaBlock'),
         post_norm=('ResPostBlock',),
         takes_tokens=False,
+        rope='rope',
     ),
     # EVA-02 and DINOv3: rotary positions; multiplies by qkv.weight itself where q and v have biases
     'timm.Eva': transformer(
