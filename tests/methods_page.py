@@ -35,7 +35,7 @@ CALLED = {
     'Prefix': 'Prefix-tuning',
     'Prompt': 'VPT',
     'AdapterPlus': 'Adapter+',
-    'MHPA': 'MAM',
+    'MHPA': 'MH-PA',
     'STAdapter': 'ST-Adapter',
     'AIMTime': 'AIM',
 }
