@@ -63,7 +63,7 @@ class AdapterPlus(Delta):
 
     @classmethod
     def at_site(cls, site: Site, **options: Any) -> Delta:
-        """Build the delta for one block, as wide as its output."""
+        """Build the adapter of one block, as wide as its output."""
         cls.check_options(options)
         return cls(site.out_dim, **options)
 
