@@ -102,7 +102,7 @@ def _note(block: nn.Module, layout: Layout, delta: Delta) -> None:
     first, second = (getattr(block, name, None) for name in layout.norm12)
     with own_class(second):
         exchange(second, noting_class)
-    second.block, second.noted = (block,), None
+    second.block, second.noted, second.awaited = (block,), None, False
     second.first_norm = getattr(second, 'first_norm', (None,))
     if delta.reads == 'norm':
         with own_class(first):
