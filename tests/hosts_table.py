@@ -33,12 +33,14 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
         'timm',
         ('vit', 'dinov2', 'deit', 'siglip', 'mae', 'clip', 'vit_qk_norm'),
     ),
-    'EVA-02, DINOv3': ('timm', ('eva02', 'eva02_apart', 'dinov3')),
+    'EVA-02': ('timm', ('eva02', 'eva02_apart')),
+    'DINOv3': ('timm', ('dinov3',)),
     'NaFlexViT': ('timm', ('naflex', 'naflex_padded', 'naflex_gated')),
     'Hiera': ('timm', ('hiera',)),
     'Swin': ('timm', ('swin',)),
     'ViT, of MultiheadAttention': ('torchvision', ('torchvision',)),
-    'ViT, DINOv2': ('transformers', ('vit', 'dinov2', 'dinov2_gated')),
+    'ViT, DINOv2': ('transformers', ('vit', 'dinov2')),
+    'DINOv2, gated MLP': ('transformers', ('dinov2_gated',)),
     'DINOv3 ': ('transformers', ('dinov3', 'dinov3_gated')),
     'SigLIP': ('transformers', ('siglip',)),
     'SigLIP 2': ('transformers', ('siglip2', 'siglip2_bare')),
@@ -65,6 +67,22 @@ COLUMNS = {
     'ST-Adapter': 'STAdapter',
     'AIM': 'AIMTime',
 }
+FURTHER = {
+    'SSF': 'SSF',
+    'RepAdapter': 'RepAdapter',
+    'DoRA': 'DoRA',
+    'FacT': ('FacT', "FacT, form='TK'"),
+    'VeRA': 'VeRA',
+    'KAdaptation': 'KAdaptation',
+    'Adapter+': 'AdapterPlus',
+    'Convpass': 'Convpass',
+    'Mona': 'Mona',
+    'Compacter': 'Compacter',
+    'MH-PA': 'MHPA',
+    'DTL': 'DTL',
+    'DTL+': 'DTL, kernel=3',
+}
+TABLES = (COLUMNS, FURTHER)
 # what a refusal says -> why, below the table
 REASONS = {
     'take no further tokens': 'windows, rotary positions or padding: no further tokens pass through the blocks',
@@ -74,6 +92,10 @@ REASONS = {
     'in a known grid': 'its tokens lie in no grid that the table knows (windows, any shape, an order of its own)',
     'has rotary positions': 'rotary positions, which frames have not',
     'attends to those of a clip already': 'it attends over the frames of a clip already',
+    'is in windows': 'its attention is in windows',
+    'of one width': 'its width changes from stage to stage',
+    'is not made of slices': 'its MLP is not a whole number of times as wide, or its width changes in a block',
+    'how many heads': 'its attention changes the number of its tokens and heads',
     'attends over time': 'it attends over the frames of a clip already',
 }
 
@@ -86,16 +108,27 @@ def hosts() -> Iterator[tuple[str, str, nn.Module, Callable[[nn.Module], Any]]]:
         yield 'transformers', name, host.build(), lambda model, host=host: model(**host.inputs(2))
     for name, host in tiny.HOSTS.items():
         library = 'mmpretrain' if host.scope == 'mmpretrain' else 'mmaction'
-        yield library, name, build_model(host.config()), lambda model, host=host: tiny.classify(model, host.sample())
+        config = _of_two_stages(host.config()) if host.windows else host.config()
+        yield library, name, build_model(config), lambda model, host=host: tiny.classify(model, host.sample())
+
+
+def _of_two_stages(config: dict[str, Any]) -> dict[str, Any]:
+    """A Swin whose width doubles once, as a real one's does three times."""
+    model = config['model']
+    model['backbone']['arch'].update(depths=[1, 1], num_heads=[2, 2])
+    model['backbone']['out_indices'] = (1,)
+    next(model[head] for head in ('head', 'cls_head') if head in model)['in_channels'] = 32
+    return config
 
 
 def row_of(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, str]:
     """Each column's refusal, '' where the method works."""
-    names = {n for given in COLUMNS.values() for n in ((given,) if isinstance(given, str) else given)}
+    columns = COLUMNS | FURTHER
+    names = {n for given in columns.values() for n in ((given,) if isinstance(given, str) else given)}
     told = {n: d for n, d in METHODS.items() if n in names}
     # those of time look along the batch, in which each is a frame
     why = {name: why for name, _, why in tried(model, run, told)} | {'SPT': _spt(model, run)}
-    return {c: next((why[n] for n in ((g,) if isinstance(g, str) else g) if why[n]), '') for c, g in COLUMNS.items()}
+    return {c: next((why[n] for n in ((g,) if isinstance(g, str) else g) if why[n]), '') for c, g in columns.items()}
 
 
 def _spt(model: nn.Module, run: Callable[[nn.Module], Any]) -> str:
@@ -113,15 +146,17 @@ def table() -> str:
         (library, name): row_of(model.eval(), run) for library, name, model, run in hosts() if _stands(library, name)
     }
     reasons: dict[str, str] = {}
-    lines = [f'| host | of | {" | ".join(COLUMNS)} |', f'| --- | --- |{" :-: |" * len(COLUMNS)}']
-    for label, (library, names) in ROWS.items():
-        same = [{c: _cell(w, {}) for c, w in rows[library, name].items()} for name in names]
-        assert all(row == same[0] for row in same), f'{label}: {same}'
-        cells = [_cell(why, reasons) for why in rows[library, names[0]].values()]
-        lines.append(f'| {label.strip()} | {library} | {" | ".join(cells)} |')
+    lines: list[str] = []
+    for columns in TABLES:
+        lines += ['', f'| host | of | {" | ".join(columns)} |', f'| --- | --- |{" :-: |" * len(columns)}']
+        for label, (library, names) in ROWS.items():
+            same = [{c: _cell(rows[library, name][c], None) for c in columns} for name in names]
+            assert all(row == same[0] for row in same), f'{label}: {same}'
+            cells = [_cell(rows[library, names[0]][c], reasons) for c in columns]
+            lines.append(f'| {label.strip()} | {library} | {" | ".join(cells)} |')
     notes = [f'- {letter}: {reason}' for reason, letter in reasons.items()]
     return '\n'.join(
-        [*lines, '', '`+`: every tensor of the method gets a gradient. What is refused, and why:', '', *notes]
+        [*lines[1:], '', '`+`: every tensor of the method gets a gradient. What is refused, and why:', '', *notes]
     )
 
 
@@ -129,12 +164,12 @@ def _stands(library: str, name: str) -> bool:
     return any(library == of and name in names for of, names in ROWS.values())
 
 
-def _cell(why: str, reasons: dict[str, str]) -> str:
+def _cell(why: str, reasons: dict[str, str] | None) -> str:
     if not why:
         return '+'
     reason = next((reason for words, reason in REASONS.items() if words in why), None)
     assert reason is not None, why
-    return reasons.setdefault(reason, 'abcdefgh'[len(reasons)]) if reasons is not None else reason
+    return reasons.setdefault(reason, 'abcdefghijklm'[len(reasons)]) if reasons is not None else reason
 
 
 def written(page: str) -> str:

@@ -11,14 +11,15 @@ EXAMPLES = """\
   tools/demo.py
   tools/demo.py --seeds 3
   tools/demo.py --all
+  tools/demo.py --further
   tools/demo.py --methods fc bapat"""
 
 
 def main(args) -> None:
     """Run the demo."""
-    from vpetl_mm.commands.demo import ALL, METHODS, Demo
+    from vpetl_mm.commands.demo import ALL, FURTHER, METHODS, Demo
 
-    methods = ALL if args.all else args.methods or METHODS
+    methods = ALL if args.all else FURTHER if args.further else args.methods or METHODS
     Demo(configs(), Path('data/demo'), Path('work_dirs/demo'), args.seeds, methods).run()
 
 
@@ -29,6 +30,8 @@ parser.add_argument('--methods', nargs='+', choices=DEMOS, metavar='METHOD', hel
 parser.add_argument(
     '--all', action='store_true', help="also prefix-tuning, prompts, SPT's controls, single positions"
 )
+
+parser.add_argument('--further', action='store_true', help='the methods of further papers instead')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

@@ -11,15 +11,17 @@ from vpetl_cli.shipped import configs
 WORK_DIRS = 'work_dirs'
 FIGURES, FORMATS = ('figure1', 'figure1c', 'figure4'), ('text', 'md', 'csv')
 PRINTED = ('table1', 'table3', 'table4', 'table5', 'table6', 'table7', 'table8')
-OTHERS = ('demo', 'transfer', 'vtab')
+OTHERS = ('demo', 'transfer', 'vtab', 'vtab_further')
 EXAMPLES = """\
   tools/tables.py                                   every table, in the terminal
   tools/tables.py table3 table1 --format md --out tables.md
   tools/tables.py demo                              the results of "make demo"
   tools/tables.py transfer                          a real ViT-S/14 on CIFAR-100 (docs/real_transfer.md)
   tools/tables.py vtab                              SPT and its baselines on VTAB-1k, by group of tasks
+  tools/tables.py vtab_further                      methods of further papers on it
   tools/tables.py --run table3 --dry-run            the missing runs: commands, parameters and memory
   tools/tables.py --run table3 --gpus 4 --seeds 3   train and test them; after an interruption, repeat it to go on
+  tools/tables.py --run transfer --methods ssf mona only these rows
   tools/tables.py --collect --docs                  write results into configs/metafile.yml and the generated pages
   tools/tables.py figure1 figure1c figure4 --out figures    PNG and PDF"""
 
@@ -31,6 +33,8 @@ def main(args) -> None:
         raise UserError(f'--work-dirs {work_dirs} does not exist.')
     if args.dry_run and not args.run:
         raise UserError('--dry-run shows what --run would do: add --run TABLE.')
+    if args.methods and not args.run:
+        raise UserError('--methods picks from what --run would do: add --run TABLE.')
     for name in args.show:
         if name not in (valid := (*PRINTED, *FIGURES, *OTHERS)):
             raise unknown('table or figure', name, valid)
@@ -51,10 +55,15 @@ def run_missing(args, work_dirs: Path) -> None:
     """Train and test what the tables of --run lack, or print how."""
     from vpetl_mm.commands import campaign
     from vpetl_mm.paper.metafile import METAFILE, load_metafile
+    from vpetl_mm.paper.names import parse_name
     from vpetl_mm.paper.tables import Tables
 
     tables = Tables(load_metafile(configs() / METAFILE.name), work_dirs, configs())
-    names = dict.fromkeys(n for t in args.run for n in tables.names(t))
+    methods = {n: parse_name(n).method for t in args.run for n in tables.names(t)}
+    for method in args.methods or ():
+        if method not in methods.values():
+            raise unknown(f'method of {", ".join(args.run)}', method, sorted({*methods.values()}))
+    names = [n for n, method in methods.items() if not args.methods or method in args.methods]
     held = {e.name: e.ours.seeds for e in tables.entries if e.ours}
     runs = campaign.plan(names, configs(), work_dirs, args.gpus, args.seeds, held)
     if args.dry_run:
@@ -114,6 +123,7 @@ parser.add_argument('--format', choices=FORMATS, default='text', help='of tables
 parser.add_argument('--out', metavar='PATH', help='a file for tables, a folder for figures')
 parser.add_argument('--work-dirs', metavar='DIR', default=WORK_DIRS, help='where runs are (default: work_dirs)')
 parser.add_argument('--run', nargs='+', metavar='TABLE', help='train and test the experiments that these tables lack')
+parser.add_argument('--methods', nargs='+', metavar='METHOD', help='with --run: only these, such as lora')
 parser.add_argument('--gpus', type=int, default=1, metavar='N', help='per run: 1, 2 or a multiple of 4 (default: 1)')
 parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per experiment, from 0 (default: 1)')
 parser.add_argument('--dry-run', action='store_true', help='with --run: only print commands, parameters and memory')

@@ -20,7 +20,7 @@ from ..datasets.demo_clips import make_demo_clips
 from ..engine.experiment import Options, prepare, test, train
 from ..files import written_whole
 from ..paper.demo_table import DemoRow, demo_table
-from ..paper.names import POSITIONS
+from ..paper.names import FURTHER_METHODS, POSITIONS
 from ..paper.table_format import render
 from ..paper.tradeoff import draw_tradeoff
 from ..preparation.progress import progress
@@ -32,6 +32,8 @@ CONTROLS = ('bapat_random_backbone', 'one_frame')
 METHODS = (*COMPARED, *CONTROLS)
 # the weights to tune drawn at random, and by shuffled sensitivities
 SPT_CONTROLS = ('sptlorarandom', 'sptlorashuffled', 'sptadapterrandom', 'sptadaptershuffled')
+# methods of further papers, but DTL, which needs blocks of one width
+FURTHER = tuple(m for m in FURTHER_METHODS if m != 'dtl')
 # Tables 1 and 3 in miniature; a position of Table 1 is tuned alone under a random, frozen classification layer
 ALL = (*COMPARED, 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)
 

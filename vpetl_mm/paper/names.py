@@ -15,11 +15,18 @@ POSITIONS = ('norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpf
 PATT_METHODS = tuple(m + v for m in ('patt', 'bapat') for v in ('', 'qk', 'qv', 'qkv', 'concat', 'tokens', 'zero'))
 # SPT, and its controls, which do not choose by sensitivity
 SPT_METHODS = tuple(m + v for m in ('sptlora', 'sptadapter') for v in ('', 'random', 'shuffled'))
+# methods of further papers; MH-PA's tokens are what its paper calls the bottleneck
+FURTHER_METHODS = {
+    **dict.fromkeys(('ssf', 'kadaptation')),
+    **dict.fromkeys(('repadapter', 'adapterplus', 'convpass', 'mona', 'compacter', 'mam', 'mhpa'), 'b'),
+    **dict.fromkeys(('dora', 'facttt', 'facttk', 'vera', 'dtl'), 'r'),
+}
 # method -> the letter of its size: b for a bottleneck's width, r for a rank, None without a size
 SIZE_OF = {
     **dict.fromkeys(('full', 'fc', 'bitfit', 'vpt', *POSITIONS, *SPT_METHODS)),
     **dict.fromkeys(('adaptformer', 'prefix', *PATT_METHODS), 'b'),
     'lora': 'r',
+    **FURTHER_METHODS,
 }
 VIDEO, IMAGE = ('ssv2', 'hmdb51'), ('cifar100', 'svhn', 'food101', 'cifar100n50')
 # backbone -> its default pre-training (None: the name states it), and all of them

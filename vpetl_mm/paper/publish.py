@@ -31,6 +31,7 @@ BACKBONES |= dict(timmvit='ViT-B/16 of timm', hfvit='ViT-B/16 of Hugging Face', 
 VARIANTS = dict(qk='on q, k', qv='on q, v', qkv='on q, k, v', concat='concatenated', tokens='from trained tokens')
 VARIANTS |= dict(zero='at zero first', random='at random places', shuffled='sensitivities shuffled')
 VARIED = ('bapat', 'patt', 'sptlora', 'sptadapter')
+OTHER_SIZES = dict(mhpa='num_tokens')
 
 
 def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> tuple[list[str], int]:
@@ -74,7 +75,8 @@ def describe(name: Name) -> str:
     base = next((m for m in VARIED if name.method.startswith(m)), name.method)
     parts = [METHODS.get(base, f'{name.method} alone')]
     parts += [VARIANTS[name.method.removeprefix(base)]] if name.method != base else []
-    parts += [f'{"rank" if name.size_kind == "r" else "d_bottle"} {name.size}'] if name.size else []
+    size = OTHER_SIZES.get(name.method, 'rank' if name.size_kind == 'r' else 'd_bottle')
+    parts += [f'{size} {name.size}'] if name.size else []
     parts += [f's {name.scale:g}'] if name.scale is not None else []
     parts += [f'{BACKBONES[name.backbone]} from {WEIGHTS.get(name.pretrain, name.pretrain)}']
     parts += [DATASETS.get(name.dataset, name.dataset), *([f'{name.frames} frames'] if name.frames else [])]

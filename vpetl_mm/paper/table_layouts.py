@@ -77,6 +77,11 @@ VARIANTS = {
 }
 METHODS = dict(full='Full tuning', fc='FC', lora='LoRA', bitfit='BitFit', adaptformer='AdaptFormer', vpt='VPT')
 METHODS |= dict(prefix='Prefix-tuning', patt='PATT', bapat='BAPAT', sptlora='SPT-LoRA', sptadapter='SPT-Adapter')
+METHODS |= dict(ssf='SSF', repadapter='RepAdapter', dora='DoRA', facttt='FacT-TT', facttk='FacT-TK', vera='VeRA')
+METHODS |= dict(
+    kadaptation='KAdaptation', adapterplus='Adapter+', convpass='Convpass', mona='Mona', compacter='Compacter'
+)
+METHODS |= dict(mam='MAM adapter', mhpa='MH-PA', dtl='DTL')
 
 
 def _method(cell: str) -> tuple[str, str]:

@@ -19,9 +19,9 @@ from .table_layouts import TableLayout, TableRow, table_layout
 from .transfer import EXPERIMENTS as TRANSFER
 from .transfer import top1_of, transfer_table
 from .vtab import EXPERIMENTS as VTAB
-from .vtab import needed, vtab_table
+from .vtab import OTHERS, needed, vtab_table
 
-OWN = dict(transfer=TRANSFER, vtab=VTAB)  # tables that are not in the paper
+OWN = dict(transfer=TRANSFER, vtab=VTAB, vtab_further=OTHERS)  # tables that are not in the paper
 
 
 def counts_as_printed(record: Record, configs: Path = Path('configs')) -> bool:
@@ -95,12 +95,14 @@ class Tables:
         return list(dict.fromkeys(e.name for row in layout.rows for e, _ in self._cells(layout, row)))
 
     def table(self, name: str) -> Table:
-        """Build the table called ``name``, such as ``'table3'``, ``'transfer'`` or ``'vtab'``."""
-        counts = self.counted(needed(self.ours) if name == 'vtab' else self.names(name))
+        """Build the table called ``name``, such as ``'table3'``, ``'transfer'`` or ``'vtab_further'``."""
+        further = name == 'vtab_further'
+        is_vtab = further or name == 'vtab'
+        counts = self.counted(needed(self.ours, further) if is_vtab else self.names(name))
         ours = self.still(counts)
         if name == 'transfer':
             return transfer_table(ours, counts, self.configs)
-        table = vtab_table(ours, counts) if name == 'vtab' else self._printed(table_layout(name), counts, ours)
+        table = vtab_table(ours, counts, further) if is_vtab else self._printed(table_layout(name), counts, ours)
         table.notes += self._about_runs(name, ours)
         return table
 
@@ -117,7 +119,7 @@ class Tables:
         notes = []
         seeds = sorted({ours[n].seeds for n in self.names(name) if n in ours} - {1})
         if seeds:
-            what = 'Means over seeds' if name == 'vtab' else '±: standard deviation over seeds'
+            what = 'Means over seeds' if name.startswith('vtab') else '±: standard deviation over seeds'
             notes.append(f'{what} ({", ".join(map(str, seeds))}).')
         left_out = self.left_out + len(self.ours) - len(ours)
         if left_out:

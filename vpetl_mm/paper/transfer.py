@@ -13,6 +13,8 @@ from .table_format import Table
 METHODS = (
     *('full', 'fc', 'lora_r16', 'adaptformer_b64', 'bapat_b32', 'bapatzero_b32'),
     *('sptlora', 'sptlorashuffled', 'sptlorarandom', 'sptadapter', 'sptadaptershuffled', 'sptadapterrandom'),
+    *('ssf', 'repadapter_b8', 'dora_r16', 'facttt_r16', 'facttk_r32', 'vera_r256', 'kadaptation', 'adapterplus_b8'),
+    *('convpass_b8', 'mona_b64', 'compacter_b12', 'mam_b192', 'mhpa_b30', 'dtl_r2'),
 )
 
 

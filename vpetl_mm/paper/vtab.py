@@ -14,8 +14,10 @@ from .names import SPT_METHODS, parse_name
 from .table_format import Table
 from .table_layouts import METHODS
 
-# method -> the size in its configs' names
+# method -> the size in its configs' names, of SPT's comparison and of further papers
 SIZES = dict(full='', fc='', bitfit='', vpt='', adaptformer='_b8', lora='_r8', sptlora='', sptadapter='')
+FURTHER = dict(ssf='', repadapter='_b8', dora='_r16', facttt='_r16', facttk='_r32', vera='_r256', kadaptation='')
+FURTHER |= dict(adapterplus='_b8', convpass='_b8', mona='_b64', compacter='_b24', mam='_b512', mhpa='_b30', dtl='_r2')
 PRETRAINED = dict(in21k='IN-21K', mae='MAE', mocov3='MoCo v3')
 GROUPS = tuple(dict.fromkeys(task.group for task in TASKS.values()))
 BACKBONE, WIDTH = 85_798_656, 768  # ViT-B's parameters, and its head's input features
@@ -37,13 +39,23 @@ NOTES = (
     'abstract has 7.3 more than full tuning at 0.65% of the parameters.',
 )
 
+FURTHER_NOTES = (
+    NOTES[0],
+    'Trainable parameters in millions and in percent of the backbone, without the head.',
+    "Recipes are the methods' own where they have one for VTAB-1k, else SPT's; what is published is not comparable "
+    '(docs/configs.md).',
+)
+
 
 def row_names(method: str, pretrain: str) -> dict[str, str]:
     """Return task -> experiment for one row of the table."""
-    return {task: f'vit_{method}_{token(task)}{SIZES[method]}_{pretrain}' for task in TASKS}
+    return {task: f'vit_{method}_{token(task)}{(SIZES | FURTHER)[method]}_{pretrain}' for task in TASKS}
 
 
-EXPERIMENTS = tuple(name for m in SIZES for p in PRETRAINED for name in row_names(m, p).values())
+EXPERIMENTS, OTHERS = (
+    tuple(name for m in methods for p in PRETRAINED for name in row_names(m, p).values())
+    for methods in (SIZES, FURTHER)
+)
 
 
 def head_params(name: str) -> int:
@@ -102,16 +114,23 @@ def group_means(method: str, pretrain: str, ours: Mapping[str, Ours], counts: Ma
     return GroupMeans(groups, len(done), mean(trained) if trained else None)
 
 
-def needed(ours: Iterable[str]) -> list[str]:
-    """Return the experiments whose parameters the table needs: one per row, and those with results."""
-    rows = (next(iter(row_names(m, p).values())) for m in SIZES for p in PRETRAINED if m not in SPT_METHODS)
-    return list(dict.fromkeys((*rows, *(name for name in ours if name in EXPERIMENTS))))
+def needed(ours: Iterable[str], further: bool = False) -> list[str]:
+    """Return the experiments whose parameters a table needs: one per row, and those with results."""
+    methods, shown = (FURTHER, OTHERS) if further else (SIZES, EXPERIMENTS)
+    rows = (next(iter(row_names(m, p).values())) for m in methods for p in PRETRAINED if m not in SPT_METHODS)
+    return list(dict.fromkeys((*rows, *(name for name in ours if name in shown))))
 
 
-def vtab_table(ours: Mapping[str, Ours], counts: Mapping[str, int]) -> Table:
-    """Return the table, with "not run" for a mean that lacks a task; ``counts`` are of :func:`needed`."""
+def vtab_table(ours: Mapping[str, Ours], counts: Mapping[str, int], further: bool = False) -> Table:
+    """Return the table of SPT's comparison or of the methods of further papers, "not run" for a mean without a task.
+
+    Args:
+        ours: experiment -> results.
+        counts: trainable parameters of :func:`needed`.
+        further: whether the methods are those of further papers.
+    """
     rows = []
-    for method in SIZES:
+    for method in FURTHER if further else SIZES:
         for pretrain, title in PRETRAINED.items():
             row = group_means(method, pretrain, ours, counts)
             trained = [BY_BUDGET, '-']
@@ -120,6 +139,8 @@ def vtab_table(ours: Mapping[str, Ours], counts: Mapping[str, int]) -> Table:
             means = [NOT_RUN if m is None else f'{m:.2f}' for m in (*row.groups.values(), row.mean)]
             claims = CLAIMS.get(method, ()) if pretrain == 'in21k' else ()
             paper = ', '.join(f'{top1:g} at {share:g}%' if share else f'{top1:g}' for top1, share in claims) or '-'
-            rows.append([METHODS[method], title, *trained, *means, f'{row.done} of {len(TASKS)}', paper, ''])
-    head = ['method', 'pre-training', 'M', 'share', *GROUPS, 'mean', 'done', 'paper', 'remark']
-    return Table("VTAB-1k. ViT-B/16 in SPT's recipe", head, rows, 2, list(NOTES))
+            papers = [] if further else [paper]
+            rows.append([METHODS[method], title, *trained, *means, f'{row.done} of {len(TASKS)}', *papers, ''])
+    head = ['method', 'pre-training', 'M', 'share', *GROUPS, 'mean', 'done', *['paper'] * (not further), 'remark']
+    title, notes = ('Methods of further papers', FURTHER_NOTES) if further else ("ViT-B/16 in SPT's recipe", NOTES)
+    return Table(f'VTAB-1k. {title}', head, rows, 2, list(notes))

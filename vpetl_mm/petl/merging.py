@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .delta import Delta
-from .host import Deltas, bias_of, change_of_weights, deltas_of, strip
+from .deltas import Deltas, deltas_of
+from .host import strip
 from .inner import Projection, inside
 from .layouts import Layout, layout_of
+from .output import bias_of, change_of_weights
 from .update import new_bias
 
 

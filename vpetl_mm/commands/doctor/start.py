@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...engine.runner import PETLRunner
 from ...models.features import pooled
-from ...petl.host import Deltas
+from ...petl.deltas import Deltas
 from .verdict import NOTE, OK, WRONG, Verdict
 
 PLAIN = 1e-5  # how far features may be from those of the plain backbone, relative to the largest

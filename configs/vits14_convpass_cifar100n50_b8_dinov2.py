@@ -1,0 +1,11 @@
+_base_ = [
+    '_base_/models/vits14_dinov2.py',
+    '_base_/methods/convpass.py',
+    '_base_/datasets/cifar100n50.py',
+    '_base_/schedules/transfer_adamw.py',
+    '_base_/runtime.py',
+]
+petl = _base_.petl
+petl.deltas.convpass.d_bottle = 8
+petl.deltas.convpass.drop_path = 0.0  # as the backbone in this short run
+model = dict(petl=petl, head=dict(num_classes=_base_.num_classes))

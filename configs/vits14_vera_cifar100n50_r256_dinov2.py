@@ -1,0 +1,10 @@
+_base_ = [
+    '_base_/models/vits14_dinov2.py',
+    '_base_/methods/vera.py',
+    '_base_/datasets/cifar100n50.py',
+    '_base_/schedules/transfer_adamw.py',
+    '_base_/runtime.py',
+]
+petl = _base_.petl
+petl.deltas.vera.rank = 256
+model = dict(petl=petl, head=dict(num_classes=_base_.num_classes))

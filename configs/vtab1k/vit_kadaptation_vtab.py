@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/vit_b_vtab.py',
+    '../_base_/methods/kadaptation.py',
+    '../_base_/datasets/vtab1k.py',
+    '../_base_/schedules/vtab_100e.py',
+    '../_base_/runtime.py',
+]
+petl = _base_.petl
+model = dict(petl=petl, head=dict(num_classes=_base_.num_classes))
