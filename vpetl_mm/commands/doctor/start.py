@@ -125,5 +125,5 @@ def check_start(logits: Logits, loss: float) -> Verdict:
     if logits.same:
         return Verdict('start', WRONG, f'{said}; all samples of the batch have the same features')
     if abs(loss - equal) > FAR * equal:
-        return Verdict('start', NOTE, f'{said}: the first answers are far from equal')
+        return Verdict('start', NOTE, f'{said}: a start far from equal logits')
     return Verdict('start', OK, said)
