@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models.petl_model import REFUSAL
-from ..petl import Delta
 from ..petl.delta import defaults_of
+from ..petl.deltas import of_delta
 from ..weights.base import about_base
 from .checkpoint import read_checkpoint
 
@@ -45,8 +45,8 @@ def adapter_keys(model: nn.Module) -> list[str]:
 
 def _delta_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Return the deltas' buffers, such as the indices of single weights, by their keys in the model."""
-    deltas = {n: m for n, m in model.named_modules() if isinstance(m, Delta)}
-    return {f'{n}.{b}': value for n, delta in deltas.items() for b, value in delta.named_buffers()}
+    saved = model.state_dict().keys()
+    return {n: b for n, b in model.named_buffers() if of_delta(n) and n in saved}
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
@@ -92,7 +92,8 @@ def load_trained(
     check_trained(model, file, content)
     (check_base or partial(_check_base, file, content['meta']))(model)
     for key, value in _delta_buffers(model).items():
-        if not torch.equal(content['state_dict'][key], value.cpu()):
+        chosen = not value.is_floating_point()  # indices; random weights are loaded as they are
+        if chosen and not torch.equal(content['state_dict'][key], value.cpu()):
             raise UserError(f'{file} is corrupt: its {key} are not those of the choice that it was trained with.')
     model.load_state_dict(dict(content['state_dict']), strict=False)
     return content

@@ -26,11 +26,12 @@ class VeRAShared(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int, rank: int, seed: int, saved: bool) -> None:
         super().__init__()
-        generator = torch.Generator('cpu').manual_seed(seed)
+        generator, device = torch.Generator('cpu').manual_seed(seed), torch.get_default_device()
         for name, shape in dict(A=(rank, in_dim), B=(out_dim, rank)).items():
-            drawn = torch.empty(shape, device='cpu')
-            nn.init.kaiming_uniform_(drawn, generator=generator)
-            self.register_buffer(name, drawn.to(torch.get_default_device()), persistent=saved)
+            drawn = torch.empty(shape, device='meta' if device.type == 'meta' else 'cpu')
+            if device.type != 'meta':
+                nn.init.kaiming_uniform_(drawn, generator=generator)
+            self.register_buffer(name, drawn.to(device), persistent=saved)
 
     def reset_parameters(self) -> None:
         """Nothing here is trained, and the seed has drawn it."""

@@ -107,16 +107,20 @@ WORDS = re.compile(r'[A-Za-z0-9_ +-]{0,64}')
 MOST, MOST_PARTS, MOST_BLOCKS, MOST_HOSTED, MOST_NUMBERS = 1_000_000, 1000, 64, 512, 1 << 29
 # whole numbers, the least and the most that each may be: loops run over them, and sizes follow from them
 WIDTHS = ('embed_dims', 'feedforward_channels', 'in_channels', 'd_bottle', 'd_middle', 'rank', 'num_tokens')
+WIDTHS += ('n', 'groups')
 MODEL = {
     **dict.fromkeys(WIDTHS, (1, MOST)),
     **dict.fromkeys(('depths', 'num_layers', 'depth'), (1, MOST_BLOCKS)),
     **dict.fromkeys(('num_heads', 'patch_size', 'window_size', 'num_frames', 'tubelet_size'), (1, 1024)),
     'img_size': (1, 8192),
+    'rank': (1, 65_536),  # VeRA draws a matrix of so many rows, which no file holds
     'frames': (1, 1024),
     'num_classes': (1, MOST_CLASSES),
     'out_indices': (-1, MOST_BLOCKS),
     'pad_size_divisor': (1, 512),
-    'kernel': (1, 15),
+    **dict.fromkeys(('kernel', 'kernels'), (1, 15)),
+    'first': (1, MOST_BLOCKS),
+    'projection_prng_key': (0, 2**63 - 1),
     'max_testing_views': (1, MOST),
 }
 PIPELINE = {
@@ -128,7 +132,7 @@ PIPELINE = {
 SIZES = {'pipeline': PIPELINE, 'library': libraries.LIMITS}
 # what may be a list, and what is never a word
 LISTS = ('depths', 'num_heads', 'img_size', 'patch_size', 'window_size', 'out_indices', 'mean', 'std')
-LISTS += ('scale', 'crop_size', 'size', 'kernel')
+LISTS += ('scale', 'crop_size', 'size', 'kernel', 'kernels', 'at')
 NUMBERS = ('eps', 'momentum')
 
 

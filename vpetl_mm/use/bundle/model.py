@@ -15,6 +15,7 @@ from ...engine.adapter import check_trained, frozen_sha256
 from ...engine.checkpoint import Checkpoint
 from ...errors import UserError, reason
 from ...models.build import build_model, drawn_from
+from ...petl.deltas import of_delta
 from ...weights.base import DEMO
 from ...weights.shards import weights_sha256, weights_size
 from .bundle import Bundle, is_bundle, read_bundle
@@ -39,7 +40,8 @@ def bundled_model(bundle: Bundle, base: str | Path | None = None) -> nn.Module:
     with drawn_from(0):
         model = _built(bundle, None) if bundle.about.frozen_sha256 is None else _on_base(bundle, base)
     for name, buffer in model.named_buffers():
-        if '.deltas.' in name and not torch.equal(buffer, bundle.tensors[name]):
+        chosen = of_delta(name) and not buffer.is_floating_point()  # the indices of single weights
+        if chosen and not torch.equal(buffer, bundle.tensors[name]):
             raise UserError(f'{bundle.file} is broken: its {name} does not match its SPT choice.')
     model.load_state_dict(bundle.tensors, strict=False)
     return model.eval()

@@ -25,7 +25,7 @@ from ..bundle.header import (
 )
 
 FORMAT = 1
-MOST, MOST_PARTS = 1_000_000, 64
+MOST, MOST_PARTS, MOST_RANK = 1_000_000, 64, 65_536
 WORDS = re.compile(r'[A-Za-z0-9_ +-]{0,64}')
 PATH = re.compile(r'\w+(\.\w+)*')
 
@@ -109,6 +109,9 @@ def _check_delta(name: str, settings: Mapping[str, Any]) -> None:
     for key, words in dict(type=[settings.get('type')], at=places).items():
         if not all(isinstance(word, str) for word in words):
             raise UserError(f'its delta {brief(name)} has no {key}.')
+    rank = settings.get('rank')
+    if isinstance(rank, int) and rank > MOST_RANK:  # VeRA draws a matrix of so many rows, which no file holds
+        raise UserError(f'its delta {brief(name)} has a rank of {rank:,}, above {MOST_RANK:,}.')
     for option, value in settings.items():
         if not isinstance(option, str) or not option.isidentifier() or not _is_option(value):
             raise UserError(f'its delta {brief(name)} has {brief(option)}={brief(value)}.')
@@ -118,8 +121,12 @@ def _is_option(value: Any) -> bool:
     if isinstance(value, str):
         return bool(WORDS.fullmatch(value))
     if isinstance(value, list):
-        return len(value) <= MOST_PARTS and all(isinstance(part, int) and abs(part) <= MOST for part in value)
+        return len(value) <= MOST_PARTS and all(map(_is_part, value))
     return value is None or (isinstance(value, (int, float)) and abs(value) <= MOST)
+
+
+def _is_part(value: Any) -> bool:
+    return bool(WORDS.fullmatch(value)) if isinstance(value, str) else isinstance(value, int) and abs(value) <= MOST
 
 
 def _are_settings(value: Any) -> bool:
