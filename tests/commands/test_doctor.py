@@ -67,9 +67,9 @@ def image(tmp_path, monkeypatch) -> Path:
 def examined(capsys):
     """Runs the doctor on an experiment: the exit status, and check -> its verdict and what is said, details too."""
 
-    def run(config: Path, *argv: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    def run(config: Path, *argv: str, samples: int = 8) -> tuple[int, dict[str, tuple[str, str]]]:
         before = tools.snapshot()
-        status = tools.call('doctor', config, *argv)
+        status = tools.call('doctor', config, '--samples', samples, *argv)
         assert tools.snapshot() == before, 'something was written'
         told, error = capsys.readouterr()
         assert status < 2, error
@@ -135,7 +135,7 @@ def test_a_test_clip_under_another_name_in_the_training_list(video, examined):
 def test_a_clip_in_both_lists_is_found_without_reading_any(video, examined):
     with open('data/target_train.txt', 'a') as stream:
         stream.write('clips/target_test/00003.mp4 3\n')
-    status, told = examined(video, '--hash', '0', '--samples', '1', '--steps', '1')
+    status, told = examined(video, '--hash', '0', '--steps', '1', samples=1)
     assert status == 1 and wrong_in(told).keys() == {'disjoint'} and 'are one file' in wrong_in(told)['disjoint']
 
 
@@ -157,11 +157,11 @@ def test_lists_of_more_classes_than_the_head_has(video, examined):
 
 def test_a_clip_that_cannot_be_read(video, examined):
     Path('data/clips/target_train/00003.mp4').write_bytes(b'no video')
-    status, told = examined(video)
+    status, told = examined(video, samples=64)
     assert status == 1 and wrong_in(told).keys() == {'readable'}, told
     assert '1 of 24 in train (4.2%)' in wrong_in(told)['readable'] and '00003.mp4' in wrong_in(told)['readable']
     allowed = options('default_hooks.unreadable_video.max_share=0.1')
-    status, told = examined(video, *allowed, '--steps', '1')
+    status, told = examined(video, *allowed, '--steps', '1', samples=64)
     assert status == 0 and told['readable'][0] == 'note'
 
 

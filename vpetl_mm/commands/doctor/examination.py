@@ -54,7 +54,7 @@ def examine(request: Examination) -> Iterator[Verdict]:
     """Check an experiment, and yield each verdict as it is found. Nothing is written, and no weights stay changed.
 
     Raises:
-        UserError: for an experiment that cannot run at all, before the first verdict.
+        UserError: for an experiment that cannot run at all.
     """
     for option in ('samples', 'steps', 'gpus'):
         at_least_one(f'--{option}', getattr(request, option))

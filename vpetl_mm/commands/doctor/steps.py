@@ -18,6 +18,7 @@ from .trial import Trial
 from .verdict import NOTE, OK, WRONG, Verdict, some, worst
 
 SLOW, WORTH = 1.2, 600  # loading is told if it takes so many times a step, in a run of so many seconds
+TINY = 1e-3  # a loss of zero has nowhere to fall
 RISES, EXPLODES = 2.0, 100.0  # how many times its start the loss may reach in a few steps on one batch
 
 
@@ -77,7 +78,7 @@ def check_rate(cfg: Config, runner: PETLRunner, trial: Trial, gpus: int) -> Verd
         return Verdict('learning rate', WRONG, f'{said}: nothing would change')
     if not math.isfinite(trial.losses[0]):
         return Verdict('learning rate', NOTE, f'{said}; not tried, as the first loss is not finite')
-    risen = trial.losses[-1] / trial.losses[0]
+    risen = trial.losses[-1] / max(trial.losses[0], TINY)
     if not trial.finite or risen > EXPLODES:
         after = ', and what trains is then not finite' if math.isfinite(trial.losses[-1]) and not trial.finite else ''
         return Verdict('learning rate', WRONG, f'{said} is too high: the loss on one batch goes {losses}{after}')
