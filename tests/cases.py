@@ -149,7 +149,7 @@ def start_plain() -> Case:
     dora = {n: s for t in 'qv' for n, s in {f'A.{t}.weight': (2, C), f'B.{t}.weight': (C, 2), f'm.{t}': (C,)}.items()}
     factors = {'U.weight': (2, C), 'V.weight': (C, 2)}
     slices = {p: {'S': (n, 2, 2)} for p, n in dict(qkv=3, proj=1, fc1=4, fc2=4).items()}
-    kron = {n: s for t in 'qv' for n, s in {f'u.{t}': (2, C // 2), f'v.{t}': (2, C // 2), f'c.{t}': (C,)}.items()}
+    kron = {'c': (C,), **{f'{n}.{t}': (2, C // 2) for n in 'uv' for t in 'qv'}}
     slow = {f'{n}.{t}': (2, 2) for n in 'ab' for t in 'qv'}
     bypass = linear('down', 4, C) | linear('up', C, 4) | {'conv.weight': (4, 4, 3, 3), 'conv.bias': (4,)}
     return both(

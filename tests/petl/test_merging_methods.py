@@ -11,6 +11,7 @@ import pytest
 import timm
 import tiny
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -43,9 +44,19 @@ def naflex(**options: Any) -> nn.Module:
     return timm.create_model('naflexvit_base_patch16_gap', attn_type='eva', swiglu_mlp=True, **sizes, **options)
 
 
-TIMM: dict[str, Callable[[], nn.Module]] = {
-    'eva': partial(eva, use_rot_pos_emb=False),
-    'eva_separate': partial(eva, True, use_rot_pos_emb=False),
+def hf_videomae() -> nn.Module:
+    """transformers' VideoMAE: three layers without a bias, those of q and v beside them."""
+    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    config = transformers.VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, num_labels=3, **sizes)
+    return transformers.VideoMAEForVideoClassification(config)
+
+
+IMAGES, CLIPS = tiny.HOSTS['vit'].sample(), tiny.HOSTS['videomae'].sample().transpose(1, 2)
+# those whose biases are not their projection's
+LATE: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    'eva': (partial(eva, use_rot_pos_emb=False), IMAGES),
+    'eva_separate': (partial(eva, True, use_rot_pos_emb=False), IMAGES),
+    'hf_videomae': (hf_videomae, CLIPS),
 }
 
 
@@ -78,8 +89,9 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 def tuned(name: str, method: str) -> tuple[nn.Module, Callable[[], Any], Tensor, nn.Module]:
     """A backbone with a method on it, what merges it, an input, and the plain backbone of the same weights."""
     deltas = dict(delta=METHODS[method])
-    if name in TIMM:
-        plain, x = tiny.randomised(TIMM[name]()).eval(), tiny.HOSTS['vit'].sample()
+    if name in LATE:
+        make, x = LATE[name]
+        plain = tiny.randomised(make()).eval()
         model = copy.deepcopy(plain)
         plan = adapt(model, deltas, train=[])
         tiny.randomised(nn.ParameterList(plan.parameters()), 1, std=0.5)
@@ -91,11 +103,11 @@ def tuned(name: str, method: str) -> tuple[nn.Module, Callable[[], Any], Tensor,
 
 
 def first(y: Any) -> Tensor:
-    return y[-1] if isinstance(y, tuple) else y
+    return y[-1] if isinstance(y, tuple) else getattr(y, 'logits', y)
 
 
 @pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('name', ['vit', 'videomae', 'swin3d', *TIMM])
+@pytest.mark.parametrize('name', ['vit', 'videomae', 'swin3d', *LATE])
 @torch.no_grad()
 def test_a_merged_method_is_the_plain_model(name: str, method: str):
     model, merged, x, plain = tuned(name, method)
@@ -118,7 +130,7 @@ def test_a_merged_method_is_the_plain_model(name: str, method: str):
 )
 @torch.no_grad()
 def test_a_bias_that_has_nowhere_to_go_is_refused_and_nothing_changes(make: Callable[[], nn.Module], method: str):
-    model, x = tiny.randomised(make()).eval(), tiny.HOSTS['vit'].sample()
+    model, x = tiny.randomised(make()).eval(), IMAGES
     plan = adapt(model, dict(delta=METHODS[method]))
     tiny.randomised(nn.ParameterList(plan.parameters()), 1)
     state, classes, trained = copy.deepcopy(model.state_dict()), kinds(model), tiny.trainable(model)
