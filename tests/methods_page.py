@@ -97,7 +97,8 @@ def sits(name: str) -> str:
         if place == 'between':
             where = {'before': 'the MLP and its norm'}.get(how, 'attention')
         said.setdefault(SAID[how], []).append(where)
-    return _and([what.format(_and(places)) for what, places in said.items()])
+    told = _and([what.format(_and(places)) for what, places in said.items()])
+    return told.replace('and sits', 'and')
 
 
 def _and(words: list[str]) -> str:
