@@ -54,7 +54,7 @@ class Serving:
             )
         if site.place == 'between' and self.layout.windows and getattr(site.block, 'with_cp', False):
             raise UserError(
-                f'petl.deltas.{name}: with_cp=True computes what is inside {type(site.block).__name__} apart from the '
+                f'petl.deltas.{name}: with_cp=True computes the inside of {type(site.block).__name__} apart from the '
                 f'rest, and {type(delta).__name__} sits between its two branches.'
             )
         if delta.adds_tokens:
