@@ -46,6 +46,22 @@ def test_defaults_are_the_papers():
     torch.testing.assert_close(tiny.added(delta, x, y), y + 0.1 * bottleneck(delta, x))
 
 
+def test_a_strength_for_each_channel():
+    delta = AdaptMLP(4, d_bottle=3, scale=0.5, learn_scale='channel')
+    assert delta.scale.shape == (4,) and (delta.scale == 0.5).all()
+    tiny.randomised(delta)
+    x = torch.randn(2, 5, 4)
+    torch.testing.assert_close(delta(x).value(), delta.scale * delta.up(delta.down(x).relu()))
+
+
+@pytest.mark.parametrize('act', ['GELUTanh', 'QuickGELU'])
+def test_other_activations(act):
+    delta, x = tiny.randomised(AdaptMLP(4, d_bottle=3, scale=1.0, act=act)), torch.randn(2, 5, 4)
+    h = delta.down(x)
+    h = h / (1 + torch.exp(-1.702 * h)) if act == 'QuickGELU' else torch.nn.functional.gelu(h, approximate='tanh')
+    torch.testing.assert_close(delta(x).value(), delta.up(h))
+
+
 def test_initial_values():
     torch.manual_seed(0)
     delta = AdaptMLP(64, d_bottle=32)

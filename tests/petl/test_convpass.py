@@ -86,6 +86,11 @@ def test_wrong_options_are_refused(wrong, words):
 def test_a_shape_that_nothing_says_is_refused():
     with tiny.refused('Convpass', '6 patches'):
         Convpass(8, TokenGrid())(torch.randn(1, 6, 8))
+    grid = TokenGrid(leading=1)
+    grid.note_patches((4, 4))
+    for tokens in (16, 10):
+        with tiny.refused('Convpass', f'{tokens - 1} patches of 4 x 4', 'leading'):
+            Convpass(8, grid)(torch.randn(1, tokens, 8))
 
 
 @pytest.mark.parametrize('name', ['swin3d', 'swin2d'])

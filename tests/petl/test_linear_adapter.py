@@ -95,6 +95,30 @@ def test_dropout_is_on_the_bottlenecks_input_and_in_training_alone(mode):
     assert trained.std(0).min() > 0, 'each token drops others'
 
 
+def test_inner_dropout_is_between_down_and_up():
+    delta, x, y = at('fc1', inner_dropout=0.5), torch.ones(400, D_IN), torch.ones(400, D_OUT)
+    down, down_bias, up, up_bias = weights(delta)
+    torch.manual_seed(0)
+    trained = tiny.added(delta.train(), x, y)
+    torch.manual_seed(0)
+    torch.testing.assert_close(trained, y + F.dropout(F.gelu(y @ down.T + down_bias), 0.5) @ up.T + up_bias)
+
+
+@pytest.mark.parametrize(('learn_scale', 'shape'), [(True, ()), ('channel', (2 * D_OUT,))])
+def test_a_trained_strength_starts_at_scale_and_each_slot_has_its_own(learn_scale, shape):
+    delta = LinearAdapter.at_site(tiny.site('qkv', D_IN, D_OUT), slots='kv', scale=0.7, learn_scale=learn_scale)
+    assert delta.scale.shape == shape and (delta.scale == 0.7).all()
+    tiny.randomised(delta)
+    x, y = torch.randn(2, 3, D_IN), torch.randn(2, 3, 3 * D_OUT)
+    expected = y.clone()
+    for i, slot in enumerate('kv', 1):
+        columns = slice(i * D_OUT, (i + 1) * D_OUT)
+        down, down_bias, up, up_bias = weights(delta, slot)
+        scale = delta.scale if learn_scale is True else delta.scale[(i - 1) * D_OUT : i * D_OUT]
+        expected[..., columns] += scale * (F.gelu(y[..., columns] @ down.T + down_bias) @ up.T + up_bias)
+    torch.testing.assert_close(tiny.added(delta, x, y), expected)
+
+
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
@@ -105,6 +129,8 @@ def test_dropout_is_on_the_bottlenecks_input_and_in_training_alone(mode):
         (dict(dropout=-0.1), ['dropout', '-0.1']),
         (dict(slots='vq'), ["'vq'", 'q', 'k', 'v']),
         (dict(scale='x'), ['scale', "'x'"]),
+        (dict(inner_dropout=1), ['inner_dropout', '1']),
+        (dict(learn_scale='slot'), ['learn_scale', "'channel'"]),
         (dict(rank=4), ["'rank'", 'd_bottle']),
     ],
     ids=str,

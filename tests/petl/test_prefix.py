@@ -93,6 +93,17 @@ def test_initial_values():
     assert not any(torch.equal(p, before[n]) for n, p in delta.named_parameters())
 
 
+def test_without_a_middle_both_are_tables():
+    """As in MAM's prefix_nomlp: no linear layer, and small numbers to begin with."""
+    delta = Prefix(64, num_tokens=64, d_middle=None)
+    assert {n: tuple(p.shape) for n, p in delta.named_parameters()} == {'tokens': (2, 64, 64)}
+    assert delta.tokens.std().item() == pytest.approx(0.02, rel=0.05)
+    extra = delta.extra_tokens(None, None)
+    assert torch.equal(extra.k, delta.tokens[0]) and torch.equal(extra.v, delta.tokens[1]) and not extra.masked
+    host = HOSTS['videomae']
+    assert host.build({'prefix': dict(SPEC, d_middle=None)}).plan.count()['by']['prefix'] == 2 * 2 * N * D
+
+
 def test_the_papers_count():
     """Two linear layers as PATT-128's, and 16 tokens in each of Swin-B's blocks, whose widths sum to 12,032."""
     count = build_model(tiny.swin_b(dict(prefix=dict(type='Prefix')), []), meta=True).plan.count()

@@ -33,6 +33,7 @@ class Grid:
         rotary: whether the attention turns queries and keys by their place in the image. Defaults to False.
         reads_class: whether the head is known to read the class token alone. Defaults to False.
         is_told: whether a module around the backbone sets ``frames``. Defaults to True.
+        is_counted: whether ``size`` is what embeds patches has said of the last images. Defaults to False.
         backbone: the grid of the backbone, where this is that of one block in windows, which notes its own size.
             Defaults to None.
     """
@@ -44,6 +45,7 @@ class Grid:
     rotary: bool = False
     reads_class: bool = False
     is_told: bool = True
+    is_counted: bool = False
     backbone: Grid | None = None
 
     def note(self, x: Tensor, size: Sequence[int] | None) -> None:
@@ -62,7 +64,7 @@ class Grid:
 
     def note_patches(self, shape: Sequence[int]) -> None:
         """Note how many patches there are, as what embeds them says: (H, W), or (T, H, W)."""
-        self.size = int(shape[-2]), int(shape[-1])
+        self.size, self.is_counted = (int(shape[-2]), int(shape[-1])), True
         if self.joint and len(shape) == 3:
             self.frames = int(shape[0])
 
@@ -111,6 +113,11 @@ class Grid:
         """Return H and W of so many patches: the backbone's own where they fit, else those of a square."""
         if self.size is not None and patches == self.size[0] * self.size[1]:
             return self.size
+        if self.is_counted:
+            raise UserError(
+                f'{name} sees {patches} patches of {self.size[0]} x {self.size[1]}: the place table is wrong about '
+                'the leading tokens of this backbone.'
+            )
         side = isqrt(patches)
         if side * side != patches:
             raise UserError(f'{name} does not know the height and width of {patches} patches; give square images.')
