@@ -65,6 +65,22 @@ COLUMNS = {
     'ST-Adapter': 'STAdapter',
     'AIM': 'AIMTime',
 }
+FURTHER = {
+    'SSF': 'SSF',
+    'RepAdapter': 'RepAdapter',
+    'DoRA': 'DoRA',
+    'FacT': ('FacT', "FacT, form='TK'"),
+    'VeRA': 'VeRA',
+    'KAdaptation': 'KAdaptation',
+    'Adapter+': 'AdapterPlus',
+    'Convpass': 'Convpass',
+    'Mona': 'Mona',
+    'Compacter': 'Compacter',
+    'MH-PA': 'MHPA',
+    'DTL': 'DTL',
+    'DTL+': 'DTL, kernel=3',
+}
+TABLES = (COLUMNS, FURTHER)
 # what a refusal says -> why, below the table
 REASONS = {
     'take no further tokens': 'windows, rotary positions or padding: no further tokens pass through the blocks',
@@ -91,11 +107,12 @@ def hosts() -> Iterator[tuple[str, str, nn.Module, Callable[[nn.Module], Any]]]:
 
 def row_of(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, str]:
     """Each column's refusal, '' where the method works."""
-    names = {n for given in COLUMNS.values() for n in ((given,) if isinstance(given, str) else given)}
+    columns = COLUMNS | FURTHER
+    names = {n for given in columns.values() for n in ((given,) if isinstance(given, str) else given)}
     told = {n: d for n, d in METHODS.items() if n in names}
     # those of time look along the batch, in which each is a frame
     why = {name: why for name, _, why in tried(model, run, told)} | {'SPT': _spt(model, run)}
-    return {c: next((why[n] for n in ((g,) if isinstance(g, str) else g) if why[n]), '') for c, g in COLUMNS.items()}
+    return {c: next((why[n] for n in ((g,) if isinstance(g, str) else g) if why[n]), '') for c, g in columns.items()}
 
 
 def _spt(model: nn.Module, run: Callable[[nn.Module], Any]) -> str:
@@ -113,15 +130,17 @@ def table() -> str:
         (library, name): row_of(model.eval(), run) for library, name, model, run in hosts() if _stands(library, name)
     }
     reasons: dict[str, str] = {}
-    lines = [f'| host | of | {" | ".join(COLUMNS)} |', f'| --- | --- |{" :-: |" * len(COLUMNS)}']
-    for label, (library, names) in ROWS.items():
-        same = [{c: _cell(w, {}) for c, w in rows[library, name].items()} for name in names]
-        assert all(row == same[0] for row in same), f'{label}: {same}'
-        cells = [_cell(why, reasons) for why in rows[library, names[0]].values()]
-        lines.append(f'| {label.strip()} | {library} | {" | ".join(cells)} |')
+    lines: list[str] = []
+    for columns in TABLES:
+        lines += ['', f'| host | of | {" | ".join(columns)} |', f'| --- | --- |{" :-: |" * len(columns)}']
+        for label, (library, names) in ROWS.items():
+            same = [{c: _cell(rows[library, name][c], None) for c in columns} for name in names]
+            assert all(row == same[0] for row in same), f'{label}: {same}'
+            cells = [_cell(rows[library, names[0]][c], reasons) for c in columns]
+            lines.append(f'| {label.strip()} | {library} | {" | ".join(cells)} |')
     notes = [f'- {letter}: {reason}' for reason, letter in reasons.items()]
     return '\n'.join(
-        [*lines, '', '`+`: every tensor of the method gets a gradient. What is refused, and why:', '', *notes]
+        [*lines[1:], '', '`+`: every tensor of the method gets a gradient. What is refused, and why:', '', *notes]
     )
 
 
@@ -129,12 +148,12 @@ def _stands(library: str, name: str) -> bool:
     return any(library == of and name in names for of, names in ROWS.values())
 
 
-def _cell(why: str, reasons: dict[str, str]) -> str:
+def _cell(why: str, reasons: dict[str, str] | None) -> str:
     if not why:
         return '+'
     reason = next((reason for words, reason in REASONS.items() if words in why), None)
     assert reason is not None, why
-    return reasons.setdefault(reason, 'abcdefgh'[len(reasons)]) if reasons is not None else reason
+    return reasons.setdefault(reason, 'abcdefghijklm'[len(reasons)]) if reasons is not None else reason
 
 
 def written(page: str) -> str:

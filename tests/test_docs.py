@@ -58,7 +58,7 @@ def test_the_guide_to_a_method_followed_to_its_end(tmp_path):
     copied = shutil.copytree(REPO, tmp_path / 'copy', ignore=ignored)
     counted, tested, linted = follow('adding_a_method.md', copied)
     widths = 2 * 128 + 2 * 256 + 18 * 512 + 2 * 1024
-    assert f'head {174 * 1025:,}, ssf {2 * 3 * widths:,}' in counted
+    assert f'head {174 * 1025:,}, inputs {widths:,}' in counted
     assert re.search(r'^\.{40,}', tested) and 'All checks passed' in linted
 
 

@@ -14,6 +14,7 @@ from ..delta import Delta, Site
 from ..grid import Grid, chain_to, grid_of
 from ..inner import Inner, Projection, inside
 
+BOTH = r'\.(weight|bias)'
 LAYERS = ('patch_embed', 'norm1', 'norm2', 'last_norm')  # places of one layer with a weight, or of none
 
 
@@ -274,7 +275,6 @@ def transformer(
     inner: tuple[Inner, ...] = (),
     windows: bool = False,
     patch: str = r'patch_embed\.(proj|projection)',
-    last_norm: str = '',
     table: str = 'relative_position_bias_table',
     groups: Mapping[str, str] | None = None,
     **others,
@@ -294,7 +294,6 @@ def transformer(
         inner: the forms of the attention's inside; see :class:`Layout`.
         windows: the attention is in windows; whole blocks then take no further tokens.
         patch: pattern of the layer that embeds patches.
-        last_norm: pattern of the norms behind the last block. Defaults to '': those of ``norms`` elsewhere.
         table: the relative-position-bias table below the attention, in windows.
         groups: further train groups, name -> pattern.
         others: further fields of :class:`Layout`.
@@ -306,26 +305,26 @@ def transformer(
     fc1, fc2 = (rf'{block}\.{name}' for name in fc)
     places = {'qkv': attn if inner else rf'{attn}\.{qkv}', 'proj': proj, 'mlp': first, 'fc1': fc1, 'fc2': fc2}
     places |= {'attn': attn, 'block': block, **({'between': block} if others.get('adds_residual') else {})}
-    last_norm = last_norm or rf'(?!{block}\.|.*(?:pre|embed|downsample))(?:{norms})'
+    ends = rf'(?!{block}\.|.*(?:pre|embed|downsample))(?:{norms}){BOTH}'
+    last_norm = (groups or {}).get('last_norm', ends).removesuffix(BOTH)
     places |= {'patch_embed': patch, 'last_norm': last_norm}
     places |= {f'norm{i + 1}': rf'{block}\.{name}' for i, name in enumerate(norm12)}
     weights = [re.escape(w) for form in inner for w in form.weights] or [rf'{qkv}\.weight']
     biases = [re.escape(b) for form in inner for b in form.biases if b] or ['q_bias', 'v_bias']
     layers = [w.removesuffix('weight') + 'bias' for w in weights]
-    both = r'\.(weight|bias)'
     return Layout(
         places=places,
         groups={
             'bias': r'(?!(?:.*\.)?deltas\.)(.*[._])?bias',
-            'norm': rf'({norms}){both}',
-            'norm1': rf'{block}\.{norm12[0]}{both}',
-            'norm2': rf'{block}\.{norm12[1]}{both}',
-            'last_norm': last_norm + both,
+            'norm': rf'({norms}){BOTH}',
+            'norm1': rf'{block}\.{norm12[0]}{BOTH}',
+            'norm2': rf'{block}\.{norm12[1]}{BOTH}',
+            'last_norm': ends,
             'attn.qkv': rf'{attn}\.({"|".join([*weights, *layers, *biases])})',
-            'attn.proj': proj + both,
+            'attn.proj': proj + BOTH,
             **({'attn.rpb': rf'{attn}\.{table}'} if windows else {}),
-            'mlp.fc1': fc1 + both,
-            'mlp.fc2': fc2 + both,
+            'mlp.fc1': fc1 + BOTH,
+            'mlp.fc2': fc2 + BOTH,
             'patch_embed': r'patch_embed\..*',
             **(groups or {}),
         },

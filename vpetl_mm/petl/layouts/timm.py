@@ -17,11 +17,11 @@ FC = (r'mlp\.(fc1|fc1_g|fc1_x|w0|w1)', r'mlp\.(fc2|w2)')
 NORMS = r'(?!(?:.*\.)?deltas\.|attn_pool\.)(.*\.)?\w*norm\w*'
 GROUPS = {
     'bias': r'(?!(?:.*\.)?deltas\.|attn_pool\.)(.*[._])?bias',
+    'last_norm': r'(norm|fc_norm|head\.norm)\.(weight|bias)',
     'layer_scale': r'blocks\.\d+\.(ls[12]\.gamma|gamma_[12])',
     'attn_pool': r'attn_pool\..*',
     'mlp.norm': r'blocks\.\d+\.mlp\.norm\.(weight|bias)',
 }
-LAST = r'(norm|fc_norm|head\.norm)'
 STAGES = r'layers\.\d+\.blocks\.\d+'
 
 TIMM: dict[str, Layout] = {
@@ -29,7 +29,6 @@ TIMM: dict[str, Layout] = {
     'timm.VisionTransformer': transformer(
         r'blocks\.\d+',
         norms=NORMS,
-        last_norm=LAST,
         inner=(DIFFERENTIAL, FUSED),
         mlp=MLP,
         fc=FC,
@@ -42,7 +41,6 @@ TIMM: dict[str, Layout] = {
     'timm.NaFlexVit': transformer(
         r'blocks\.\d+',
         norms=NORMS,
-        last_norm=LAST,
         inner=(DIFFERENTIAL, BIASED, FUSED, APART),
         mlp=MLP,
         fc=FC,
@@ -57,7 +55,6 @@ TIMM: dict[str, Layout] = {
     'timm.Eva': transformer(
         r'blocks\.\d+',
         norms=NORMS,
-        last_norm=LAST,
         inner=(BIASED, FUSED, APART),
         mlp=MLP,
         fc=FC,
@@ -72,7 +69,6 @@ TIMM: dict[str, Layout] = {
     'timm.SwinTransformer': transformer(
         STAGES,
         norms=NORMS,
-        last_norm=LAST,
         inner=(Inner(mask='mask'),),
         mlp=MLP,
         fc=FC,
@@ -85,7 +81,6 @@ TIMM: dict[str, Layout] = {
     'timm.Hiera': transformer(
         r'blocks\.\d+',
         norms=NORMS,
-        last_norm=LAST,
         inner=(Inner(keeps_order=False),),
         mlp=MLP,
         fc=FC,
