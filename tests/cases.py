@@ -17,6 +17,9 @@ Placed = dict[tuple[str, str], tuple[int, ...]]
 class Case:
     """``deltas`` as in a config, and what they add to one block: (place, name below its deltas) -> shape.
 
+    What is at ``'once'`` is on the first block alone, and what is ``'shared'`` belongs to the backbone. A delta that
+    is twice on one host is called ``<name>_<place>`` there.
+
     Attributes:
         silent: the deltas can start as the plain model.
         captured: a full graph is captured of it (others differ in numbers alone).
@@ -32,13 +35,25 @@ class Case:
     def zeroed(self) -> dict[str, dict[str, Any]]:
         """The same deltas, all starting at zero."""
         specs = self.deltas.items()
-        return {n: dict(s, init='zero') if s['type'] == 'PATT' else s for n, s in specs}
+        start = {'PATT': 'zero', 'SSF': 'identity'}
+        return {n: dict(s, init=start[s['type']]) if s['type'] in start else s for n, s in specs}
+
+    def delta_of(self, name: str) -> str:
+        """The delta that a parameter belongs to, '' for the host's own."""
+        key = name.partition('.deltas.')[2].partition('.')[0]
+        return key if key in self.deltas else key.rpartition('_')[0]
 
     def names(self, host: Host, depth: int = 2) -> dict[str, tuple[int, ...]]:
-        """Every added parameter of a model; those at the place ``'once'`` are on the first block alone."""
+        """Every added parameter of a model."""
         names = {}
+        alone = dict(shared='backbone', patch_embed=host.patch, last_norm=host.final)
+        places = {**host.below, **dict.fromkeys(('once', 'between', 'block'), '')}
+        places |= dict(zip(('norm1', 'norm2'), host.norms, strict=True))
         for (place, name), shape in self.added.items():
-            below = host.below['block' if place in ('once', 'between') else place]
+            if place in alone:
+                names[f'{alone[place]}.deltas.{name}'] = shape
+                continue
+            below = places[place]
             for block in range(1 if place == 'once' else depth):
                 path = f'{host.block.format(block)}.{below}'.removesuffix('.')
                 names[f'{path}.deltas.{name}'] = shape
@@ -119,6 +134,65 @@ def aim(r: int = 4, num_frames: int = 2) -> Case:
     return both(frames, time, linear_adapter('proj', 'space', r), adapter('joint', r, act='GELU'))
 
 
+def everywhere(kind: str, name: str, added: Mapping[str, Shapes], **options: Any) -> Case:
+    """A delta at all its places: place -> what it adds there."""
+    twice = 'block' in added and 'between' in added
+    placed = {p: f'{name}_{p}' if twice and p in ('block', 'between') else name for p in added}
+    parts = [_at(place, placed[place], shapes) for place, shapes in added.items()]
+    return Case({name: dict(type=kind, **options)}, {k: s for part in parts for k, s in part.items()})
+
+
+def start_plain() -> Case:
+    """Updates of weights, and what else starts as the plain model."""
+    widths = dict(patch_embed=C, norm1=C, qkv=3 * C, proj=C, norm2=C, fc1=4 * C, fc2=C, last_norm=C)
+    rep = {**linear('down', 4, C), 'up': (2, C // 2, 2), 'bias': (C,)}
+    dora = {n: s for t in 'qv' for n, s in {f'A.{t}.weight': (2, C), f'B.{t}.weight': (C, 2), f'm.{t}': (C,)}.items()}
+    factors = {'U.weight': (2, C), 'V.weight': (C, 2)}
+    slices = {p: {'S': (n, 2, 2)} for p, n in dict(qkv=3, proj=1, fc1=4, fc2=4).items()}
+    kron = {n: s for t in 'qv' for n, s in {f'u.{t}': (2, C // 2), f'v.{t}': (2, C // 2), f'c.{t}': (C,)}.items()}
+    slow = {f'{n}.{t}': (2, 2) for n in 'ab' for t in 'qv'}
+    bypass = linear('down', 4, C) | linear('up', C, 4) | {'conv.weight': (4, 4, 3, 3), 'conv.bias': (4,)}
+    return both(
+        everywhere('SSF', 'ssf', {p: dict(gamma=(d,), beta=(d,)) for p, d in widths.items()}),
+        everywhere('RepAdapter', 'rep', dict(qkv=rep, fc1=rep), d_bottle=4),
+        everywhere('DoRA', 'dora', dict(qkv=dora), rank=2),
+        everywhere('FacT', 'tt', {'shared': factors, **slices}, rank=2),
+        everywhere(
+            'FacT', 'tk', dict(shared=factors | {'C': (2, 2, 2), 'P': (2, 24)}), rank=2, form='TK', published=True
+        ),
+        everywhere(
+            'VeRA', 'vera', dict(proj={'d.out': (4,), 'b.out': (C,)}), at='proj', rank=4, save_projection=False
+        ),
+        everywhere('KAdaptation', 'kada', dict(shared=slow, qkv=kron), n=2),
+        everywhere('Convpass', 'bypass', dict(between=bypass, mlp=bypass), d_bottle=4),
+    )
+
+
+def start_elsewhere() -> Case:
+    """Bottlenecks that do not start as the plain model."""
+    mona = {'norm.weight': (C,), 'norm.bias': (C,), 's1': (C,), 's2': (C,)}
+    mona |= linear('down', 4, C) | linear('up', C, 4)
+    for name, *weight in (('depthwise.0', 1, 3, 3), ('depthwise.1', 1, 5, 5), ('pointwise', 4, 1, 1)):
+        mona |= {f'{name}.weight': (4, *weight), f'{name}.bias': (4,)}
+    phm = {
+        'down.s': (2, 8, 1),
+        'down.t': (2, 1, 2),
+        'down.b': (4,),
+        'up.s': (2, 2, 1),
+        'up.t': (2, 1, 8),
+        'up.b': (C,),
+    }
+    plus = linear('down', 4, C) | linear('up', C, 4) | {'scale': (C,)}
+    heads = {'norm.weight': (C,), 'norm.bias': (C,), 'K': (3, C), 'V': (3, C)}
+    case = both(
+        everywhere('MHPA', 'mhpa', dict(attn=heads), num_tokens=3),
+        everywhere('Compacter', 'compacter', dict(shared={'A': (2, 2, 2)}, proj=phm, mlp=phm), n=2, d_bottle=4),
+        everywhere('Mona', 'mona', dict(between=mona, block=mona), d_bottle=4, kernels=[3, 5]),
+        everywhere('AdapterPlus', 'plus', dict(block=plus), d_bottle=4),
+    )
+    return replace(case, silent=False)
+
+
 def _at(place: str, name: str, shapes: Shapes) -> Placed:
     return {(place, f'{name}.{parameter}'): shape for parameter, shape in shapes.items()}
 
@@ -179,6 +253,8 @@ def cases(host: Host) -> dict[str, Case]:
         'bapat': both(patt(), adapter()),
         'patt_and_lora': both(patt(), lora('qkv', slots='qkv')),
         'two_patts': both(patt('one', slots='kv'), patt('two', slots='qk', r=3)),
+        'start_plain': start_plain(),
+        'start_elsewhere': start_elsewhere(),
         'two_prefixes_and_concat': both(prefix('one'), prefix('two', n=1), concat),
     }
     if not host.windows:
@@ -188,12 +264,23 @@ def cases(host: Host) -> dict[str, Case]:
 
 
 # layer scale changes what lies in a branch and what does not, and nothing else
-SCALED = ('three_adapters', 'prefix_patt_prompt', 'shallow_residual', 'adapter_residual', 'lora_everywhere', 'bapat')
+SCALED = (
+    'start_elsewhere',
+    'three_adapters',
+    'prefix_patt_prompt',
+    'shallow_residual',
+    'adapter_residual',
+    'lora_everywhere',
+    'bapat',
+)
+# what the other hosts do for many methods at once; few graphs of them, which take long
+LEFT_OUT = ('swin3d-start_plain', 'vit-start_plain', 'vit-start_elsewhere')
+CAPTURED = ('videomae-start_plain', 'swin2d-start_elsewhere')
 MATRIX = {
-    f'{name}-{case}': (host, c)
+    f'{name}-{case}': (host, replace(c, captured=c.captured or f'{name}-{case}' in CAPTURED))
     for name, host in HOSTS.items()
     for case, c in cases(host).items()
-    if name != 'vit_layerscale' or case in SCALED
+    if (name != 'vit_layerscale' or case in SCALED) and f'{name}-{case}' not in LEFT_OUT
 }
 
 

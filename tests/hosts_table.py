@@ -33,12 +33,14 @@ ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
         'timm',
         ('vit', 'dinov2', 'deit', 'siglip', 'mae', 'clip', 'vit_qk_norm'),
     ),
-    'EVA-02, DINOv3': ('timm', ('eva02', 'eva02_apart', 'dinov3')),
+    'EVA-02': ('timm', ('eva02', 'eva02_apart')),
+    'DINOv3': ('timm', ('dinov3',)),
     'NaFlexViT': ('timm', ('naflex', 'naflex_padded', 'naflex_gated')),
     'Hiera': ('timm', ('hiera',)),
     'Swin': ('timm', ('swin',)),
     'ViT, of MultiheadAttention': ('torchvision', ('torchvision',)),
-    'ViT, DINOv2': ('transformers', ('vit', 'dinov2', 'dinov2_gated')),
+    'ViT, DINOv2': ('transformers', ('vit', 'dinov2')),
+    'DINOv2, gated MLP': ('transformers', ('dinov2_gated',)),
     'DINOv3 ': ('transformers', ('dinov3', 'dinov3_gated')),
     'SigLIP': ('transformers', ('siglip',)),
     'SigLIP 2': ('transformers', ('siglip2', 'siglip2_bare')),
@@ -90,6 +92,10 @@ REASONS = {
     'in a known grid': 'its tokens lie in no grid that the table knows (windows, any shape, an order of its own)',
     'has rotary positions': 'rotary positions, which frames have not',
     'attends to those of a clip already': 'it attends over the frames of a clip already',
+    'is in windows': 'its attention is in windows',
+    'of one width': 'its width changes from stage to stage',
+    'is not made of slices': 'its MLP is not a whole number of times as wide, or its width changes in a block',
+    'how many heads': 'its attention changes the number of its tokens and heads',
     'attends over time': 'it attends over the frames of a clip already',
 }
 
@@ -102,7 +108,17 @@ def hosts() -> Iterator[tuple[str, str, nn.Module, Callable[[nn.Module], Any]]]:
         yield 'transformers', name, host.build(), lambda model, host=host: model(**host.inputs(2))
     for name, host in tiny.HOSTS.items():
         library = 'mmpretrain' if host.scope == 'mmpretrain' else 'mmaction'
-        yield library, name, build_model(host.config()), lambda model, host=host: tiny.classify(model, host.sample())
+        config = _of_two_stages(host.config()) if host.windows else host.config()
+        yield library, name, build_model(config), lambda model, host=host: tiny.classify(model, host.sample())
+
+
+def _of_two_stages(config: dict[str, Any]) -> dict[str, Any]:
+    """A Swin whose width doubles once, as a real one's does three times."""
+    model = config['model']
+    model['backbone']['arch'].update(depths=[1, 1], num_heads=[2, 2])
+    model['backbone']['out_indices'] = (1,)
+    next(model[head] for head in ('head', 'cls_head') if head in model)['in_channels'] = 32
+    return config
 
 
 def row_of(model: nn.Module, run: Callable[[nn.Module], Any]) -> dict[str, str]:

@@ -9,14 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import hosts_table
+import methods_page
 import own_models
 import pytest
 import torch
+from methods_figures import RED
 
 from tools import REPO, shell, tool
 from vpetl_mm import build_model
 from vpetl_mm.commands.host_models import named_model
-from vpetl_mm.petl import LAYOUTS, adapt
+from vpetl_mm.petl import DELTAS, LAYOUTS, adapt
 
 PAGES = (REPO / 'README.md', REPO / 'data/README.md', *sorted((REPO / 'docs').glob('*.md')))
 
@@ -75,6 +77,24 @@ def test_the_guide_to_a_host_shows_the_tree_and_its_model_builds():
 def test_the_table_of_hosts_is_what_trying_gives():
     page = hosts_table.PAGE.read_text(encoding='utf-8')
     assert hosts_table.BEGIN in page and hosts_table.written(page) == page, 'run python tests/hosts_table.py'
+
+
+def test_the_page_of_methods_is_what_the_classes_say():
+    assert {cls.__name__ for cls in DELTAS} == {*methods_page.methods(), *methods_page.PARTS}
+    assert methods_page.PAGE.read_text(encoding='utf-8') == methods_page.page(), 'run python tests/methods_page.py'
+    drawn = {file.name: file.read_text(encoding='utf-8') for file in methods_page.FIGURES.iterdir()}
+    assert drawn == methods_page.figures() and all(len(svg) < 15_000 for svg in drawn.values())
+
+
+def test_a_figure_shows_where_a_method_sits():
+    """Against what the papers draw: ST-Adapter in front of the block, Mona behind both branches, SSF everywhere."""
+    assert methods_page.marks('STAdapter') == [('block', 'before')]
+    assert {*methods_page.marks('Mona')} == {('between', 'output'), ('block', 'output')}
+    assert {*methods_page.marks('RepAdapter')} == {('qkv', 'weights'), ('fc1', 'weights')}
+    assert methods_page.marks('Prompt') == [('attn', 'keys')] and methods_page.marks('AdaptMLP') == [('mlp', 'input')]
+    red = re.findall(rf'<rect[^>]*fill="{RED}"[^>]*/><text[^>]*>([^<]*)</text>', methods_page.figures()['ssf.svg'])
+    host = ['norm1', 'qkv', 'proj', 'norm2', 'fc1', 'fc2', 'patch embedding', 'last norm']
+    assert sorted(red) == sorted(host)
 
 
 SMALL = 'depth=2, embed_dim=24, num_heads=2, img_size=32, patch_size=8'

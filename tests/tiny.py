@@ -130,6 +130,8 @@ class Host:
         block: the blocks' paths, with a place for the number.
         below: place -> path below a block.
         final: path of the norm behind the last block.
+        norms: the norms in front of attention and MLP, below a block.
+        patch: path of the layer that embeds patches.
     """
 
     scope: str
@@ -140,6 +142,8 @@ class Host:
     block: str
     below: Mapping[str, str] = field(default_factory=dict)
     final: str = ''
+    norms: tuple[str, str] = ('norm1', 'norm2')
+    patch: str = 'backbone.patch_embed.projection'
 
     @property
     def head(self) -> str:
@@ -250,6 +254,7 @@ VIT = Host(
     block='backbone.layers.{}',
     below=_names(mlp='ffn', **MMCV, block=''),
     final='backbone.ln1',
+    norms=('ln1', 'ln2'),
 )
 HOSTS = {
     'swin3d': Host(
@@ -261,6 +266,7 @@ HOSTS = {
         block='backbone.layers.0.blocks.{}',
         below=_names(),
         final='backbone.norm0',
+        patch='backbone.patch_embed.proj',
     ),
     'videomae': Host(
         scope='mmaction',

@@ -110,7 +110,7 @@ def test_the_median_of_all_rounds_but_the_first(monkeypatch):
     def todo() -> None:
         raise AssertionError('only its time is asked for')
 
-    module._time([job], {}, torch.zeros(1), 3, result)
+    module.time_jobs([job], {}, torch.zeros(1), 3, result)
     assert result.seconds == {job: 3.0}
 
 
@@ -128,7 +128,7 @@ def test_experiment_and_stock_drop_the_same_paths(monkeypatch):
 
     monkeypatch.setattr(module, '_work', work)
     jobs = [Job(STEP, m) for m in ('experiment', 'stock', 'merged')]
-    module._time(jobs, {}, torch.zeros(1), 12, BenchmarkResult())
+    module.time_jobs(jobs, {}, torch.zeros(1), 12, BenchmarkResult())
     one, *others = drawn.values()
     assert len(set(one[:13])) == 13
     assert all(other[:13] == one[:13] for other in others)

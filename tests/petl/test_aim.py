@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
 import pytest
 import tiny
 import torch
-from torch import Tensor, nn
+from torch import nn
 from video_hosts import FRAMES, HOSTS, built, first_block, images
 
 from vpetl_mm import build_model

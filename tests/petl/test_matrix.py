@@ -24,11 +24,6 @@ def plain_of(host: Host, model: nn.Module) -> nn.Module:
     return plain
 
 
-def delta_of(name: str) -> str:
-    """The delta that a parameter belongs to, '' for the host's own."""
-    return name.partition('.deltas.')[2].partition('.')[0]
-
-
 @every()
 def test_adds_keys_and_a_plain_checkpoint_loads(host, case):
     plain = host.build(seed_weights=5)
@@ -58,7 +53,7 @@ def test_each_delta_reaches_the_output(host, case):
     for count in range(len(case.deltas) + 1):
         kept = dict(list(case.deltas.items())[:count])
         part = build_model(host.config(kept)).eval()
-        state = {k: v for k, v in model.state_dict().items() if delta_of(k) in {'', *kept}}
+        state = {k: v for k, v in model.state_dict().items() if case.delta_of(k) in {'', *kept}}
         part.load_state_dict(state, strict=True)
         outputs.append(features(part, host.sample()))
     assert torch.equal(outputs[-1], features(model, host.sample()))
@@ -173,9 +168,11 @@ def test_initialisation_is_the_deltas_own(host, case):
     for specs in (case.deltas, *([case.zeroed()] if case.zeroed() != case.deltas else [])):
         state = build_model(host.config(specs, seed=3), init_weights=True).state_dict()
         for name in case.names(host):
-            spec, parameter = specs[delta_of(name)], name.partition('.deltas.')[2].partition('.')[2]
+            spec, parameter = specs[case.delta_of(name)], name.partition('.deltas.')[2].partition('.')[2]
             zero = ('up',) if spec.get('init') == 'zero' else ZERO.get(spec['type'], ())
-            if parameter in case.constant:
+            if spec['type'] in STARTS:
+                check_start(state[name], parameter, STARTS[spec['type']], spec.get('init') == 'identity')
+            elif parameter in case.constant:
                 assert (state[name] == case.constant[parameter]).all(), name
             elif parameter == 'scale':
                 assert state[name].item() == pytest.approx({'PATT': 0.8, 'AdaptMLP': 0.1}[spec['type']])
@@ -187,6 +184,39 @@ def test_initialisation_is_the_deltas_own(host, case):
                 check_table(state[name], spec['type'])
             else:
                 check_linear(state[name], state[name.removesuffix('bias').removesuffix('weight') + 'weight'].shape[1])
+
+
+# Of the others: the names' beginnings -> mean and standard deviation, or None, which a test of the method looks at
+STARTS = {
+    'SSF': {'gamma': (1, 0.02), 'beta': (0, 0.02)},
+    'RepAdapter': {'down.weight': (0, 0.1**0.5), '': (0, 0)},  # Xavier: 2 / (4 + 16)
+    'DoRA': {'A': (0, 48**-0.5), 'B': (0, 0), 'm': None},
+    'FacT': {'U': (0, 48**-0.5), 'V': (0, 0), 'S': None, 'C': (0, 0.5), 'P': (0, 13**-0.5)},
+    'VeRA': {'d': (0.1, 0), 'b': (0, 0)},
+    'KAdaptation': {'a': (0, 0.5**0.5), 'b': (0, 0.5**0.5), 'u': (0, 0.2**0.5), '': (0, 0)},
+    'Convpass': {'down.weight': (0, 0.1**0.5), 'conv.weight': None, '': (0, 0)},
+    'Mona': {
+        **{'s1': (1e-6, 0), 's2': (1, 0), 'norm.weight': (1, 0), 'down.weight': (0, 0.02), 'up.weight': (0, 0.02)},
+        **{'depthwise.0': (0, 27**-0.5), 'depthwise.1': (0, 75**-0.5), 'pointwise': (0, 12**-0.5), '': (0, 0)},
+    },
+    'Compacter': {'A': (0, 1e-4), **{f'{p}.{n}': None for p in ('down', 'up') for n in 'st'}, '': (0, 0)},
+    'AdapterPlus': {'down.weight': (0, 0.01), 'up.weight': (0, 0.01), 'scale': (1, 0), '': (0, 0)},
+    'MHPA': {'K': (0, 0.02), 'V': (0, 0.02), 'norm.weight': (1, 0), '': (0, 0)},
+}
+
+
+def check_start(drawn: Tensor, name: str, starts: dict, identity: bool) -> None:
+    """The start of a parameter; few numbers say little about how they were drawn."""
+    if (expected := next(value for start, value in starts.items() if name.startswith(start))) is None:
+        assert drawn.any()
+        return
+    mean, std = expected if not identity else (expected[0], 0)
+    if not std:
+        assert torch.allclose(drawn, torch.full_like(drawn, mean), rtol=0, atol=1e-9), name
+    elif drawn.numel() >= 64:
+        assert 0.6 * std < drawn.std() < 1.5 * std and (drawn.mean() - mean).abs() < std, name
+    else:
+        assert drawn.any() and (drawn - mean).abs().max() < 6 * std, name
 
 
 def check_linear(drawn: Tensor, fan_in: int) -> None:

@@ -5,12 +5,8 @@ from __future__ import annotations
 from fnmatch import fnmatch
 
 import pytest
-import timm
-import torch
 from published import SHARED, Case, errors
 from published_cases import CASES, OTHERS, found
-
-from vpetl_mm.petl import adapt
 
 
 @pytest.mark.parametrize(('name', 'case'), [pytest.param(n, c, id=f'{n}, {c.host}') for n, c in found()])

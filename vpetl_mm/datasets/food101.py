@@ -10,6 +10,7 @@ from mmpretrain.datasets import Food101
 
 from ..errors import UserError
 from .holdout import Holdout, check_split
+from .image_reader import UnreadableImage
 
 HOMEPAGE = 'https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/'
 
@@ -56,8 +57,8 @@ class PETLFood101(Holdout, Food101):
         """Return the sample after the pipeline."""
         try:
             return super().prepare_data(idx)
-        except UserError as error:  # an image that cannot be decoded
-            raise self._error(str(error).rstrip('.')) from error
+        except UnreadableImage as error:
+            raise UnreadableImage(str(self._error(str(error).rstrip('.')))) from error
 
     def _error(self, problem: str) -> UserError:
         how = f'unpack food-101.tar.gz from {HOMEPAGE} and put its images/ and meta/ in {self.data_root or "."}'

@@ -22,6 +22,10 @@ FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TGA', 'TIFF'
 DECLARING = ('PPM', 'JPEG2000')  # these files say what white is, and Pillow scales by it
 
 
+class UnreadableImage(UserError):
+    """An image that cannot be read."""
+
+
 def decode_image(content: bytes, color_type: str = 'color') -> np.ndarray:
     """Decode an image to [H, W, 3] of uint8 in BGR, turned as its EXIF data say.
 
@@ -70,7 +74,7 @@ class LoadImageFromFile(PlainLoadImageFromFile):
     """mmcv's LoadImageFromFile; with ``imdecode_backend='pillow'`` it reads any depth (:func:`decode_image`).
 
     Raises:
-        UserError: if the image cannot be read, with its path.
+        UnreadableImage: if the image cannot be read, with its path.
     """
 
     def transform(self, results: dict) -> dict | None:
@@ -83,7 +87,7 @@ class LoadImageFromFile(PlainLoadImageFromFile):
         except Exception as error:  # Pillow names no set of errors for a damaged file
             if self.ignore_empty:
                 return None
-            raise UserError(f'The image {path} cannot be decoded ({reason(error)}).') from error
+            raise UnreadableImage(f'The image {path} cannot be decoded ({reason(error)}).') from error
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
+
+# while lists leave lines out: the sentence about each
+_left_out: ContextVar[dict[str, None] | None] = ContextVar('left_out', default=None)
 
 
 class Sample(NamedTuple):
@@ -15,6 +20,21 @@ class Sample(NamedTuple):
 
     path: str
     label: int
+
+
+@contextmanager
+def leaving_out() -> Iterator[dict[str, None]]:
+    """Inside, :func:`read_list` leaves out lines whose label lies outside the classes, instead of raising.
+
+    Yields:
+        The sentences about them, as keys in their order; a list that is read twice adds none.
+    """
+    told: dict[str, None] = {}
+    token = _left_out.set(told)
+    try:
+        yield told
+    finally:
+        _left_out.reset(token)
 
 
 def read_lines(file: str | Path) -> list[str]:
@@ -47,7 +67,7 @@ def read_list(file: str | Path, num_classes: int | None, delimiter: str = ' ') -
     """
     if not Path(file).is_file():
         raise UserError(f'The annotation file {file} does not exist.')
-    samples = []
+    samples, left_out = [], _left_out.get()
     for number, line in enumerate(read_lines(file), 1):
         if not line:
             continue
@@ -56,9 +76,11 @@ def read_list(file: str | Path, num_classes: int | None, delimiter: str = ' ') -
             raise UserError(f'{file}, line {number} has no label: {line!r}; a line is "path{delimiter}label".')
         if sample.label < 0 or (num_classes is not None and sample.label >= num_classes):
             last = 'n' if num_classes is None else num_classes - 1
-            raise UserError(
-                f'{file}, line {number}: label {sample.label} is outside the classes 0 to {last} (num_classes).'
-            )
+            told = f'{file}, line {number}: label {sample.label} is outside the classes 0 to {last} (num_classes).'
+            if left_out is None:
+                raise UserError(told)
+            left_out[told] = None
+            continue
         samples.append(sample)
     if not samples:
         raise UserError(f'The annotation file {file} is empty.')

@@ -125,7 +125,7 @@ def train(cfg: Config, hooks: Sequence[Hook] = (), initial: Checkpoint | None = 
     start, told = initial_state(cfg, initial) if initial and not cfg.get('resume') else (None, None)
     with locked(cfg) as warning:
         start_process_group(cfg)
-        runner = _built(_for_training(cfg), cfg.train_dataloader.num_workers, hooks)
+        runner = runner_of(for_training(cfg), cfg.train_dataloader.num_workers, hooks)
         if start is not None:
             runner.start_from(initial.file, start)
             runner.logger.info(told)
@@ -149,7 +149,7 @@ def _checked(cfg: Config) -> tuple[Config, list[str]]:
     return cfg, warnings + unfinished(cfg.get('param_scheduler'), cfg.train_cfg.max_epochs)
 
 
-def _for_training(cfg: Config) -> Config:
+def for_training(cfg: Config) -> Config:
     """Return the config as it trains, whose copy in the work dir keeps the test, if it is whole.
 
     With accumulated gradients, each epoch ends with an optimizer step.
@@ -199,7 +199,7 @@ def test(
     if merged:
         check_plain(model)
     start_process_group(cfg)
-    runner = _built(_for_testing(cfg, dump), cfg.test_dataloader.num_workers, hooks)
+    runner = runner_of(_for_testing(cfg, dump), cfg.test_dataloader.num_workers, hooks)
     runner.prepare_test(checkpoint)
     count = runner.plain_model.plan.count()
     if merged:
@@ -232,7 +232,7 @@ def _check_place(what: str, file: str | None, cfg: Config) -> None:
     check_writable(f'{what} {file}', folder)
 
 
-def _built(cfg: Config, workers: int, hooks: Sequence[Hook]) -> PETLRunner:
+def runner_of(cfg: Config, workers: int, hooks: Sequence[Hook] = ()) -> PETLRunner:
     """Build the runner, with further hooks. On the CPU it leaves cores to the loader's workers."""
     if not torch.cuda.is_available():  # threads that outnumber the cores wait on each other
         torch.set_num_threads(max(1, min(torch.get_num_threads(), available_cores() - workers)))

@@ -26,6 +26,10 @@ from .launch import rank_and_world_size
 WANTED = dict(cls_head=(5, 1, '(clips, 3, T, H, W)'), head=(3, 0, '(3, H, W)'))
 
 
+class WrongLabel(UserError):
+    """A label of a list that the head has no class for."""
+
+
 def check_loader(cfg: Config, key: str, model: nn.Module) -> int:
     """Check a data loader and the list of its data set, read one sample, and return the iterations of an epoch.
 
@@ -42,7 +46,7 @@ def check_loader(cfg: Config, key: str, model: nn.Module) -> int:
             _check_batchnorm(cfg, samples, model)
         else:
             _check_views(cfg, key)
-        first = [_file_of(dataset.get_data_info(i)) for i in range(min(5, len(dataset)))]
+        first = [file_of(dataset.get_data_info(i)) for i in range(min(5, len(dataset)))]
     if all(f and not os.path.exists(f) for f in first):
         raise UserError(f'{key}: the listed files do not exist, {first[0]} being the first; see data_prefix.')
     batch = cfg[key].get('batch_size', 1) * (cfg.optim_wrapper.get('accumulative_counts', 1) if training else 1)
@@ -63,15 +67,15 @@ def _check_classes(cfg: Config, key: str, dataset: Any, head: str) -> None:
     classes = cfg.model.get(head, {}).get('num_classes')
     listed = getattr(dataset, 'num_classes', None)
     if listed is not None and listed != classes:
-        raise UserError(f'model.{head}.num_classes is {classes} and {key}.dataset.num_classes {listed}.')
+        raise WrongLabel(f'model.{head}.num_classes is {classes} and {key}.dataset.num_classes {listed}.')
     for info in map(dataset.get_data_info, range(len(dataset))):
         label = info.get('label', info.get('gt_label', 0))
         if label >= classes:
-            where = _file_of(info) or 'an image'
-            raise UserError(f'{key}: label {label} of {where} is outside the {classes} classes of model.{head}.')
+            where = file_of(info) or 'an image'
+            raise WrongLabel(f'{key}: label {label} of {where} is outside the {classes} classes of model.{head}.')
 
 
-def _file_of(info: dict[str, Any]) -> str | None:
+def file_of(info: dict[str, Any]) -> str | None:
     """Return a sample's file, under mmaction2's key or mmpretrain's; None for an array in memory."""
     return info.get('filename') or info.get('img_path')
 

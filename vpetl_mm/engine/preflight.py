@@ -71,7 +71,7 @@ def check_experiment(
 
 def _check_inputs(cfg: Config, loaders: tuple[str, ...]) -> None:
     """Raise one :class:`UserError` that names the config, each missing path and how to get it."""
-    missing = [*_base(cfg), *_spt(cfg), *(line for loader in loaders for line in _data(cfg, loader))]
+    missing = [*_base(cfg), *_spt(cfg), *(line for loader in loaders for line in missing_data(cfg, loader))]
     if missing:
         lines = '\n'.join(f'  - {m}' for m in dict.fromkeys(missing))
         raise UserError(f'{cfg.filename or "The config"} cannot run, its inputs are missing:\n{lines}')
@@ -90,7 +90,8 @@ def _spt(cfg: Config) -> Iterator[str]:
         yield f'SPT file {file}: create it with tools/sensitivity.py {cfg.filename or "CONFIG"}'
 
 
-def _data(cfg: Config, loader: str) -> Iterator[str]:
+def missing_data(cfg: Config, loader: str) -> Iterator[str]:
+    """Yield the folders and lists of a data loader that do not exist, each with how to get it."""
     dataset = innermost(at(cfg, f'{loader}.dataset') or {})
     root = Path(dataset.get('data_root') or '')
     if not root.is_dir():

@@ -24,6 +24,7 @@ from ..petl.checks import at_least_one
 from ..petl.merging import is_mergeable
 from .count import tracked
 from .live_bytes import Footprint, footprint_of, logits_of, loss_of
+from .methods import is_video
 
 STOCK = dict(_delete_=True, deltas={}, train=['all'], attention=None, fast=False)
 SIDE = 2048  # of the matrices whose product is the machine's measured peak
@@ -35,7 +36,7 @@ class Job:
 
     Args:
         what: ``'training step'`` or ``'inference'``.
-        model: ``'experiment'``, ``'stock'``, ``'merged'`` or ``'variant'``.
+        model: ``'experiment'``, ``'stock'``, ``'merged'`` or ``'variant'``; or a method's name.
         bf16: under bfloat16 autocast.
     """
 
@@ -57,6 +58,7 @@ class BenchmarkResult:
         seconds: of each job, the median over the rounds.
         flops: of each job in float32, in the round of the median: skipped paths cost nothing.
         first: the seconds of each job's first run, compilation included.
+        rounds: the seconds of each job in each round, in the rounds' order.
         memory: of each model but the merged one.
         matmul: bf16 -> operations per second of a product of large matrices, in the same rounds.
     """
@@ -64,6 +66,7 @@ class BenchmarkResult:
     seconds: dict[Job, float] = field(default_factory=dict)
     flops: dict[Job, float] = field(default_factory=dict)
     first: dict[Job, float] = field(default_factory=dict)
+    rounds: dict[Job, list[float]] = field(default_factory=dict)
     memory: dict[str, Footprint] = field(default_factory=dict)
     matmul: dict[bool, float] = field(default_factory=dict)
 
@@ -93,26 +96,20 @@ def benchmark(
     Raises:
         UserError: for a batch of one before a BatchNorm, a number below 1, or inputs that the model does not accept.
     """
-    for name, value in dict(batch=batch, frames=frames, size=size, rounds=rounds).items():
-        at_least_one(f'--{name}', value)
+    inputs = inputs_for(cfg, batch, frames, size, rounds)
     models = _models(cfg)
     if variant is not None:
-        models['variant'] = _model(variant)
-    if batch < 2 and any(getattr(getattr(m, m.head_name), 'bn', None) is not None for m in models.values()):
-        raise UserError("The head's BatchNorm needs --batch 2 or more.")
-    shape = (frames, size, size) if 'cls_head' in cfg.model else (size, size)  # images have no frames
-    inputs = torch.randn(batch, 3, *shape, device=get_device())
-    try:
-        logits_of(models['experiment'], inputs)
-    except RuntimeError as error:
-        raise UserError(f'The model cannot take inputs of shape {tuple(inputs.shape)}: {reason(error)}') from error
+        models['variant'] = model_of(variant)
+    for model in models.values():
+        check_takes(model, inputs)
     result = BenchmarkResult()
-    _time(list(_jobs(models, bf16)), models, inputs, rounds, result)
+    time_jobs(list(_jobs(models, bf16)), models, inputs, rounds, result)
     result.memory = {name: footprint_of(model, inputs) for name, model in models.items() if name != 'merged'}
     return result
 
 
-def _model(cfg: Config) -> nn.Module:
+def model_of(cfg: Config) -> nn.Module:
+    """Build an experiment's model, its weights drawn at random, compiled where the config says so."""
     check_compiled(cfg)
     cfg = copy.deepcopy(cfg)
     cfg.model.base = None  # the values of the weights do not change the time
@@ -124,11 +121,37 @@ def _model(cfg: Config) -> nn.Module:
 def _models(cfg: Config) -> dict[str, nn.Module]:
     stock = cfg.copy()
     stock.merge_from_dict({'model': dict(petl=copy.deepcopy(STOCK)), 'compile_backbone': False})
-    models = {'experiment': _model(cfg), 'stock': _model(stock)}
-    if any(models['experiment'].plan.deltas()) and is_mergeable(models['experiment']):
-        models['merged'] = merge(copy.deepcopy(models['experiment']))
-        compile_backbone(models['merged'], cfg.get('compile_backbone', False))  # a copy is not compiled
+    models = {'experiment': model_of(cfg), 'stock': model_of(stock)}
+    if (merged := merged_of(models['experiment'], cfg)) is not None:
+        models['merged'] = merged
     return models
+
+
+def merged_of(model: nn.Module, cfg: Config) -> nn.Module | None:
+    """Return a merged copy of an experiment's model, None where there is nothing to merge or it does not merge."""
+    if not any(model.plan.deltas()) or not is_mergeable(model):
+        return None
+    merged = merge(copy.deepcopy(model))
+    compile_backbone(merged, cfg.get('compile_backbone', False))  # a copy is not compiled
+    return merged
+
+
+def inputs_for(cfg: Config, batch: int, frames: int, size: int, rounds: int) -> Tensor:
+    """Draw inputs for an experiment, (B, 3, T, H, W) or (B, 3, H, W); raise UserError for a number below 1."""
+    for name, value in dict(batch=batch, frames=frames, size=size, rounds=rounds).items():
+        at_least_one(f'--{name}', value)
+    shape = (frames, size, size) if is_video(cfg.model) else (size, size)  # images have no frames
+    return torch.randn(batch, 3, *shape, device=get_device())
+
+
+def check_takes(model: nn.Module, inputs: Tensor) -> None:
+    """Raise :class:`UserError` where a model does not take ``inputs``, or a BatchNorm would see a batch of one."""
+    if len(inputs) < 2 and getattr(getattr(model, model.head_name), 'bn', None) is not None:
+        raise UserError("The head's BatchNorm needs --batch 2 or more.")
+    try:
+        logits_of(model, inputs)
+    except RuntimeError as error:
+        raise UserError(f'The model cannot take inputs of shape {tuple(inputs.shape)}: {reason(error)}') from error
 
 
 def _jobs(models: dict[str, nn.Module], bf16: bool) -> Iterator[Job]:
@@ -154,32 +177,40 @@ def _work(job: Job, models: dict[str, nn.Module], inputs: Tensor) -> Callable[[]
     return train if job.what == 'training step' else infer
 
 
-def _time(
+def time_jobs(
     jobs: list[Job], models: dict[str, nn.Module], inputs: Tensor, rounds: int, result: BenchmarkResult
 ) -> None:
-    """Fill in ``seconds``, ``flops``, ``first`` and ``matmul``."""
-    times: dict[Job, list[tuple[float, int]]] = {job: [] for job in jobs}
+    """Time jobs in shuffled rounds after one of warm-up; fill in all of ``result`` but its memory.
+
+    Args:
+        jobs: what to time.
+        models: name -> model, as the jobs name them.
+        inputs: (B, 3, T, H, W) or (B, 3, H, W), on the models' device.
+        rounds: how many times each job is timed; each round draws from a seed of its own.
+        result: gets ``seconds``, ``flops``, ``first``, ``rounds`` and ``matmul``.
+    """
+    result.rounds = {job: [] for job in jobs}
     products: dict[bool, list[float]] = {bf16: [] for bf16 in {job.bf16 for job in jobs}}
     works = {job: _work(job, models, inputs) for job in jobs}
-    for turn in tracked(range(rounds + 1), 'rounds'):
-        todo = [*jobs, *products]
-        for job in random.sample(todo, len(todo)):
-            if isinstance(job, bool):
-                products[job].append(_product(job, inputs.device))
-                continue
-            if turn and job.what == 'inference':
-                works[job]()  # refills the caches after a training step
-            torch.manual_seed(turn)
-            seconds = _timed(works[job])
-            if turn:
-                times[job].append((seconds, turn))
-            else:
-                result.first[job] = seconds
-    for job, values in times.items():
-        result.seconds[job] = median(seconds for seconds, _ in values)
-        middle = min(values, key=lambda value: abs(value[0] - result.seconds[job]))
+    todo = [*jobs, *products]
+    order = [(turn, job) for turn in range(rounds + 1) for job in random.sample(todo, len(todo))]
+    for turn, job in tracked(order, 'measuring'):
+        if isinstance(job, bool):
+            products[job].append(_product(job, inputs.device))
+            continue
+        if turn and job.what == 'inference':
+            works[job]()  # refills the caches after a training step
+        torch.manual_seed(turn)
+        seconds = _timed(works[job])
+        if turn:
+            result.rounds[job].append(seconds)
+        else:
+            result.first[job] = seconds
+    for job, values in result.rounds.items():
+        result.seconds[job] = median(values)
+        middle = min(range(rounds), key=lambda i: abs(values[i] - result.seconds[job]))
         if not job.bf16 and job.model in ('experiment', 'stock'):
-            torch.manual_seed(middle[1])
+            torch.manual_seed(middle + 1)
             result.flops[job] = _flops(works[job])
     result.matmul = {bf16: 2 * SIDE**3 / median(values) for bf16, values in products.items()}
 

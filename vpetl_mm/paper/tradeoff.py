@@ -27,8 +27,10 @@ MARKERS = {
 
 
 @contextmanager
-def styled(files: Sequence[Path], panels: int = 1) -> Iterator[list[Any]]:
+def styled(files: Sequence[Path], panels: int = 1, size: tuple[float, float] = (4.6, 3.2)) -> Iterator[list[Any]]:
     """Give ``panels`` axes side by side, in the style of all figures here; on leaving, write the figure.
+
+    ``size`` is that of one panel, its width and its height in inches.
 
     Each of ``files`` is written in the format of its suffix, whole or not at all.
     """
@@ -38,7 +40,9 @@ def styled(files: Sequence[Path], panels: int = 1) -> Iterator[list[Any]]:
     import matplotlib.pyplot as plt
 
     with plt.rc_context({'font.size': 9, 'font.family': 'serif', 'axes.linewidth': 0.8, 'pdf.fonttype': 42}):
-        figure, grid = plt.subplots(1, panels, figsize=(4.6 * panels, 3.2), layout='constrained', squeeze=False)
+        figure, grid = plt.subplots(
+            1, panels, figsize=(size[0] * panels, size[1]), layout='constrained', squeeze=False
+        )
         try:
             yield list(grid[0])
             for axes in grid[0]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from .addition import Addition
 from .checks import ACTIVATIONS, at_least_one, number, one_of
-from .delta import Delta
+from .delta import Delta, Site
 from .drop_path import DropBranch
 
 
@@ -58,6 +60,12 @@ class AdapterPlus(Delta):
         self.drop = DropBranch(number('drop_path', drop_path, 0, 1))
         self._set_scale(scale, learn_scale, dim)
         self.reset_parameters()
+
+    @classmethod
+    def at_site(cls, site: Site, **options: Any) -> Delta:
+        """Build the adapter of one block, as wide as its output."""
+        cls.check_options(options)
+        return cls(site.out_dim, **options)
 
     def reset_parameters(self) -> None:
         """Draw both weights again, and set the biases to zero and g to where it starts."""

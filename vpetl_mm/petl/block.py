@@ -1,7 +1,7 @@
 """Blocks whose MLP is no module, or which add the residual stream outside any method: deltas on them.
 
 A module notes its input, and a later one reads it: the MLP's first part for its last, and the norm in front of the
-MLP for the block. Nothing stays noted between two forward passes.
+MLP for the block. No tensor stays noted between two forward passes. What embeds patches notes how many there are.
 """
 
 from __future__ import annotations
@@ -119,3 +119,16 @@ def kept_class(plain: type[nn.Module]) -> type[nn.Module]:
 def _kept(self: nn.Module, plain: type[nn.Module], x: Tensor) -> Tensor:
     self.noted = plain.forward(self, x)
     return self.noted
+
+
+@cache
+def sizing_class(plain: type[nn.Module]) -> type[nn.Module]:
+    """Return the subclass of a convolution that embeds patches, which tells ``self.grids`` of what size they are."""
+    return exchanged(f'Sizing{plain.__name__}', (sizing_class, plain), forward=_sizing)
+
+
+def _sizing(self: nn.Module, plain: type[nn.Module], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    y = plain.forward(self, x, *args, **kwargs)
+    for grid in self.grids:
+        grid.note_patches(y.shape[2:])
+    return y

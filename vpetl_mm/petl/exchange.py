@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import UserError
 
-NOTES = ('first', 'block', 'noted', 'first_norm', 'token_grid')  # what exchanged modules remember of others
+NOTES = ('first', 'block', 'noted', 'first_norm', 'token_grid', 'grids')  # what exchanged modules remember of others
 
 
 class Exchanged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,9 +13,6 @@ from ..errors import UserError
 from .checks import at_least_one, number, one_of
 from .delta import Delta, Site
 from .update import LowRank, Update
-
-SLICES = {'qkv': 3, 'proj': 1, 'fc1': 4, 'fc2': 4}  # of (d, d), of one block's 12
-FIRST = {'qkv': 0, 'proj': 3, 'fc1': 4, 'fc2': 8}
 
 
 class FacTShared(nn.Module):
@@ -55,8 +53,9 @@ class FacTWidths(nn.ModuleDict):
 class FacT(Delta):
     """Factor-tuning (Jie and Deng 2023) of the q, k, v, output and MLP weights of all blocks.
 
-    A block's weights are 12 slices of (d, d): q, k, v, the output projection, and four each of the MLP's layers. The
-    updates of all slices are one tensor, of which U and V are shared by the whole backbone::
+    A block's weights are 12 slices of (d, d): q, k, v, the output projection, and four each of the MLP's layers, or
+    as many as the MLP is times as wide. The updates of all slices are one tensor, of which U and V are shared by the
+    whole backbone::
 
         tensor-train:  dW_i = s U S_i V^T                              # their Eq. 4
         Tucker:        dW_i = s U (sum over t of P_{t, i} C_t) V^T     # their Eq. 6
@@ -68,7 +67,7 @@ class FacT(Delta):
     Args:
         shared: U, V, C and P, of one width or of all; the backbone owns them.
         site: what it updates.
-        block: its block's number among those of its width.
+        first: the number of its first slice among those of its width.
         form: ``'TT'`` (default), tensor-train, or ``'TK'``, Tucker.
         rank: r, at least 1. Defaults to 16.
         scale: the strength s. Defaults to 1.
@@ -77,7 +76,7 @@ class FacT(Delta):
             are interleaved, so that each slice is made of parts of all four. Defaults to False, the paper's.
 
     Raises:
-        UserError: for an invalid value, and on a backbone whose MLP is not four times as wide.
+        UserError: for an invalid value, and for a weight that is not made of square slices.
     """
 
     places = ('qkv', 'proj', 'fc1', 'fc2')
@@ -88,7 +87,7 @@ class FacT(Delta):
         self,
         shared: FacTShared | FacTWidths,
         site: Site,
-        block: int,
+        first: int,
         *,
         form: str = 'TT',
         rank: int = 16,
@@ -99,12 +98,11 @@ class FacT(Delta):
         super().__init__()
         self.share(shared)
         self.place, self.width = site.place, _width(site)
-        first = 12 * block + FIRST[site.place]
-        self.columns = slice(first, first + SLICES[site.place])
+        self.columns = slice(first, first + _slices(site))
         self.scale, self.dropout = number('scale', scale), nn.Dropout(number('dropout', dropout, 0, 1))
         tucker = one_of('FacT form', form, ('TT', 'TK')) == 'TK'
         self.published = one_of('FacT published', published, (True, False) if tucker else (False,))
-        self.S = None if tucker else nn.Parameter(torch.empty(SLICES[site.place], rank, rank))
+        self.S = None if tucker else nn.Parameter(torch.empty(_slices(site), rank, rank))
         self.reset_parameters()
 
     @classmethod
@@ -115,18 +113,14 @@ class FacT(Delta):
             UserError: also where the weights are no slices of one size.
         """
         cls.check_options(options)
-        rank, blocks = at_least_one('rank', options.get('rank', 16)), {}
-        for site in sites:
-            d, slices = _width(site), SLICES[site.place]
-            blocks.setdefault(d, set()).add(site.depth)
-            if site.in_dim * site.out_dim != slices * d * d:
-                raise UserError(
-                    f'FacT: {site.name}, {site.out_dim} x {site.in_dim}, is not {slices} slices of {d} x {d}.'
-                )
+        rank, firsts, counts = at_least_one('rank', options.get('rank', 16)), [], Counter()
+        for i in sorted(range(len(sites)), key=lambda i: sites[i].depth):  # a block's slices follow each other
+            firsts.append((i, counts[_width(sites[i])]))
+            counts[_width(sites[i])] += _slices(sites[i])
         tucker = options.get('form') == 'TK'
-        factors = {str(d): FacTShared(d, rank, 12 * len(depths) * tucker) for d, depths in blocks.items()}
+        factors = {str(d): FacTShared(d, rank, slices * tucker) for d, slices in counts.items()}
         shared = FacTWidths(factors) if len(factors) > 1 else next(iter(factors.values()))
-        return ((s, cls(shared, s, sorted(blocks[_width(s)]).index(s.depth), **options)) for s in sites)
+        return ((sites[i], cls(shared, sites[i], first, **options)) for i, first in sorted(firsts))
 
     @property
     def factors(self) -> FacTShared:
@@ -136,7 +130,7 @@ class FacT(Delta):
     def reset_parameters(self) -> None:
         """Draw the slices again; what is shared draws itself."""
         if self.S is not None:
-            inputs = self.S.shape[1] * (4 if self.place == 'fc2' else 1)
+            inputs = self.S.shape[1] * (len(self.S) if self.place == 'fc2' else 1)
             nn.init.uniform_(self.S, -(inputs**-0.5), inputs**-0.5)
 
     def cores(self) -> Tensor:
@@ -144,8 +138,8 @@ class FacT(Delta):
         if self.S is not None:
             return self.S
         cores = self.factors.C @ self.factors.P[:, self.columns]  # (r, r, slices)
-        if self.published and len(cores[0, 0]) == 4:
-            cores = cores.flatten(1).unflatten(1, (4, -1)).transpose(1, 2)
+        if self.published and self.place in ('fc1', 'fc2'):
+            cores = cores.flatten(1).unflatten(1, (cores.shape[2], -1)).transpose(1, 2)
             cores = cores.transpose(0, 1) if self.place == 'fc2' else cores
         return cores.permute(2, 0, 1)
 
@@ -161,4 +155,12 @@ class FacT(Delta):
 
 def _width(site: Site) -> int:
     """Return the side d of the square slices of a site's weight."""
-    return site.in_dim // 4 if site.place == 'fc2' else site.in_dim
+    return site.out_dim if site.place == 'fc2' else site.in_dim
+
+
+def _slices(site: Site) -> int:
+    """Return how many slices a site's weight has; raise :class:`UserError` where they are not square."""
+    d, size = _width(site), site.in_dim * site.out_dim
+    if size % (d * d):
+        raise UserError(f'FacT: {site.name}, {site.out_dim} x {site.in_dim}, is not made of slices of {d} x {d}.')
+    return size // (d * d)

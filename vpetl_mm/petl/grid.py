@@ -27,7 +27,7 @@ class Grid:
     Args:
         frames: T, how many frames of a clip follow each other, in the batch or, if ``joint``, in the row of tokens.
             Defaults to None, not known: images.
-        size: (H, W) of images of the backbone's own size. Defaults to None, not known.
+        size: (H, W), of images of the backbone's own size until it has seen others. Defaults to None, not known.
         leading: L, how many class and register tokens stand in front of the patches. Defaults to 0.
         joint: whether the patches of all frames are in one row. Defaults to False.
         rotary: whether the attention turns queries and keys by their place in the image. Defaults to False.
@@ -59,6 +59,12 @@ class Grid:
         else:
             self.size, self.joint = (x.shape[-3], x.shape[-2]), x.dim() == 5
             self.frames = x.shape[1] if self.joint else self.backbone.frames
+
+    def note_patches(self, shape: Sequence[int]) -> None:
+        """Note how many patches there are, as what embeds them says: (H, W), or (T, H, W)."""
+        self.size = int(shape[-2]), int(shape[-1])
+        if self.joint and len(shape) == 3:
+            self.frames = int(shape[0])
 
     def patches(self, x: Tensor) -> Tensor:
         """Return the patches of ``x``, in one row for each image or clip, (B, N, d), without leading tokens."""

@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 from ..errors import UserError, unknown
-from .block import block_class, first_class, kept_class, last_class, noting_class
+from .block import block_class, first_class, kept_class, last_class, noting_class, sizing_class
 from .delta import Delta, Site
 from .exchange import exchange, plain_class, restore
+from .grid import Grid
 from .host import Deltas, attach, attach_branch, hosted_class, own_class, strip
 from .inner import Inner
 from .layouts import Layout
@@ -81,6 +82,18 @@ def put(layout: Layout, backbone: nn.Module, site: Site, name: str, delta: Delta
             exchange(site.block, *_block(layout, site))
     if hasattr(site.block, 'norm_name'):  # it reads what its second norm notes
         _note(site.block, layout, delta)
+    if delta.needs_grid and not layout.windows:
+        _size(layout, backbone, site.grid)
+
+
+def _size(layout: Layout, backbone: nn.Module, grid: Grid | None) -> None:
+    """Let the convolution that embeds patches say how many rows and columns there are."""
+    for site in layout.sites(backbone, 'patch_embed') if grid is not None else ():
+        host = site.host
+        if isinstance(host, (nn.Conv2d, nn.Conv3d)) and not any(g is grid for g in getattr(host, 'grids', ())):
+            with own_class(host):
+                exchange(host, sizing_class)
+            host.grids = (*getattr(host, 'grids', ()), grid)
 
 
 def _note(block: nn.Module, layout: Layout, delta: Delta) -> None:

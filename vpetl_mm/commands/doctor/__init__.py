@@ -1,0 +1,1 @@
+"""The checks of tools/doctor.py, one function each, which returns a verdict."""
