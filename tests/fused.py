@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vpetl_mm.petl.inner import Inner
-from vpetl_mm.petl.layouts.layout import transformer
+from vpetl_mm.petl.layouts.entry import transformer
 
 # what a reader would write for it
 LAYOUT = transformer(r'blocks\.\d+', norms=r'(.*\.)?norm\d?', inner=(Inner(),), adds_residual=('FusedBlock',))

@@ -35,7 +35,7 @@ CALLED = {
     'Prefix': 'Prefix-tuning',
     'Prompt': 'VPT',
     'AdapterPlus': 'Adapter+',
-    'MHPA': 'MAM',
+    'MHPA': 'MH-PA',
     'STAdapter': 'ST-Adapter',
     'AIMTime': 'AIM',
 }
@@ -160,7 +160,7 @@ def hosts_without(name: str) -> dict[str, list[str]]:
         cells = [cell.strip() for cell in line.strip('|').split('|')]
         head = cells if cells[0] == 'host' else head
         if line.startswith('|') and column in head and cells[head.index(column)] in reasons:
-            refused.setdefault(reasons[cells[head.index(column)]], []).append(f'{cells[0]} ({cells[1]})')
+            refused.setdefault(reasons[cells[head.index(column)]], []).append(f'{cells[0]} of {cells[1]}')
     return refused
 
 
@@ -214,7 +214,7 @@ def _section(name: str) -> str:
         f'```\n{formula}\n```',
         f'`{name}` {sits(name)}{f"; counted with {options}" if options else ""}.',
     ]
-    without = [f'- refused on {", ".join(hosts)}: {why}' for why, hosts in hosts_without(name).items()]
+    without = [f'- refused on {"; ".join(hosts)}: {why}' for why, hosts in hosts_without(name).items()]
     return '\n\n'.join([*lines, *(['\n'.join(without)] if without else [])])
 
 

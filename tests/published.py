@@ -72,7 +72,7 @@ def named(names: Mapping[str, str]) -> Callable[[Tensors], Tensors]:
 # Hosts
 
 
-def timm_vit(of: Published, deltas: Mapping[str, Any], ours: Callable[[Tensors], Tensors]) -> Hosted:
+def timm_vit(of: Published, deltas: Mapping[str, Any], ours: Callable[[Tensors], Tensors], **options: Any) -> Hosted:
     """timm's ViT, whose parts are called as in the authors' copies of it."""
     told, frozen = of.told, of.frozen
     model = timm.models.VisionTransformer(
@@ -83,6 +83,7 @@ def timm_vit(of: Published, deltas: Mapping[str, Any], ours: Callable[[Tensors],
         num_heads=told['heads'],
         num_classes=of.output.shape[-1],
         norm_layer=partial(nn.LayerNorm, eps=told['ln_eps']),
+        **options,
     )
     lacking, unknown = model.load_state_dict(frozen, strict=False)
     assert not unknown and {*lacking} == {'head.weight', 'head.bias'}, (lacking, unknown)

@@ -9,7 +9,7 @@ from typing import Any
 
 import timm
 import torch
-from published import Case, Hosted, Published, Tensors, build, named, one_block
+from published import Case, Hosted, Published, Tensors, build, named, one_block, timm_vit
 from torch import Tensor, nn
 
 from vpetl_mm.petl import adapt
@@ -183,6 +183,18 @@ def aim(of: Published) -> Hosted:
     return Hosted(plan, lambda x: block(x.transpose(0, 1)).transpose(0, 1), ours)
 
 
+def dtl(of: Published) -> Hosted:
+    """DTL, or DTL+, in timm's ViT, whose head reads the mean of the patches."""
+    told = of.told
+    of.frozen = {f'fc_{k}' if k.startswith('norm.') else k: v for k, v in of.frozen.items()}
+    names = {
+        f'lora_dict.{i}.lora_{n}': f'blocks.{i}.deltas.dtl.{n}.weight' for i in told['lora_before'] for n in 'AB'
+    }
+    delta = dict(type='DTL', rank=told['rank'], beta=told['beta'], kernel=told['fusion'] or None)
+    ours = named(names | {'lora_fusion.weight': 'deltas.dtl.conv.weight'})
+    return timm_vit(of, dict(dtl=delta), ours, global_pool='avg')
+
+
 CASES = (
     Case('adapter_plus*', "timm's block", adapter_plus),
     Case('convpass_vit*', "timm's block, beside the attention", partial(convpass, at='between')),
@@ -199,4 +211,5 @@ CASES = (
     Case('st_adapter_k*', "timm's block, in front", partial(st_adapter, at='block')),
     Case('st_adapter_k*', "timm's block, in front of the MLP", partial(st_adapter, at='between')),
     Case('aim_block*', "timm's block", aim),
+    Case('dtl_*', 'timm ViT', dtl),
 )

@@ -10,7 +10,7 @@ from published import FILES, Case, Published, errors
 
 CASES = published_updates.CASES + published_adapters.CASES
 # of methods that are not here
-OTHERS = ('adalora_*', 'bi_*', 'dtl_*', 'lorand_*')
+OTHERS = ('adalora_*', 'bi_*', 'lorand_*')
 
 
 def found() -> list[tuple[str, Case]]:

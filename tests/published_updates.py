@@ -131,18 +131,17 @@ def vera(of: Published) -> Hosted:
 
 
 def kadaptation(of: Published) -> Hosted:
-    """KAdaptation of q: what it adds to a layer that is zero. Its authors share one bias between q and v."""
+    """KAdaptation of q: what it adds to a layer that is zero."""
     told, width = of.told, of.told['dim']
     plan = one_block(
         width, dict(k=dict(type='KAdaptation', n=told['n'], scale=told['scale'])), num_heads=told['heads']
     )
-    at, names = 'blocks.0.attn.qkv.deltas.k', {'attn.b': 'blocks.0.attn.qkv.deltas.k.c.q'}
+    at, names = 'blocks.0.attn.qkv.deltas.k', {'attn.b': 'blocks.0.attn.qkv.deltas.k.c'}
     for i, slot in enumerate('qv', 1):
         names |= {f'phm_rule{i}_left': f'deltas.k.a.{slot}', f'phm_rule{i}_right': f'deltas.k.b.{slot}'}
         names |= {
             f'attn.{slot}_proj_adapter1_{side}': f'{at}.{n}.{slot}' for side, n in dict(left='u', right='v').items()
         }
-    of.trained[f'{at}.c.v'] = of.trained['attn.b']
     return Hosted(plan, lambda x: plan.model.blocks[0].attn.qkv(x)[..., :width], named(names))
 
 

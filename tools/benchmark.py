@@ -23,12 +23,15 @@ that 45 methods on a Swin-B or a ViT-B need about 8 GiB. On two cores each of th
 def main(args) -> None:
     """Measure and print."""
     from vpetl_mm.config import load_config
+    from vpetl_mm.errors import UserError
     from vpetl_mm.measure.benchmark import benchmark
     from vpetl_mm.measure.benchmark_table import benchmark_table
 
     cfg = load_config(args.config, args.cfg_options)
     if args.methods:
         return _methods(cfg, args)
+    if args.out:
+        raise UserError('--out draws what --methods measures; give both.')
     variant = load_config(args.config, {**(args.cfg_options or {}), **args.variant}) if args.variant else None
     print(benchmark_table(benchmark(cfg, args.batch, args.frames, args.size, args.rounds, args.bf16, variant)))
 

@@ -106,6 +106,7 @@ def test_the_command(elsewhere, capsys):
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
+        ([None, '--out', 'figure.png'], ['--methods']),
         (['lorra'], ['lorra', "Did you mean 'lora'", 'st_adapter']),
         (['lora', '--bf16'], ['--bf16']),
         (['lora', '--out', 'figure.jpg'], ['figure.jpg', '.svg']),
@@ -114,5 +115,6 @@ def test_the_command(elsewhere, capsys):
     ],
 )
 def test_what_cannot_be_measured_is_refused_first(elsewhere, capsys, options, said):
-    error = refused(capsys, 'benchmark', 'configs/demo_fc.py', '--methods', *options)
+    methods = ['--methods', options[0]] if options[0] else []
+    error = refused(capsys, 'benchmark', 'configs/demo_fc.py', *methods, *options[1:])
     assert all(words in error for words in said), error

@@ -86,3 +86,20 @@ def test_wrong_options_are_refused(wrong, words):
 def test_a_shape_that_nothing_says_is_refused():
     with tiny.refused('Convpass', '6 patches'):
         Convpass(8, TokenGrid())(torch.randn(1, 6, 8))
+
+
+@pytest.mark.parametrize('name', ['swin3d', 'swin2d'])
+def test_with_activation_checkpointing(name):
+    """The same gradients beside the MLP, with no tensor kept afterwards; between the branches it is refused."""
+    host, grads = tiny.HOSTS[name], []
+    spec = dict(bypass=dict(SPEC, at='mlp', dropout=0.0))
+    for with_cp in (True, False):
+        model = host.build(spec, with_cp=with_cp).train()
+        y = model.backbone(host.sample().requires_grad_())
+        (y[-1] if isinstance(y, tuple) else y).square().sum().backward()
+        grads.append([p.grad for n, p in model.plan.named_parameters() if 'deltas' in n])
+        assert not any(vars(m).get('noted') is not None for m in model.modules())
+    for ours, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, expected)
+    with tiny.refused('with_cp', 'Convpass'):
+        host.build(dict(bypass=SPEC), with_cp=True)

@@ -1,62 +1,24 @@
-"""DTL: against the published model, where gradients run, and what it refuses."""
+"""DTL: where gradients run, and what it refuses."""
 
 from __future__ import annotations
 
 import copy
-import json
 import pickle
-from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from vpetl_mm.petl import adapt
 
 timm = pytest.importorskip('timm')
-GOLDEN = Path(__file__).parents[2].parent / 'shared/methods/golden'
 
 
 def vit(depth: int = 4, **options) -> nn.Module:
     sizes = dict(img_size=16, patch_size=4, embed_dim=16, num_heads=2, num_classes=3) | options
     return timm.models.VisionTransformer(depth=depth, **sizes).eval()
-
-
-def relative(found: Tensor, wanted: Tensor) -> float:
-    return ((found - wanted).abs().max() / wanted.abs().max()).item()
-
-
-@pytest.mark.parametrize('case', ['dtl_vit', 'dtl_plus_vit'])
-def test_is_the_published_model(case):
-    if not (file := GOLDEN / f'{case}.npz').exists():
-        pytest.skip('the reference tensors are not here')
-    with np.load(file) as content:
-        told = json.loads(str(content['config']))
-        tensors = {k: torch.from_numpy(content[k]) for k in content if k != 'config'}
-    x = tensors['input'].clone().requires_grad_()
-    sizes = dict(img_size=x.shape[-1], patch_size=told['patch'], embed_dim=told['embed'], num_heads=told['heads'])
-    model = vit(told['depth'], **sizes, num_classes=tensors['w/head.weight'].shape[0], global_pool='avg')
-    weights = {k.removeprefix('w/'): v for k, v in tensors.items() if k.startswith('w/') and 'lora' not in k}
-    model.load_state_dict(
-        {k.replace('norm.', 'fc_norm.') if k.startswith('norm.') else k: v for k, v in weights.items()}
-    )
-    plan = adapt(
-        model, dict(dtl=dict(type='DTL', rank=told['rank'], beta=told['beta'], kernel=told['fusion'] or None))
-    )
-    ours = {f'lora_dict.{i}.lora_{n}': f'blocks.{i}.deltas.dtl.{n}.weight' for i in told['lora_before'] for n in 'AB'}
-    ours |= {'lora_fusion.weight': 'deltas.dtl.conv.weight'} if told['fusion'] else {}
-    ours |= {name: name for name in ('head.weight', 'head.bias')}
-    assert {*ours} == {*told['trained']}
-    plan.load_state_dict({ours[n]: tensors[f'w/{n}'] for n in ours})
-    y = model(x)
-    y.square().sum().backward()
-    assert relative(y.detach(), tensors['output']) < 1e-5 and relative(x.grad, tensors['gx']) < 1e-4
-    trained = dict(plan.named_parameters())
-    for theirs, name in ours.items():
-        assert relative(trained[name].grad, tensors[f'g/{theirs}']) < 1e-4, theirs
 
 
 def test_no_gradient_runs_through_the_first_blocks():

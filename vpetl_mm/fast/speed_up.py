@@ -9,8 +9,9 @@ from torch import nn
 from ..errors import UserError
 from ..models.window_attention import FastWindowAttention3D, FastWindowMSA
 from ..petl import Delta, Sparse, layout_of
+from ..petl.deltas import Deltas, deltas_of
 from ..petl.exchange import exchange_plain, plain_class
-from ..petl.host import Deltas, deltas_of, hosted_class
+from ..petl.host import hosted_class
 from ..petl.opened import is_opened
 from .addition import add_in_place
 from .dot_product import dot_product

@@ -15,7 +15,7 @@ from vpetl_cli.shipped import configs
 
 from ..config import load_config
 from ..errors import UserError
-from ..models.build import build_model
+from ..models.build import build_model, on_meta
 from ..models.petl_model import delta_type
 from ..petl import Plan, check_petl, layout_of
 from ..petl.placing import take_off
@@ -80,7 +80,8 @@ def _trained(model: nn.Module, petl: Mapping[str, Any]) -> int | str:
         return BY_BUDGET
     petl = check_petl(petl)
     try:
-        Plan(model, 'backbone', model.head_name, petl['deltas'], petl['train'], delta_type)
+        with on_meta():
+            Plan(model, 'backbone', model.head_name, petl['deltas'], petl['train'], delta_type)
         return trained_in_backbone(model)
     except UserError as error:
         return re.split('; (?:valid|it has): ', str(error))[0]  # what a host has instead is no reason

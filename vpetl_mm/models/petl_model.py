@@ -15,7 +15,7 @@ from ..config import arguments_of
 from ..errors import UserError, unknown
 from ..petl import Delta, Plan, check_petl, layout_of
 from ..petl.checks import one_of
-from ..petl.host import of_delta
+from ..petl.deltas import of_delta
 from ..spt.tuning import SPT
 from ..weights.base import check_base, load_base, warn_of_inputs
 from ..weights.hub import located

@@ -23,11 +23,12 @@ from .merging import merge
 from .mhpa import MHPA
 from .mona import Mona
 from .patt import PATT
-from .plan import Plan, check_petl
+from .plan import Plan
 from .prefix import Prefix
 from .prompt import Prompt
 from .rep_adapter import RepAdapter
 from .self_attention import SelfAttention
+from .settings import check_petl
 from .sparse import Sparse
 from .ssf import SSF
 from .st_adapter import STAdapter

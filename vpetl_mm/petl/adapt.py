@@ -11,7 +11,8 @@ from ..errors import UserError, unknown
 from .delta import Delta
 from .layouts import LAYOUTS, find, found, key_of
 from .placing import take_off
-from .plan import Plan, Tuning, check_petl
+from .plan import Plan, Tuning
+from .settings import check_petl
 
 HEADS = ('head', 'classifier', 'heads', 'fc', 'cls_head')  # timm, transformers, torchvision, and others
 POOLING = ('fc_norm', 'pooler')  # of transformers, in front of the classifier; no backbone's checkpoint has them

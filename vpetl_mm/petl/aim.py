@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .checks import at_least_one, number, one_of
 from .delta import Delta, Site
+from .deltas import without_deltas
 from .drop_path import DropBranch, at_rates
 from .grid import Grid
-from .host import without_deltas
 
 
 class Bottleneck(nn.Module):

@@ -13,8 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from . import addition
+from .deltas import deltas_of
 from .exchange import exchanged
-from .host import add_delta, add_from_stream, before, behind, change_first, deltas_of, passing_deltas, taken
+from .host import passing_deltas, taken
+from .output import add_delta, add_from_stream, before, behind, change_first
 
 RESIDUALS = ('input_tensor', 'residual')  # what a last part calls the stream that it adds itself
 
@@ -75,10 +77,11 @@ def _block(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -
     if 'token_grid' in self.__dict__:
         self.token_grid.note(x, {**dict(zip(self.names[1:], args, strict=False)), **kwargs}.get(self.sized))
     x = before(self, x, 'block')
-    y = plain.forward(self, x, *args, **kwargs)
     norm = getattr(self, self.norm_name)
+    norm.awaited = True
+    y = plain.forward(self, x, *args, **kwargs)
     stream, change = norm.noted
-    norm.noted = None
+    norm.noted, norm.awaited = None, False
 
     def changed(y: Tensor) -> Tensor:
         y = y if change is None else y + change.view_as(y)
@@ -106,7 +109,8 @@ def _norm(self: nn.Module, plain: type[nn.Module], x: Tensor) -> Tensor:
             stream = addition.add(stream, delta(stream))
     if between and self.first_norm[0] is not None:
         self.first_norm[0].noted = None
-    self.noted = (stream, stream - x if between else None)
+    if self.awaited:  # not where a branch is computed again in the backward pass
+        self.noted = (stream, stream - x if between else None)
     return plain.forward(self, stream)
 
 

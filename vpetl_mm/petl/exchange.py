@@ -14,7 +14,15 @@ from torch import nn
 
 from ..errors import UserError
 
-NOTES = ('first', 'block', 'noted', 'first_norm', 'token_grid', 'grids')  # what exchanged modules remember of others
+NOTES = (
+    'first',
+    'block',
+    'noted',
+    'awaited',
+    'first_norm',
+    'token_grid',
+    'grids',
+)  # what exchanged modules remember of others
 
 
 class Exchanged:

@@ -72,8 +72,9 @@ class FacT(Delta):
         rank: r, at least 1. Defaults to 16.
         scale: the strength s. Defaults to 1.
         dropout: behind S or C, in training. Defaults to 0.1.
-        published: with ``form='TK'``, mix the four slices of an MLP's layer as the released code does: their columns
-            are interleaved, so that each slice is made of parts of all four. Defaults to False, the paper's.
+        published: with ``form='TK'``, treat the four slices of an MLP's layer as the released code does: the columns
+            of their cores are interleaved, so that each slice is made of parts of all four, and the cores of its
+            second layer are transposed. Defaults to False, the paper's: Eq. 6 for every slice.
 
     Raises:
         UserError: for an invalid value, and for a weight that is not made of square slices.

@@ -168,21 +168,21 @@ class Grid:
         return frames, *self._size_of(patches, name)
 
 
-def grid_of(chain: Sequence[nn.Module], leading: tuple[int | str, ...], joint: bool, rope: str) -> Grid:
+def grid_of(chain: Sequence[nn.Module], leading: tuple[int | str, ...], joint: bool, rotary: bool) -> Grid:
     """Return the grid of a backbone: that of the module which folds frames for it, else a new one.
 
     Args:
         chain: modules, each inside the one before, the last being the backbone.
         leading: numbers of leading tokens, or the attributes of the backbone that hold them; their sum counts.
         joint: see :class:`Grid`.
-        rope: the attribute of the backbone that holds its rotary embedding, if any; '' for none.
+        rotary: see :class:`Grid`.
     """
     backbone = chain[-1]
     grids = (getattr(m, 'grid', None) for m in chain)
     grid = next((g for g in grids if isinstance(g, Grid)), None) or Grid(is_told=False)
     grid.leading = sum(n if isinstance(n, int) else _attribute(backbone, n) or 0 for n in leading)
     grid.size, grid.joint = _size_of(backbone), joint
-    grid.rotary = bool(rope) and _attribute(backbone, rope) is not None
+    grid.rotary = rotary
     pools = _attribute(backbone, 'global_pool'), _attribute(backbone, 'out_type')  # timm, mmpretrain
     grid.reads_class = grid.reads_class or pools[0] == 'token' or pools[1] == 'cls_token'
     if joint:

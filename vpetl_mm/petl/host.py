@@ -7,56 +7,18 @@ The host keeps its weights, so a plain checkpoint fits; deltas stack.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
-from . import addition
-from .addition import Additions
 from .delta import Delta
-from .exchange import become, exchange, exchanged, plain_class
-from .inner import Projection
-from .update import Update, scaled, weights_of
-
-
-class Deltas(nn.ModuleDict):
-    """The deltas of one host.
-
-    Args:
-        how: the function that returns the host's class from its own, and further arguments; None where the host's
-            attention asks them, past the host's own ``forward``.
-
-    Attributes:
-        silent: whether the host acts as if it had none, for the length of a call; see :func:`without_deltas`.
-    """
-
-    def __init__(self, how: tuple | None) -> None:
-        super().__init__()
-        self.how, self.silent = how, False
-
-
-def deltas_of(host: nn.Module | None) -> list[Delta]:
-    """Return the deltas of a module; none where it is no host, or they are silent."""
-    deltas = host._modules.get('deltas') if host is not None else None
-    return [] if deltas is None or deltas.silent else [d for d in deltas.values() if isinstance(d, Delta)]
-
-
-def without_deltas(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Call a module as it was before any delta sat on it, or on what is in it."""
-    own = [m for m in module.modules() if isinstance(m, Deltas)]
-    for deltas in own:
-        deltas.silent = True
-    try:
-        return module(*args, **kwargs)
-    finally:
-        for deltas in own:
-            deltas.silent = False
+from .deltas import Deltas
+from .exchange import become, exchange, exchanged
+from .output import add_delta, add_from_stream, before, behind, change_first
 
 
 def taken(args: tuple, kwargs: dict[str, Any], name: str) -> tuple[Any, tuple, dict[str, Any]]:
@@ -64,11 +26,6 @@ def taken(args: tuple, kwargs: dict[str, Any], name: str) -> tuple[Any, tuple, d
     if args:
         return args[0], args[1:], kwargs
     return kwargs[name], (), {k: v for k, v in kwargs.items() if k != name}
-
-
-def change_first(y: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return a module's output with its first tensor changed: it may be a tuple, as in transformers."""
-    return (change(y[0]), *y[1:]) if isinstance(y, tuple) else change(y)
 
 
 @cache
@@ -104,120 +61,6 @@ def _forward_with_identity(
         return behind(self, x, plain.forward(self, x))
     y = behind(self, x, plain.forward(self, x, identity=0))
     return stream + add_from_stream(self, self.adder, stream, y)
-
-
-def before(host: nn.Module, x: Tensor, at: str | None = None) -> Tensor:
-    """Return the host's input as its deltas change it; those at the place ``at`` alone, where it is given."""
-    for delta in deltas_of(host):
-        x = delta.before(x) if at in (None, delta.at) else x
-    return x
-
-
-def later_bias(layer: nn.Module) -> Tensor | None:
-    """Return the bias of a layer's output that its attention adds afterwards, (3 d,); None for none."""
-    if 'adds_later' not in layer.__dict__:
-        return None
-    attention, names = layer.adds_later
-    parts = [getattr(attention, name, None) if name else None for name in names]
-    known = next((part for part in parts if part is not None), None)
-    return None if known is None else torch.cat([torch.zeros_like(known) if p is None else p for p in parts])
-
-
-def bias_of(layer: nn.Module | Projection) -> Tensor | None:
-    """Return the whole bias of a layer's output, (d_out,), wherever it is added; None where there is none."""
-    own = getattr(layer, 'bias', None)  # an RMSNorm has none
-    return own if own is not None or isinstance(layer, Projection) else later_bias(layer)
-
-
-def change_of_weights(layer: nn.Module | Projection, delta: Delta) -> tuple[Tensor, Tensor | None]:
-    """Return what an update adds to the weight and the bias of a layer; the bias is None where both have none."""
-    own = bias_of(layer)
-    weight, bias = weights_of(delta.update(layer.weight, own), layer.weight, own)
-    if bias is None:
-        return weight - layer.weight, None
-    return weight - layer.weight, bias if own is None else bias - own
-
-
-def _updated(
-    host: nn.Module, layer: nn.Module | Projection, x: Tensor, y: Tensor, later: Tensor | None, at
-) -> Tensor:
-    """Return the output ``y`` of a layer as all updates of its weights change it."""
-    own = bias_of(layer)
-    updates = [(d, d.update(layer.weight, own)) for d in _asked(host, at) if d.reads == 'weights']
-    if known := [u for _, u in updates if isinstance(u, Update)]:
-        y = scaled(y, known, later, layer)
-    for delta, update in updates:
-        if isinstance(update, Update):
-            y = host.adder(host, delta, update.additions(x), y) if update.low_rank else y
-        else:
-            weight, bias = update
-            bias = bias if bias is None or own is None else bias - own
-            y = y + _through(layer, weight - layer.weight, bias, x)
-    return y
-
-
-def _through(layer: nn.Module | Projection, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    """Return what a linear layer, a LayerNorm or an RMSNorm gives with other weights."""
-    if isinstance(layer, nn.LayerNorm):
-        return F.layer_norm(x, layer.normalized_shape, weight, bias, layer.eps)
-    if 'rmsnorm' in type(layer).__name__.lower():  # torch's, or a library's own
-        return F.rms_norm(x, tuple(weight.shape), weight, layer.eps)
-    if weight.dim() != 2:
-        kind = plain_class(layer).__name__
-        raise UserError(f'Single entries are tuned in linear layers, LayerNorm and RMSNorm, not in {kind}.')
-    return F.linear(x, weight, bias)
-
-
-def _asked(host: nn.Module, at: str | None) -> list[Delta]:
-    return [delta for delta in deltas_of(host) if at in (None, delta.at)]
-
-
-def behind(
-    host: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    at: str | None = None,
-    layer: nn.Module | Projection | None = None,
-    later: Tensor | None = None,
-) -> Tensor:
-    """Return the host's output as its deltas change it; updates of weights come first.
-
-    Args:
-        host: the module.
-        x: its input.
-        y: its output.
-        at: ask the deltas at this place alone. Defaults to None, all.
-        layer: whose weights they update. Defaults to the host itself.
-        later: the bias that the attention adds to ``y`` afterwards. Defaults to None: what the host knows of.
-    """
-    asked = _asked(host, at)
-    if any(delta.reads == 'weights' for delta in asked):
-        y = _updated(host, layer or host, x, y, later_bias(host) if later is None else later, at)
-    for delta in asked:
-        if delta.reads in ('input', 'output'):
-            y = host.adder(host, delta, delta(x if delta.reads == 'input' else y), y)
-        y = delta.after(y)
-    return y
-
-
-def add_from_stream(host: nn.Module, adder: Callable[..., Tensor], stream: Tensor, y: Tensor) -> Tensor:
-    """Return ``y`` with what those deltas of ``host`` add that read the residual stream."""
-    for delta in deltas_of(host):
-        if delta.reads == 'stream':
-            y = adder(host, delta, delta(stream), y)
-    return y
-
-
-def add_delta(host: nn.Module, delta: Delta, additions: Additions, y: Tensor) -> Tensor:
-    """Return the host's output ``y`` with what ``delta`` adds to it.
-
-    Args:
-        host: the module; its attribute ``adder`` is this function, or another that returns the same.
-        delta: one of its deltas.
-        additions: what it adds.
-        y: the output so far.
-    """
-    return addition.add(y, additions)
 
 
 @cache
@@ -267,11 +110,6 @@ def share(backbone: nn.Module, name: str, shared: nn.Module) -> None:
     if 'deltas' not in backbone._modules:
         backbone.deltas = Deltas(None)
     backbone.deltas[name] = shared
-
-
-def of_delta(name: str) -> bool:
-    """Tell whether a path of a parameter is that of a delta's."""
-    return '.deltas.' in f'.{name}'
 
 
 def attach_branch(block: nn.Module, method: str, host: str) -> None:

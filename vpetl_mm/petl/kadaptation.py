@@ -41,11 +41,12 @@ class KAdaptation(Delta):
         H = sum over i of A_i (x) B_i,  A_i = a_i b_i^T,  B_i = u_i v_i^T       # their Eq. 6 and 7
         b' = b + c
 
-    (x) is the Kronecker product. a and b are shared by all blocks; u, v and c belong to one. v starts at zero, and so
-    does c, so that step 0 is the plain backbone; a, b and u are drawn Xavier-uniform. The released code zeroes both
-    u and v, after which none of the four can learn, uses q's factors for v, and scrambles the order of the tokens.
+    (x) is the Kronecker product. a and b are shared by all blocks; u and v belong to a slot of one block, and c to
+    all slots of one. v starts at zero, and so does c, so that step 0 is the plain backbone; a, b and u are drawn
+    Xavier-uniform. The released code zeroes both u and v, after which none of the four can learn, uses q's factors
+    for v, and scrambles the order of the tokens.
 
-    Parameters of each slot: 2 d + d for each block, 2 n^2 in all.
+    Parameters of m slots: 2 m d + d for each block, 2 m n^2 in all.
 
     Args:
         shared: a and b; the backbone owns them.
@@ -74,7 +75,7 @@ class KAdaptation(Delta):
         self.scale, self.rows = number('scale', scale), site.out_dim
         self.u = nn.ParameterDict({name: torch.empty(n, site.in_dim // n) for name in slots})
         self.v = nn.ParameterDict({name: torch.empty(n, site.width // n) for name in slots})
-        self.c = nn.ParameterDict({name: torch.empty(site.width) for name in slots})
+        self.c = nn.Parameter(torch.empty(site.width))
         self.reset_parameters()
 
     @classmethod
@@ -89,7 +90,7 @@ class KAdaptation(Delta):
         for name, u in self.u.items():
             nn.init.xavier_uniform_(u)
             nn.init.zeros_(self.v[name])
-            nn.init.zeros_(self.c[name])
+        nn.init.zeros_(self.c)
 
     def update(self, weight: Tensor, bias: Tensor | None) -> Update:
         """Return s H^T of each slot; every product of two outer products is one of two vectors."""
@@ -98,7 +99,7 @@ class KAdaptation(Delta):
             A = _kron(self.shared.a[name], self.u[name])  # (n, d_in): a_i (x) u_i
             B = _kron(self.shared.b[name], self.v[name]).t()  # (d_out, n): b_i (x) v_i
             terms.append(LowRank(A, B, None, self.scale, start))
-            shift = torch.cat([shift[:start], self.c[name], shift[start + len(self.c[name]) :]])
+            shift = torch.cat([shift[:start], self.c, shift[start + len(self.c) :]])
         return Update(terms, shift=shift)
 
 

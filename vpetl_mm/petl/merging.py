@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .delta import Delta
-from .host import Deltas, bias_of, change_of_weights, deltas_of, strip
+from .deltas import Deltas, deltas_of
+from .host import strip
 from .inner import Projection, inside
 from .layouts import Layout, layout_of
+from .output import bias_of, change_of_weights
 from .update import new_bias
 
 
@@ -42,67 +44,72 @@ def merge_hosts(backbone: nn.Module) -> None:
     if tied:
         raise UserError(f'{tied[0]} shares its weight with another layer; merging would change both.')
     hosts = _hosts(backbone)
+    layers = {n: _layer(layout, backbone, n) for n in hosts}
     parts = {n: [(own[w], own[b], *rows) for w, b, *rows in layout.parameters(backbone, n)] for n in hosts}
     for name, host in hosts.items():
-        _check_biases(layout, name, host, parts[name])
+        _check_biases(name, layers[name], deltas_of(host), parts[name], layout.turns_keys(backbone))
     for name, host in hosts.items():
-        _merge(host, parts[name])
+        _merge(layers[name], deltas_of(host), parts[name])
     for module in backbone.modules():
         if isinstance(module._modules.get('deltas'), Deltas):
             strip(module)
 
 
+# the weights and biases that make up a layer's own, None for none, their first row and their number of rows
+Parts = Sequence[tuple[Tensor | None, Tensor | None, int, int]]
+
+
+def _layer(layout: Layout, backbone: nn.Module, name: str) -> nn.Module | Projection:
+    """Return what a host's deltas update: itself, or the projection of the attention that it is, or belongs to."""
+    host, attention = backbone.get_submodule(name), backbone.get_submodule(name.rpartition('.')[0])
+    if (inner := layout.inner_of(host)) is not None:
+        return Projection(host, inner)
+    inner = layout.inner_of(attention)
+    is_qkv = inner is not None and inner.weights == (f'{name.rpartition(".")[2]}.weight',)
+    return Projection(attention, inner) if is_qkv else host
+
+
 @torch.no_grad()
 def _check_biases(
-    layout: Layout, name: str, host: nn.Module, parts: Sequence[tuple[Tensor | None, Tensor | None, int, int]]
+    name: str, layer: nn.Module | Projection, deltas: Sequence[Delta], parts: Parts, turns_keys: bool
 ) -> None:
     """Refuse a change of a bias that the host does not have, unless it cannot be seen.
 
     A constant added to every key changes no softmax over them, where nothing turns or normalises the keys.
     """
-    layer = _layer(host)
     held = torch.zeros(len(layer.weight), dtype=torch.bool)
     for _, bias, start, rows in parts:
         held[start : start + rows] |= bias is not None
-    if any(bias is not None for _, bias, _, _ in parts) and _forgets_keys(layout, host):
+    if held.any() and not turns_keys and _leaves_keys(layer):
         held[len(held) // 3 : 2 * len(held) // 3] = True
-    for delta in deltas_of(host):
+    for delta in deltas:
         own = bias_of(layer)
         bias = new_bias(delta.update(layer.weight, own), own)
         change = None if bias is None else bias if own is None else bias - own
         if change is not None and change[~held.to(change.device)].any():
             raise UserError(
-                f'{name or type(host).__name__} has no bias, or not everywhere, to hold what {type(delta).__name__} '
+                f'{name or type(layer).__name__} has no bias, or not everywhere, to hold what {type(delta).__name__} '
                 'adds; it cannot be merged there.'
             )
 
 
-def _forgets_keys(layout: Layout, host: nn.Module) -> bool:
-    """Tell whether a projection's attention sees no constant that is added to all keys."""
-    inner = getattr(host, 'inner', None)
-    plain = inner is None or not inner.key_norm or isinstance(inside(host, inner.key_norm), (type(None), nn.Identity))
-    return 'adds_later' in host.__dict__ or (inner is not None and plain and not layout.rope)
+def _leaves_keys(layer: nn.Module | Projection) -> bool:
+    """Tell whether a layer is an attention's projection, whose keys no norm changes."""
+    if not isinstance(layer, Projection):
+        return 'adds_later' in layer.__dict__
+    norm = layer.inner.key_norm
+    return not norm or isinstance(inside(layer.attention, norm), (type(None), nn.Identity))
 
 
 @torch.no_grad()
-def _merge(host: nn.Module, parts: Sequence[tuple[Tensor | None, Tensor | None, int, int]]) -> None:
-    """Change the weights of a linear layer or a norm as its deltas' own definitions say.
-
-    Args:
-        host: with the deltas, each of which sees the host's own weights, as in the forward pass.
-        parts: the weights and biases that make up its own, None for none, their first row and their number of rows.
-    """
-    for to_weight, to_bias in [change_of_weights(_layer(host), delta.eval()) for delta in deltas_of(host)]:
+def _merge(layer: nn.Module | Projection, deltas: Sequence[Delta], parts: Parts) -> None:
+    """Change the weights of a layer as the deltas say, each of which sees the layer's own."""
+    for to_weight, to_bias in [change_of_weights(layer, delta.eval()) for delta in deltas]:
         for weight, bias, start, rows in parts:
             if weight is not None:
                 weight.add_(to_weight[start : start + rows])
             if bias is not None and to_bias is not None:
                 bias.add_(to_bias[start : start + rows])
-
-
-def _layer(host: nn.Module) -> nn.Module | Projection:
-    """Return what a host's deltas update: itself, or the projection of an attention with three layers."""
-    return Projection(host, host.inner) if hasattr(host, 'inner') else host
 
 
 def check_mergeable(model: nn.Module) -> None:

@@ -23,10 +23,12 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import UserError
 from .delta import Delta
+from .deltas import deltas_of
 from .exchange import Exchanged, exchanged
 from .extra_tokens import ExtraTokens
-from .host import add_delta, before, behind, change_first, deltas_of, taken
+from .host import taken
 from .inner import Inner, Projection, inside
+from .output import add_delta, before, behind, change_first
 
 
 @cache

@@ -11,9 +11,10 @@ from torch import nn
 from ..errors import UserError, unknown
 from .block import block_class, first_class, kept_class, last_class, noting_class, sizing_class
 from .delta import Delta, Site
+from .deltas import Deltas
 from .exchange import exchange, plain_class, restore
 from .grid import Grid
-from .host import Deltas, attach, attach_branch, hosted_class, own_class, strip
+from .host import attach, attach_branch, hosted_class, own_class, strip
 from .inner import Inner
 from .layouts import Layout
 from .opened import opened_class
@@ -101,7 +102,7 @@ def _note(block: nn.Module, layout: Layout, delta: Delta) -> None:
     first, second = (getattr(block, name, None) for name in layout.norm12)
     with own_class(second):
         exchange(second, noting_class)
-    second.block, second.noted = (block,), None
+    second.block, second.noted, second.awaited = (block,), None, False
     second.first_norm = getattr(second, 'first_norm', (None,))
     if delta.reads == 'norm':
         with own_class(first):

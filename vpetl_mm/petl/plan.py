@@ -10,17 +10,15 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ..errors import UserError, unknown
-from .checks import one_of
 from .delta import Delta, defaults_of
+from .deltas import Deltas, of_delta
 from .exchange import restore
 from .grid import chain_to
-from .host import Deltas, detach, of_delta, reattach, share
+from .host import detach, reattach, share
 from .layouts import layout_of
 from .merging import check_hosts, merge_hosts
 from .placing import places_of, put, sites_for, take_off
 from .serving import Serving
-
-PETL_KEYS = ('deltas', 'train', 'attention', 'spt', 'gelu', 'fast')
 
 
 class Tuning(Protocol):
@@ -296,23 +294,3 @@ class Plan:
             if parameter.requires_grad:
                 by[self.owners[name]] += parameter.numel()
         return dict(trainable=sum(by.values()), total=total, by=by)
-
-
-def check_petl(petl: Any) -> dict[str, Any]:
-    """Return the ``petl`` dict with its defaults, or raise :class:`UserError` saying what is wrong."""
-    if not isinstance(petl, Mapping):
-        raise UserError(f'petl must be a dict(deltas=..., train=[...]), got {petl!r}.')
-    for key in petl:
-        if key not in PETL_KEYS:
-            raise unknown('petl key', key, PETL_KEYS)
-    train, deltas = petl.get('train'), petl.get('deltas') or {}
-    if not isinstance(train, (list, tuple)):
-        raise UserError(f'petl needs train, a list of names such as ["head"] or ["all"]; got {train!r}.')
-    if not isinstance(deltas, Mapping):
-        raise UserError(f'petl.deltas must be a dict of name=dict(type=...), got {deltas!r}.')
-    for name, spec in deltas.items():
-        if spec is not None and not isinstance(spec, Mapping):
-            raise UserError(f'petl.deltas.{name} must be a dict(type=...) or None, got {spec!r}.')
-    gelu = one_of('petl.gelu', petl.get('gelu', 'exact'), ('exact', '8bit'))
-    fast = one_of('petl.fast', petl.get('fast', True), (True, False))
-    return dict(petl, deltas=deltas, gelu=gelu, fast=fast)

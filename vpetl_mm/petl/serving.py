@@ -54,8 +54,8 @@ class Serving:
             )
         if site.place == 'between' and self.layout.windows and getattr(site.block, 'with_cp', False):
             raise UserError(
-                f'petl.deltas.{name}: with_cp=True computes the two branches of {type(site.block).__name__} apart, '
-                f'and {type(delta).__name__} sits between them.'
+                f'petl.deltas.{name}: with_cp=True computes the inside of {type(site.block).__name__} apart from the '
+                f'rest, and {type(delta).__name__} sits between its two branches.'
             )
         if delta.adds_tokens:
             self._check_tokens(name)

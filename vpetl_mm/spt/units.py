@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..petl import Layout, Site, layout_of
-from ..petl.host import of_delta
+from ..petl.deltas import of_delta
 
 MATRICES = ('q', 'k', 'v', 'proj', 'fc1', 'fc2')
 VECTORS = ('norm', 'bias')

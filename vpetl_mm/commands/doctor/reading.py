@@ -117,7 +117,7 @@ def check_reading(cfg: Config, readings: Sequence[Reading], missing: Sequence[Pl
     failed = [(r.split.name, why) for r in readings for why in r.failed.values()]
     absent = [p for p in missing if not any(p.name in why for _, why in failed)]
     if not failed and not absent:
-        return Verdict('readable', OK, f'all of {counts}')
+        return Verdict('readable', OK, f'{counts}: all that were tried')
     lines = [f'{name}: {why}' for name, why in failed] + [f'{p.split}: {p.name} does not exist' for p in absent]
     shares = '; '.join(
         f'{len(r.failed)} of {r.tried:,} in {r.split.name} ({len(r.failed) / r.tried:.1%}) cannot be read'

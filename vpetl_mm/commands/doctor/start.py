@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...engine.runner import PETLRunner
 from ...models.features import pooled
-from ...petl.host import Deltas
+from ...petl.deltas import Deltas
 from .verdict import NOTE, OK, WRONG, Verdict
 
 PLAIN = 1e-5  # how far features may be from those of the plain backbone, relative to the largest
@@ -125,5 +125,5 @@ def check_start(logits: Logits, loss: float) -> Verdict:
     if logits.same:
         return Verdict('start', WRONG, f'{said}; all samples of the batch have the same features')
     if abs(loss - equal) > FAR * equal:
-        return Verdict('start', NOTE, f'{said}: the first answers are far from equal')
+        return Verdict('start', NOTE, f'{said}: a start far from equal logits')
     return Verdict('start', OK, said)

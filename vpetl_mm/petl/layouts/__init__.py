@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...errors import UserError
-from .layout import Layout, transformer
+from .entry import transformer
+from .layout import Layout
 from .open_clip import OPEN_CLIP
 from .openmmlab import OPENMMLAB
 from .timm import TIMM

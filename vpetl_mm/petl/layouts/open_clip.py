@@ -1,7 +1,8 @@
 """Where OpenCLIP's image tower keeps its parts: torch's own nn.MultiheadAttention (open_clip_torch >= 3)."""
 
 from ..self_attention import SelfAttention
-from .layout import Layout, transformer
+from .entry import transformer
+from .layout import Layout
 from .torchvision import IN_PROJ
 
 OPEN_CLIP: dict[str, Layout] = {

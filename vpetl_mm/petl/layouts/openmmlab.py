@@ -1,6 +1,7 @@
 """Where mmaction2's and mmpretrain's transformers keep their parts."""
 
-from .layout import Layout, transformer
+from .entry import transformer
+from .layout import Layout
 
 OPENMMLAB: dict[str, Layout] = {
     # Video Swin

@@ -4,7 +4,8 @@ Deltas on the MLP add behind ``drop_path2``, outside LayerScale and drop-path, a
 """
 
 from ..inner import Inner
-from .layout import Layout, transformer
+from .entry import transformer
+from .layout import Layout
 
 FUSED = Inner(key_norm='k_norm')
 BIASED = Inner(biases=('q_bias', '', 'v_bias'), key_norm='k_norm')
@@ -50,6 +51,7 @@ TIMM: dict[str, Layout] = {
         adds_residual=('Block', 'EvaBlock'),
         post_norm=('ResPostBlock',),
         takes_tokens=False,
+        rope='rope',
     ),
     # EVA-02 and DINOv3: rotary positions; multiplies by qkv.weight itself where q and v have biases
     'timm.Eva': transformer(

@@ -2,7 +2,8 @@
 
 from ..inner import Inner
 from ..self_attention import SelfAttention
-from .layout import Layout, transformer
+from .entry import transformer
+from .layout import Layout
 
 IN_PROJ = Inner(('in_proj_weight',))
 

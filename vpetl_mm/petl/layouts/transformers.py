@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from ..inner import Inner
-from .layout import Layout, transformer
+from .entry import transformer
+from .layout import Layout
 
 
 def apart(q: str, k: str, v: str, **options) -> tuple[Inner, ...]:

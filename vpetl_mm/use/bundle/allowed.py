@@ -17,7 +17,7 @@ from ...models.video_head import PETLVideoHead
 from ...petl import DELTAS
 from ...petl.delta import options_of
 from ...petl.layouts import LAYOUTS, forms
-from ...petl.plan import PETL_KEYS
+from ...petl.settings import PETL_KEYS
 from . import libraries
 from .header import MOST_CLASSES, brief
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...config import arguments_of
 from ...errors import UserError
 from ...models.build import build_model
-from ...petl.host import of_delta
+from ...petl.deltas import of_delta
 from ...weights.vit import to_timm
 
 # options of mmpretrain's backbone that timm has too, or that do not change what a tested model computes
