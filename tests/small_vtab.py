@@ -22,6 +22,23 @@ STRUCTURED = dict(clevr_count=8, clevr_dist=6, dmlab=6, kitti=4, dsprites_loc=16
 STRUCTURED |= dict(smallnorb_azi=18, smallnorb_ele=9)
 CLASSES = NATURAL | SPECIALIZED | STRUCTURED
 SIZES = dict(sptlora='', sptadapter='', full='', fc='', bitfit='', vpt='', adaptformer='_b8', lora='_r8')
+# of further papers: the size in the name, and what is trained on ViT-B beside the head, by the papers' formulas
+FURTHER = dict(
+    ssf=('', 12 * 22 * 768 + 4 * 768),
+    repadapter=('_b8', 24 * (768 * 8 + 8 + 768 * 8 // 2 + 768)),
+    dora=('_r16', 24 * (16 * 1536 + 768)),
+    facttt=('_r16', 2 * 768 * 16 + 144 * 16**2),
+    facttk=('_r32', 2 * 768 * 32 + 32**3 + 144 * 32),
+    vera=('_r256', 24 * (256 + 768)),
+    kadaptation=('', 12 * (4 * 768 + 768) + 4 * 32**2),
+    adapterplus=('_b8', 12 * (2 * 768 * 8 + 8 + 2 * 768)),
+    convpass=('_b8', 24 * (2 * 768 * 8 + 2 * 8 + 768 + 9 * 8**2)),
+    mona=('_b64', 24 * (133 * 768 + 9728)),
+    compacter=('_b24', 24 * ((768 + 24) * 2 + 24 + 768) + 4**3 + 25 * 2 * 768),
+    mam=('_b512', 12 * (2 * 30 * 768 + 2 * 768 * 512 + 512 + 768)),
+    mhpa=('_b30', 12 * (2 * 30 * 768 + 2 * 768)),
+    dtl=('_r2', 2 * 768 * 2 * 12),
+)
 PRETRAINED = ('in21k', 'mae', 'mocov3')
 # what a method trains on ViT-B beside the head, which has 769 parameters per class
 WITHOUT_HEAD = dict(full=85_798_656, fc=0, bitfit=102_912, vpt=12 * 50 * 768)
@@ -47,7 +64,8 @@ train_cfg = dict(max_epochs=2)
 
 def name_of(method: str, task: str, pretrain: str = 'in21k') -> str:
     """The experiment of a task."""
-    return f'vit_{method}_vtab{task.removeprefix("oxford_").replace("_", "")}{SIZES[method]}_{pretrain}'
+    size = FURTHER[method][0] if method in FURTHER else SIZES[method]
+    return f'vit_{method}_vtab{task.removeprefix("oxford_").replace("_", "")}{size}_{pretrain}'
 
 
 def make_task(root: Path) -> Path:

@@ -154,7 +154,7 @@ def importing_forever(folder: Path, tool: str, *argv: str) -> list[str]:
 @pytest.mark.parametrize(
     ('tool', 'name', 'module'),
     [
-        ('demo', 'DEMOS', 'commands.demo.ALL'),
+        ('demo', 'DEMOS', 'commands.demo.KNOWN'),
         ('tables', 'PRINTED', 'paper.table_layouts.LAYOUTS'),
         ('tables', 'FORMATS', 'paper.table_format.FORMATS'),
         ('sensitivity', 'STRUCTURED', 'spt.choice.STRUCTURED'),

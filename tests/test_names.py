@@ -23,7 +23,24 @@ CLASSES = dict(ssv2=174, hmdb51=51, cifar100=100, svhn=10, food101=101, cifar100
 # train lists without the head
 POSITIONS = ('attn.proj', 'attn.qkv', 'attn.rpb', 'mlp.fc1', 'mlp.fc2', 'norm1', 'norm2', 'downsample')
 TRAIN = {place.replace('.', ''): [place] for place in POSITIONS}
-TRAIN |= dict(full=['all'], bitfit=['attn.rpb', 'bias', 'norm1', 'norm2'])
+TRAIN |= dict(full=['all'], bitfit=['attn.rpb', 'bias', 'norm1', 'norm2'], compacter=['norm'])
+# methods of further papers: the types of their deltas, with what the name's size is, and what the papers set
+FURTHER = dict(
+    ssf=dict(SSF=dict(init='normal')),
+    repadapter=dict(RepAdapter=dict(d_bottle='size', groups=2, dropout=0.1)),
+    dora=dict(DoRA=dict(at='qkv', slots='qv', rank='size')),
+    facttt=dict(FacT=dict(form='TT', rank='size', dropout=0.1)),
+    facttk=dict(FacT=dict(form='TK', rank='size', dropout=0.1)),
+    vera=dict(VeRA=dict(at='qkv', slots='qv', rank='size', d_initial=0.1)),
+    kadaptation=dict(KAdaptation=dict(slots='qv', n=32)),
+    adapterplus=dict(AdapterPlus=dict(d_bottle='size', learn_scale='channel')),
+    convpass=dict(Convpass=dict(d_bottle='size', dropout=0.1)),
+    mona=dict(Mona=dict(d_bottle='size', kernels=(3, 5, 7), dropout=0.1)),
+    compacter=dict(Compacter=dict(n=4, rank=1, d_bottle='size')),
+    mam=dict(Prefix=dict(num_tokens=30, d_middle=None), AdaptMLP=dict(d_bottle='size', scale=4.0, mode='parallel')),
+    mhpa=dict(MHPA=dict(num_tokens='size')),
+    dtl=dict(DTL=dict(rank='size')),
+)
 BASE = dict(k400=['kinetics400'], k600=['kinetics600'], in22k=['22k'], in21k=['21k'], mae=['mae'])
 BASE |= dict(videomae=['videomae'], videomaek400=['videomae'], dinov2=['dinov2'], mocov3=['moco-v3', 'mocov3'])
 KINDS = dict(swin='SwinTransformer3D', vit='VisionTransformer', timmvit='TimmBackbone', hfvit='HFBackbone')
@@ -42,11 +59,14 @@ def deltas(cfg) -> dict[str, dict]:
         Prompt=dict(deep=True),
     )
     there = [dict(d) for d in (cfg.model.petl.get('deltas') or {}).values() if d is not None]
-    return {d['type']: {**defaults[d['type']], **d} for d in there}
+    return {d['type']: {**defaults.get(d['type'], {}), **d} for d in there}
 
 
 def expected_deltas(name) -> dict[str, dict]:
     """Type -> the options that the name fixes."""
+    if name.method in FURTHER:
+        said = FURTHER[name.method].items()
+        return {t: {k: name.size if v == 'size' else v for k, v in options.items()} for t, options in said}
     adapter = dict(AdaptMLP=dict(d_bottle=64, scale=0.1, mode='parallel'))
     if name.method in ('lora', 'vpt', 'adaptformer', 'prefix'):
         return dict(

@@ -1,4 +1,4 @@
-"""The configs of VTAB-1k: eight leaves, and the experiment that each becomes by a task and a pre-training."""
+"""The configs of VTAB-1k: its leaves, and the experiment that each becomes by a task and a pre-training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from mmengine import Config
 from mmengine.optim import build_optim_wrapper
 from records import readme_counts
-from small_vtab import CLASSES, PRETRAINED, SIZES, WITHOUT_HEAD, name_of
+from small_vtab import CLASSES, FURTHER, PRETRAINED, SIZES, WITHOUT_HEAD, name_of
 
 from tools import call, refused
 from vpetl_cli.shipped import experiments
@@ -29,11 +29,12 @@ LORA = 'vit_lora_vtabflowers102_r8_mae'
 
 
 def test_a_leaf_per_method_stands_for_19_tasks_by_3_pre_trainings():
-    leaves = {f'vit_{method}_vtab{size}' for method, size in SIZES.items()}
-    assert {p.stem for p in (CONFIGS / 'vtab1k').iterdir() if p.suffix} == leaves and len(leaves) == 8
+    sizes = SIZES | {method: size for method, (size, _) in FURTHER.items()}
+    leaves = {f'vit_{method}_vtab{size}' for method, size in sizes.items()}
+    assert {p.stem for p in (CONFIGS / 'vtab1k').iterdir() if p.suffix} == leaves and len(leaves) == 8 + 14
     assert all(len(p.read_text().splitlines()) <= 12 for p in CONFIGS.glob('vtab1k/*.py'))
-    names = {name_of(m, t, p) for m in SIZES for t in CLASSES for p in PRETRAINED}
-    assert names == {n for n in experiments(CONFIGS) if '_vtab' in n} and len(names) == 8 * 57
+    names = {name_of(m, t, p) for m in sizes for t in CLASSES for p in PRETRAINED}
+    assert names == {n for n in experiments(CONFIGS) if '_vtab' in n} and len(names) == 22 * 57
 
 
 @pytest.fixture(scope='module')
@@ -108,8 +109,10 @@ def test_every_method_trains_what_it_is_known_for_and_a_plain_head():
     ends = [(task, p) for task in ('patch_camelyon', 'sun397') for p in PRETRAINED]
     wanted = {name_of(m, t, p): count + 769 * CLASSES[t] for m, count in WITHOUT_HEAD.items() for t, p in ends}
     assert trainable([name_of(m, *end) for m in SIZES for end in ends], CONFIGS) == wanted, "SPT's is left out"
-    shown = {n: count for n, count in readme_counts().items() if '_vtab' in n}
-    assert len(shown) == 2 * len(WITHOUT_HEAD) and shown.items() <= wanted.items(), 'stale: tables.py --docs'
+    further = {name_of(m, t, p): count + 769 * CLASSES[t] for m, (_, count) in FURTHER.items() for t, p in ends}
+    assert trainable([name_of(m, *ends[0]) for m in FURTHER], CONFIGS).items() <= further.items()
+    shown, wanted = {n: count for n, count in readme_counts().items() if '_vtab' in n}, wanted | further
+    assert len(shown) == 2 * len(WITHOUT_HEAD | FURTHER) and shown.items() <= wanted.items(), 'stale: --docs'
 
 
 @pytest.mark.parametrize('method', ['full', 'bitfit', 'lora', 'adaptformer'])
@@ -144,6 +147,37 @@ def test_a_leaf_keeps_spts_recipe(method, pretrain):
     assert cfg.holdout == dict(fraction=0.0, seed=0)
     if 'spt' in method:
         assert model.petl.spt.budget == ['0.2M', '0.4M', '0.6M', '0.8M', '1.0M'] and model.petl.spt.rank == 8
+
+
+# what the papers have in place of SPT's rate, weight decay, last rate, images a step and epochs
+RECIPES = dict(
+    ssf=(5e-3, 5e-5, 1e-8, 64, 100),
+    **dict.fromkeys(('repadapter', 'facttt', 'facttk', 'convpass'), (1e-3, 1e-4, 1e-5, 64, 100)),
+    dtl=(1e-3, 0.05, 0, 32, 110),
+)
+
+
+@pytest.mark.parametrize('method', FURTHER)
+def test_a_leaf_of_a_further_paper_has_its_recipe(method):
+    cfg = load_config(name_of(method, 'kitti'))
+    lr, decay, last, batch, epochs = RECIPES.get(method, (1e-3, 1e-4, 0, 64, 100))
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=lr, weight_decay=decay)
+    warm_up, cosine = cfg.param_scheduler
+    assert warm_up.end == cosine.begin == 10 and (cosine.end, cosine.eta_min) == (epochs, last)
+    assert cosine.T_max == epochs - 10 and cfg.train_cfg.max_epochs == epochs
+    assert cfg.train_dataloader.batch_size == batch and cfg.model.backbone.drop_path_rate == 0.1
+    assert cfg.model.data_preprocessor.mean == [123.675, 116.28, 103.53] and cfg.model.head.bn is False
+
+
+def test_veras_vectors_learn_ten_times_as_fast_as_the_head():
+    cfg = load_config(name_of('vera', 'kitti'))
+    model = build_model(cfg, meta=True)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    rates = {id(p): (round(g['lr'], 9), g['weight_decay']) for g in groups for p in g['params']}
+    wanted = {n: (1e-2, 0) if 'deltas' in n else (1e-3, 1e-4 * (p.ndim > 1)) for n, p in model.named_parameters()}
+    assert {n: rates[id(p)] for n, p in model.named_parameters() if p.requires_grad} == {
+        n: wanted[n] for n, p in model.named_parameters() if p.requires_grad
+    }
 
 
 # q, k, v, proj, fc1 and fc2 of each block by rank 8; the vectors of the blocks and of the last norm are 121,344

@@ -9,7 +9,7 @@ import pytest
 from records import record
 
 import tools
-from tools import call
+from tools import call, refused
 from vpetl_mm.commands.campaign import DONE, NEW, RESUME, TEST, batch_options, carry_out, dry_run, plan
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.record import write_record
@@ -140,6 +140,15 @@ def test_a_dry_run_prints_commands_parameters_and_memory_and_does_nothing(elsewh
     assert lines[2].startswith('  python tools/test.py configs/vit_fc_svhn_mae.py work_dirs/')
     assert 'seed_1' in lines[4] and '4 of 4 runs to do, 0 done.' in lines and 'is an estimate' in lines[-1]
     assert not (elsewhere / 'work_dirs').exists()
+
+
+def test_a_campaign_of_some_methods_of_a_table(elsewhere, capsys):
+    assert call('tables', '--run', 'transfer', '--methods', 'ssf', 'dtl', '--dry-run') == 0
+    lines = capsys.readouterr().out.splitlines()
+    runs = [line.partition(',')[0] for line in lines if ', seed 0: ' in line]
+    assert runs == ['vits14_ssf_cifar100n50_dinov2', 'vits14_dtl_cifar100n50_r2_dinov2']
+    assert "'ssf'" in refused(capsys, 'tables', '--run', 'transfer', '--methods', 'sff')
+    assert '--run TABLE' in refused(capsys, 'tables', '--methods', 'ssf')
 
 
 def test_a_dry_run_prints_each_run_before_it_looks_at_the_next(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vpetl_mm.commands.demo import ALL, CLIPS, METHODS, Demo
+from vpetl_mm.commands.demo import ALL, CLIPS, FURTHER, METHODS, Demo
 from vpetl_mm.paper.demo_table import DemoRow, demo_table, read_demo_table
 from vpetl_mm.paper.table_format import render
 
@@ -39,7 +39,8 @@ def test_the_demo_compares_every_method_with_its_controls():
     needed = {'full', 'fc', 'lora', 'bitfit', 'adaptformer', 'patt', 'bapat', 'bapat_random_backbone', 'one_frame'}
     assert needed | {'sptlora', 'sptadapter'} == set(METHODS)
     assert {f'{m}{c}' for m in ('sptlora', 'sptadapter') for c in ('random', 'shuffled')} < set(ALL)
-    assert all((REPO / f'configs/demo_{m}.py').exists() for m in (*ALL, 'source'))
+    assert all((REPO / f'configs/demo_{m}.py').exists() for m in (*ALL, *FURTHER, 'source'))
+    assert len(FURTHER) == 13 and not {*FURTHER} & {*ALL}, 'they take no time unless asked for'
     assert CLIPS['target_test'] >= 400
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from records import record
-from small_vtab import CLASSES, NATURAL, PRETRAINED, SIZES, SPECIALIZED, STRUCTURED, WITHOUT_HEAD, name_of
+from small_vtab import CLASSES, FURTHER, NATURAL, PRETRAINED, SIZES, SPECIALIZED, STRUCTURED, WITHOUT_HEAD, name_of
 from test_figures import are_figures, drawn
 
 from tools import call
@@ -82,6 +82,18 @@ def test_the_parameters_of_spt_are_those_of_its_runs():
     ours[name_of('sptlora', 'cifar')] = Ours(80.0, 99.0, 80.0, 210_000 + 76_900, 1, 0.0)
     assert rows_of(ours)['SPT-LoRA', 'IN-21K'][:2] == ['0.39', '0.45%']
     assert group_means('sptlora', 'in21k', ours, {}).params == (18 * 400_000 + 210_000) / 19
+
+
+def test_the_methods_of_further_papers_have_a_table_of_their_own():
+    names = [name_of(m, t, p) for m in FURTHER for p in PRETRAINED for t in CLASSES]
+    counts = {name_of(m, t): n + 769 * c for m, (_, n) in FURTHER.items() for t, c in CLASSES.items()}
+    tables = Tables([], None, CONFIGS, counts)
+    assert tables.names('vtab_further') == names
+    tables.ours = runs_of('mona', FURTHER['mona'][1])
+    table = tables.table('vtab_further')
+    rows = {tuple(row[:2]): row[2:] for row in table.rows}
+    assert rows['Mona', 'IN-21K'] == ['2.68', '3.13%', '83.00', '83.50', '57.00', '74.50', '19 of 19', '']
+    assert rows['FacT-TK', 'IN-21K'][:2] == ['0.09', '0.10%'] and 'not comparable' in ' '.join(table.notes)
 
 
 def test_a_row_is_counted_with_its_smallest_and_largest_head():

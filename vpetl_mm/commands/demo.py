@@ -36,6 +36,7 @@ SPT_CONTROLS = ('sptlorarandom', 'sptlorashuffled', 'sptadapterrandom', 'sptadap
 FURTHER = tuple(m for m in FURTHER_METHODS if m != 'dtl')
 # Tables 1 and 3 in miniature; a position of Table 1 is tuned alone under a random, frozen classification layer
 ALL = (*COMPARED, 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)
+KNOWN = (*ALL, *FURTHER)
 
 
 @dataclass

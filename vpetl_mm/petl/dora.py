@@ -63,7 +63,8 @@ class DoRA(LoRA):
     def reset_parameters(self) -> None:
         """Draw every A again, set every B to zero and every m to the norms of the host's rows."""
         super().reset_parameters()
-        if 'm' in self._modules:  # LoRA draws its own before m is there
+        # LoRA draws its own before m is there; a host on the meta device has no norms
+        if 'm' in self._modules and not self.layer.weight.is_meta:
             for name, m in self.m.items():
                 m.data.copy_(self._rows(self.layer.weight, name).norm(dim=1))
 
