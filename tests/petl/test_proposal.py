@@ -48,8 +48,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
 NEVER = {
     "AdaptMLP, source='residual'",
     'Prompt, deep=False',
-    'STAdapter',
-    'AIMTime',
+    *('STAdapter', 'AIMTime', 'Convpass', 'Mona', 'AdapterPlus', 'DTL', 'DTL, kernel=3'),
 }
 
 
@@ -126,6 +125,13 @@ def test_norms_behind_the_attention_are_told_by_running_it():
     assert 'post_norm' not in propose(model).options
     assert propose(model, run).options['post_norm'] == ('PostNormBlock',)
     assert 'post_norm' not in propose(own_models.OwnViT(), run).options
+
+
+def test_leading_tokens_are_told_by_running_it():
+    """CaiT's class token enters behind the blocks; BEiT's stands in front of the patches."""
+    assert propose(MODELS['beit'][0](), run).options['leading'] == ('num_prefix_tokens',)
+    assert 'leading' not in propose(MODELS['cait'][0](), run).options
+    assert 'leading' not in propose(MODELS['beit'][0]()).options
 
 
 def test_a_key_names_the_class_and_groups_its_parts():

@@ -188,7 +188,7 @@ def grid_of(chain: Sequence[nn.Module], leading: tuple[int | str, ...], joint: b
     grids = (getattr(m, 'grid', None) for m in chain)
     grid = next((g for g in grids if isinstance(g, Grid)), None) or Grid(is_told=False)
     grid.leading = sum(n if isinstance(n, int) else _attribute(backbone, n) or 0 for n in leading)
-    grid.size, grid.joint = _size_of(backbone), joint
+    grid.size, grid.joint = patches_of(backbone), joint
     grid.rotary = rotary
     pools = _attribute(backbone, 'global_pool'), _attribute(backbone, 'out_type')  # timm, mmpretrain
     grid.reads_class = grid.reads_class or pools[0] == 'token' or pools[1] == 'cls_token'
@@ -205,7 +205,7 @@ def chain_to(model: nn.Module, path: str) -> list[nn.Module]:
     return chain
 
 
-def _size_of(backbone: nn.Module) -> tuple[int, int] | None:
+def patches_of(backbone: nn.Module) -> tuple[int, int] | None:
     """Return rows and columns of patches of an image of the backbone's own size; None where it does not say."""
     for name in ('patch_embed.grid_size', 'patch_resolution', 'grid_size'):  # timm, mmpretrain, mmaction2
         size = _attribute(backbone, name)

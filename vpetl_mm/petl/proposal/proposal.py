@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..grid import patches_of
 from ..inner import Inner
 from ..layouts import Layout, key_of, transformer
 from ..self_attention import SelfAttention
@@ -86,7 +87,7 @@ def propose(model: nn.Module, run: Callable[[nn.Module], Any] | None = None) -> 
         options |= dict(groups=groups)
     if run is not None and _is_post_norm(block, blocks.attention, norm12, run, model):
         options |= dict(post_norm=(type(block).__name__,))
-    if hasattr(backbone, 'num_prefix_tokens'):
+    if run is not None and _leads(backbone, block, run, model):
         options |= dict(leading=('num_prefix_tokens',))
     options |= {} if windows else dict(takes_tokens=False)
     return Proposal(key_of(type(backbone)), own, options, tuple(_notes(blocks, proj, options)))
@@ -107,6 +108,24 @@ def _is_post_norm(
         for hook in hooks:
             hook.remove()
     return called[:2] == ['attention', 'norm']
+
+
+def _leads(backbone: nn.Module, block: nn.Module, run: Callable[[nn.Module], Any], model: nn.Module) -> bool:
+    """Tell whether as many tokens as ``num_prefix_tokens`` says stand in front of the patches in a block.
+
+    In some models, such as CaiT, the class token enters behind the blocks.
+    """
+    size, told, seen = patches_of(backbone), getattr(backbone, 'num_prefix_tokens', None), []
+    if size is None or told is None:
+        return False
+    hook = block.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]) if args else None)
+    try:
+        run(model)
+    except Exception:  # whatever a model raises that does not run so
+        return False
+    finally:
+        hook.remove()
+    return seen[:1] == [size[0] * size[1] + told]
 
 
 def _missing(backbone: nn.Module, block: nn.Module, blocks: parts.Blocks) -> list[str]:
