@@ -15,9 +15,10 @@ EXAMPLES = """\
   tools/benchmark.py configs/swin_fc_ssv2.py --methods all --rounds 3 --frames 4 --out methods.png
   tools/benchmark.py configs/vit_fc_cifar100_mae.py --methods lora,vpt --batch 2
 
---methods ignores the experiment's own method. It drops no path, and shares the host's weights among all models, so
-that 45 methods on a Swin-B or a ViT-B need about 8 GiB. On two cores each of them takes about 20 s with
---rounds 3 --frames 4: a quarter of an hour for all."""
+--methods ignores the experiment's own method. It drops no path, and shares the host's weights among all models: 44
+methods on a Swin-B take 8 GiB with --frames 4. Rounds are what takes the time; on two cores --rounds 3 --frames 4, or
+--batch 2 on a ViT-B, should end within a quarter of an hour. Other work on the machine spoils the times, not the
+memory."""
 
 
 def main(args) -> None:

@@ -68,7 +68,7 @@ def _label(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
     taken = [(x - 2, y - 2, x + 2, y + 2) for x, y in at.values()]
     left, bottom, right, top = (axes.bbox.extents * scale).tolist()
     for name in sorted(points, key=lambda n: (-at[n][1], at[n][0])):
-        width, height = 0.55 * SIZE * len(name), 1.15 * SIZE
+        width, height = 0.6 * SIZE * len(name), 1.15 * SIZE
         places = [(x, y, x + width, y + height) for x, y in _around(*at[name], width, height)]
         inside = [p for p in places if p[0] > left and p[1] > bottom and p[2] < right and p[3] < top] or places
         box = next((p for p in inside if not any(_overlap(p, other) for other in taken)), inside[0])
