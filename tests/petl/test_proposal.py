@@ -26,7 +26,7 @@ def hf(config: str, model: str) -> Callable[[], nn.Module]:
 
 # name -> how it is made, and the methods that do not fit
 MODELS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
-    'own': (own_models.OwnViT, set()),
+    'own': (own_models.OwnViT, {'MHPA'}),  # its attention does not say how many heads it has
     'torch': (own_models.TorchViT, set()),
     'beit': (lambda: timm.create_model('beit_base_patch16_224', img_size=32, patch_size=8, **SMALL), set()),
     'relpos': (
