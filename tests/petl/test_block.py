@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import tiny
@@ -12,7 +13,7 @@ from timm.layers import DropPath
 from timm_hosts import HOSTS, plain
 from torch import nn
 
-from vpetl_mm.petl import Sparse, adapt, layout_of
+from vpetl_mm.petl import Plan, Sparse, adapt, layout_of
 from vpetl_mm.petl.host import attach
 from vpetl_mm.petl.placing import put
 
@@ -92,3 +93,55 @@ def test_a_dropped_branch_keeps_the_adapter(source):
     )
     h = F.linear(read, own.down.weight, own.down.bias).clamp(min=0)
     torch.testing.assert_close(y, stream + 0.5 * F.linear(h, own.up.weight, own.up.bias))
+
+
+def normal(model: nn.Module, plan: Plan, seed: int) -> None:
+    """Draw what a plan trains."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(plan.named_parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3 + ('gamma' in name))
+
+
+@pytest.mark.parametrize('between', ['Convpass', 'Mona'])
+@pytest.mark.parametrize('first', ['norms', 'between'])
+def test_norms_that_are_tuned_beside_a_delta_on_the_stream_are_as_their_merged_selves(between, first):
+    """The second norm sees the changed stream; a delta that reads the first norm sees it as tuned."""
+    norms, between = dict(type='SSF', at=['norm1', 'norm2']), dict(type=between, d_bottle=4)
+    both = dict(norms=norms, between=between) if first == 'norms' else dict(between=between, norms=norms)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    model, merged = plain('vit'), plain('vit')
+    plan = adapt(model, both, train=[])
+    normal(model, plan, 2)
+    state = plan.state_dict()
+    alone = adapt(merged, dict(norms=norms), train=[])
+    alone.load_state_dict({k: v for k, v in state.items() if '.deltas.between' not in k})
+    alone.merge()
+    rest = adapt(merged, dict(between=between), train=[])
+    rest.load_state_dict({k: v for k, v in state.items() if '.deltas.norms.' not in k})
+    torch.testing.assert_close(model(x), merged(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_leaves_nothing_noted():
+    model = plain('vit')
+    plan = adapt(model, dict(pass_=dict(type='Convpass', d_bottle=4)))
+    model.set_grad_checkpointing()
+    model.train()
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert all(p.grad is not None for p in plan.parameters())
+    for block in model.blocks:
+        assert block.norm1.noted is None and block.norm2.noted is None and not block.norm2.awaited
+
+
+def test_a_name_that_two_places_of_one_delta_need_is_refused():
+    with tiny.refused('mona_block', 'of this name already'):
+        adapt(plain('vit'), dict(mona=dict(type='Mona'), mona_block=dict(type='AdapterPlus')))
+
+
+def test_looking_at_places_and_a_refusal_leave_no_trace():
+    model = plain('swin')
+    layout = layout_of(model)
+    assert layout.width(model) and list(layout.sites(model, 'mlp'))
+    with tiny.refused('num_frames'):
+        adapt(model, dict(mona=dict(type='Mona'), st=dict(type='STAdapter')))
+    assert b'vpetl' not in pickle.dumps(model)

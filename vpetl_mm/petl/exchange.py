@@ -20,7 +20,6 @@ NOTES = (
     'noted',
     'awaited',
     'first_norm',
-    'token_grids',
     'grids',
 )  # what exchanged modules remember of others
 

@@ -115,6 +115,7 @@ def take_off(layout: Layout, backbone: nn.Module) -> None:
     for module in backbone.modules():
         if isinstance(module._modules.get('deltas'), Deltas):
             strip(module)
+        module.__dict__.pop('token_grids', None)
     restore(backbone)
     for site in layout.sites(backbone, 'attn') if layout.leaf else ():
         if type(site.host) is layout.leaf:
