@@ -274,7 +274,7 @@ WRONG = {
     'patt_at': (dict(d=dict(PATT, at='mlp')), ['head'], ["'mlp'", 'PATT', 'qkv']),
     'adapter_at': (dict(d=dict(type='AdaptMLP', at='qkv')), ['head'], ["'qkv'", 'AdaptMLP', 'mlp']),
     'lora_at': (dict(d=dict(type='LoRA', at='fc3')), ['head'], ["'fc3'", 'qkv', 'proj', 'fc1', 'fc2']),
-    'at_twice': (dict(d=dict(type='LoRA', at=['qkv', 'fc1', 'qkv'])), ['head'], ['twice', 'qkv, fc1, qkv']),
+    'at_twice': (dict(d=dict(type='LoRA', at=['qkv', 'fc1', 'qkv'])), ['head'], ['twice', 'qkv.']),
     'at_in_a_list': (dict(d=dict(type='LoRA', at=['qkv', 'fc3'])), ['head'], ["'fc3'", 'qkv', 'proj', 'fc1', 'fc2']),
     'at_is_a_number': (dict(d=dict(type='LoRA', at=3)), ['head'], ['3', 'qkv', 'proj', 'fc1', 'fc2']),
     'option': (dict(d=dict(PATT, d_botle=3)), ['head'], ["'d_botle'", 'd_bottle', 'scale', 'act', 'init', 'slots']),

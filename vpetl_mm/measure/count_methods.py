@@ -26,7 +26,7 @@ BY_BUDGET = 'a sensitivity file, made from the data, and a budget decide what tr
 
 
 @dataclass(frozen=True)
-class Column:
+class HostColumn:
     """What the methods train on one host.
 
     Args:
@@ -40,7 +40,7 @@ class Column:
     trains: dict[str, int | str]
 
 
-def count_methods(names: str, hosts: Sequence[str | Path] = ()) -> list[Column]:
+def count_methods(names: str, hosts: Sequence[str | Path] = ()) -> list[HostColumn]:
     """Count, on the meta device, what methods train in hosts besides their heads, with a progress bar on a terminal.
 
     Args:
@@ -58,7 +58,7 @@ def count_methods(names: str, hosts: Sequence[str | Path] = ()) -> list[Column]:
         shape = shape_of(cfg.model)
         if shape not in found:
             found[shape] = _counted(name, cfg, methods[is_video(cfg.model)])
-    return [Column(name, is_video(cfg.model), found[shape_of(cfg.model)]) for name, cfg in given.items()]
+    return [HostColumn(name, is_video(cfg.model), found[shape_of(cfg.model)]) for name, cfg in given.items()]
 
 
 def _shipped() -> Iterator[tuple[str, Config]]:
@@ -94,7 +94,7 @@ def _trained(model: nn.Module, petl: Mapping[str, Any]) -> int | str:
         take_off(layout_of(model.backbone), model.backbone)
 
 
-def methods_table(columns: Sequence[Column]) -> str:
+def methods_table(columns: Sequence[HostColumn]) -> str:
     """Format method x host as Markdown tables, for images and for clips; hosts that agree in all share a column."""
     tables = (
         f'Hosts of {"clips" if video else "images"}:\n\n{_table([c for c in columns if c.video == video])}'
@@ -104,8 +104,8 @@ def methods_table(columns: Sequence[Column]) -> str:
     return '\n\n'.join(['Parameters of the backbone that train; the head comes on top.', *tables])
 
 
-def _table(columns: Sequence[Column]) -> str:
-    same: dict[tuple, list[Column]] = {}
+def _table(columns: Sequence[HostColumn]) -> str:
+    same: dict[tuple, list[HostColumn]] = {}
     for column in columns:
         same.setdefault(tuple(column.trains.items()), []).append(column)
     first = [group[0] for group in same.values()]

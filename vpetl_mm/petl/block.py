@@ -74,14 +74,18 @@ def block_class(plain: type[nn.Module], norm: str, mlp: str, sized: str = '') ->
 
 def _block(self: nn.Module, plain: type[nn.Module], *args: Any, **kwargs: Any) -> Any:
     x, args, kwargs = taken(args, kwargs, self.names[0])
-    if 'token_grid' in self.__dict__:
-        self.token_grid.note(x, {**dict(zip(self.names[1:], args, strict=False)), **kwargs}.get(self.sized))
+    for grid in self.__dict__.get('token_grids', ()):
+        grid.note(x, {**dict(zip(self.names[1:], args, strict=False)), **kwargs}.get(self.sized))
     x = before(self, x, 'block')
     norm = getattr(self, self.norm_name)
     norm.awaited = True
-    y = plain.forward(self, x, *args, **kwargs)
-    stream, change = norm.noted
-    norm.noted, norm.awaited = None, False
+    try:  # a checkpoint may stop when it has computed again what it needs
+        y = plain.forward(self, x, *args, **kwargs)
+        stream, change = norm.noted
+    finally:
+        norm.noted, norm.awaited = None, False
+        if norm.first_norm[0] is not None:
+            norm.first_norm[0].noted = None
 
     def changed(y: Tensor) -> Tensor:
         y = y if change is None else y + change.view_as(y)

@@ -29,24 +29,24 @@ ACTIVATIONS = {
 
 def at_least_one(name: str, value: Any) -> int:
     """Return ``value`` if it is a whole number from 1 up; else raise :class:`UserError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f'{name} must be a whole number of at least 1, got {value!r}.')
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+        raise UserError(f'{name} must be a whole number of at least 1, got {value!r:.80}.')
     return value
 
 
 def whole_number(name: str, value: Any) -> int:
     """Return ``value`` if it is a whole number from 0 up; else raise :class:`UserError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UserError(f'{name} must be a whole number of at least 0, got {value!r}.')
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise UserError(f'{name} must be a whole number from 0 to below 2**63, got {value!r:.80}.')
     return value
 
 
 def number(name: str, value: Any, low: float = -math.inf, below: float = math.inf) -> float:
     """Return ``value`` if it is a finite number in [low, below); else raise :class:`UserError` naming it."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e308  # finite
     if not fits or not low <= value < below:
         span = '' if math.isinf(below) else f' from {low:g} to below {below:g}'
-        raise UserError(f'{name} must be a number{span}, got {value!r}.')
+        raise UserError(f'{name} must be a number{span}, got {value!r:.80}.')
     return float(value)
 
 

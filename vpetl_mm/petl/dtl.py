@@ -79,6 +79,7 @@ class DTL(Delta):
     Raises:
         UserError: for an invalid value, on a backbone whose width changes, and where blocks are run again in the
             backward pass (gradient checkpointing), which the side stream does not pass a second time.
+            ``fully_shard`` of single blocks does not fit either: it waits for gradients of every block's output.
     """
 
     places = ('block',)

@@ -20,7 +20,7 @@ NOTES = (
     'noted',
     'awaited',
     'first_norm',
-    'token_grid',
+    'token_grids',
     'grids',
 )  # what exchanged modules remember of others
 
@@ -83,6 +83,27 @@ def exchange(module: nn.Module, make: Callable[..., type[nn.Module]], *args: Any
             return
         recipe = recipe[1]
     become(module, make(type(module), *args))
+
+
+def exchange_innermost(module: nn.Module, make: Callable[..., type[nn.Module]], *args: Any) -> None:
+    """Exchange as :func:`exchange` does, but under every other exchanged class of ``module``."""
+    recipe = _without(_recipe(type(module)), make)
+
+    def within(recipe: Any) -> Any:
+        return (make, recipe, *args) if isinstance(recipe, type) else (recipe[0], within(recipe[1]), *recipe[2:])
+
+    become(module, _made(within(recipe)))
+
+
+def exchange_back(module: nn.Module, make: Callable[..., type[nn.Module]]) -> None:
+    """Take the class that ``make`` has created out of those that ``module`` has become."""
+    become(module, _made(_without(_recipe(type(module)), make)))
+
+
+def _without(recipe: Any, make: Callable[..., type[nn.Module]]) -> Any:
+    if isinstance(recipe, type):
+        return recipe
+    return recipe[1] if recipe[0] is make else (recipe[0], _without(recipe[1], make), *recipe[2:])
 
 
 def become(module: nn.Module, cls: type[nn.Module]) -> None:

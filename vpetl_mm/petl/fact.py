@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .checks import at_least_one, number, one_of
 from .delta import Delta, Site
-from .update import LowRank, Update
+from .update import Term, Update
 
 
 class FacTShared(nn.Module):
@@ -149,8 +149,8 @@ class FacT(Delta):
         U, V = self.factors.U.weight, self.factors.V.weight  # (r, d) and (d, r)
         As = [core.t() @ U for core in self.cores()]
         if self.place == 'fc2':  # its slices lie along the input
-            return Update([LowRank(torch.cat(As, dim=1), V, scale=self.scale, dropout=self.dropout)])
-        terms = [LowRank(A, V, None, self.scale, i * self.width, self.dropout) for i, A in enumerate(As)]
+            return Update([Term(torch.cat(As, dim=1), V, scale=self.scale, dropout=self.dropout)])
+        terms = [Term(A, V, None, self.scale, i * self.width, self.dropout) for i, A in enumerate(As)]
         return Update(terms)
 
 

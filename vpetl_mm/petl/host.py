@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .delta import Delta
 from .deltas import Deltas
-from .exchange import become, exchange, exchanged
+from .exchange import become, exchange, exchange_back, exchange_innermost, exchanged, plain_class
 from .output import add_delta, add_from_stream, before, behind, change_first
 
 
@@ -95,6 +95,8 @@ def attach(host: nn.Module, name: str, delta: Delta, at: str = '', how: tuple | 
     """
     if not name.isidentifier() or hasattr(Deltas(None), name):
         raise UserError(f'{name!r} cannot name a delta: choose an identifier such as "patt" or "adapter".')
+    if name in host._modules.get('deltas', ()):
+        raise UserError(f'petl.deltas.{name}: {plain_class(host).__name__} has a delta of this name already.')
     delta.at = at
     if 'deltas' not in host._modules:
         reattach(host, Deltas(how))
@@ -133,7 +135,7 @@ def detach(host: nn.Module) -> Deltas:
     deltas = host.deltas
     del host.deltas
     if deltas.how is not None:
-        become(host, type(host).recipe[1])
+        exchange_back(host, deltas.how[0])
     return deltas
 
 
@@ -150,4 +152,4 @@ def reattach(host: nn.Module, deltas: Deltas) -> None:
     if deltas.how is None:
         host.adder = add_delta
     else:
-        exchange(host, *deltas.how)
+        (exchange_innermost if deltas.how[0] is hosted_class else exchange)(host, *deltas.how)

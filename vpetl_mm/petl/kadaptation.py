@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .checks import at_least_one, check_slots, number
 from .delta import Delta, Site
-from .update import LowRank, Update
+from .update import Term, Update
 
 
 class KAdaptationShared(nn.Module):
@@ -98,7 +98,7 @@ class KAdaptation(Delta):
         for name, start in self.starts.items():
             A = _kron(self.shared.a[name], self.u[name])  # (n, d_in): a_i (x) u_i
             B = _kron(self.shared.b[name], self.v[name]).t()  # (d_out, n): b_i (x) v_i
-            terms.append(LowRank(A, B, None, self.scale, start))
+            terms.append(Term(A, B, None, self.scale, start))
             shift = torch.cat([shift[:start], self.c, shift[start + len(self.c) :]])
         return Update(terms, shift=shift)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .checks import at_least_one, check_slots, number
 from .delta import LinearDelta
-from .update import LowRank, Update
+from .update import Term, Update
 
 
 class LoRA(LinearDelta):
@@ -68,7 +68,7 @@ class LoRA(LinearDelta):
     def update(self, weight: Tensor, bias: Tensor | None) -> Update:
         """Return the updates (alpha / rank) B A, one per slot."""
         terms = [
-            LowRank(a.weight, self.B[n].weight, scale=self.scale, start=self.starts[n], dropout=self.inner_dropout)
+            Term(a.weight, self.B[n].weight, scale=self.scale, start=self.starts[n], dropout=self.inner_dropout)
             for n, a in self.A.items()
         ]
         return Update(terms, dropout=self.dropout)

@@ -22,8 +22,9 @@ class MHPA(Delta):
         q = W_q LN(x) + b_q
 
     W_q and b_q are the attention's own, LN is a new norm, and K_i and V_i are the columns of two tables, (l, d), that
-    belong to head i. The queries are not divided by sqrt(d / heads), and no norm that the attention may have for its
-    queries comes in. As the output projection W_o is linear, W_o times the sum is added to the attention's output.
+    belong to head i. The queries are not divided by sqrt(d / heads), and neither a norm that the attention may have
+    for its queries comes in, nor any other delta on qkv or the output projection. As that, W_o, is linear, W_o times
+    the sum is added to the attention's output.
 
     With ``multi_head=False`` it is their parallel adapter with one head, whose first table is trained in place of
     W_q K^T, and which has biases::

@@ -111,6 +111,6 @@ class Mona(Delta):
 def _odd(kernels: Any) -> tuple[int, ...]:
     """Return the kernels' sizes, or raise :class:`UserError`."""
     sizes = tuple(kernels) if isinstance(kernels, (list, tuple)) else ()
-    if not sizes or not all(type(k) is int and k > 0 and k % 2 for k in sizes):
+    if not 0 < len(sizes) <= 16 or not all(type(k) is int and 0 < k < 100 and k % 2 for k in sizes):
         raise UserError(f'Mona kernels must be odd numbers, such as (3, 5, 7); got {kernels!r}.')
     return sizes

@@ -31,13 +31,15 @@ def places_of(cls: type[Delta], at: str | Sequence[str] | None, options: Mapping
     Raises:
         UserError: for a place that the class does not have, or one that is named twice.
     """
-    at = at or cls.place_of(options)
+    at = cls.place_of(options) if at is None else at
     places = [at] if isinstance(at, str) else [*at] if isinstance(at, (list, tuple)) else [at]
     for place in places:
         if place not in cls.places:
             raise unknown(f'position at= of {cls.__name__}', place, cls.places)
-    if len({*places}) < len(places):
-        raise UserError(f'at= of {cls.__name__} names a position twice: {", ".join(places)}.')
+    if not places:
+        raise UserError(f'at= of {cls.__name__} is empty; leave it out, or name positions.')
+    if twice := [place for place in cls.places if places.count(place) > 1]:
+        raise UserError(f'at= of {cls.__name__} names a position twice: {", ".join(twice)}.')
     return places
 
 
@@ -81,6 +83,7 @@ def put(layout: Layout, backbone: nn.Module, site: Site, name: str, delta: Delta
     elif delta.needs_grid and layout.windows:  # it notes the grid
         with own_class(site.block):
             exchange(site.block, *_block(layout, site))
+        site.block.token_grids = (*site.block.__dict__.get('token_grids', ()), site.grid)
     if hasattr(site.block, 'norm_name'):  # it reads what its second norm notes
         _note(site.block, layout, delta)
     if delta.needs_grid and not layout.windows:
@@ -92,21 +95,18 @@ def _size(layout: Layout, backbone: nn.Module, grid: Grid | None) -> None:
     for site in layout.sites(backbone, 'patch_embed') if grid is not None else ():
         host = site.host
         if isinstance(host, (nn.Conv2d, nn.Conv3d)) and not any(g is grid for g in getattr(host, 'grids', ())):
-            with own_class(host):
-                exchange(host, sizing_class)
+            exchange(host, sizing_class)
             host.grids = (*getattr(host, 'grids', ()), grid)
 
 
 def _note(block: nn.Module, layout: Layout, delta: Delta) -> None:
     """Let the norms of a block note what its deltas read."""
     first, second = (getattr(block, name, None) for name in layout.norm12)
-    with own_class(second):
-        exchange(second, noting_class)
+    exchange(second, noting_class)
     second.block, second.noted, second.awaited = (block,), None, False
     second.first_norm = getattr(second, 'first_norm', (None,))
     if delta.reads == 'norm':
-        with own_class(first):
-            exchange(first, kept_class)
+        exchange(first, kept_class)
         first.noted, second.first_norm = None, (first,)
 
 

@@ -275,7 +275,10 @@ class Plan:
 
     @contextmanager
     def detached(self) -> Iterator[None]:
-        """Take the deltas off inside the context, for a host's own init and a plain checkpoint."""
+        """Take the deltas off inside the context, for a host's own init and a plain checkpoint.
+
+        :meth:`reset_parameters` has to follow where a delta starts from the host's weights, as DoRA does.
+        """
         hosts = [m for m in self.model.modules() if isinstance(m._modules.get('deltas'), Deltas)]
         taken: list[tuple[nn.Module, Any]] = []
         try:

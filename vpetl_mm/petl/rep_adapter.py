@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .checks import at_least_one, number
 from .delta import Delta
-from .update import LowRank, Update
+from .update import Term, Update
 
 
 class RepAdapter(Delta):
@@ -61,5 +61,5 @@ class RepAdapter(Delta):
         """Return s (W B) A and the shift s W b; W sees what the adapter gives."""
         parts = zip(weight.chunk(len(self.up), dim=1), self.up, strict=True)
         WB = torch.cat([W @ B for W, B in parts], dim=1)
-        term = LowRank(self.down.weight, WB, self.down.bias, self.scale, dropout=self.dropout)
+        term = Term(self.down.weight, WB, self.down.bias, self.scale, dropout=self.dropout)
         return Update([term], shift=self.scale * (weight @ self.bias))

@@ -15,8 +15,8 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
-class LowRank:
-    """s B A, added to neighbouring rows of a weight, and s B a, added to its bias.
+class Term:
+    """A term of low rank, s B A, added to neighbouring rows of a weight, and s B a, added to its bias.
 
     Args:
         A: (r, d_in).
@@ -53,7 +53,7 @@ class Update:
         dropout: on the input of the terms, in training. Defaults to None.
     """
 
-    low_rank: Sequence[LowRank] = ()
+    low_rank: Sequence[Term] = ()
     gain: Tensor | None = None
     shift: Tensor | None = None
     dropout: nn.Module | None = None
@@ -86,7 +86,7 @@ class Update:
         x = x if self.dropout is None else self.dropout(x)
         return [self._addition(part, F.linear(x, part.A, part.a)) for part in self.low_rank]
 
-    def _addition(self, part: LowRank, h: Tensor) -> Addition:
+    def _addition(self, part: Term, h: Tensor) -> Addition:
         h = h if part.dropout is None else part.dropout(h)
         B = part.B if self.gain is None else part.rows(self.gain)[:, None] * part.B
         return Addition(h, B, None, part.scale, part.start)

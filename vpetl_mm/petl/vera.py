@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .checks import at_least_one, check_slots, number, one_of, whole_number
 from .delta import Delta, Site
-from .update import LowRank, Update
+from .update import Term, Update
 
 
 class VeRAShared(nn.Module):
@@ -26,15 +26,17 @@ class VeRAShared(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int, rank: int, seed: int, saved: bool) -> None:
         super().__init__()
-        generator, device = torch.Generator('cpu').manual_seed(seed), torch.get_default_device()
-        for name, shape in dict(A=(rank, in_dim), B=(out_dim, rank)).items():
-            drawn = torch.empty(shape, device='meta' if device.type == 'meta' else 'cpu')
-            if device.type != 'meta':
-                nn.init.kaiming_uniform_(drawn, generator=generator)
-            self.register_buffer(name, drawn.to(device), persistent=saved)
+        self.seed = seed
+        self.register_buffer('A', torch.empty(rank, in_dim), persistent=saved)
+        self.register_buffer('B', torch.empty(out_dim, rank), persistent=saved)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Nothing here is trained, and the seed has drawn it."""
+        """Draw both again, the same ones."""
+        generator = torch.Generator('cpu').manual_seed(self.seed)
+        for buffer in () if self.A.is_meta else (self.A, self.B):
+            drawn = torch.empty(buffer.shape, device='cpu')
+            buffer.copy_(nn.init.kaiming_uniform_(drawn, generator=generator))
 
 
 class VeRA(Delta):
@@ -108,6 +110,6 @@ class VeRA(Delta):
         """Return diag(b) B diag(d) A, one per slot."""
         A, B = self.shared.A[:, : self.in_dim], self.shared.B[: self.out_dim]
         terms = [
-            LowRank(d[:, None] * A, self.b[name][:, None] * B, start=self.starts[name]) for name, d in self.d.items()
+            Term(d[:, None] * A, self.b[name][:, None] * B, start=self.starts[name]) for name, d in self.d.items()
         ]
         return Update(terms, dropout=self.dropout)

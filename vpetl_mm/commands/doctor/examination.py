@@ -100,6 +100,9 @@ def _repaired(cfg: Config, readings: Sequence[Reading]) -> Config:
 def _on_a_batch(cfg: Config, request: Examination, reading: Reading) -> Iterator[Verdict]:
     """Take a few steps on a batch of samples that can be read."""
     size = cfg.train_dataloader.batch_size
+    if not reading.good:
+        yield Verdict('steps', NOTE, 'not tried, as none of the samples that were read could be')
+        return
     with rehearsed(cfg, request.gpus) as runner:
         batch = batch_of(runner, reading.split.dataset, reading.good[:size])
         try:

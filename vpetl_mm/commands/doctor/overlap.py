@@ -19,7 +19,7 @@ from .verdict import Verdict, some, worst
 THREADS = 4  # a file on a network drive is waited for
 
 
-class Place(NamedTuple):
+class Listed(NamedTuple):
     """A sample: the name of its split, and its file or its number."""
 
     split: str
@@ -35,9 +35,9 @@ class Content(NamedTuple):
         missing: files that do not exist.
     """
 
-    files: dict[tuple[int, int, int], Place]
-    arrays: dict[str, Place]
-    missing: list[Place]
+    files: dict[tuple[int, int, int], Listed]
+    arrays: dict[str, Listed]
+    missing: list[Listed]
 
 
 def contents_of(splits: Sequence[Split]) -> list[Content]:
@@ -49,14 +49,14 @@ def contents_of(splits: Sequence[Split]) -> list[Content]:
             for index, file in enumerate(split.files):
                 advance(1)
                 if file is not None:
-                    _note(content, Place(split.name, file))
+                    _note(content, Listed(split.name, file))
                 elif index in split.digests:
-                    content.arrays.setdefault(split.digests[index], Place(split.name, f'image {index}'))
+                    content.arrays.setdefault(split.digests[index], Listed(split.name, f'image {index}'))
             contents.append(content)
     return contents
 
 
-def _note(content: Content, place: Place) -> None:
+def _note(content: Content, place: Listed) -> None:
     try:
         stat = os.stat(place.name)
     except OSError:
@@ -93,15 +93,15 @@ def check_overlap(contents: Sequence[Content], most: int, absent: Sequence[str] 
     return Verdict('disjoint', worst(wrong, notes or equal > read), said, [*some(wrong if wrong[1:] else []), *notes])
 
 
-def _shared(splits: Sequence[Mapping[Hashable, Place]]) -> Iterator[tuple[Place, Place]]:
+def _shared(splits: Sequence[Mapping[Hashable, Listed]]) -> Iterator[tuple[Listed, Listed]]:
     """Yield the two places of each key that two splits have."""
     for one, other in combinations(splits, 2):
         yield from ((place, other[key]) for key, place in one.items() if key in other)
 
 
 def _of_equal_size(
-    splits: Sequence[dict[tuple[int, int, int], Place]],
-) -> list[dict[tuple[int, int, int], Place]]:
+    splits: Sequence[dict[tuple[int, int, int], Listed]],
+) -> list[dict[tuple[int, int, int], Listed]]:
     """Return the files of each split that have the size of another file in another split, and are not empty."""
     sizes: dict[int, set[int]] = defaultdict(set)
     for number, files in enumerate(splits):
@@ -110,10 +110,12 @@ def _of_equal_size(
     return [{k: place for k, place in files.items() if k[2] and len(sizes[k[2]]) > 1} for files in splits]
 
 
-def _hashed(candidates: Sequence[dict[tuple[int, int, int], Place]], most: int) -> tuple[list[dict[str, Place]], int]:
+def _hashed(
+    candidates: Sequence[dict[tuple[int, int, int], Listed]], most: int
+) -> tuple[list[dict[str, Listed]], int]:
     """Return digest -> place for each split, and how many files were read; those of one size are read together."""
     chosen = _chosen(candidates, most)
-    hashed: list[dict[str, Place]] = [{} for _ in candidates]
+    hashed: list[dict[str, Listed]] = [{} for _ in candidates]
     jobs = [
         (number, place, key)
         for number, files in enumerate(candidates)
@@ -127,7 +129,7 @@ def _hashed(candidates: Sequence[dict[tuple[int, int, int], Place]], most: int) 
     return hashed, len(jobs)
 
 
-def _chosen(candidates: Sequence[dict[tuple[int, int, int], Place]], most: int) -> set[int]:
+def _chosen(candidates: Sequence[dict[tuple[int, int, int], Listed]], most: int) -> set[int]:
     """Draw sizes until their files are ``most``."""
     counts: dict[int, int] = defaultdict(int)
     for files in candidates:

@@ -20,7 +20,7 @@ from ...errors import tellable
 from ...preparation.progress import progress
 from ...preparation.workers import Failed, each
 from .lists import Split
-from .overlap import Place
+from .overlap import Listed
 from .verdict import NOTE, OK, WRONG, Verdict, some
 
 SECONDS = 120  # for one sample
@@ -103,7 +103,7 @@ def _one(dataset: Dataset, index: int) -> float | str:
     return tellable(skipped[0]) if skipped else time.perf_counter() - started
 
 
-def check_reading(cfg: Config, readings: Sequence[Reading], missing: Sequence[Place]) -> Verdict:
+def check_reading(cfg: Config, readings: Sequence[Reading], missing: Sequence[Listed]) -> Verdict:
     """Tell how many samples cannot be read.
 
     Args:

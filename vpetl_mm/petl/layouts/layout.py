@@ -109,12 +109,12 @@ class Layout:
                 yield replace(site, grid=self._grid(grid, site), depth=depths.get(id(site.block), 0))
 
     def _grid(self, grid: Grid | None, site: Site) -> Grid | None:
-        """Return the grid of the tokens at a site: in windows each block has its own, and its attention none."""
+        """Return the grid of the tokens at a site: in windows one that its block notes, and none in its attention."""
         if not self.windows or grid is None:
             return grid
         if site.block is None or site.place in ('qkv', 'proj', 'attn'):
             return None
-        return site.block.__dict__.setdefault('token_grid', replace(grid, size=None, backbone=grid))
+        return replace(grid, size=None, backbone=grid)
 
     def misfit(self, backbone: nn.Module, place: str) -> nn.Module | None:
         """Return the first module at ``place`` that :meth:`sites` passes over: its inside is another; else None."""
