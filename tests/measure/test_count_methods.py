@@ -9,7 +9,7 @@ import pytest
 from tools import REPO, call, refused
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
-from vpetl_mm.measure.count_methods import BY_BUDGET, Column, _shipped, count_methods, methods_table
+from vpetl_mm.measure.count_methods import BY_BUDGET, HostColumn, _shipped, count_methods, methods_table
 from vpetl_mm.measure.methods import methods_of, on_host
 
 VIT, SWIN = (REPO / f'configs/{name}.py' for name in ('vits14_fc_cifar100n50_dinov2', 'demo_fc'))
@@ -48,8 +48,8 @@ def test_every_host_of_the_configs_has_a_column():
 
 def test_hosts_that_agree_share_a_column_and_reasons_stand_below():
     why = 'it has no windows.'
-    columns = [Column('a', True, dict(x=1000, y=why)), Column('b', True, dict(x=2, y=why))]
-    table = methods_table([*columns, Column('c', True, dict(x=1000, y=why))])
+    columns = [HostColumn('a', True, dict(x=1000, y=why)), HostColumn('b', True, dict(x=2, y=why))]
+    table = methods_table([*columns, HostColumn('c', True, dict(x=1000, y=why))])
     assert '| method | a | b |' in table and '| x | 1,000 | 2 |' in table and '| y | (1) | (1) |' in table
     assert 'a stands for c too.' in table and f'- (1) {why}' in table and 'Hosts of images' not in table
 

@@ -19,7 +19,7 @@ from ..models.build import build_model, on_meta
 from ..models.petl_model import delta_type
 from ..petl import Plan, check_petl, layout_of
 from ..petl.placing import take_off
-from .count import tracked, trains_by_budget
+from .count import shape_of, tracked, trains_by_budget
 from .methods import is_video, methods_of, on_host, trained_in_backbone
 
 BY_BUDGET = 'a sensitivity file, made from the data, and a budget decide what trains'
@@ -53,7 +53,12 @@ def count_methods(names: str, hosts: Sequence[str | Path] = ()) -> list[HostColu
     given = {Path(host).stem: load_config(host) for host in hosts} or dict(_shipped())
     kinds = {is_video(cfg.model) for cfg in given.values()}
     methods = {video: methods_of(names, video) for video in kinds}
-    return [_column(name, cfg, methods[is_video(cfg.model)]) for name, cfg in tracked(given.items(), 'hosts')]
+    found: dict[str, dict[str, int | str]] = {}  # by the host's shape: several differ in their weights alone
+    for name, cfg in tracked(given.items(), 'hosts'):
+        shape = shape_of(cfg.model)
+        if shape not in found:
+            found[shape] = _counted(name, cfg, methods[is_video(cfg.model)])
+    return [HostColumn(name, is_video(cfg.model), found[shape_of(cfg.model)]) for name, cfg in given.items()]
 
 
 def _shipped() -> Iterator[tuple[str, Config]]:
@@ -64,14 +69,14 @@ def _shipped() -> Iterator[tuple[str, Config]]:
         yield file.stem, cfg
 
 
-def _column(name: str, cfg: Config, methods: Mapping[str, Mapping[str, Any]]) -> HostColumn:
+def _counted(name: str, cfg: Config, methods: Mapping[str, Mapping[str, Any]]) -> dict[str, int | str]:
     cfg = on_host(cfg, dict(train=[], fast=False))
     cfg.model.base = None
     try:
         model = build_model(cfg, meta=True)
     except UserError as error:
         raise UserError(f'{name}: {error}') from error
-    return HostColumn(name, is_video(cfg.model), {n: _trained(model, petl) for n, petl in methods.items()})
+    return {n: _trained(model, petl) for n, petl in methods.items()}
 
 
 def _trained(model: nn.Module, petl: Mapping[str, Any]) -> int | str:
