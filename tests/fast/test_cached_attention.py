@@ -160,10 +160,10 @@ def test_what_is_kept_follows_the_mask_and_the_number_of_added_keys(name):
     steps = [(None, False), (masks[0], False), (masks[0], True), (masks[1], True), (None, True), (None, False)]
     with torch.no_grad():
         for mask, more in steps:
+            if 'deltas' in attention.qkv._modules:
+                detach(attention.qkv)
             if more:
                 attach(attention.qkv, 'patt', concat)
-            elif 'deltas' in attention.qkv._modules:
-                detach(attention.qkv)
             ours = attention(x, mask=mask)
             attention._kept = None
             assert torch.equal(ours, attention(x, mask=mask))

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vpetl_mm.fast.sparse import GatheredSparse
 from vpetl_mm.petl import Sparse, addition
+from vpetl_mm.petl.deltas import deltas_of
 from vpetl_mm.petl.host import attach, detach
 from vpetl_mm.petl.merging import _merge
 
@@ -131,7 +132,7 @@ def test_copies_merging_and_keys(how, shape):
     bare = host_of(shape)
     bare.load_state_dict({k: v for k, v in host.state_dict().items() if 'deltas' not in k})
     attach(bare, 'sparse', twin.deltas['sparse'])
-    _merge(bare, [(bare.weight, bare.bias, 0, len(bare.weight))])
+    _merge(bare, deltas_of(bare), [(bare.weight, bare.bias, 0, len(bare.weight))])
     detach(bare)
     torch.testing.assert_close(bare(x), host(x))
 

@@ -74,7 +74,7 @@ def test_fast_and_plain_are_the_same(host, case):
 def test_with_what_spt_tunes(name, structured, seed, tmp_path):
     host = HOSTS[name]
     spt = chosen.options(chosen.written(host, tmp_path, structured, seed), structured)
-    # which reads the outputs of layers with single weights, before those are added
+    # which reads the outputs of layers whose single weights are tuned
     behind = {p: dict(type='LinearAdapter', at=p, d_bottle=3, scale=0.7) for p in ('qkv', 'proj', 'fc1', 'fc2')}
     for deltas in ({}, behind):
         models = (host.build(deltas, petl=dict(spt, fast=f), drop_path_rate=0.5) for f in (True, False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import hf_hosts
 import pytest
 import timm
@@ -27,7 +29,7 @@ def built(name: str, **options) -> tuple[nn.Module, object]:
         model = tiny.HOSTS[host].build(spec)
         return model, lambda: tiny.features(model, tiny.HOSTS[host].sample())
     hosts = timm_hosts if library == 'timm' else hf_hosts
-    model = hosts.plain(host)
+    model = copy.deepcopy(hosts.plain(host))  # which others share
     adapt(model, spec, train=[])
     tiny.randomised(model, std=0.2).eval()
     if library == 'timm':

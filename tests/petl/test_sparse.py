@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vpetl_mm import UserError, build_model
 from vpetl_mm.petl import Sparse
+from vpetl_mm.petl.deltas import deltas_of
 from vpetl_mm.petl.host import attach, detach
 from vpetl_mm.petl.merging import _merge
 
@@ -96,7 +97,7 @@ def test_merging(shape):
     plain = copy.deepcopy(host)
     attach(host, 'sparse', sparse)
     attach(plain, 'sparse', sparse)
-    _merge(plain, [(plain.weight, plain.bias, 0, len(plain.weight))])
+    _merge(plain, deltas_of(plain), [(plain.weight, plain.bias, 0, len(plain.weight))])
     detach(plain)
     torch.testing.assert_close(plain(x), host(x))
     assert torch.equal(plain.weight, host.weight + weight) and torch.equal(plain.bias, host.bias + bias)
@@ -110,7 +111,7 @@ def test_merging_into_biases_of_parts_of_the_output():
     q, v = (nn.Parameter(torch.zeros(5, dtype=torch.float64)) for _ in range(2))
     host = host_of((15, 4), bias=False)
     attach(host, 'sparse', sparse)
-    _merge(host, [(host.weight, None, 0, 15), (None, q, 0, 5), (None, v, 10, 5)])
+    _merge(host, deltas_of(host), [(host.weight, None, 0, 15), (None, q, 0, 5), (None, v, 10, 5)])
     assert q.tolist() == [1, 0, 0, 2, 0] and v.tolist() == [0, 3, 0, 0, 4]
 
 

@@ -172,6 +172,11 @@ class Delta(nn.Module, ABC):
         """Read what all sites share; the backbone owns it, as ``deltas.<name>``, and counts it once."""
         self.__dict__['shared'] = shared  # no child
 
+    @property
+    def is_update(self) -> bool:
+        """Whether it changes the host's weights, whatever ``forward`` may do in place of :meth:`update`."""
+        return type(self).update is not Delta.update
+
     def before(self, x: Tensor) -> Tensor:
         """Return the host's input; ``x`` unless a delta changes it."""
         return x

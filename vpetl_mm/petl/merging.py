@@ -137,7 +137,7 @@ def is_mergeable(model: nn.Module) -> bool:
 def _is_mergeable(delta: Delta) -> bool:
     kind = type(delta)
     outside = kind.before is not Delta.before or kind.after is not Delta.after
-    return kind.update is not Delta.update and not outside
+    return delta.is_update and not outside
 
 
 def _hosts(backbone: nn.Module) -> dict[str, nn.Module]:

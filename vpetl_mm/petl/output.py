@@ -47,7 +47,7 @@ def behind(
     asked = _asked(host, at)
     if any(delta.reads == 'weights' for delta in asked):
         y = _updated(host, layer or host, x, y, later_bias(host) if later is None else later, at)
-    for delta in asked:
+    for delta in (*(d for d in asked if d.is_update), *(d for d in asked if not d.is_update)):
         if delta.reads in ('input', 'output'):
             y = host.adder(host, delta, delta(x if delta.reads == 'input' else y), y)
         y = delta.after(y)
