@@ -229,7 +229,9 @@ options. A figure shows one block: grey is the host, red what the method adds, o
 
 - Parameters: on timm's ViT-B/16 at the class's defaults, without the head. `tools/count_params.py --methods all`
   counts those of the configs on every host.
-- Merges: it becomes part of the weights, which leaves the plain model and its speed.
+- Merges: it becomes part of the weights, which leaves the plain model and its speed. SSF, RepAdapter and KAdaptation
+  change biases too, and merge where the layers have some: not on a ViT whose qkv has none, such as mmpretrain's from
+  ImageNet-21k or DINOv3.
 - Starts plain: step 0 is exactly the plain backbone.
 - Hosts: those of [hosts](hosts.md) that take it; each section names the others.
 - Errata: how many disagreements of papers and published code there are.

@@ -145,3 +145,20 @@ def test_looking_at_places_and_a_refusal_leave_no_trace():
     with tiny.refused('num_frames'):
         adapt(model, dict(mona=dict(type='Mona'), st=dict(type='STAdapter')))
     assert b'vpetl' not in pickle.dumps(model)
+
+
+def test_prompts_pass_the_first_norm_too_and_are_not_what_is_read():
+    """As many prompts as tokens: the shapes would fit."""
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    model = plain('vit')
+    deltas = dict(
+        prompt=dict(type='Prompt', num_tokens=model.pos_embed.shape[1]), beside=dict(type='Convpass', at='between')
+    )
+    adapt(model, deltas, train=[])
+    seen = {}
+    block = model.blocks[0]
+    block.register_forward_pre_hook(lambda m, args: seen.setdefault('x', args[0]))
+    block.deltas['beside'].register_forward_pre_hook(lambda m, args: seen.setdefault('read', args[0]))
+    model(x)
+    own = block.norm1
+    torch.testing.assert_close(seen['read'], F.layer_norm(seen['x'], (24,), own.weight, own.bias, own.eps))

@@ -106,6 +106,6 @@ def test_what_does_not_fit_is_refused(wrong, words):
         adapt(vit(), dict(comp=dict(type='Compacter', **wrong)), train=[])
 
 
-def test_a_backbone_too_narrow_for_the_default_is_refused():
-    with tiny.refused('Compacter', 'd_bottle', 'here 0'):
-        build_model(HOSTS['vit'].config(dict(comp=dict(type='Compacter'))))
+def test_the_default_is_rounded_up_where_n_does_not_divide_it():
+    model = build_model(HOSTS['vit'].config(dict(comp=dict(type='Compacter'))))
+    assert {len(m.down.b) for m in model.plan.deltas()} == {4}  # of a width of 16

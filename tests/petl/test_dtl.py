@@ -73,6 +73,13 @@ def test_what_does_not_fit_is_said(options, said):
         adapt(vit(), dict(dtl=dict(type='DTL', **options)))
 
 
+def test_tokens_that_enter_behind_the_first_block_are_refused():
+    deltas = dict(prompt=dict(type='Prompt', num_tokens=2, deep=False), dtl=dict(type='DTL'))
+    for order in (deltas, dict(reversed(deltas.items()))):
+        with tiny.refused('DTL', 'the same tokens'):
+            adapt(vit(), order)
+
+
 def test_a_backbone_whose_width_changes_is_refused():
     swin = timm.create_model('swin_tiny_patch4_window7_224', img_size=56, pretrained=False, num_classes=2)
     with tiny.refused('DTL', 'one width', '[96, 192, 384, 768]'):

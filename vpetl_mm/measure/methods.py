@@ -34,7 +34,7 @@ def methods_of(names: str, video: bool | None = None) -> dict[str, dict[str, Any
     """
     files = {file.stem: file for file in sorted((configs() / '_base_/methods').glob('*.py'))}
     others = {None: (), True: '_image', False: '_video'}[video]
-    chosen = [n for n in files if not n.endswith(others)] if names == 'all' else names.split(',')
+    chosen = [n for n in files if not n.endswith(others)] if names == 'all' else [n.strip() for n in names.split(',')]
     for name in chosen:
         if name not in files:
             raise unknown('method', name, ['all', *files])

@@ -51,7 +51,7 @@ class Compacter(Delta):
         site: behind which layer it is.
         n: the number of products; divides d and r. Defaults to 4.
         rank: k, at least 1, or None. Defaults to 1.
-        d_bottle: the bottleneck's width r. Defaults to None, d / 32.
+        d_bottle: the bottleneck's width r. Defaults to None, d / 32, rounded up to a multiple of n.
         act: ``'GELUTanh'`` (default), ``'GELU'``, ``'QuickGELU'`` or ``'ReLU'``.
 
     Raises:
@@ -74,8 +74,8 @@ class Compacter(Delta):
         act: str = 'GELUTanh',
     ) -> None:
         super().__init__()
-        width = site.out_dim // 32 if d_bottle is None else at_least_one('d_bottle', d_bottle)
-        if site.out_dim % n or width % n or not width:
+        width = -(-site.out_dim // (32 * n)) * n if d_bottle is None else at_least_one('d_bottle', d_bottle)
+        if site.out_dim % n or width % n:
             raise UserError(
                 f'Compacter n={n} must divide the width {site.out_dim} of {site.name} and d_bottle, here {width}; '
                 'give another d_bottle or n.'

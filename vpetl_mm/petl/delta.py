@@ -118,6 +118,7 @@ class Delta(nn.Module, ABC):
         joins_attention: whether the delta brings keys and values.
         adds_tokens: whether further tokens pass through the blocks.
         needs_grid: whether it has to know in which frame, row and column each token is.
+        needs_same_tokens: whether every block has to see the same tokens.
         starts_plain: whether step 0 is the plain backbone, exactly; an option may decide it.
         at: the place where it is; set when it is put there.
         shared: the module that holds what all sites share; see :meth:`share`.
@@ -129,6 +130,7 @@ class Delta(nn.Module, ABC):
     joins_attention: bool = False
     adds_tokens: bool = False
     needs_grid: bool = False
+    needs_same_tokens: bool = False
     starts_plain: bool = True
     at: str = ''
     shared: nn.Module | None = None

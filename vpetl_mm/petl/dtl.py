@@ -83,6 +83,7 @@ class DTL(Delta):
     """
 
     places = ('block',)
+    needs_same_tokens = True
 
     def __init__(
         self,

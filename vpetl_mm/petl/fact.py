@@ -118,6 +118,8 @@ class FacT(Delta):
         for i in sorted(range(len(sites)), key=lambda i: sites[i].depth):  # a block's slices follow each other
             firsts.append((i, counts[_width(sites[i])]))
             counts[_width(sites[i])] += _slices(sites[i])
+        if rank > min(counts):
+            raise UserError(f'FacT rank={rank} is above the width {min(counts)} of the weights.')
         tucker = options.get('form') == 'TK'
         factors = {str(d): FacTShared(d, rank, slices * tucker) for d, slices in counts.items()}
         shared = FacTWidths(factors) if len(factors) > 1 else next(iter(factors.values()))

@@ -66,10 +66,6 @@ class KAdaptation(Delta):
         self, shared: KAdaptationShared, site: Site, *, slots: str = 'qv', n: int = 32, scale: float = 1.0
     ) -> None:
         super().__init__()
-        if site.in_dim % n or site.width % n:
-            raise UserError(
-                f'KAdaptation n={n} must divide the widths {site.in_dim} and {site.width} of {site.name}.'
-            )
         self.share(shared)
         self.starts = {name: site.slots.index(name) * site.width for name in slots}
         self.scale, self.rows = number('scale', scale), site.out_dim
@@ -82,7 +78,13 @@ class KAdaptation(Delta):
     def at_sites(cls, sites: Sequence[Site], **options: Any) -> Iterator[tuple[Site, Delta]]:
         """Build one delta for each block, all with the same slow weights."""
         cls.check_options(options)
-        shared = KAdaptationShared(at_least_one('n', options.get('n', 32)), check_slots(options.get('slots', 'qv')))
+        n = at_least_one('n', options.get('n', 32))
+        for site in sites:
+            if site.in_dim % n or site.width % n:
+                raise UserError(
+                    f'KAdaptation n={n} must divide the widths {site.in_dim} and {site.width} of {site.name}.'
+                )
+        shared = KAdaptationShared(n, check_slots(options.get('slots', 'qv')))
         return ((site, cls(shared, site, **options)) for site in sites)
 
     def reset_parameters(self) -> None:

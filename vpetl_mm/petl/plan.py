@@ -153,12 +153,18 @@ class Plan:
         self.owners.update({self._path(f'{path}.{n}'): name for n, _ in part.named_parameters()})
 
     def _check_tokens(self) -> None:
-        """Refuse further tokens in front of deltas that would take them for patches."""
+        """Refuse further tokens beside deltas that would take them for patches, or need the same in every block."""
         lost = next((type(d).__name__ for d in self.deltas() if d.needs_grid), None)
         if lost is not None and any(d.adds_tokens for d in self.deltas()):
             raise UserError(
                 f'petl.deltas: {lost} would take the further tokens that pass through the blocks for patches; Prompt '
                 'with deep=True fits.'
+            )
+        same = next((type(d).__name__ for d in self.deltas() if d.needs_same_tokens), None)
+        if same is not None and any(d.adds_tokens for d in self.deltas()):
+            raise UserError(
+                f'petl.deltas: {same} needs the same tokens in front of every block, and further ones enter behind '
+                'the first; Prompt with deep=True fits.'
             )
 
     def _attach_spt(self, spt: Tuning) -> None:
