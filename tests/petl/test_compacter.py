@@ -96,7 +96,7 @@ def test_it_starts_very_nearly_as_the_plain_model():
     ('wrong', 'words'),
     [
         (dict(d_bottle=6), ('n=4', '768', '6')),
-        (dict(n=5), ('n=5', '768', '24')),
+        (dict(n=5), ('n=5', '768', '25')),
         (dict(rank=0), ('rank',)),
         (dict(n=0), ('n must',)),
     ],
