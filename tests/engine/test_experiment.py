@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import nullcontext
 
 import numpy as np
@@ -162,6 +163,8 @@ def test_inputs_normalised_otherwise_than_the_bases_are_told_of_in_one_line(read
     other = {'model__base__file': str(tmp_path / 'base.safetensors'), 'model__data_preprocessor__mean': [0, 0, 0]}
     cfg = ready(train_cfg__max_epochs=1, **other, **QUICK)
     for start in (lambda: train(cfg), lambda: run_test(cfg, tmp_path / 'run/adapter_epoch_1.pth')):
+        # a logger of the last test's run, which started in the same second, would have this run's name
+        cfg.experiment_name = f'{tmp_path.name}_{time.monotonic_ns()}'
         capsys.readouterr()
         start()
         said = capsys.readouterr()
