@@ -16,13 +16,13 @@ def is_transformed() -> bool:
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
-        # neither torch.func nor forward mode has a public name for this
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()  # torch.func has no public name for this
+        or forward_ad._current_level >= 0  # nor has forward mode
     )
 
 
 def is_watched(module: nn.Module) -> bool:
     """Tell whether a hook sees the input, output or gradient of ``module``, or its forward was exchanged."""
+    # a module has no public list of its hooks
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or _has_any_global_hook() or 'forward' in vars(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,20 +43,20 @@ class WrappedBackbone(BaseModule):
         self._taken: set[tuple[int, ...]] = set()
 
     @staticmethod
+    @abstractmethod
     def inputs_of(options: Mapping[str, Any]) -> Inputs | None:
         """Return how the model of a config's ``options`` wants its inputs; None where nothing says so."""
-        raise NotImplementedError
 
+    @abstractmethod
     def create(self) -> nn.Module:
         """Return a new model, with random weights as its library draws them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Return one vector for each image of (B, 3, H, W), or of a video model each clip of (B, 3, T, H, W): (B, d).
 
         They are those of :attr:`model`.
         """
-        raise NotImplementedError
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Check the shape of a batch, of images (B, 3, H, W) or clips (B, 3, T, H, W).
