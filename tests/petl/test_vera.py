@@ -54,6 +54,18 @@ def test_files_hold_the_pair_or_the_seed_draws_it(saved):
     assert ({'deltas.vera.A', 'deltas.vera.B'} <= plan.state_dict().keys()) == saved
 
 
+def test_a_state_of_other_matrices_that_it_does_not_hold_is_refused_whole():
+    plan = adapted(save_projection=False)[1]
+    state = {k: v.clone() for k, v in plan.state_dict().items()}
+    assert state['deltas.vera.checksum'] > 0
+    plan.load_state_dict(state)
+    before = {k: v.clone() for k, v in plan.state_dict().items()}
+    state = {k: v + 1 for k, v in state.items()}
+    with tiny.refused('deltas.vera.checksum', 'frozen'):
+        plan.load_state_dict(state)
+    assert all(torch.equal(v, before[k]) for k, v in plan.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ('options', 'said'),
     [

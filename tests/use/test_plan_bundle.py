@@ -138,7 +138,7 @@ def test_spt_comes_back_with_its_choice(tmp_path):
     index = next(k for k in content if '.deltas.sparse.' in k and content[k].dtype == torch.int32)
     content[index] += 1  # not those of the choice
     save_file(content, file, text)
-    with pytest.raises(UserError, match='is not that of its SPT choice'):
+    with pytest.raises(UserError, match='is not that of this model'):
         adapt_from(vit_like(other), file)
 
 

@@ -22,7 +22,7 @@ DELTAS = {
     'ssf': (dict(type='SSF'), []),
     'fact': (dict(type='FacT', rank=3, form='TK'), ['C', 'P', 'U.weight', 'V.weight']),
     'vera': (dict(type='VeRA', rank=4), ['A', 'B']),
-    'drawn': (dict(type='VeRA', rank=4, save_projection=False), []),
+    'drawn': (dict(type='VeRA', rank=4, save_projection=False), ['checksum']),
     'mona': (dict(type='Mona', d_bottle=4), []),
     'dtl': (dict(type='DTL', kernel=3), ['conv.weight']),
     'compacter': (dict(type='Compacter', d_bottle=8), ['A']),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, unknown
@@ -256,6 +257,9 @@ class Plan:
             if value.shape != state[name].shape:
                 there, here = tuple(state[name].shape), tuple(value.shape)
                 raise UserError(f'{where}{name} has the shape {there} in the state, and {here} in the model.')
+            chosen = not value.is_floating_point() and of_delta(name) and not value.is_meta
+            if chosen and not torch.equal(state[name].to(value.device), value):
+                raise UserError(f'{where}{name} is not that of this model: its frozen or chosen entries are others.')
 
     def _is_own(self, name: str) -> bool:
         return name in self.owners or of_delta(name) or name.startswith(self._of_heads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,14 +30,17 @@ class VeRAShared(nn.Module):
         self.seed = seed
         self.register_buffer('A', torch.empty(rank, in_dim), persistent=saved)
         self.register_buffer('B', torch.empty(out_dim, rank), persistent=saved)
+        # files without A and B tell by this whether torch still draws the same
+        self.register_buffer('checksum', torch.zeros((), dtype=torch.int64), persistent=not saved)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw both again, the same ones."""
         generator = torch.Generator('cpu').manual_seed(self.seed)
         for buffer in () if self.A.is_meta else (self.A, self.B):
-            drawn = torch.empty(buffer.shape, device='cpu')
-            buffer.copy_(nn.init.kaiming_uniform_(drawn, generator=generator))
+            drawn = nn.init.kaiming_uniform_(torch.empty(buffer.shape, device='cpu'), generator=generator)
+            buffer.copy_(drawn)
+            self.checksum.fill_(zlib.crc32(drawn.numpy().tobytes(), int(self.checksum) if buffer is self.B else 0))
 
 
 class VeRA(Delta):
@@ -56,8 +60,8 @@ class VeRA(Delta):
         d_initial: where d starts. Defaults to 0.1.
         dropout: on the update's input, in training. Defaults to 0.
         projection_prng_key: the seed of A and B, at least 0. Defaults to 0.
-        save_projection: whether files hold A and B as well. Defaults to True; False draws them again, which is
-            right as long as torch draws the same from a seed.
+        save_projection: whether files hold A and B as well. Defaults to True; False draws them again, and files hold
+            a checksum: one of another torch, which draws otherwise, is refused.
 
     Raises:
         UserError: for an invalid value.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ...errors import UserError, reason
 from ...files import need_safetensors
-from ...petl import Delta, Plan, adapt, found
+from ...petl import Plan, adapt, found
 from ...petl.adapt import check_plain
 from ...petl.meta import meta_copy
 from ...spt.allocation import Allocation, allocation_of, described, tensors_sha256
@@ -120,7 +120,7 @@ def load(plan: Plan, file: str | Path) -> PlanAbout:
     """
     about, tensors, _ = _read(Path(file))
     _check_settings(file, about, plan)
-    _check_state(file, plan, tensors)
+    plan.check_state(tensors, f'{file} does not fit this model: ')
     if frozen_sha256(plan) != about.frozen_sha256:
         raise UserError(
             f'{file} was trained on {about.model} ({about.host}) with other frozen weights than this model has, or '
@@ -150,7 +150,7 @@ def adapt_from(model: nn.Module, file: str | Path) -> Plan:
     empty = meta_copy(model)  # whatever the header says, it takes no memory before it is known to fit
     with torch.device('meta'):
         plan = _adapted(file, empty, about, allocation)
-    _check_state(file, plan, tensors)
+    plan.check_state(tensors, f'{file} does not fit this model: ')
     plan = _adapted(file, model, about, allocation)
     load(plan, file)
     return plan
@@ -198,16 +198,6 @@ def _check_settings(file: str | Path, about: PlanAbout, plan: Plan) -> None:
                 raise UserError(
                     f'{file} was trained with {name}.{option}={there!r:.80}, and here it is {here!r:.80}.'
                 )
-
-
-def _check_state(file: str | Path, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
-    """Check names and shapes, and that SPT's positions, which are buffers, are those that its choice leads to."""
-    plan.check_state(tensors, f'{file} does not fit this model: ')
-    for name, module in plan.model.named_modules():
-        for buffer, value in module.named_buffers() if isinstance(module, Delta) else ():
-            key = f'{name}.{buffer}'
-            if not value.is_meta and not torch.equal(tensors[key].to(value.device), value):
-                raise UserError(f'{file} is broken: its {key} is not that of its SPT choice.')
 
 
 def _check_target(path: Path) -> None:
