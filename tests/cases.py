@@ -24,6 +24,7 @@ class Case:
         silent: the deltas can start as the plain model.
         captured: a full graph is captured of it (others differ in numbers alone).
         constant: parameter -> its initial value, where that is not a linear layer's.
+        held: what files hold beside the parameters, placed alike.
     """
 
     deltas: dict[str, dict[str, Any]]
@@ -31,6 +32,7 @@ class Case:
     silent: bool = True
     captured: bool = False
     constant: Mapping[str, float] = field(default_factory=dict)
+    held: Placed = field(default_factory=dict)
 
     def zeroed(self) -> dict[str, dict[str, Any]]:
         """The same deltas, all starting at zero."""
@@ -43,13 +45,13 @@ class Case:
         key = name.partition('.deltas.')[2].partition('.')[0]
         return key if key in self.deltas else key.rpartition('_')[0]
 
-    def names(self, host: Host, depth: int = 2) -> dict[str, tuple[int, ...]]:
-        """Every added parameter of a model."""
+    def names(self, host: Host, depth: int = 2, held: bool = False) -> dict[str, tuple[int, ...]]:
+        """Every added parameter of a model, and with ``held`` everything else that its files gain."""
         names = {}
         alone = dict(shared='backbone', patch_embed=host.patch, last_norm=host.final)
         places = {**host.below, **dict.fromkeys(('once', 'between', 'block'), '')}
         places |= dict(zip(('norm1', 'norm2'), host.norms, strict=True))
-        for (place, name), shape in self.added.items():
+        for (place, name), shape in (self.added | (self.held if held else {})).items():
             if place in alone:
                 names[f'{alone[place]}.deltas.{name}'] = shape
                 continue
@@ -152,6 +154,8 @@ def start_plain() -> Case:
     kron = {'c': (C,), **{f'{n}.{t}': (2, C // 2) for n in 'uv' for t in 'qv'}}
     slow = {f'{n}.{t}': (2, 2) for n in 'ab' for t in 'qv'}
     bypass = linear('down', 4, C) | linear('up', C, 4) | {'conv.weight': (4, 4, 3, 3), 'conv.bias': (4,)}
+    vectors = {'d.out': (4,), 'b.out': (C,)}
+    vera = everywhere('VeRA', 'vera', dict(proj=vectors), at='proj', rank=4, save_projection=False)
     return both(
         everywhere('SSF', 'ssf', {p: dict(gamma=(d,), beta=(d,)) for p, d in widths.items()}),
         everywhere('RepAdapter', 'rep', dict(qkv=rep, fc1=rep), d_bottle=4),
@@ -160,9 +164,7 @@ def start_plain() -> Case:
         everywhere(
             'FacT', 'tk', dict(shared=factors | {'C': (2, 2, 2), 'P': (2, 24)}), rank=2, form='TK', published=True
         ),
-        everywhere(
-            'VeRA', 'vera', dict(proj={'d.out': (4,), 'b.out': (C,)}), at='proj', rank=4, save_projection=False
-        ),
+        replace(vera, held=_at('shared', 'vera', {'checksum': ()})),
         everywhere('KAdaptation', 'kada', dict(shared=slow, qkv=kron), n=2),
         everywhere('Convpass', 'bypass', dict(between=bypass, mlp=bypass), d_bottle=4),
     )
@@ -200,11 +202,13 @@ def _at(place: str, name: str, shapes: Shapes) -> Placed:
 def both(*cases: Case) -> Case:
     deltas: dict[str, dict[str, Any]] = {}
     added: Placed = {}
+    held: Placed = {}
     for case in cases:
         assert not deltas.keys() & case.deltas.keys()
         deltas |= case.deltas
         added |= case.added
-    return Case(deltas, added, all(c.silent for c in cases))
+        held |= case.held
+    return Case(deltas, added, all(c.silent for c in cases), held=held)
 
 
 def cases(host: Host) -> dict[str, Case]:

@@ -29,12 +29,12 @@ def test_adds_keys_and_a_plain_checkpoint_loads(host, case):
     plain = host.build(seed_weights=5)
     model, theirs = build_model(host.config(case.deltas)), plain.state_dict()
     ours = model.state_dict()
-    assert {k: tuple(v.shape) for k, v in ours.items() if k not in theirs} == case.names(host)
+    assert {k: tuple(v.shape) for k, v in ours.items() if k not in theirs} == case.names(host, held=True)
     assert {k: v.shape for k, v in ours.items() if k in theirs} == {k: v.shape for k, v in theirs.items()}
 
     keys = model.load_state_dict(theirs, strict=False)
     assert not keys.unexpected_keys
-    assert set(keys.missing_keys) == set(case.names(host))
+    assert set(keys.missing_keys) == set(case.names(host, held=True))
     assert all(torch.equal(model.state_dict()[k], v) for k, v in theirs.items())
 
 
@@ -100,7 +100,7 @@ def test_a_saved_adapter_comes_back(host, case, tmp_path):
     trained.eval()
     state = adapter_state(trained)
     statistics = {k for k in trained.state_dict() if k.startswith(f'{host.head}.bn.')}
-    assert set(state) == {*case.names(host), *host.fc, *statistics}
+    assert set(state) == {*case.names(host, held=True), *host.fc, *statistics}
 
     meta = dict(adapter_format=FORMAT, **trained_meta(trained))
     torch.save(dict(state_dict=state, meta=meta), tmp_path / 'adapter.pth')
