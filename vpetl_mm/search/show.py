@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 from ..figure import styled
 from ..files import written_whole
 from .settings import Search
+from .space import Space
 from .study import REASON, budget, counted, open_study, values_of
 from .trial import result_of_run
 
@@ -139,11 +140,10 @@ def draw(search: Search) -> Path:
     top = max(whole, key=lambda t: t.value) if whole else None
     with styled([file], len(search.spaces) + 1, (3.4, 3.0)) as panels:
         for axes, (key, space) in zip(panels, search.parsed().items(), strict=False):
-            _scatter(axes, key, pruned, LOST, 'x', 'pruned')
-            _scatter(axes, key, whole, DONE, 'o', 'to the end')
-            _scatter(axes, key, [top] if top else [], BEST, '*', 'best')
-            if space.kind == 'log':
-                axes.set_xscale('log')
+            _scatter(axes, key, space, pruned, LOST, 'x', 'pruned')
+            _scatter(axes, key, space, whole, DONE, 'o', 'to the end')
+            _scatter(axes, key, space, [top] if top else [], BEST, '*', 'best')
+            _axis(axes, space)
             axes.set_xlabel(short(key))
         panels[0].set_ylabel(f'{search.metric} on held-out data')
         panels[0].legend(frameon=False, fontsize=7)
@@ -151,13 +151,31 @@ def draw(search: Search) -> Path:
     return file
 
 
-def _scatter(axes: Any, key: str, trials: Sequence[FrozenTrial], colour: str, marker: str, label: str) -> None:
+def _axis(axes: Any, space: Space) -> None:
+    """Show the whole space: a list's values side by side in its order, a range from end to end."""
+    if space.kind == 'list':
+        axes.set_xticks(range(len(space.values)), [str(value) for value in space.values])
+        axes.set_xlim(-0.5, len(space.values) - 0.5)
+        return
+    low, high = space.values
+    if space.kind == 'log':
+        axes.set_xscale('log')
+        axes.set_xlim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
+        axes.xaxis.set_minor_formatter('')
+        axes.xaxis.set_major_formatter('{x:g}')
+    else:
+        axes.set_xlim(low - (high - low) * 0.04, high + (high - low) * 0.04)
+        axes.xaxis.get_major_locator().set_params(integer=space.kind == 'int')
+
+
+def _scatter(
+    axes: Any, key: str, space: Space, trials: Sequence[FrozenTrial], colour: str, marker: str, label: str
+) -> None:
     points = [(values_of(t)[key], t.value) for t in trials if key in t.params]
     if points:
         values, scores = zip(*points, strict=True)
-        words = any(value is None or isinstance(value, (str, bool)) for value in values)
-        size = 70 if marker == '*' else 16
-        axes.scatter([str(v) for v in values] if words else values, scores, size, colour, marker, label=label)
+        places = [space.values.index(value) for value in values] if space.kind == 'list' else values
+        axes.scatter(places, scores, 70 if marker == '*' else 16, colour, marker, label=label, zorder=3)
 
 
 def _curves(axes: Any, search: Search, trials: Sequence[FrozenTrial], top: FrozenTrial | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
@@ -120,8 +119,6 @@ def score(search: Search, folder: Path, chosen: dict[str, Any], hook: ReportHook
         _leave_result(search, runner, hook.scores)
     for state in folder.glob('epoch_[0-9]*.pth'):  # large, and never resumed
         state.unlink()
-    del runner
-    gc.collect()
 
 
 def measured(cfg: Config) -> Config:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+
+from optuna import Study
 
 from ..campaign.job import Job
 from .settings import Search, read_search
@@ -20,6 +23,7 @@ def work(folders: Sequence[str], trials: int) -> None:
 
     While other workers carry out the last ones, this one waits, to go on with a trial whose worker is killed.
     """
+    gc.freeze()  # what is imported stays; mmengine collects garbage five times a run, for half a second each
     searches = [found for folder in folders if (found := read_search(folder))]
     studies = [open_study(search) for search in searches]
     while not over(folders, trials):
@@ -27,7 +31,7 @@ def work(folders: Sequence[str], trials: int) -> None:
             time.sleep(WAIT)
 
 
-def _one(search: Search, study, trials: int) -> bool:
+def _one(search: Search, study: Study, trials: int) -> bool:
     """Carry out one trial of a search; return whether there was one."""
     with next_trial(search, study, trials) as taken:
         if taken is not None:
