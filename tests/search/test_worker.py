@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -43,6 +44,7 @@ def killed_at(batch: int | None, search: Search, trials: int) -> bool:
             process(metric, *args)
 
         PETLAccuracy.process = trap
+        gc.freeze()
         work((search.folder,), trials)
 
     process = multiprocessing.get_context('fork').Process(target=run)
@@ -54,16 +56,16 @@ def killed_at(batch: int | None, search: Search, trials: int) -> bool:
 
 def test_a_killed_trial_goes_on_once(experiment, tmp_path):
     search = begun(experiment, tmp_path, {})
-    assert killed_at(2, search, 2)  # the second epoch of the first trial
+    assert killed_at(2, search, 2)  # as the second epoch of the first trial is validated
     (left,) = open_study(search).trials[:1]
     assert left.state == TrialState.RUNNING and [*left.intermediate_values] == [1]
     assert left.params == {LR: 0.01, WIDTH: 8}, "the first trial takes the config's own values, as far as they fit"
-    assert killed_at(2, search, 2)  # finishes the first, and dies in the first epoch of the second or its second
+    assert killed_at(2, search, 2)  # once that is done, in the first epoch of the second trial
     first, second = open_study(search).trials
     assert (first.state, first.params, first.user_attrs['starts']) == (TrialState.COMPLETE, left.params, 2)
     assert [*first.intermediate_values] == [1, 2]
     logs = [log.read_text() for log in (tmp_path / 'small/trial_000').glob('*/*.log')]
-    assert sum('Resuming after epoch 1' in log for log in logs) == 1
+    assert sum('Resuming after epoch 2' in log for log in logs) == 1
     assert second.state == TrialState.RUNNING
     before = (tmp_path / 'small/trial_000' / RESULT).read_bytes()
     assert killed_at(1, search, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +22,6 @@ def work(folders: Sequence[str], trials: int) -> None:
 
     While other workers carry out the last ones, this one waits, to go on with a trial whose worker is killed.
     """
-    gc.freeze()  # what is imported stays; mmengine collects garbage five times a run, for half a second each
     searches = [found for folder in folders if (found := read_search(folder))]
     studies = [open_study(search) for search in searches]
     while not over(folders, trials):
