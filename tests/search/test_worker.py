@@ -62,7 +62,7 @@ def test_a_killed_trial_goes_on_once(experiment, tmp_path):
     assert left.params == {LR: 0.01, WIDTH: 8}, "the first trial takes the config's own values, as far as they fit"
     assert killed_at(2, search, 2)  # once that is done, in the first epoch of the second trial
     first, second = open_study(search).trials
-    assert (first.state, first.params, first.user_attrs['starts']) == (TrialState.COMPLETE, left.params, 2)
+    assert (first.state, first.params, first.user_attrs['epoch']) == (TrialState.COMPLETE, left.params, 1)
     assert [*first.intermediate_values] == [1, 2]
     logs = [log.read_text() for log in (tmp_path / 'small/trial_000').glob('*/*.log')]
     assert sum('Resuming after epoch 2' in log for log in logs) == 1
@@ -71,7 +71,10 @@ def test_a_killed_trial_goes_on_once(experiment, tmp_path):
     assert killed_at(1, search, 2)
     assert not killed_at(None, search, 2) and over((search.folder,), 2)
     first, second = open_study(search).trials
-    assert second.state == TrialState.FAIL and second.user_attrs['reason'] == 'its process was killed 2 times'
+    assert (
+        second.state == TrialState.FAIL
+        and second.user_attrs['reason'] == 'its process was killed 2 times after epoch 0'
+    )
     assert (tmp_path / 'small/trial_000' / RESULT).read_bytes() == before
 
 

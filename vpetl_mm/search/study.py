@@ -29,8 +29,9 @@ from .settings import Search, config_of
 from .space import Space
 
 JOURNAL, TURN = 'journal.log', '.turn'
-STARTS, REASON, SCORES = 'starts', 'reason', 'scores'  # user attributes of a trial
-MOST_STARTS = 2  # of a trial: it goes on once after its worker was killed
+# user attributes of a trial: how often it was started after which epoch, why it failed, and its last scores
+STARTS, EPOCH, REASON, SCORES = 'starts', 'epoch', 'reason', 'scores'
+MOST_STARTS = 2  # after the same epoch: a trial goes on once, and again where it has come further since
 DIGITS = 4  # of a number that a trial takes
 POLL = 0.2  # seconds
 
@@ -125,8 +126,8 @@ def is_over(search: Search, trials: int) -> bool:
 def next_trial(search: Search, study: optuna.Study, trials: int) -> Iterator[Taken | None]:
     """Take a trial, which is this process's until the block ends; None where there is none to take now.
 
-    A trial that its worker left comes first, and a new one while the budget has any. A trial that was left twice is
-    recorded as failed. This process must hold no other trial.
+    A trial that its worker left comes first, and a new one while the budget has any. A trial that was left twice after
+    the same epoch is recorded as failed. This process must hold no other trial.
     """
     with ExitStack() as held:
         taken = None
@@ -144,20 +145,29 @@ def next_trial(search: Search, study: optuna.Study, trials: int) -> Iterator[Tak
 
 def _left(search: Search, study: optuna.Study, trial: FrozenTrial, held: ExitStack) -> Taken | None:
     """Take over a trial whose worker was killed; None if it has been tried often enough."""
-    if trial.user_attrs.get(STARTS, 0) >= MOST_STARTS:
-        again = Trial(study, trial.number)
-        again.set_user_attr(REASON, f'its process was killed {MOST_STARTS} times')
+    # Optuna starts a new trial instead; a journal holds one study, so that a trial's number is its id
+    again = Trial(study, trial.number)
+    if _starts(trial) >= MOST_STARTS:
+        again.set_user_attr(REASON, f'its process was killed {MOST_STARTS} times after epoch {trial.last_step or 0}')
         study.tell(trial.number, state=TrialState.FAIL)
         return None
-    # Optuna starts a new trial instead; a journal holds one study, so that a trial's number is its id
-    return _take(search, study, Trial(study, trial.number), held)
+    return _take(search, study, again, held, _starts(trial), trial.last_step or 0)
 
 
-def _take(search: Search, study: optuna.Study, trial: Trial, held: ExitStack) -> Taken:
+def _starts(trial: FrozenTrial) -> int:
+    """Return how often a trial has been started after the last epoch that it reported."""
+    same = trial.user_attrs.get(EPOCH, 0) == (trial.last_step or 0)
+    return trial.user_attrs.get(STARTS, 0) if same else 0
+
+
+def _take(
+    search: Search, study: optuna.Study, trial: Trial, held: ExitStack, starts: int = 0, epoch: int = 0
+) -> Taken:
     folder = search.trial_folder(trial.number)
     held.enter_context(claimed(folder))
     chosen = {key: _suggested(trial, key, space) for key, space in search.parsed().items()}
-    trial.set_user_attr(STARTS, trial.user_attrs.get(STARTS, 0) + 1)
+    trial.set_user_attr(EPOCH, epoch)
+    trial.set_user_attr(STARTS, starts + 1)
     return Taken(trial, folder, chosen, study)
 
 
