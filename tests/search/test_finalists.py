@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from searching import write_experiment
 
+import tools
 from vpetl_cli.shipped import find_config
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
+from vpetl_mm.engine.experiment import Options, prepare
 from vpetl_mm.search.finalists import Finalist, write_winner
 from vpetl_mm.search.settings import Search
 from vpetl_mm.search.study import rounded
+from vpetl_mm.search.trial import sensitivity_command
+from vpetl_mm.spt.allocation import read_allocation
 
 REPO = Path(__file__).parents[2]
 LR = 'optim_wrapper.optimizer.lr'
@@ -46,6 +51,26 @@ def test_a_child_of_a_shipped_config(name, chosen, tmp_path, monkeypatch):
     wanted.merge_from_dict({**options, **chosen, 'trials': 20})
     assert load_config(path).to_dict() == wanted.to_dict()
     build_model(path, meta=True)
+
+
+SPT = """
+_spt = dict(file='{root}/none.safetensors', structured='LoRA', rank=2, budget=700)
+model['petl'] = dict(_delete_=True, train=['head'], spt=_spt)
+"""
+
+
+def test_spt_is_measured_without_what_is_held_out(experiment, tmp_path):
+    """By the command that a run calls; the winner, which is given no option, measures with all training data."""
+    config = write_experiment(experiment.parent, SPT.format(root=tmp_path), 'spt')
+    search = Search(str(config), str(tmp_path), {LR: '[1,2]'}, fraction=0.5)
+    samples = []
+    for name, cfg in dict(
+        trial=search.run(tmp_path / 'a', {}), winner=prepare(config, Options(str(tmp_path)))
+    ).items():
+        file = tmp_path / f'{name}.safetensors'
+        assert tools.call(*('sensitivity', *sensitivity_command(cfg, file)[2:])) == 0
+        samples.append(read_allocation(file).made['samples'])
+    assert samples == [12, 24]
 
 
 def test_numbers_as_a_trial_takes_them():

@@ -126,7 +126,7 @@ def is_over(search: Search, trials: int) -> bool:
 def next_trial(search: Search, study: optuna.Study, trials: int) -> Iterator[Taken | None]:
     """Take a trial, which is this process's until the block ends; None where there is none to take now.
 
-    A trial that its worker left comes first, and a new one while the budget has any. A trial that was left twice after
+    A trial that its worker left comes first, and a new one while the budget has any. A trial left twice after
     the same epoch is recorded as failed. This process must hold no other trial.
     """
     with ExitStack() as held:

@@ -130,16 +130,19 @@ def measured(cfg: Config) -> Config:
     if not trains_by_budget(cfg.model):
         return cfg
     file = Path(cfg.work_dir, SPT_FILE)
-    given = {k: v for k, v in cfg.given_options.items() if k != 'model.petl.spt.file'}
     if not file.is_file():
-        options = [f'{key}={value}' for key, value in given.items()]
-        command = [sys.executable, str(TOOLS / 'sensitivity.py'), cfg.filename, '--out', str(file)]
-        done = subprocess.run([*command, '--cfg-options', *options], capture_output=True, text=True, check=False)
+        done = subprocess.run(sensitivity_command(cfg, file), capture_output=True, text=True, check=False)
         if done.returncode:
             raise UserError(f'Sensitivity was not measured: {shortened(done.stderr.strip(), 300, end=True)}')
-    cfg.model.petl.spt.file = str(file)
-    cfg.given_options['model.petl.spt.file'] = str(file)
+    cfg.model.petl.spt.file = cfg.given_options['model.petl.spt.file'] = str(file)
     return cfg
+
+
+def sensitivity_command(cfg: Config, file: Path) -> list[str]:
+    """Return the command that measures sensitivity for a run, with the options that the run was given."""
+    options = [f'{key}={value}' for key, value in cfg.given_options.items()]
+    command = [sys.executable, str(TOOLS / 'sensitivity.py'), cfg.filename, '--out', str(file)]
+    return [*command, *(['--cfg-options', *options] if options else [])]
 
 
 def _leave_result(search: Search, runner: PETLRunner, scores: dict[str, Any]) -> None:
