@@ -36,7 +36,7 @@ def main(args) -> None:
     if args.dry_run and not args.run:
         raise UserError('--dry-run shows what --run would do: add --run TABLE.')
     for name in ('methods', 'watch', 'parallel', 'max_parallel', 'partition', 'hours'):
-        if getattr(args, name) not in (None, False) and not args.run:
+        if not args.run and getattr(args, name) is not parser.get_default(name):
             raise UserError(f'--{name.replace("_", "-")} is about what --run does: add --run TABLE.')
     for name in args.show:
         if name not in (valid := (*PRINTED, *FIGURES, *OTHERS)):
@@ -61,6 +61,7 @@ def run_missing(args, work_dirs: Path) -> None:
     from vpetl_mm.paper.names import parse_name
     from vpetl_mm.paper.tables import Tables
 
+    engine = None if args.dry_run or args.watch else engine_of(args, work_dirs)
     tables = Tables(load_metafile(configs() / METAFILE.name), None, configs())
     methods = {n: parse_name(n).method for t in args.run for n in tables.names(t)}
     for method in args.methods or ():
@@ -75,22 +76,21 @@ def run_missing(args, work_dirs: Path) -> None:
     elif args.watch:
         grid.watch(runs, work_dirs / 'grid.html')
     else:
-        grid.carry_out(runs, engine_of(args, work_dirs))
+        grid.carry_out(runs, engine)
 
 
 def engine_of(args, work_dirs: Path):
     """Return what carries the runs out."""
-    from vpetl_mm.campaign.slurm import SlurmEngine
-
-    from vpetl_mm.campaign.local import LocalEngine
-
     if args.engine == 'slurm':
-        if args.parallel:
+        if args.parallel is not None:
             raise UserError('--parallel is for runs on this machine; on a cluster it is --max-parallel.')
+        from vpetl_mm.campaign.slurm import SlurmEngine
+
         return SlurmEngine(work_dirs / '.slurm', args.partition, args.gpus, args.hours, args.max_parallel)
     for name in ('max_parallel', 'partition', 'hours'):
         if getattr(args, name) is not None:
             raise UserError(f'--{name.replace("_", "-")} is for --engine slurm.')
+    from vpetl_mm.campaign.local import LocalEngine
 
     return LocalEngine(args.parallel, args.gpus)
 
