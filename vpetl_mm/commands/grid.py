@@ -22,11 +22,11 @@ from vpetl_cli.shipped import INSTALLED, ROOT, TOOLS, find_config
 from ..campaign.attempt import last_line
 from ..campaign.driver import AGAIN, ELSEWHERE, FAILED, STARTED, Engine, Event, drive
 from ..campaign.job import Job
-from ..campaign.page import counted, terminal_table, write_page
+from ..campaign.page import terminal_table, write_page
 from ..campaign.tool import call
 from ..campaign.watch import DONE as SEEN_DONE
 from ..campaign.watch import FAILED as SEEN_FAILED
-from ..campaign.watch import look
+from ..campaign.watch import Sight, look
 from ..config import load_config
 from ..engine.record import FILE, Record, find_records, is_as_printed, read_record
 from ..errors import UserError
@@ -266,17 +266,21 @@ def watch(runs: Sequence[Run], page: Path, pause: float = 5.0) -> None:
         pause: seconds between two looks. Defaults to 5.
     """
     console = Console()
-    with Live(console=console, transient=console.is_terminal, auto_refresh=False) as live:
-        while True:
-            sights = [look(r.title, r.work_dir, r.finished) for r in runs]
-            write_page(sights, page)
-            live.update(
-                terminal_table(sights, max(5, console.height - 4) if console.is_terminal else len(runs)), refresh=True
-            )
-            if not console.is_terminal or all(s.state in (SEEN_DONE, SEEN_FAILED) for s in sights):
-                break
-            time.sleep(pause)
-    print(f'{counted(sights)}; the page is {page}')
+
+    def now() -> list[Sight]:
+        sights = [look(r.title, r.work_dir, r.finished) for r in runs]
+        write_page(sights, page)
+        return sights
+
+    sights = now()
+    if console.is_terminal:
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            while not all(s.state in (SEEN_DONE, SEEN_FAILED) for s in sights):
+                live.update(terminal_table(sights, max(5, console.height - 4)), refresh=True)
+                time.sleep(pause)
+                sights = now()
+    console.print(terminal_table(sights, len(sights)))
+    print(f'The page is {page}.')
 
 
 def _told(event: Event, run: Run) -> str:
