@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import signal
+from itertools import chain, repeat
 from pathlib import Path
 
 import optuna
@@ -27,6 +28,7 @@ def begun(config: Path, folder: Path, given: dict, sampler: str = 'tpe') -> Sear
     search, _ = planned(config, given, sampler=sampler, work_dir=folder)
     write_search(search)
     start_with_own_values(search, open_study(search))
+    gc.freeze()  # mmengine collects garbage, through all that pytest has imported, five times a run
     return search
 
 
@@ -44,7 +46,6 @@ def killed_at(batch: int | None, search: Search, trials: int) -> bool:
             process(metric, *args)
 
         PETLAccuracy.process = trap
-        gc.freeze()
         work((search.folder,), trials)
 
     process = multiprocessing.get_context('fork').Process(target=run)
@@ -80,12 +81,14 @@ def test_a_killed_trial_goes_on_once(experiment, tmp_path):
 
 def test_trials_that_fail_or_lose_do_not_stop_a_grid(experiment, tmp_path, monkeypatch):
     """Of three values, one has good scores, one no finite loss, and one is pruned after an epoch."""
-    scores = iter([50.0, 60.0, 10.0])
+    scores = chain([50.0, 60.0, 10.0], repeat(20.0))
     monkeypatch.setattr(
         PETLAccuracy, 'compute_metrics', lambda *_: dict.fromkeys(('top1', 'top5', 'mean_class'), next(scores))
     )
     search = begun(experiment, tmp_path, {LR: [0.01, 1e20, 0.001]}, 'grid')
-    work((search.folder,), 20)
+    other = begun(experiment, tmp_path / 'other', {WIDTH: [4, 8]}, 'grid')
+    work((search.folder, other.folder), 20)
+    assert [t.state for t in open_study(other).trials] == [TrialState.COMPLETE] * 2, 'a worker goes on with the next'
     trials = open_study(search).trials
     assert sorted(t.params[LR] for t in trials) == [0.001, 0.01, 1e20], 'a grid has an end'
     assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED]

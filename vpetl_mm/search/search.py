@@ -16,11 +16,16 @@ from ..engine.record import FILE, Record, read_record
 from ..errors import UserError
 from .finalists import WINNER, Finalist, finalists_of, seed_jobs, tuned_config, winner_job, winner_text, write_winner
 from .settings import Search, write_search
-from .show import Standing, draw, table, write_csv
+from .show import Standing, draw, duration, table, write_csv
 from .study import budget, counted, open_study, start_with_own_values
 from .worker import workers
 
 LOOK = 2.0  # seconds between two looks at the searches
+
+
+def at_once(line: str) -> None:
+    """Print a line, also where the output is a file."""
+    print(line, flush=True)
 
 
 def tune(
@@ -31,7 +36,7 @@ def tune(
     finalists: int = 3,
     seeds: int = 3,
     gpus: int = 0,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = at_once,
 ) -> list[Record]:
     """Carry out searches, or go on with them, and return the results of their winners.
 
@@ -54,10 +59,10 @@ def tune(
         write_search(search)
         start_with_own_values(search, open_study(search))
     with _shown([Standing(search, trials, jobs) for search in searches], say):
-        _drive(workers(searches, trials, jobs, gpus), engine, say)
+        _drive(workers(searches, trials, jobs, gpus), engine, say, told=False)
     for search in searches:
         say(f'{search.folder}: {write_csv(search).name}, {draw(search).name}')
-    _drive([job for s in searches for job in seed_jobs(s, finalists, seeds, gpus)], engine, say, failures_end=False)
+    _drive([job for s in searches for job in seed_jobs(s, finalists, seeds, gpus)], engine, say, must=False)
     for search in searches:
         _say_finalists(search, _choose(search, finalists, seeds), say)
     _drive([winner_job(search, gpus) for search in searches], engine, say)
@@ -95,18 +100,22 @@ def _say_finalists(search: Search, ranked: Sequence[Finalist], say: Callable[[st
         say(f'{search.name}, trial {one.number}: {one.mean:.2f}{spread} over {len(one.values)} seed(s): {chosen}')
 
 
-def _drive(jobs: Sequence[Job], engine: Engine, say: Callable[[str], None], failures_end: bool = True) -> None:
-    """Carry out jobs; say which fail.
+def _drive(
+    jobs: Sequence[Job], engine: Engine, say: Callable[[str], None], must: bool = True, told: bool = True
+) -> None:
+    """Carry out jobs, and say which fail; with ``told``, also which are done.
 
     Raises:
-        UserError: at the end, if one failed and ``failures_end``.
+        UserError: at the end, if one failed and all ``must`` be done.
     """
     failed = []
     for event in drive([job for job in jobs if not job.done()], engine):
         if event.what == 'failed':
             failed.append(f'{event.job.name} ({event.reason})')
             say(f'{event.job.name} failed: {event.reason}; see {event.job.folder}/run.log')
-    if failed and failures_end and not all(job.done() for job in jobs):
+        elif event.what == 'done' and told:
+            say(f'{event.job.name}: done in {duration(event.seconds)}')
+    if failed and must and not all(job.done() for job in jobs):
         raise UserError(f'{"; ".join(failed)}.')
 
 
