@@ -14,6 +14,7 @@ EXAMPLES = """\
   tools/tune.py configs/demo_bapat.py --search "optim_wrapper.optimizer.lr=log(1e-4,1e-1)" --trials 12
   tools/tune.py demo_lora demo_bapat --search default --jobs 4      one search each, of equal budget
   tools/tune.py configs/demo_bapat.py --search default "model.petl.deltas.patt.slots=[kv,qv,qkv]"
+  tools/tune.py configs/swin_bapat_ssv2_b128.py --search default --engine slurm --jobs 8 --partition gpu
   optuna-dashboard work_dirs/tune/demo_bapat/journal.log            the live page"""
 
 
@@ -33,8 +34,8 @@ def main(args) -> None:
     names = [config.stem for config in configs]
     if len({*names}) < len(names):
         raise UserError(f'Two configs have the same name: {", ".join(names)}; search them one after the other.')
-    plans = [planned(c, given, args.cfg_options, args.metric, args.sampler, args.work_dir) for c in configs]
     engine, gpus = engine_of(args)
+    plans = [planned(c, given, args.cfg_options, args.metric, args.sampler, args.work_dir) for c in configs]
     for line in (line for _, said in plans for line in said):
         print(line)
     tune([search for search, _ in plans], engine, args.trials, args.jobs, args.finalists, args.seeds, gpus)
@@ -54,17 +55,23 @@ def read_spaces(pairs) -> dict:
 
 
 def engine_of(args):
-    """Return the engine, and the GPUs of each of its jobs."""
-    import torch
-
-    gpus = 1 if torch.cuda.is_available() else 0
+    """Return what carries the trials out, and the GPUs of each."""
     if args.engine == 'slurm':
+        from pathlib import Path
+
         from vpetl_mm.campaign.slurm import SlurmEngine
 
-        return SlurmEngine(), gpus
+        gpus = 1 if args.gpus is None else args.gpus
+        asked = dict(partition=args.partition, gpus=gpus, hours=args.hours, max_parallel=args.jobs)
+        return SlurmEngine(Path(args.work_dir, '.slurm'), **asked), gpus
+    for name in ('partition', 'hours', 'gpus'):
+        if getattr(args, name) is not None:
+            raise UserError(f'--{name} is for --engine slurm.')
+    import torch
+
     from vpetl_mm.campaign.local import LocalEngine
 
-    return LocalEngine(args.jobs), gpus
+    return LocalEngine(args.jobs), int(torch.cuda.is_available())
 
 
 parser = Parser('Search for the settings of an experiment on held-out training data, by Optuna.', EXAMPLES)

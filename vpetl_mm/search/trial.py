@@ -131,6 +131,7 @@ def measured(cfg: Config) -> Config:
         return cfg
     file = Path(cfg.work_dir, SPT_FILE)
     if not file.is_file():
+        # a process of its own: a fork of one that has used a GPU could not
         done = subprocess.run(sensitivity_command(cfg, file), capture_output=True, text=True, check=False)
         if done.returncode:
             raise UserError(f'Sensitivity was not measured: {shortened(done.stderr.strip(), 300, end=True)}')
