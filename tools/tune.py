@@ -95,6 +95,9 @@ parser.add_argument('--seeds', type=int, default=3, metavar='N', help='of each f
 parser.add_argument(
     '--engine', choices=ENGINES, default='local', help='processes here, or Slurm jobs (default: local)'
 )
+parser.add_argument('--partition', metavar='NAME', help="slurm: of the jobs (default: the cluster's)")
+parser.add_argument('--hours', type=float, metavar='H', help='slurm: limit of a job; it is requeued (default: none)')
+parser.add_argument('--gpus', type=int, choices=(0, 1), help='slurm: of each job (default: 1)')
 parser.add_argument(
     '--work-dir', metavar='DIR', default=WORK_DIR, help=f'the searches go below it (default: {WORK_DIR})'
 )
