@@ -12,7 +12,7 @@ from vpetl_mm import UserError, petl
 from vpetl_mm.config import load_config
 from vpetl_mm.search import settings
 from vpetl_mm.search.checks import planned
-from vpetl_mm.search.keys import check_key, check_keys
+from vpetl_mm.search.keys import check_key, check_keys, own_value
 from vpetl_mm.search.spaces import DELTAS, RATE, default_space
 
 REPO = Path(__file__).parents[2]
@@ -90,6 +90,9 @@ def test_every_delta_has_a_space_of_options_that_it_takes():
 def test_the_default_space_of_shipped_configs():
     bapat = default_space(load_config(REPO / 'configs/swin_bapat_ssv2_b128.py'))
     assert str(bapat[RATE]) == 'log(0.01,1.0)' and 128 in bapat['model.petl.deltas.patt.d_bottle']
+    demo = default_space(load_config(REPO / 'configs/demo_bapat.py'))
+    assert str(demo['model.petl.deltas.patt.d_bottle']) == '[16,32,64,128,256]', "the config's own value as well"
+    assert own_value(load_config(REPO / 'configs/demo_bapat.py'), 'model.petl.deltas.patt.act') == 'Tanh'
     assert [*default_space(load_config(REPO / 'configs/demo_fc.py'))] == [RATE]
     group = 'optim_wrapper.paramwise_cfg.groups.backbone.lr_mult'
     for name in ('full', 'sptlora'):

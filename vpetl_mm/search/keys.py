@@ -21,11 +21,11 @@ from mmengine.registry import (
 )
 
 from ..config import arguments_of
-from ..engine.entries import PLAIN
+from ..engine.entries import PLAIN, at
 from ..engine.optim import FACTORS, GROUPS
 from ..errors import UserError, unknown
 from ..petl import DELTAS
-from ..petl.delta import options_of
+from ..petl.delta import defaults_of, options_of
 from ..petl.settings import PETL_KEYS
 from ..spt.tuning import KEYS as SPT_KEYS
 
@@ -35,6 +35,7 @@ FIXED = re.compile(
     r'|(val|test)_.+|model\.(base|type)(\..+)?|model\.petl\.spt\.(file|allocation)'
 )
 REGISTRIES = (MODELS, OPTIMIZERS, PARAM_SCHEDULERS, OPTIM_WRAPPERS, DATASETS, TRANSFORMS, HOOKS)
+DELTA = r'model\.petl\.deltas\.\w+'
 # mmengine's own settings of a constructor of optimizers, and ours
 RULES = ('groups', 'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult')
 
@@ -94,7 +95,7 @@ def _accepted(owner: str, place: Mapping[str, Any]) -> Iterator[str]:
     kind = place.get('type')
     if kind is None:
         return
-    if re.fullmatch(r'model\.petl\.deltas\.\w+', owner):
+    if re.fullmatch(DELTA, owner):
         named = {delta.__name__: delta for delta in DELTAS}
         yield from options_of(named[kind]) if kind in named else ()
         return
@@ -112,6 +113,19 @@ def _class_of(kind: Any) -> Any:
 def _registered(registry: Registry, kind: str) -> Any:
     with registry.switch_scope_and_registry(None) as scoped:
         return scoped.get(kind)
+
+
+def own_value(cfg: Config, key: str) -> Any:
+    """Return what a setting is without a search: the config's value, or its owner's default; None if unknown."""
+    value = at(cfg, key)
+    if value is None and re.fullmatch(r'optim_wrapper\.paramwise_cfg\.groups\.\w+\.\w+_mult', key):
+        return 1.0
+    owner, _, option = key.rpartition('.')
+    if value is None and re.fullmatch(DELTA, owner):
+        named = {delta.__name__: delta for delta in DELTAS}
+        kind = named.get(at(cfg, f'{owner}.type'))
+        return defaults_of(kind).get(option) if kind else None
+    return value
 
 
 def check_keys(cfg: Config, keys: Mapping[str, Any]) -> None:

@@ -138,7 +138,8 @@ def draw(search: Search) -> Path:
     whole = [t for t in trials if t.state == TrialState.COMPLETE]
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.value is not None]
     top = max(whole, key=lambda t: t.value) if whole else None
-    with styled([file], len(search.spaces) + 1, (3.4, 3.0)) as panels:
+    count = len(search.spaces) + 1
+    with styled([file], count, (3.4 if count < 4 else 2.5, 3.0)) as panels:
         for axes, (key, space) in zip(panels, search.parsed().items(), strict=False):
             _scatter(axes, key, space, pruned, LOST, 'x', 'pruned')
             _scatter(axes, key, space, whole, DONE, 'o', 'to the end')

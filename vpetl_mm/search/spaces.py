@@ -1,7 +1,8 @@
 """The space that ``--search default`` takes for each method.
 
 The learning rate always: a decade below the config's own to a decade above. Beside it what a method's paper varies,
-by the type of the delta. Where a paper gives no range, the values lie around its default, and the row says "ours".
+by the type of the delta, and the config's own value. Where a paper gives no range, the values lie around its default,
+and the row says "ours".
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from mmengine import Config
 
 from ..engine.entries import at
 from ..errors import UserError
+from .keys import own_value
 from .space import Space, parse_space
 
 RATE = 'optim_wrapper.optimizer.lr'
@@ -88,4 +90,16 @@ def default_space(cfg: Config) -> dict[str, Space]:
         own = DELTAS.get(str(delta.get('type')), {}) if delta else {}
         texts |= {f'model.petl.deltas.{name}.{option}': text for option, text in own.items()}
     rates = Space('log', (float(f'{rate / DECADE:.6g}'), float(f'{rate * DECADE:.6g}')))
-    return {RATE: rates, **{key: parse_space(key, text) for key, text in texts.items()}}
+    return {
+        RATE: rates,
+        **{key: _with_own(parse_space(key, text), own_value(cfg, key)) for key, text in texts.items()},
+    }
+
+
+def _with_own(space: Space, own: Any) -> Space:
+    """Return a space that has the config's own value as well, with which the first trial is run."""
+    if own in space or type(own) not in (int, float) or (space.kind == 'log' and own <= 0):
+        return space
+    if space.kind == 'list':
+        return Space('list', tuple(sorted((*space.values, own))))
+    return Space(space.kind, (min(own, space.values[0]), max(own, space.values[1])))

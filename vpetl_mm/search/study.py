@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ..campaign.claim import claimed, in_use
 from ..engine.entries import at
 from ..errors import UserError, reason
+from .keys import own_value
 from .settings import Search, config_of
 from .space import Space
 
@@ -82,8 +83,7 @@ def open_study(search: Search, epochs: int | None = None) -> optuna.Study:
 def start_with_own_values(search: Search, study: optuna.Study) -> None:
     """Let the first trial take the config's own values, as far as they lie in their spaces."""
     cfg = config_of(search)
-    own = {key: at(cfg, key) for key in search.spaces}
-    own = {k: 1.0 if v is None and k.endswith('_mult') else v for k, v in own.items()}
+    own = {key: own_value(cfg, key) for key in search.spaces}
     inside = {key: own[key] for key, space in search.parsed().items() if own[key] in space}
     with turn(search):
         if inside and search.sampler != 'grid' and not study.get_trials(deepcopy=False):
