@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -165,8 +164,3 @@ def _check_end(cfg: Config, key: str, model: nn.Module, by_budget: bool) -> None
             build_optim_wrapper(model, cfg.copy().optim_wrapper)
         except (TypeError, ValueError) as error:
             raise UserError(f'{reason(error)}.') from error
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a score is a finite number."""
-    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 import time
+import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,13 @@ from optuna.trial import TrialState
 from vpetl_cli.shipped import TOOLS
 
 from ..engine.experiment import train
+from ..engine.failures import FULL
 from ..engine.record import Record, read_record, write_record
 from ..engine.runner import PETLRunner
 from ..errors import UserError, reason, shortened
 from ..measure.count import trains_by_budget
 from .settings import Search
-from .study import REASON, SCORES, Taken
+from .study import REASON, SCORES, STARTS, Taken
 
 RESULT = 'result_holdout.json'
 SPT_FILE = 'spt.safetensors'
@@ -44,7 +47,7 @@ class ReportHook(Hook):
         pruned: whether Optuna has ended the run.
 
     Raises:
-        UserError: when the validation does not report the metric.
+        UserError: when the validation does not report the metric, or it is not finite.
     """
 
     priority = 'NORMAL'  # before the checkpoint that says that this epoch has been validated
@@ -60,6 +63,8 @@ class ReportHook(Hook):
         self.scores = {'epoch': runner.epoch, **(metrics or {}), 'samples': len(runner.val_dataloader.dataset)}
         if self.metric not in self.scores:
             raise UserError(f'The validation reports no {self.metric}; it reports {", ".join(metrics or {})}.')
+        if not math.isfinite(self.scores[self.metric]):
+            raise UserError(f'{self.metric} is {self.scores[self.metric]} after epoch {runner.epoch}.')
         if self.trial is None:
             return
         self.trial.set_user_attr(SCORES, self.scores)
@@ -79,13 +84,21 @@ def carry_out(search: Search, taken: Taken) -> None:
     """Run a trial to its end, and tell Optuna its value, that it was pruned, or why it failed.
 
     The value is that of the last epoch.
+
+    Raises:
+        OSError, UserError: when the disk is full.
     """
     trial, study = taken.trial, taken.study
     print(f'trial {trial.number}: {", ".join(f"{k}={v}" for k, v in taken.chosen.items())}', flush=True)
     hook = ReportHook(search.metric, trial)
     try:
         score(search, taken.folder, taken.chosen, hook)
-    except (UserError, RuntimeError, ArithmeticError, MemoryError) as error:
+    except Exception as error:
+        if _disk_is_full(error):  # which is no fault of the settings: the same command goes on with this trial
+            trial.set_user_attr(STARTS, 0)
+            raise
+        if not isinstance(error, UserError):
+            traceback.print_exc()
         why = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {reason(error)}'
         trial.set_user_attr(REASON, shortened(why, 300))
         study.tell(trial, state=TrialState.FAIL)
@@ -96,6 +109,15 @@ def carry_out(search: Search, taken: Taken) -> None:
     else:
         study.tell(trial, hook.scores[search.metric])
     print(f'trial {trial.number}{" pruned" * hook.pruned}: {hook.scores[search.metric]:.2f}', flush=True)
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Return whether an error comes of a disk that is full or cannot be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__
+    return False
 
 
 def score(search: Search, folder: Path, chosen: dict[str, Any], hook: ReportHook, seed: int | None = None) -> None:
