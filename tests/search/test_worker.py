@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,7 @@ from vpetl_mm.engine.record import read_record
 from vpetl_mm.search.checks import planned
 from vpetl_mm.search.settings import Search, write_search
 from vpetl_mm.search.study import open_study, start_with_own_values
-from vpetl_mm.search.trial import RESULT
+from vpetl_mm.search.trial import RESULT, ReportHook, score
 from vpetl_mm.search.worker import over, work
 
 
@@ -99,6 +100,33 @@ def test_trials_that_fail_or_lose_do_not_stop_a_grid(experiment, tmp_path, monke
     assert (record.top1, record.epoch, record.samples, record.options['holdout.fraction']) == (60.0, 2, 5, 0.2)
     assert (tmp_path / 'small/trial_000/adapter_epoch_2.pth').is_file()
     assert not [*tmp_path.rglob('epoch_*.pth')] and not [*tmp_path.rglob('result.json')]
+
+
+def test_a_run_that_is_killed_before_it_has_left_its_scores(experiment, tmp_path):
+    search = begun(experiment, tmp_path, {})
+    folder, chosen = tmp_path / 'finalist', {LR: 0.01, WIDTH: 4}
+
+    def run() -> None:
+        replace = os.replace
+
+        def trap(one, other):
+            if Path(other).name == RESULT:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(one, other)
+
+        os.replace = trap
+        score(search, folder, chosen, ReportHook(search.metric), 1)
+
+    process = multiprocessing.get_context('fork').Process(target=run)
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL and not (folder / RESULT).exists()
+    hook = ReportHook(search.metric)
+    score(search, folder, chosen, hook, 1)
+    record = read_record(folder / RESULT)
+    assert (record.top1, record.seed, record.epoch, record.samples) == (hook.scores['acc/top1'], 1, 2, 5)
+    logged = [json.loads(line) for log in folder.glob('*/vis_data/scalars.json') for line in log.open()]
+    assert [line['acc/top1'] for line in logged if 'acc/top1' in line][1:] == [record.top1], 'validated once an epoch'
 
 
 def test_a_journal_that_is_damaged_is_named(experiment, tmp_path):

@@ -137,10 +137,18 @@ def score(search: Search, folder: Path, chosen: dict[str, Any], hook: ReportHook
     cfg.experiment_name = f'{search.name}_{folder.name}_{time.monotonic_ns()}'
     cfg.console = 'errors'
     runner = train(cfg, hooks=[hook])
+    hook.scores = hook.scores or _scores_before(runner)
     if not hook.pruned:
         _leave_result(search, runner, hook.scores)
     for state in folder.glob('epoch_[0-9]*.pth'):  # large, and never resumed
         state.unlink()
+
+
+def _scores_before(runner: PETLRunner) -> dict[str, Any]:
+    """Return the scores of a run that had been validated to its end when it was killed."""
+    logged = runner.message_hub.log_scalars.items()
+    scores = {name.removeprefix('val/'): value.current() for name, value in logged if name.startswith('val/')}
+    return {'epoch': runner.epoch, **scores, 'samples': len(runner.val_dataloader.dataset)}
 
 
 def measured(cfg: Config) -> Config:
