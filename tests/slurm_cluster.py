@@ -13,6 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# ends the daemons of a folder when the process that started them was killed before it could
+GUARD = """\
+while kill -0 "$1"; do [ -d "$2" ] || exit; sleep 1; done
+for name in slurmd slurmctld munge; do kill -KILL $(cat "$2/$name.pid"); done
+rm -rf "$2"
+"""
 PROGRAMS = ('slurmctld', 'slurmd', 'munged', 'sbatch', 'srun', 'squeue', 'scontrol')
 # SlurmdTimeout: a node that is silent for so long is lost. KillWait: between SIGTERM and SIGKILL. cred_expire: a
 # requeued job waits for so long before it starts again (120 seconds by default).
@@ -69,11 +75,28 @@ class Cluster:
     def start_node(self) -> None:
         """Start the node's daemon and wait until jobs can run there."""
         subprocess.run(['slurmd'], check=True, timeout=60)
-        wait_for(lambda: self.ask('sinfo', '--noheader', '--format=%t', '--partition=main') in ('idle', 'mix', 'alloc'))
+        wait_for(
+            lambda: self.ask('sinfo', '--noheader', '--format=%t', '--partition=main') in ('idle', 'mix', 'alloc')
+        )
 
     def kill_node(self) -> None:
-        """Kill the node's daemon, as a node that loses its network does; the jobs' own processes go on."""
+        """Kill the node's daemon and its jobs at once, as the loss of its power does."""
         end(self.folder / 'slurmd.pid', signal.SIGKILL)
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _processes(self) -> list[int]:
+        """Return the processes of the jobs, those that guard them first."""
+        steps, others = [], []
+        for process in Path('/proc').glob('[0-9]*'):
+            with suppress(OSError):
+                environ = (process / 'environ').read_bytes().split(b'\0')
+                if f'SLURM_CONF={self.folder}/slurm.conf'.encode() in environ:
+                    guards = (process / 'comm').read_text().startswith('slurmstepd')
+                    of_job = any(part.startswith(b'SLURM_JOB_ID=') for part in environ)
+                    (steps if guards else others if of_job else []).append(int(process.name))
+        return steps + others
 
     def log(self) -> str:
         """Return the ends of the daemons' logs."""
@@ -95,6 +118,8 @@ def running_slurm() -> Iterator[Cluster]:
     before = os.environ.get('SLURM_CONF')
     try:
         folder.chmod(0o755)
+        guard = ['bash', '-c', GUARD, 'guard', str(os.getpid()), str(folder)]
+        subprocess.Popen(guard, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _start(folder)
         yield Cluster(folder)
     finally:
