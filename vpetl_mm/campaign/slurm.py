@@ -25,7 +25,7 @@ from .submission import Resources, submit
 
 FILE = 'slurm.json'  # in a job's folder: its job in Slurm, to be believed only where the cluster confirms it
 LOCK = '.submitting'  # in the campaign's folder
-LOGS = 'slurm'  # in the campaign's folder: submitit's files, and what a job prints outside of its attempt
+LOGS = 'logs'  # in the campaign's folder: submitit's files, and what a job prints outside of its attempt
 HOURS = 24.0  # where the partition has no limit
 LARGEST = 1000  # jobs of an array: a cluster takes 1001 unless it is told otherwise
 
@@ -212,4 +212,4 @@ def read_id(folder: Path) -> str | None:
 def _name_of(folder: Path) -> str:
     """Return the name of a campaign's jobs in Slurm: its folder's, and another for another folder."""
     where = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
-    return f'{re.sub("[^A-Za-z0-9.]", "-", folder.name)[:40] or "jobs"}-{where}'
+    return f'{re.sub("[^A-Za-z0-9.]", "-", folder.name.strip("."))[:40] or "jobs"}-{where}'

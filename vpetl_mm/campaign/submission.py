@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import signal
 import sys
@@ -72,6 +73,8 @@ class Task:
         """Carry a job out, and end with the status of its end (:data:`STATUS`)."""
         # submitit outlives SIGTERM, but what the job has started does not, and would then seem to have failed
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Slurm warns all processes of the time limit: this one alone requeues the job
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
         state = attempt(job)
         if state != DONE:
             sys.exit(STATUS[state])
