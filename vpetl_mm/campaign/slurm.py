@@ -86,25 +86,38 @@ class SlurmEngine:
         What an earlier driver has submitted is taken up and not submitted again; what another process does is
         reported as busy.
         """
-        if not waiting or self._room() < 1:
-            return []
+        finished = [job for job in waiting if job.done()]
+        self._over += [(job, DONE) for job in finished]
+        rest = [job for job in waiting if job not in finished]
+        if not rest or self._room() < 1:
+            return finished
         with claimed(self.folder, LOCK) as ours:
-            if not ours:  # what another driver is submitting now is taken up the next time
-                return []
-            there, new, taken = cluster_jobs(self.name), [], []
-            for job in waiting:
+            there = self._jobs() if ours else None
+            if there is None:  # what another driver is submitting now is taken up the next time
+                return finished
+            new, taken = [], []
+            for job in rest:
                 id_ = read_id(job.folder)
                 if id_ in there and not there[id_].over:
                     self._queued[job.name] = (job, id_)
-                elif job.done() or in_use(job.folder):
-                    self._over.append((job, DONE if job.done() else BUSY))
+                elif in_use(job.folder):
+                    self._over.append((job, BUSY))
                 else:
                     new.append(job)
                     continue
                 taken.append(job)
             new = new[: max(0, self._room())]
             self._submit(new)
-        return taken + new
+        return finished + taken + new
+
+    def _jobs(self) -> dict[str, ClusterJob] | None:
+        """Return the campaign's jobs by their ids, or None while a cluster that has taken jobs does not answer."""
+        try:
+            return cluster_jobs(self.name)
+        except UserError:
+            if self._queued:
+                return None
+            raise
 
     def _room(self) -> int:
         """Return how many jobs may be submitted: the limit of an array does not hold for two of them."""
@@ -136,8 +149,8 @@ class SlurmEngine:
         over, self._over = self._over, []
         if self._queued and time.monotonic() - self._asked >= self.pause:
             self._asked = time.monotonic()
-            with suppress(UserError):  # a controller that starts again answers the next time
-                there = cluster_jobs(self.name)
+            there = self._jobs()
+            if there is not None:
                 ends = [(job, self._end(job, id_, there.get(id_))) for job, id_ in self._queued.values()]
                 self._seen = there
                 over += [(job, how) for job, how in ends if how is not None]
