@@ -238,10 +238,11 @@ def record_of(root: Path, number: int, engine: str, others: dict[str, JournaledR
         disturbed.carry_out(injuries)
         disturbed.say('all done')
         wrong = [w for run in disturbed.runs for w in faults_of(run, others.get(run.title), disturbed.corrupted)]
+        kills = sum(what in KILLS for what in injuries)
         attempts = sum(note['at'] == 'begin' for run in disturbed.runs for note in run.journal())
         print(
             f'{engine}: {sum(r.is_done() for r in disturbed.runs)} of {number} runs done, after '
-            f'{sum(what in KILLS for what in injuries)} kills, by {len(disturbed.drivers)} drivers in {attempts} attempts; '
+            f'{kills} kills, by {len(disturbed.drivers)} drivers in {attempts} attempts; '
             f'{sum(r.title in others for r in disturbed.runs)} compared with runs left alone.'
         )
         print('\n'.join(wrong) or 'Each is done once, with their results and weights; none twice, none lost.')

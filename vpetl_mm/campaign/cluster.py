@@ -44,7 +44,7 @@ class ClusterJob:
     @property
     def stuck(self) -> bool:
         """Whether Slurm could not start the job and will not try again by itself."""
-        return self.state in ('PENDING', 'REQUEUE_HOLD', 'SPECIAL_EXIT') and self.reason in STUCK
+        return self.state in ('PENDING', 'REQUEUE_HOLD', 'SPECIAL_EXIT') and self.reason.replace('_', ' ') in STUCK
 
 
 def ask(*command: str) -> str:
