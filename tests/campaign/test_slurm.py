@@ -115,15 +115,19 @@ def test_a_second_driver_takes_up_what_is_queued_and_submits_nothing(campaign):
     )
 
 
-def test_the_job_that_a_folder_names_must_be_one_of_the_campaign(slurm, tmp_path):
+def test_the_job_that_a_folder_names_must_be_one_of_the_campaign(slurm, tmp_path, monkeypatch):
     """The note names a job of somebody else, or is no note: the job is submitted all the same."""
     other = slurm.ask('sbatch', '--parsable', '--hold', '--output=/dev/null', '--wrap=true')
     jobs = [counted(tmp_path, name) for name in ('one', 'two', 'three')]
     for job, note in zip(jobs, (f'{{"job": "{other}"}}', '{"job": "1; rm -rf ~"}', '['), strict=True):
         job.folder.mkdir()
         (job.folder / 'slurm.json').write_text(note)
-    engine = SlurmEngine(tmp_path, max_parallel=1, **QUICK)
+    monkeypatch.setenv('SBATCH_PARTITION', 'short')  # sbatch would put it above what its script says
+    engine = SlurmEngine(tmp_path, partition='main', max_parallel=1, **QUICK)
     assert engine.start(jobs) == jobs
+    assert set(slurm.ask('squeue', '--noheader', '--array', '--format=%P', f'--name={engine.name}').split()) == {
+        'main'
+    }
     assert sorted(read_id(job.folder) for job in jobs) == sorted(cluster_jobs(engine.name))
     assert engine.start([counted(tmp_path, 'four')]) == [], 'there is no room for it'
     slurm.ask('scancel', *cluster_jobs(engine.name))

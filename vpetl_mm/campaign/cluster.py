@@ -18,8 +18,12 @@ FIELDS = 'JobArrayID:40,State:24,exit_code:16,Reason:120'
 OVER = ('BOOT_FAIL', 'CANCELLED', 'COMPLETED', 'DEADLINE', 'FAILED', 'NODE_FAIL', 'OUT_OF_MEMORY', 'PREEMPTED')
 OVER += ('REVOKED', 'TIMEOUT')
 STUCK = ('launch failed requeued held', 'JobHoldMaxRequeue')
-# what a job that is submitted from inside another would inherit, of the other's resources and ranks
-INHERITED = re.compile(r'(SLURM|SLURMD|SRUN|SUBMITIT)_.+|(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)')
+# what a job that is submitted from inside another would inherit, of the other's resources and ranks; and variables
+# that sbatch puts above the options in a script
+INHERITED = re.compile(
+    r'(SLURM|SLURMD|SRUN|SUBMITIT)_.+|(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|SBATCH_((CPUS|GPUS|GRES|NO_)\w*'
+    r'|ARRAY_INX|ERROR|JOB_NAME|OPEN_MODE|OUTPUT|PARTITION|REQUEUE|SIGNAL|TIMELIMIT|WAIT)'
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def check_request(options: Mapping[str, object]) -> None:
         UserError: when it could not, such as with more GPUs than a machine has.
     """
     flags = [f'--{name}' if value is True else f'--{name}={value}' for name, value in options.items()]
-    with outside_of_jobs():
+    with own_environment():
         command = ['sbatch', '--test-only', *flags, '--wrap=true']
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
@@ -147,8 +151,8 @@ def _status(wait: str) -> int | None:
 
 
 @contextmanager
-def outside_of_jobs() -> Iterator[None]:
-    """Take what belongs to the job that this process may itself be part of out of its environment, for a while."""
+def own_environment() -> Iterator[None]:
+    """Take out of the environment, for a while, what sbatch or a job would read there and should not."""
     kept = {k: v for k, v in os.environ.items() if INHERITED.fullmatch(k) and k != 'SLURM_CONF'}
     for key in kept:
         del os.environ[key]

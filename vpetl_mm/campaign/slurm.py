@@ -38,7 +38,7 @@ class SlurmEngine:
 
     Args:
         folder: the campaign's; Slurm's jobs are named after it.
-        partition: where they run. Defaults to the cluster's default.
+        partition: where they run. Defaults to ``SBATCH_PARTITION``, or the cluster's default.
         gpus: GPUs of each job, on one machine. Defaults to 1.
         cpus: cores of each job. Defaults to 8 a GPU, the loader workers of a config, and 1 without GPUs.
         hours: after which a job goes back into the queue. Defaults to the partition's limit, or 24.
@@ -66,6 +66,7 @@ class SlurmEngine:
             raise UserError('--engine slurm needs submitit: pip install submitit.')
         if max_parallel is not None and max_parallel < 1:
             raise UserError(f'--max-parallel must be at least 1, got {max_parallel}.')
+        partition = partition or os.environ.get('SBATCH_PARTITION')
         limit = check_cluster(partition)
         if limit is not None and hours is not None and hours > limit:
             raise UserError(f'A job of {hours:g} hours is more than the {limit:.3g} that its partition allows.')

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import UserError, is_line
 from .attempt import DONE, attempt
-from .cluster import outside_of_jobs, said
+from .cluster import own_environment, said
 from .job import Job
 from .local import STATUS
 
@@ -112,7 +112,7 @@ def submit(jobs: Sequence[Job], resources: Resources, name: str, folder: Path, a
         additional_parameters={'requeue': True, **resources.as_options()},
     )
     try:
-        with outside_of_jobs(), redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
+        with own_environment(), redirect_stderr(io.StringIO()):  # submitit prints what it raises as well
             return [str(submitted.job_id) for submitted in executor.map_array(Task(), jobs)]
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f'The cluster refuses {len(jobs)} jobs: {said(str(error))}.') from error
