@@ -2,7 +2,7 @@
 
     PYTHONPATH=$PWD:$PWD/tests:$PWD/tests/engine python tests/campaign/kill_grid.py --engine local slurm
 
-Real trainings of small Video Swins, drivers that are processes of their own, and a file system of 150 MB. It prints
+Real trainings of small Video Swins, drivers that are processes of their own, and a file system of 1 GB. It prints
 what was done to them, and whether each run is done once and with the result of one that was left alone.
 """
 
@@ -173,7 +173,7 @@ class Disturbed:
         before = self._failures()
         with open(self.work_dirs / 'ballast', 'wb', buffering=0) as ballast, suppress(OSError):
             while True:
-                ballast.write(bytes(4096))
+                ballast.write(bytes(65536))
         self.say('FAULT: the disk is full')
         end = time.monotonic() + 120
         while self._failures() == before and time.monotonic() < end and self.alive():
@@ -232,7 +232,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 def record_of(root: Path, number: int, engine: str, others: dict[str, JournaledRun]) -> None:
     """Disturb a grid and print what comes of it; ``others`` are runs to compare with, by title, which it extends."""
-    with small_disk(root / engine, 150), running_slurm() if engine == 'slurm' else nullcontext() as cluster:
+    with small_disk(root / engine, 1000), running_slurm() if engine == 'slurm' else nullcontext() as cluster:
         disturbed = Disturbed(root, root / engine, number, engine, cluster)
         injuries = LOCAL if engine == 'local' else SLURM
         disturbed.carry_out(injuries)
