@@ -64,7 +64,7 @@ class LocalEngine:
         started = list(waiting)[: self.parallel - len(self._running)]
         for job in started:
             given = [self._free.pop() for _ in range(min(self.gpus, len(self._free)))]
-            process = self._context.Process(target=_child, args=(job, self.threads, given), name=job.name)
+            process = self._context.Process(target=_child, args=(job, os.getcwd(), self.threads, given))
             process.start()
             self._running.append(_Running(job, process, given))
         return started
@@ -90,9 +90,10 @@ class LocalEngine:
         return 'What was running has been stopped.'
 
 
-def _child(job: Job, threads: int, gpus: Sequence[int]) -> None:
+def _child(job: Job, folder: str, threads: int, gpus: Sequence[int]) -> None:
     """Carry a job out in this process, which leads a group: stopping it stops what it starts."""
     os.setsid()
+    os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ['OMP_NUM_THREADS'] = str(threads)  # for the processes that it starts
     if gpus:

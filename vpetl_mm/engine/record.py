@@ -145,10 +145,24 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def find_records(work_dirs: str | Path) -> dict[Path, Record]:
-    """Read every record below a folder, by file, as :func:`read_record` does; the folders may have any names."""
+def find_records(work_dirs: str | Path, broken: list[UserError] | None = None) -> dict[Path, Record]:
+    """Read every record below a folder, by file, as :func:`read_record` does; the folders may have any names.
+
+    Args:
+        work_dirs: the folder.
+        broken: gets the errors of those that cannot be read, which are then left out. Defaults to None: the first
+            is raised.
+    """
+    records = {}
     # a pipe, or a link to /dev/zero, would be read without end
-    return {path: read_record(path) for path in sorted(Path(work_dirs).rglob(FILE)) if path.is_file()}
+    for path in sorted(p for p in Path(work_dirs).rglob(FILE) if p.is_file()):
+        try:
+            records[path] = read_record(path)
+        except UserError as error:
+            if broken is None:
+                raise
+            broken.append(error)
+    return records
 
 
 def changed_options(options: Mapping[str, Any]) -> list[str]:

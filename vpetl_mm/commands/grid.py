@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 from mmengine import Config
+from rich.console import Console
+from rich.live import Live
 
 from vpetl_cli.shipped import INSTALLED, ROOT, TOOLS, find_config
 
+from ..campaign.attempt import last_line
+from ..campaign.driver import AGAIN, ELSEWHERE, FAILED, STARTED, Engine, Event, drive
+from ..campaign.job import Job
+from ..campaign.page import terminal_table, write_page
+from ..campaign.tool import call
+from ..campaign.watch import DONE as SEEN_DONE
+from ..campaign.watch import FAILED as SEEN_FAILED
+from ..campaign.watch import Sight, look
 from ..config import load_config
-from ..engine.record import FILE, find_records, read_record
+from ..engine.record import FILE, Record, find_records, is_as_printed, read_record
 from ..errors import UserError
 from ..measure.count import tracked, trains_by_budget
 from ..measure.memory import estimate, memory_line
@@ -36,20 +47,68 @@ class Run:
         config: the config file.
         seed: the run's.
         work_dir: where its files go.
-        state: what is left to do: ``NEW``, ``RESUME``, ``TEST`` or ``DONE``.
-        commands: the command lines that do it, in order.
+        gpus: that it trains on. Defaults to 1.
+        finished: whether there is a result of it, here or anywhere. Defaults to False.
     """
 
     config: Path
     seed: int
     work_dir: Path
-    state: str
-    commands: tuple[tuple[str, ...], ...] = ()
+    gpus: int = 1
+    finished: bool = False
 
     @property
     def title(self) -> str:
         """Return the run's name for messages."""
         return f'{self.config.stem}, seed {self.seed}'
+
+    @property
+    def state(self) -> str:
+        """Return what is left to do now: ``NEW``, ``RESUME``, ``TEST`` or ``DONE``."""
+        if self.is_done():
+            return DONE
+        if _last_adapter(_config_of(self.config), self.work_dir).is_file():
+            return TEST
+        return RESUME if any(self.work_dir.glob('epoch_[0-9]*.pth')) else NEW
+
+    @property
+    def commands(self) -> tuple[tuple[str, ...], ...]:
+        """Return the command lines that do what is left, in order."""
+        state = self.state
+        return () if state == DONE else _commands(self, _config_of(self.config), state)
+
+    def is_done(self) -> bool:
+        """Return whether the run has its result; one that cannot be read is none."""
+        return self.finished or self.result() is not None
+
+    def result(self) -> Record | None:
+        """Return the run's result in its folder, if there is one that can be read."""
+        with suppress(UserError):
+            record = read_record(self.work_dir / FILE)
+            if (record.config, record.seed) == (self.config.stem, self.seed) and is_as_printed(record):
+                return record
+        return None
+
+    def carry_out(self) -> None:
+        """Do what is left.
+
+        Raises:
+            UserError: for a command that fails, with the last line that it printed.
+        """
+        for command in self.commands:
+            if status := call(command):
+                tool = next(Path(part).name for part in command if part.startswith(str(TOOLS)))
+                said = last_line(self.work_dir)
+                raise UserError(f'{tool} ended with status {status}' + f': {said}' * bool(said))
+
+    def job(self) -> Job:
+        """Return the run as a job."""
+        return Job(self.title, self.work_dir, self.carry_out, self.is_done, self.gpus)
+
+
+@cache
+def _config_of(config: Path) -> Config:
+    return load_config(config)
 
 
 def batch_options(cfg: Config, gpus: int) -> list[str]:
@@ -79,7 +138,8 @@ def _last_adapter(cfg: Config, work_dir: Path) -> Path:
     return work_dir / f'adapter_epoch_{cfg.train_cfg.max_epochs}.pth'
 
 
-def _commands(cfg: Config, config: Path, work_dir: Path, state: str, seed: int, gpus: int) -> tuple:
+def _commands(run: Run, cfg: Config, state: str) -> tuple[tuple[str, ...], ...]:
+    config, work_dir, seed, gpus = run.config, run.work_dir, run.seed, run.gpus
     options = ['--work-dir', str(work_dir), '--cfg-options', f'randomness.seed={seed}', *batch_options(cfg, gpus)]
     spt, first = work_dir / SPT_FILE, []
     if trains_by_budget(cfg.model):
@@ -119,28 +179,20 @@ def plan(
         held: experiment -> the number of seeds whose results the metafile already has.
 
     Raises:
-        UserError: for a number of GPUs that does not fit, and for a corrupt record.
+        UserError: for a number of GPUs that does not fit.
     """
     if seeds < 1:
         raise UserError(f'--seeds must be at least 1, got {seeds}.')
-    done = {(r.config, r.seed) for r in find_records(work_dirs).values() if counts_as_printed(r, configs)}
+    records = find_records(work_dirs, broken=[])  # of a run whose result cannot be read, the test is done again
+    done = {(r.config, r.seed) for r in records.values() if counts_as_printed(r, configs)}
     runs = []
     for name in tracked(names, 'planning'):
         config = find_config(configs / f'{name}.py')
-        cfg = load_config(config)
+        batch_options(_config_of(config), gpus)  # is refused now, and not by each run
         for seed in range(seeds):
-            work_dir = work_dirs / name / f'seed_{seed}'
             finished = (name, seed) in done or seed < (held or {}).get(name, 0)
-            state = DONE if finished else _state(cfg, work_dir)
-            commands = () if finished else _commands(cfg, config, work_dir, state, seed, gpus)
-            runs.append(Run(config, seed, work_dir, state, commands))
+            runs.append(Run(config, seed, work_dirs / name / f'seed_{seed}', gpus, finished))
     return runs
-
-
-def _state(cfg: Config, work_dir: Path) -> str:
-    if _last_adapter(cfg, work_dir).is_file():
-        return TEST
-    return RESUME if any(work_dir.glob('epoch_[0-9]*.pth')) else NEW
 
 
 def dry_run(runs: Sequence[Run], gpus: int = 1) -> Iterator[str]:
@@ -148,7 +200,7 @@ def dry_run(runs: Sequence[Run], gpus: int = 1) -> Iterator[str]:
 
     Each run has its trainable parameters, an estimate of its memory on each of ``gpus`` GPUs, and its commands.
     """
-    todo = [r for r in runs if r.state != DONE]
+    todo = [r for r in runs if not r.is_done()]
     for run in todo:
         yield f'{run.title}: {run.state}; {_needs(run, gpus)}'
         yield from (f'  {shlex.join(_as_typed(c))}' for c in run.commands)
@@ -179,56 +231,69 @@ def _as_typed(command: Sequence[str]) -> list[str]:
     return ['python' if part == sys.executable else part.replace(f'{TOOLS}{os.sep}', 'tools/') for part in command]
 
 
-def _call(command: Sequence[str]) -> int:
-    # dist_train.sh calls "python", which must be this one
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
-    return subprocess.run(command, env={**os.environ, 'PATH': path}, check=False).returncode
-
-
-def carry_out(
-    runs: Sequence[Run],
-    say: Callable[[str], None] = print,
-    call: Callable[[Sequence[str]], int] = _call,
-) -> None:
-    """Do what is left, one run after the other; a failing run does not stop the others.
+def carry_out(runs: Sequence[Run], engine: Engine, say: Callable[[str], None] = print) -> None:
+    """Do what is left, side by side; a failing run does not stop the others.
 
     Args:
         runs: from :func:`plan`.
+        engine: carries them out.
         say: prints a line of progress.
-        call: runs a command and returns its exit status. Defaults to a subprocess.
 
     Raises:
         UserError: at the end, naming the runs that failed.
     """
-    todo = [r for r in runs if r.state != DONE]
-    failed, seconds = [], []
-    for k, run in enumerate(todo, 1):
-        left = f'; about {_time(sum(seconds) / len(seconds) * (len(todo) - k + 1))} left' if seconds else ''
-        say(f'[{k}/{len(todo)}] {run.title}: {run.state}{left}')
-        started = time.monotonic()
-        why = _carry_out_one(run, call)
-        if why:
-            failed.append(f'{run.title} ({why})')
-            say(f'[{k}/{len(todo)}] {run.title} failed: {why}')
-            continue
-        seconds.append(time.monotonic() - started)
-        top1 = read_record(run.work_dir / FILE).top1
-        say(f'[{k}/{len(todo)}] {run.title}: top-1 {top1:.2f} in {_time(seconds[-1])}')
-    say(f'{len(runs) - len(todo)} runs were done before, {len(seconds)} are new, {len(failed)} failed.')
+    todo = {r.title: r for r in runs if not r.is_done()}
+    failed, done, started = [], 0, time.monotonic()
+    for event in drive([r.job() for r in todo.values()], engine):
+        if event.what == FAILED:
+            failed.append(f'{event.job.name} ({event.reason.removesuffix(".")})')
+        elif event.what == DONE:
+            done += 1
+        over = done + len(failed)
+        left = (time.monotonic() - started) / over * (len(todo) - over) if over else 0
+        say(f'[{over}/{len(todo)}] {_told(event, todo[event.job.name])}' + f'; about {_time(left)} left' * (left > 0))
+    say(f'{len(runs) - len(todo)} runs were done before, {done} are new, {len(failed)} failed.')
     if failed:
         raise UserError(f'{len(failed)} of {len(todo)} runs failed: {"; ".join(failed)}.')
 
 
-def _carry_out_one(run: Run, call: Callable[[Sequence[str]], int]) -> str | None:
-    """Do one run; return why it failed, or None."""
-    for command in run.commands:
-        status = call(command)
-        if status == 130:
-            raise KeyboardInterrupt
-        if status:
-            tool = next(Path(part).name for part in command if part.startswith(str(TOOLS)))
-            return f'{tool} ended with status {status}'
-    return None if (run.work_dir / FILE).is_file() else f'it left no {FILE}'
+def watch(runs: Sequence[Run], page: Path, pause: float = 5.0) -> None:
+    """Show what each run is doing, on a terminal until all are done or failed, and write it as a page.
+
+    Args:
+        runs: from :func:`plan`.
+        page: the HTML file.
+        pause: seconds between two looks. Defaults to 5.
+    """
+    console = Console()
+
+    def now() -> list[Sight]:
+        sights = [look(r.title, r.work_dir, r.finished) for r in runs]
+        write_page(sights, page)
+        return sights
+
+    sights = now()
+    if console.is_terminal:
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            while not all(s.state in (SEEN_DONE, SEEN_FAILED) for s in sights):
+                live.update(terminal_table(sights, max(5, console.height - 4)), refresh=True)
+                time.sleep(pause)
+                sights = now()
+    console.print(terminal_table(sights, len(sights)))
+    print(f'The page is {page}.')
+
+
+def _told(event: Event, run: Run) -> str:
+    """Return what happened to a run, for people."""
+    if event.what == DONE:
+        result = run.result()
+        return f'{run.title}: ' + (f'top-1 {result.top1:.2f}, ' if result else '') + f'took {_time(event.seconds)}'
+    return f'{run.title}' + {
+        STARTED: f': {run.state}',
+        FAILED: f' failed: {event.reason.removesuffix(".")}',
+        AGAIN: ': its process was killed, and is started again',
+        ELSEWHERE: ': another process is at it',
+    }.get(event.what, '')
 
 
 def _time(seconds: float) -> timedelta:

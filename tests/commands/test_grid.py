@@ -1,18 +1,24 @@
-"""A campaign: what it would run, runs, resumes and skips, and how it reports failures."""
+"""A grid of runs: what it would run, runs, resumes and skips, and how it reports failures."""
 
 from __future__ import annotations
 
+import multiprocessing
 import re
+import shutil
+import time
 from pathlib import Path
 
 import pytest
 from records import record
+from small_vtab import write_config
 
 import tools
 from tools import call, refused
-from vpetl_mm.commands.campaign import DONE, NEW, RESUME, TEST, batch_options, carry_out, dry_run, plan
+from vpetl_mm.campaign.claim import claimed, in_use
+from vpetl_mm.campaign.local import LocalEngine
+from vpetl_mm.commands.grid import DONE, NEW, RESUME, TEST, batch_options, carry_out, dry_run, plan, watch
 from vpetl_mm.config import load_config
-from vpetl_mm.engine.record import write_record
+from vpetl_mm.engine.record import read_record, write_record
 from vpetl_mm.errors import UserError
 from vpetl_mm.measure.memory import Memory
 
@@ -87,48 +93,6 @@ def test_several_gpus_go_through_torchrun(tmp_path):
     assert not any('accumulative' in p or 'batch_size' in p for c in run.commands for p in c)
 
 
-def carried_out(runs, failing: str = 'none') -> tuple[list, list[str], str]:
-    """The commands called, the lines printed and the error, where commands with ``failing`` in them end with 2."""
-    calls, lines, error = [], [], ''
-
-    def call(command) -> int:
-        calls.append(command)
-        folder = Path(command[command.index('--work-dir') + 1])
-        if any(p.endswith('test.py') for p in command):
-            write_record(folder, record(folder.parent.name, int(folder.name[-1]), 24.0))
-        return 2 * (failing in ' '.join(command))
-
-    try:
-        carry_out(runs, lines.append, call)
-    except UserError as raised:
-        error = str(raised)
-    return calls, lines, error
-
-
-def test_a_failing_run_does_not_stop_the_others(tmp_path):
-    write_record(tmp_path / 'done', record('swin_norm1_ssv2'))
-    calls, lines, error = carried_out(plan(['swin_norm1_ssv2', FULL, FC], CONFIGS, tmp_path), FULL)
-    assert '1 of 2 runs failed: swin_full_ssv2, seed 0 (train.py ended with status 2)' in error
-    assert len(calls) == 3, 'a run that failed to train is not tested'
-    text = '\n'.join(lines)
-    for part in ('[1/2]', '[2/2]', 'top-1 24.00', '1 runs were done before, 1 are new'):
-        assert part in text
-    assert [r.state for r in plan([FC], CONFIGS, tmp_path)] == [DONE]
-
-
-def test_the_time_left_is_printed_from_the_second_run_on(tmp_path):
-    _, lines, error = carried_out(plan([FC], CONFIGS, tmp_path, seeds=2))
-    assert not error and ' left' not in lines[0] and ' left' in lines[2]
-
-
-def test_a_test_that_leaves_no_record_is_a_failure_and_an_interruption_is_not(tmp_path):
-    runs = plan([FC], CONFIGS, tmp_path)
-    with pytest.raises(UserError, match=r'it left no result\.json'):
-        carry_out(runs, lambda _: None, lambda _: 0)
-    with pytest.raises(KeyboardInterrupt):
-        carry_out(runs, lambda _: None, lambda _: 130)
-
-
 def test_a_dry_run_prints_commands_parameters_and_memory_and_does_nothing(elsewhere, capsys, monkeypatch):
     monkeypatch.setattr('vpetl_mm.paper.tables.Tables.names', lambda *_: ['vit_fc_svhn_mae', 'vit_fc_svhn_in21k'])
     assert call('tables', '--run', 'table1', '--dry-run', '--seeds', '2') == 0
@@ -155,24 +119,82 @@ def test_a_campaign_of_some_methods_of_a_table(elsewhere, capsys):
 def test_a_dry_run_prints_each_run_before_it_looks_at_the_next(tmp_path, monkeypatch):
     runs, estimated = plan([FC, FULL], CONFIGS, tmp_path), []
     memory = Memory(7, 4, 3, 2, 1)
-    monkeypatch.setattr('vpetl_mm.commands.campaign.estimate', lambda cfg, batch: estimated.append(batch) or memory)
+    monkeypatch.setattr('vpetl_mm.commands.grid.estimate', lambda cfg, batch: estimated.append(batch) or memory)
     assert 'trains 7; estimate 0.0 GiB' in next(dry_run(runs)) and estimated == [16]
 
 
-def test_the_tools_run_as_subprocesses(elsewhere, capfd, monkeypatch):
-    tools = elsewhere / 'tools'
-    tools.mkdir()
-    write_record(elsewhere / 'tested', record(FC, top1=24.0))
-    copy = "import shutil, sys; shutil.copytree('tested', sys.argv[sys.argv.index('--work-dir') + 1])"
-    (tools / 'test.py').write_text(copy)
-    (tools / 'train.py').write_text('print("training")')
-    monkeypatch.setattr('vpetl_mm.commands.campaign.TOOLS', tools)
-    monkeypatch.setattr('vpetl_mm.paper.tables.Tables.names', lambda *_: [FC])
-    assert call('tables', '--run', 'table1') == 0
-    shown = capfd.readouterr().out
-    assert 'training' in shown and 'top-1 24.00' in shown
-    assert call('tables', '--run', 'table1') == 0 and 'training' not in capfd.readouterr().out, 'it is done'
-    (tools / 'train.py').write_text('import sys; sys.exit("error: no data")')
-    assert call('tables', '--run', 'table1', '--seeds', '2') == 2
-    error = capfd.readouterr().err
-    assert 'error: 1 of 1 runs failed: swin_fc_ssv2, seed 1 (train.py ended with status 1).' in error
+@pytest.fixture(scope='module')
+def carried_out(task, base, tmp_path_factory) -> tuple[Path, list[str], str]:
+    """A grid of real runs, of which one is interrupted, one fails and one was tested before with a broken result."""
+    root = tmp_path_factory.mktemp('grid')
+    write_config(task, root / 'small_fc.py', 'fc', base)
+    write_config(task, root / 'small_sptlora.py', 'sptlora', base, 'model.update(petl=dict(spt=dict(budget=300)))\n')
+    write_config(task, root / 'small_bitfit.py', 'bitfit', root / 'missing.pth')
+    runs = plan(['small_fc', 'small_sptlora', 'small_bitfit'], root, root / 'work_dirs')
+    assert call('train', *runs[0].commands[0][2:]) == 0
+    for file in ('epoch_2.pth', 'adapter_epoch_2.pth', 'last_checkpoint'):  # as after a kill in the second epoch
+        (runs[0].work_dir / file).unlink()
+    lines: list[str] = []
+    with pytest.raises(UserError) as error:
+        carry_out(runs, LocalEngine(2), lines.append)
+    return root, lines, str(error.value)
+
+
+def test_a_grid_goes_on_with_what_was_interrupted_and_a_failing_run_stops_no_other(carried_out):
+    root, lines, error = carried_out
+    text = '\n'.join(lines)
+    assert 'small_fc, seed 0: resume and test' in text and 'small_sptlora, seed 0: train and test' in text
+    assert error.startswith('1 of 3 runs failed: small_bitfit, seed 0 (train.py ended with status 2: ')
+    assert 'missing.pth' in error and 'small_bitfit, seed 0 failed: train.py' in text
+    assert lines[-1] == '0 runs were done before, 2 are new, 1 failed.' and ' left' in text
+    for name in ('small_fc', 'small_sptlora'):
+        result = read_record(root / 'work_dirs' / name / 'seed_0/result.json')
+        assert result.epoch == 2 and f'{name}, seed 0: top-1 {result.top1:.2f}, took ' in text
+    assert (root / 'work_dirs/small_sptlora/seed_0/spt.safetensors').is_file()
+    assert 'Epoch' in (root / 'work_dirs/small_fc/seed_0/run.log').read_text()
+
+
+def test_what_is_done_is_not_done_again_but_a_broken_result_is(carried_out):
+    root, *_ = carried_out
+    names, file = ['small_fc', 'small_sptlora'], root / 'work_dirs/small_fc/seed_0/result.json'
+    assert [r.state for r in plan(names, root, root / 'work_dirs')] == [DONE, DONE]
+    whole = file.read_text()
+    file.write_text(whole[:40])
+    (run, _) = plan(names, root, root / 'work_dirs')
+    assert run.state == TEST and tools_of(run) == ['test.py']
+    file.write_text(whole)
+
+
+def test_watching_shows_what_each_run_is_doing(carried_out, capsys):
+    root, *_ = carried_out
+    work_dirs, names = root / 'work_dirs', ['small_fc', 'small_sptlora', 'small_bitfit']
+    held = work_dirs / 'small_fc/seed_1'
+    shutil.copytree(work_dirs / 'small_fc/seed_0', held, ignore=shutil.ignore_patterns('result.json'))
+    (work_dirs / 'small_bitfit/seed_1').mkdir()
+    holder = multiprocessing.get_context('fork').Process(target=hold, args=(held,))
+    holder.start()
+    while not in_use(held):
+        time.sleep(0.01)
+    watch(plan(names, root, work_dirs, seeds=2), root / 'grid.html')
+    holder.kill()
+    holder.join()
+    shown, page = capsys.readouterr().out, (root / 'grid.html').read_text()
+    assert '6 runs: 1 running, 1 failed, 2 waiting, 2 done' in shown and '<title>6 runs: 1 running' in page
+    (row,) = (line for line in shown.splitlines() if 'small_fc, seed 1' in line)
+    assert re.search(r'running +epoch 2, loss \d', row)
+    top1 = read_record(work_dirs / 'small_fc/seed_0/result.json').top1
+    assert f'<td class="done">done</td><td>top-1 {top1:.2f}</td>' in page
+    assert 'missing.pth' in page and 'train.py ended with status 2' in shown
+
+
+def hold(folder: Path) -> None:
+    """Work in a folder until killed."""
+    with claimed(folder):
+        time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    'options', [('--parallel', '0'), ('--run', 'table1', '--parallel', '0'), ('--max-parallel', '2'), ('--watch',)]
+)
+def test_options_that_do_not_fit_are_refused(elsewhere, capsys, options):
+    assert '--' in refused(capsys, 'tables', *options)
