@@ -38,7 +38,9 @@ class Work:
         return self.steps * self.step + self.passes * self.forward
 
 
-def work_of(cfg: Config, cost: Cost, gpus: int = 1, batch: int | None = None, epochs: int | None = None) -> Work | None:
+def work_of(
+    cfg: Config, cost: Cost, gpus: int = 1, batch: int | None = None, epochs: int | None = None
+) -> Work | None:
     """Return the work of an experiment; None where the number of its samples is not known.
 
     Args:
