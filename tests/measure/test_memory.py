@@ -10,8 +10,6 @@ from tiny import FAST, HOST, clip, config
 
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
-from vpetl_mm.errors import UserError
-from vpetl_mm.measure.cost import input_shape
 from vpetl_mm.measure.fake_step import fake_step
 from vpetl_mm.measure.live_bytes import alive_after_forward
 from vpetl_mm.measure.memory import Memory, estimate, memory_line
@@ -78,16 +76,6 @@ def test_the_optimizers_state(optimizer, states):
     cfg.optim_wrapper.optimizer = dict(type=optimizer, lr=0.1)
     memory = estimate(cfg, batch=2)
     assert memory.optimizer == states * memory.gradients == states * 4 * 76_900
-
-
-def test_the_inputs_size_is_the_pipelines():
-    shapes = {'swin_fc_ssv2': (3, 8, 224, 224), 'swin_bapat_hmdb51_b128_f32': (3, 32, 224, 224)}
-    shapes['vit_fc_cifar100_mae'] = (3, 224, 224)
-    for name, shape in shapes.items():
-        assert input_shape(load_config(REPO / f'configs/{name}.py')) == shape
-    steps = dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type='PackInputs')])))
-    with pytest.raises(UserError, match='states its output size'):
-        input_shape(Config(steps))
 
 
 def test_it_is_labelled_an_estimate():

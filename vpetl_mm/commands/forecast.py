@@ -163,9 +163,9 @@ def _sums(hours: Hours, name: str, peak: GPU) -> Iterator[str]:
         return
     heads = ''
     if hours.head_runs:
-        some = f'{hours.head_runs} run' + ('s that train' if hours.head_runs > 1 else ' that trains')
-        cached = f'{_number(hours.heads)}, or {_number(hours.cached)} with cache_features=dict(views=1)'
-        heads = f'; the {some} the head alone take {cached}'
+        one = hours.head_runs == 1
+        who = f'the {hours.head_runs} run{" that trains" if one else "s that train"} the head alone take{"s" * one}'
+        heads = f'; {who} {_number(hours.heads)}, or {_number(hours.cached)} with cache_features=dict(views=1)'
     yield f'Of the computed: all in float32 {_number(hours.float32)}{heads}.'
 
 

@@ -201,12 +201,15 @@ def refreshed(folder: Path = Path('configs')) -> str:
     """Return the text of ``costs.json`` for the experiments of a folder: what it lacks is computed, the rest dropped.
 
     Args:
-        folder: of the configs, with the file.
+        folder: of the configs, with the file. Experiments whose pipeline states no size, as the demo's, are left out.
     """
-    known, costs = stored(folder / FILE), {}
-    for name in tracked(one_of_each(experiments(folder)), 'computing costs'):
-        cfg = load_config(experiments(folder)[name])
-        key = key_of(cfg)
+    known, costs, there = stored(folder / FILE), {}, experiments(folder)
+    for name in tracked(one_of_each(there), 'computing costs'):
+        cfg = load_config(there[name])
+        try:
+            key = key_of(cfg)
+        except UserError:
+            continue
         costs[key] = known.get(key) or costs.get(key) or compute(cfg)
     lines = [f'{json.dumps(k)}: {json.dumps({n: [*v] for n, v in vars(costs[k]).items()})}' for k in sorted(costs)]
     return f'{{"format": {json.dumps(FORMAT)}, "costs": {{\n' + ',\n'.join(lines) + '\n}}\n'

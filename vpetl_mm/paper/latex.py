@@ -59,7 +59,7 @@ def _table(table: Table) -> str:
     marks = {remark: f'\\textsuperscript{{{i}}}' for i, remark in enumerate(remarks, 1)}
     columns = len(table.head) - 1  # remarks stand below
     lines = ['\\begin{table}', '\\centering', f'\\caption{{{in_latex(table.title)}}}']
-    lines += ['\\scriptsize\\setlength{\\tabcolsep}{3pt}' if columns > WIDE else '\\small']
+    lines += ['\\scriptsize\\setlength{\\tabcolsep}{4pt}' if columns > WIDE else '\\small']
     lines += [f'\\begin{{tabular}}{{{"l" * table.labels}{"r" * (columns - table.labels)}}}', '\\toprule']
     lines += [*_heads(table.head[:-1]), '\\midrule']
     for row in table.rows:
