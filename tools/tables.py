@@ -9,7 +9,7 @@ from vpetl_cli.errors import UserError, unknown
 from vpetl_cli.shipped import configs
 
 WORK_DIRS = 'work_dirs'
-FIGURES, FORMATS = ('figure1', 'figure1c', 'figure4'), ('text', 'md', 'csv')
+FIGURES, FORMATS = ('figure1', 'figure1c', 'figure4'), ('text', 'md', 'csv', 'latex')
 PRINTED = ('table1', 'table3', 'table4', 'table5', 'table6', 'table7', 'table8')
 OTHERS = ('demo', 'transfer', 'vtab', 'vtab_further')
 EXAMPLES = """\
@@ -19,7 +19,7 @@ EXAMPLES = """\
   tools/tables.py transfer                          a real ViT-S/14 on CIFAR-100 (docs/real_transfer.md)
   tools/tables.py vtab                              SPT and its baselines on VTAB-1k, by group of tasks
   tools/tables.py vtab_further                      methods of further papers on it
-  tools/tables.py --run table3 --dry-run            the missing runs: commands, parameters and memory
+  tools/tables.py --run table3 --dry-run            the missing runs: commands, memory, GPU hours
   tools/tables.py --run table3 --gpus 4 --seeds 3   train and test them; after an interruption, repeat it to go on
   tools/tables.py --run table3 --engine slurm --partition gpu --gpus 4 --max-parallel 8    as jobs of a cluster
   tools/tables.py --run table3 --watch              what each run is doing; work_dirs/grid.html too
@@ -35,6 +35,8 @@ def main(args) -> None:
         raise UserError(f'--work-dirs {work_dirs} does not exist.')
     if args.dry_run and not args.run:
         raise UserError('--dry-run shows what --run would do: add --run TABLE.')
+    if args.gpu and not args.dry_run:
+        raise UserError('--gpu is the kind that --dry-run computes the hours of: add --dry-run.')
     for name in ('methods', 'watch', 'parallel', 'max_parallel', 'partition', 'hours'):
         if not args.run and getattr(args, name) is not parser.get_default(name):
             raise UserError(f'--{name.replace("_", "-")} is about what --run does: add --run TABLE.')
@@ -57,6 +59,7 @@ def main(args) -> None:
 def run_missing(args, work_dirs: Path) -> None:
     """Train and test what the tables of --run lack, or print how."""
     from vpetl_mm.commands import grid
+    from vpetl_mm.commands.forecast import forecast
     from vpetl_mm.paper.metafile import METAFILE, load_metafile
     from vpetl_mm.paper.names import parse_name
     from vpetl_mm.paper.tables import Tables
@@ -71,7 +74,7 @@ def run_missing(args, work_dirs: Path) -> None:
     held = {e.name: e.ours.seeds for e in tables.entries if e.ours}
     runs = grid.plan(names, configs(), work_dirs, args.gpus, args.seeds, held)
     if args.dry_run:
-        for line in grid.dry_run(runs, args.gpus):
+        for line in forecast(runs, args.gpus, args.gpu or 'RTX 3090'):
             print(line, flush=True)
     elif args.watch:
         grid.watch(runs, work_dirs / 'grid.html')
@@ -86,7 +89,8 @@ def engine_of(args, work_dirs: Path):
             raise UserError('--parallel is for runs on this machine; on a cluster it is --max-parallel.')
         from vpetl_mm.campaign.slurm import SlurmEngine
 
-        return SlurmEngine(work_dirs / '.slurm', args.partition, args.gpus, args.hours, args.max_parallel)
+        asked = dict(partition=args.partition, gpus=args.gpus, hours=args.hours, max_parallel=args.max_parallel)
+        return SlurmEngine(work_dirs / '.slurm', **asked)
     for name in ('max_parallel', 'partition', 'hours'):
         if getattr(args, name) is not None:
             raise UserError(f'--{name.replace("_", "-")} is for --engine slurm.')
@@ -97,6 +101,7 @@ def engine_of(args, work_dirs: Path):
 
 def write(args, work_dirs: Path) -> None:
     """Write results into the repository's metafile, and its generated pages."""
+    from vpetl_mm.measure import cost
     from vpetl_mm.paper import publish
     from vpetl_mm.paper.metafile import METAFILE
 
@@ -107,6 +112,8 @@ def write(args, work_dirs: Path) -> None:
         for path, text in publish.documents().items():
             publish.write(path, text)
             print(f'written: {path}')
+        publish.write(Path('configs', cost.FILE), cost.refreshed())
+        print(f'written: configs/{cost.FILE}')
 
 
 def show(args, work_dirs: Path, figures: list[str]) -> None:
@@ -151,10 +158,16 @@ parser.add_argument('--engine', choices=('local', 'slurm'), default='local', hel
 parser.add_argument('--parallel', type=int, metavar='N', help='local: runs at a time (default: as many as fit)')
 parser.add_argument('--max-parallel', type=int, metavar='N', help='slurm: runs at a time (default: no limit)')
 parser.add_argument('--partition', metavar='NAME', help="slurm: of the jobs (default: the cluster's)")
-parser.add_argument('--hours', type=float, metavar='H', help='slurm: limit of a job; it is requeued (default: none)')
+parser.add_argument(
+    '--hours',
+    type=float,
+    metavar='H',
+    help="slurm: after which a job is requeued (default: the partition's limit, or 24)",
+)
 parser.add_argument('--watch', action='store_true', help='with --run: show what each run is doing')
 parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per experiment, from 0 (default: 1)')
-parser.add_argument('--dry-run', action='store_true', help='with --run: only print commands, parameters and memory')
+parser.add_argument('--dry-run', action='store_true', help='with --run: only print commands, memory, GPU hours')
+parser.add_argument('--gpu', metavar='NAME', help='with --dry-run: the kind of GPU (default: RTX 3090)')
 parser.add_argument('--collect', action='store_true', help='write the results of runs into configs/metafile.yml')
 parser.add_argument('--docs', action='store_true', help='write the generated pages in configs/ and docs/')
 

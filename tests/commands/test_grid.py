@@ -16,11 +16,10 @@ import tools
 from tools import call, refused
 from vpetl_mm.campaign.claim import claimed, in_use
 from vpetl_mm.campaign.local import LocalEngine
-from vpetl_mm.commands.grid import DONE, NEW, RESUME, TEST, batch_options, carry_out, dry_run, plan, watch
+from vpetl_mm.commands.grid import DONE, NEW, RESUME, TEST, batch_options, carry_out, plan, watch
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.record import read_record, write_record
 from vpetl_mm.errors import UserError
-from vpetl_mm.measure.memory import Memory
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 FC, FULL = 'swin_fc_ssv2', 'swin_full_ssv2'
@@ -93,19 +92,6 @@ def test_several_gpus_go_through_torchrun(tmp_path):
     assert not any('accumulative' in p or 'batch_size' in p for c in run.commands for p in c)
 
 
-def test_a_dry_run_prints_commands_parameters_and_memory_and_does_nothing(elsewhere, capsys, monkeypatch):
-    monkeypatch.setattr('vpetl_mm.paper.tables.Tables.names', lambda *_: ['vit_fc_svhn_mae', 'vit_fc_svhn_in21k'])
-    assert call('tables', '--run', 'table1', '--dry-run', '--seeds', '2') == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert 'trains 7,690; estimate ' in lines[0] and 'GiB a GPU' in lines[0]
-    assert lines[1].startswith(
-        '  python tools/train.py configs/vit_fc_svhn_mae.py --work-dir work_dirs/vit_fc_svhn_mae/seed_0'
-    )
-    assert lines[2].startswith('  python tools/test.py configs/vit_fc_svhn_mae.py work_dirs/')
-    assert 'seed_1' in lines[4] and '4 of 4 runs to do, 0 done.' in lines and 'is an estimate' in lines[-1]
-    assert not (elsewhere / 'work_dirs').exists()
-
-
 def test_a_campaign_of_some_methods_of_a_table(elsewhere, capsys):
     """Seeds that nobody has run yet."""
     assert call('tables', '--run', 'transfer', '--methods', 'dtl', '--seeds', '40', '--dry-run') == 0
@@ -114,13 +100,6 @@ def test_a_campaign_of_some_methods_of_a_table(elsewhere, capsys):
     assert runs == ['vits14_dtl_cifar100n50_r2_dinov2']
     assert "'ssf'" in refused(capsys, 'tables', '--run', 'transfer', '--methods', 'sff')
     assert '--run TABLE' in refused(capsys, 'tables', '--methods', 'ssf')
-
-
-def test_a_dry_run_prints_each_run_before_it_looks_at_the_next(tmp_path, monkeypatch):
-    runs, estimated = plan([FC, FULL], CONFIGS, tmp_path), []
-    memory = Memory(7, 4, 3, 2, 1)
-    monkeypatch.setattr('vpetl_mm.commands.grid.estimate', lambda cfg, batch: estimated.append(batch) or memory)
-    assert 'trains 7; estimate 0.0 GiB' in next(dry_run(runs)) and estimated == [16]
 
 
 @pytest.fixture(scope='module')

@@ -118,6 +118,13 @@ def last_line(folder: Path, most: int = 300) -> str:
     return ''
 
 
+def note_failure(folder: Path, why: str) -> None:
+    """Record why a job failed whose own process could not, such as one that was cancelled."""
+    last = read_attempt(folder) or Attempt(RUNNING)
+    with suppress(OSError):  # a full disk is no reason to end the driver
+        _note(folder, Attempt(FAILED, shortened(why, 300), last.started, _now(), last.machine))
+
+
 def _note(folder: Path, what: Attempt) -> None:
     with written_whole(folder / FILE) as partial:
         partial.write_text(f'{json.dumps(asdict(what), indent=1)}\n', encoding='utf-8')

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +15,7 @@ from mmengine import Config
 from rich.console import Console
 from rich.live import Live
 
-from vpetl_cli.shipped import INSTALLED, ROOT, TOOLS, find_config
+from vpetl_cli.shipped import TOOLS, find_config
 
 from ..campaign.attempt import last_line
 from ..campaign.driver import AGAIN, ELSEWHERE, FAILED, STARTED, Engine, Event, drive
@@ -31,7 +29,6 @@ from ..config import load_config
 from ..engine.record import FILE, Record, find_records, is_as_printed, read_record
 from ..errors import UserError
 from ..measure.count import tracked, trains_by_budget
-from ..measure.memory import estimate, memory_line
 from ..paper.tables import counts_as_printed
 
 PAPER_GPUS = 4  # a recipe's batch is that of one of so many GPUs
@@ -67,7 +64,7 @@ class Run:
         """Return what is left to do now: ``NEW``, ``RESUME``, ``TEST`` or ``DONE``."""
         if self.is_done():
             return DONE
-        if _last_adapter(_config_of(self.config), self.work_dir).is_file():
+        if _last_adapter(config_of(self.config), self.work_dir).is_file():
             return TEST
         return RESUME if any(self.work_dir.glob('epoch_[0-9]*.pth')) else NEW
 
@@ -75,7 +72,7 @@ class Run:
     def commands(self) -> tuple[tuple[str, ...], ...]:
         """Return the command lines that do what is left, in order."""
         state = self.state
-        return () if state == DONE else _commands(self, _config_of(self.config), state)
+        return () if state == DONE else _commands(self, config_of(self.config), state)
 
     def is_done(self) -> bool:
         """Return whether the run has its result; one that cannot be read is none."""
@@ -107,7 +104,8 @@ class Run:
 
 
 @cache
-def _config_of(config: Path) -> Config:
+def config_of(config: Path) -> Config:
+    """Return an experiment's config, read once; it is not to be changed."""
     return load_config(config)
 
 
@@ -188,47 +186,11 @@ def plan(
     runs = []
     for name in tracked(names, 'planning'):
         config = find_config(configs / f'{name}.py')
-        batch_options(_config_of(config), gpus)  # is refused now, and not by each run
+        batch_options(config_of(config), gpus)  # is refused now, and not by each run
         for seed in range(seeds):
             finished = (name, seed) in done or seed < (held or {}).get(name, 0)
             runs.append(Run(config, seed, work_dirs / name / f'seed_{seed}', gpus, finished))
     return runs
-
-
-def dry_run(runs: Sequence[Run], gpus: int = 1) -> Iterator[str]:
-    """Yield what would be run, line by line, as building the models takes minutes.
-
-    Each run has its trainable parameters, an estimate of its memory on each of ``gpus`` GPUs, and its commands.
-    """
-    todo = [r for r in runs if not r.is_done()]
-    for run in todo:
-        yield f'{run.title}: {run.state}; {_needs(run, gpus)}'
-        yield from (f'  {shlex.join(_as_typed(c))}' for c in run.commands)
-    yield f'{len(todo)} of {len(runs)} runs to do, {len(runs) - len(todo)} done.'
-    yield (
-        'Memory is an estimate: parameters, gradients, optimizer state, and what autograd keeps of one '
-        "GPU's batch, from a forward pass on tensors without values; the allocator and temporary tensors add to it."
-    )
-
-
-def _needs(run: Run, gpus: int) -> str:
-    """Return a run's trainable parameters and memory; with SPT, its file decides them."""
-    cfg = load_config(run.config)
-    if trains_by_budget(cfg.model):
-        if not (run.work_dir / SPT_FILE).is_file():
-            return 'its parameters and memory are known once the sensitivity is measured'
-        cfg.model.petl.spt.file = str(run.work_dir / SPT_FILE)
-    batch, recipe = cfg.train_dataloader.batch_size, cfg.get('recipe_gpus', PAPER_GPUS)
-    memory = estimate(cfg, batch * recipe // gpus if gpus > recipe else batch)
-    return f'trains {memory.trained:,}; {memory_line(memory)}'
-
-
-def _as_typed(command: Sequence[str]) -> list[str]:
-    """Return a command as it is typed in the root of the repository or, once installed, anywhere."""
-    command = [part.replace(f'{ROOT / "configs"}{os.sep}', f'configs{os.sep}') for part in command]
-    if INSTALLED and command[0] == sys.executable and Path(command[1]).parent == TOOLS:
-        return ['vpetl', Path(command[1]).stem, *command[2:]]
-    return ['python' if part == sys.executable else part.replace(f'{TOOLS}{os.sep}', 'tools/') for part in command]
 
 
 def carry_out(runs: Sequence[Run], engine: Engine, say: Callable[[str], None] = print) -> None:
