@@ -91,7 +91,8 @@ def engine_of(args, work_dirs: Path):
             raise UserError('--parallel is for runs on this machine; on a cluster it is --max-parallel.')
         from vpetl_mm.campaign.slurm import SlurmEngine
 
-        return SlurmEngine(work_dirs / '.slurm', args.partition, args.gpus, args.hours, args.max_parallel)
+        asked = dict(partition=args.partition, gpus=args.gpus, hours=args.hours, max_parallel=args.max_parallel)
+        return SlurmEngine(work_dirs / '.slurm', **asked)
     for name in ('max_parallel', 'partition', 'hours'):
         if getattr(args, name) is not None:
             raise UserError(f'--{name.replace("_", "-")} is for --engine slurm.')
@@ -159,7 +160,12 @@ parser.add_argument('--engine', choices=('local', 'slurm'), default='local', hel
 parser.add_argument('--parallel', type=int, metavar='N', help='local: runs at a time (default: as many as fit)')
 parser.add_argument('--max-parallel', type=int, metavar='N', help='slurm: runs at a time (default: no limit)')
 parser.add_argument('--partition', metavar='NAME', help="slurm: of the jobs (default: the cluster's)")
-parser.add_argument('--hours', type=float, metavar='H', help='slurm: limit of a job; it is requeued (default: none)')
+parser.add_argument(
+    '--hours',
+    type=float,
+    metavar='H',
+    help="slurm: after which a job is requeued (default: the partition's limit, or 24)",
+)
 parser.add_argument('--watch', action='store_true', help='with --run: show what each run is doing')
 parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per experiment, from 0 (default: 1)')
 parser.add_argument('--dry-run', action='store_true', help='with --run: only print commands, memory, GPU hours')

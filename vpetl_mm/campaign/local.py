@@ -22,6 +22,8 @@ KILLED = 'killed'
 STATUS = {DONE: 0, FAILED: 1, BUSY: 3}
 # what the processes of all jobs share, so that none has to import it
 PRELOAD = ('vpetl_mm', 'vpetl_mm.engine.experiment', 'vpetl_mm.registry')
+# imported by the first run of a process alone, when it looks for its log; mmaction2's brings W&B, which takes seconds
+PRELOAD += ('mmaction.visualization', 'mmpretrain.visualization', 'torch.utils.tensorboard')
 
 
 @dataclass

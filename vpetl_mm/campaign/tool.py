@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,9 +24,16 @@ def call(command: Sequence[str]) -> int:
         process.start()
         process.join()
         return process.exitcode
+    return subprocess.run(command, env=_environment(), check=False).returncode
+
+
+def _environment() -> dict[str, str]:
     # dist_train.sh calls "python", which must be this one
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
-    return subprocess.run(command, env={**os.environ, 'PATH': path}, check=False).returncode
+    with socket.socket() as free:  # for the processes of one run to meet: several runs may share this machine
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    return {'PORT': port, 'PET_MASTER_PORT': port, **os.environ, 'PATH': path}
 
 
 def _run_tool(argv: list[str]) -> None:
