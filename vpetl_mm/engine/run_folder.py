@@ -62,8 +62,8 @@ def check_folder(cfg: Config) -> None:
     work_dir = Path(cfg.work_dir)
     check_links(cfg)
     if rank_and_world_size(cfg)[0] == 0 and (work_dir / LOCK).is_file():
-        with _opened(work_dir / LOCK) as stream:
-            _lock(stream, work_dir)
+        with opened_lock(work_dir / LOCK) as stream:
+            take_lock(stream, work_dir)
     _check_run(cfg)
 
 
@@ -105,8 +105,8 @@ def locked(cfg: Config) -> Iterator[str | None]:
         return
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
-    with _opened(work_dir / LOCK) as stream:
-        warning = _lock(stream, work_dir)
+    with opened_lock(work_dir / LOCK) as stream:
+        warning = take_lock(stream, work_dir)
         stream.truncate(0)
         stream.write(f'process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}')
         stream.flush()
@@ -119,8 +119,8 @@ def locked(cfg: Config) -> Iterator[str | None]:
             stream.truncate(0)
 
 
-def _opened(lock: Path) -> IO[str]:
-    """Open the lock's file, or create it. A link, which could lead to any file, is not followed."""
+def opened_lock(lock: Path) -> IO[str]:
+    """Open a lock's file, or create it. A link, which could lead to any file, is not followed."""
     try:
         handle = os.open(lock, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         return open(handle, 'a+', encoding='utf-8', errors='replace')
@@ -128,8 +128,12 @@ def _opened(lock: Path) -> IO[str]:
         raise UserError(f'{lock} cannot be opened ({error.strerror}); remove it or set --work-dir.') from error
 
 
-def _lock(stream: IO[str], work_dir: Path) -> str | None:
-    """Lock the open file; return a warning if that proves less than it should."""
+def take_lock(stream: IO[str], work_dir: Path) -> str | None:
+    """Lock the open file until it is closed; return a warning if that proves less than it should.
+
+    Raises:
+        UserError: when another process holds the lock.
+    """
     stream.seek(0)
     holder = ''.join(c for c in stream.read(200) if c.isprintable())
     try:
