@@ -64,7 +64,8 @@ class LocalEngine:
         started = list(waiting)[: self.parallel - len(self._running)]
         for job in started:
             given = [self._free.pop() for _ in range(min(self.gpus, len(self._free)))]
-            process = self._context.Process(target=_child, args=(job, self.threads, given), name=job.name)
+            about = (job, self.threads, given, os.getcwd())
+            process = self._context.Process(target=_child, args=about, name=job.name)
             process.start()
             self._running.append(_Running(job, process, given))
         return started
@@ -90,9 +91,10 @@ class LocalEngine:
         return 'What was running has been stopped.'
 
 
-def _child(job: Job, threads: int, gpus: Sequence[int]) -> None:
+def _child(job: Job, threads: int, gpus: Sequence[int], folder: str) -> None:
     """Carry a job out in this process, which leads a group: stopping it stops what it starts."""
     os.setsid()
+    os.chdir(folder)  # the server is where the driver was when it first imported multiprocessing
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ['OMP_NUM_THREADS'] = str(threads)  # for the processes that it starts
     if gpus:

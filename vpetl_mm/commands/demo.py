@@ -27,7 +27,8 @@ from .demo_run import SOURCE, DemoRun, Outcome
 CLIPS = dict(source_train=4000, source_test=400, target_train=800, target_val=400, target_test=800)
 FEW = 4  # the second column has one in so many of the target's training clips
 COMPARED = ('full', 'fc', 'lora', 'bitfit', 'adaptformer', 'patt', 'bapat', 'sptlora', 'sptadapter')
-CONTROLS = ('bapat_random_backbone', 'one_frame')
+CONTROLS = {'bapat_random_backbone': 'a backbone that was never trained', 'one_frame': 'one frame of each clip'}
+CHANCE = 100 / 8  # percent
 METHODS = (*COMPARED, *CONTROLS)
 # the weights to tune drawn at random, and by shuffled sensitivities
 SPT_CONTROLS = ('sptlorarandom', 'sptlorashuffled', 'sptadapterrandom', 'sptadaptershuffled')
@@ -117,7 +118,8 @@ class Demo:
     def _row(self, method: str, source: Outcome) -> DemoRow:
         """Return a method's row; its share is that of the source's parameters, which all train."""
         every, few = (
-            [r.outcome() for r in self._runs() if r.method == method and bool(r.few) is is_few] for is_few in (False, True)
+            [r.outcome() for r in self._runs() if r.method == method and bool(r.few) is is_few]
+            for is_few in (False, True)
         )
         top1, seconds = _means(every)
         scores = [outcome.top1 for outcome in few]
@@ -130,18 +132,19 @@ class Demo:
         every, few = self.clips['target_train'], max(1, self.clips['target_train'] // FEW)
         table = demo_table(
             rows,
-            f'Top-1 in percent on {self.clips["target_test"]} target clips, last epoch, {self.seeds} seed(s), trained '
+            f'Top-1 in percent on {self.clips["target_test"]} target clips, last epoch, {self.seeds} seed(s); '
+            f'trained '
             f'on {every} clips and on {few} of them ("few"); the source, at {source.top1:.1f}, took '
             f'{source.seconds:.0f} s; all of it {seconds / 60:.1f} minutes.',
             'Controls: bapat_random_backbone has nothing pre-trained; one_frame is bapat on one frame of each clip, '
-            f'where chance is {100 / 8:.1f}.',
+            f'where chance is {CHANCE:.1f}.',
         )
         self.work_dir.mkdir(parents=True, exist_ok=True)
         with written_whole(self.work_dir / 'table.json') as partial:
             partial.write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
         (self.work_dir / 'table.md').write_text(render([table], 'md') + '\n', encoding='utf-8')
         shown = [r for r in rows if r.method not in (*SPT_CONTROLS, *POSITIONS)]
-        draw_tradeoff(shown, (every, few), CONTROLS, self.work_dir / 'tradeoff.png')
+        draw_tradeoff(shown, (every, few), CONTROLS, CHANCE, self.work_dir / 'tradeoff.png')
         print(f'\n{render([table])}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
 
 

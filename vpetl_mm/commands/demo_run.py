@@ -83,7 +83,9 @@ class DemoRun:
         try:
             return Outcome(**from_json((self.folder / FILE).read_text(encoding='utf-8')))
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f'The outcome {self.folder / FILE} cannot be read ({error}); run the demo again.') from error
+            raise UserError(
+                f'The outcome {self.folder / FILE} cannot be read ({error}); run the demo again.'
+            ) from error
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -110,7 +112,9 @@ class DemoRun:
     def clips(self) -> int:
         """Return how many clips it trains on, in all epochs, and tests."""
         cfg = self.settings()
-        train, tested = (len(read_list(cfg[k].dataset.ann_file, None)) for k in ('train_dataloader', 'test_dataloader'))
+        train, tested = (
+            len(read_list(cfg[k].dataset.ann_file, None)) for k in ('train_dataloader', 'test_dataloader')
+        )
         return (self.few or train) * cfg.train_cfg.max_epochs + tested
 
     def __call__(self) -> None:
