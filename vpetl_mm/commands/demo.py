@@ -77,7 +77,7 @@ class Demo:
         source, runs = self._run(SOURCE), list(self._runs())
         for run in (source, *runs):
             shutil.rmtree(run.folder, ignore_errors=True)
-        engine.source, engine.needing = source, {run.name for run in runs if run.needs_source()}
+        engine.source, engine.needing = source, {run.name for run in runs if run.needs_source}
         self._carry_out([source, *sorted(runs, key=self._turn)], engine)
         pretrained = source.outcome()
         rows = [self._row(method, pretrained) for method in self.methods]
@@ -95,18 +95,18 @@ class Demo:
 
     def _turn(self, run: DemoRun) -> tuple[bool, bool]:
         """Return when a run comes: what needs no source can begin with it, and long runs go before short ones."""
-        return run.needs_source(), bool(run.few)
+        return run.needs_source, bool(run.few)
 
     def _carry_out(self, runs: Sequence[DemoRun], engine: LocalEngine) -> None:
         """Do the runs; tell about a method and an amount of data as soon as all seeds are done."""
         by_name = {run.name: run for run in runs}
-        with progress('clips', sum(run.clips() for run in runs)) as advance:
+        with progress('clips', sum(run.clips for run in runs)) as advance:
             for event in drive([run.job for run in runs], engine):
                 run = by_name[event.job.name]
                 if event.what == FAILED:
                     raise UserError(f'{run.name} failed: {event.reason} (see {run.folder / LOG})')
                 if event.what == DONE:
-                    advance(run.clips())
+                    advance(run.clips)
                     self._tell(run, [r for r in runs if (r.method, r.few) == (run.method, run.few)])
 
     def _tell(self, run: DemoRun, alike: Sequence[DemoRun]) -> None:

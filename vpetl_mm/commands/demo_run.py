@@ -6,14 +6,14 @@ import json
 import shutil
 import time
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mmengine import Config
 
 from ..campaign.job import Job
-from ..datasets.decoded_clips import decoded_file
+from ..config import load_config
 from ..datasets.list_file import read_list
 from ..engine.experiment import Options, prepare, test, train
 from ..errors import UserError
@@ -87,7 +87,7 @@ class DemoRun:
                 f'The outcome {self.folder / FILE} cannot be read ({error}); run the demo again.'
             ) from error
 
-    @cached_property
+    @property
     def options(self) -> dict[str, Any]:
         """Return what differs from the config's file."""
         few = {
@@ -105,17 +105,17 @@ class DemoRun:
         cfg.console = 'errors'
         return _lightened(cfg)
 
+    @property
     def needs_source(self) -> bool:
-        """Return whether it starts from the pre-trained backbone."""
-        return bool(self.settings().model.get('base'))
+        """Whether it starts from the pre-trained backbone."""
+        return bool(_read(self.config).model.get('base'))
 
+    @property
     def clips(self) -> int:
-        """Return how many clips it trains on, in all epochs, and tests."""
-        cfg = self.settings()
-        train, tested = (
-            len(read_list(cfg[k].dataset.ann_file, None)) for k in ('train_dataloader', 'test_dataloader')
-        )
-        return (self.few or train) * cfg.train_cfg.max_epochs + tested
+        """How many clips it trains on, in all epochs, and tests."""
+        cfg = _read(self.config)
+        train, test = (len(read_list(cfg[k].dataset.ann_file, None)) for k in ('train_dataloader', 'test_dataloader'))
+        return (self.few * FEW_EPOCHS or train * cfg.train_cfg.max_epochs) + test
 
     def __call__(self) -> None:
         """Train and test; the source leaves its backbone where the other configs look for it."""
@@ -142,10 +142,15 @@ class DemoRun:
         return file
 
 
+@cache
+def _read(config: Path) -> Config:
+    return load_config(config)
+
+
 def _lightened(cfg: Config) -> Config:
     """Make a run of small clips light, with the same numbers: docs/performance.md says what each part saves."""
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
-        loader.dataset.update(type='DecodedVideoDataset', decoded=str(decoded_file(loader.dataset.ann_file)))
+        loader.dataset.type = 'DecodedVideoDataset'
         loader.num_workers = 0
     cfg.default_hooks.checkpoint.interval = cfg.train_cfg.max_epochs
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]  # without TensorBoard

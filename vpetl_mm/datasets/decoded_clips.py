@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..errors import UserError
-from ..files import written_whole
+from ..errors import UserError, reason
+from ..files import from_json, written_whole
 from .list_file import read_list
-from .petl_video_dataset import PETLVideoDataset
+from .petl_video_dataset import UNREADABLE, PETLVideoDataset
 from .video_reader import VideoReader
 
 SUFFIX = '.decoded'
 OPENERS = ('DecordInit', 'OpenVideo')  # the steps that read a file
-FORMAT = '1'
+ABOUT = 'about'  # in the file's header: its hashes, as JSON
 
 
 def decoded_file(ann_file: str | Path) -> Path:
@@ -40,23 +42,20 @@ def decode_clips(ann_file: str | Path, folder: str | Path) -> Path:
         folder: where its paths start. All clips have the same number and size of frames.
 
     Raises:
-        UserError: if the list is missing or wrong, or clips differ in shape.
-        OSError: if a clip cannot be read.
+        UserError: if the list is missing or wrong, a clip cannot be decoded, or clips differ in shape.
     """
     file, clips = decoded_file(ann_file), _clips_of(ann_file, folder)
     made_of = _hash(Path(p).read_bytes() for p in (ann_file, *clips))
-    try:
-        if _read(file).made_of == made_of:
-            return file
-    except UserError:
-        pass  # missing or broken
+    with suppress(UserError):  # missing or broken
+        _read(file, made_of)
+        return file
     frames = [_decode(clip) for clip in clips]
     if len({f.shape for f in frames}) > 1:
         raise UserError(f'The clips of {ann_file} differ in their number or size of frames.')
     stacked = np.stack(frames)
-    about = dict(format=FORMAT, made_of=made_of, frames=_hash([stacked]))
+    about = json.dumps(dict(made_of=made_of, frames=_hash([stacked.tobytes()])))
     with written_whole(file) as partial:
-        partial.write_bytes(save({'frames': stacked}, about))
+        partial.write_bytes(save({'frames': stacked}, {ABOUT: about}))
     return file
 
 
@@ -65,11 +64,14 @@ def _clips_of(ann_file: str | Path, folder: str | Path) -> list[str]:
 
 
 def _decode(clip: str) -> np.ndarray:
-    reader = VideoReader(clip)  # the same numbers as decord's, in a fifth of its time
-    return np.stack(reader.frames(range(len(reader))))
+    try:
+        reader = VideoReader(clip)  # the same numbers as decord's, in a fifth of its time
+        return np.stack(reader.frames(range(len(reader))))
+    except UNREADABLE as error:
+        raise UserError(f'The clip {clip} cannot be decoded ({reason(error, 120)}).') from error
 
 
-def _hash(parts: Iterable[bytes | np.ndarray]) -> str:
+def _hash(parts: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8))  # so that bytes cannot move from one file to the next
@@ -77,21 +79,16 @@ def _hash(parts: Iterable[bytes | np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-class _Decoded(NamedTuple):
-    frames: np.ndarray
-    made_of: str
-
-
-def _read(file: Path) -> _Decoded:
-    """Read a file of decoded clips; :class:`UserError` if it is missing or not as it was written."""
+def _read(file: Path, made_of: str) -> np.ndarray:
+    """Return the frames of a file; :class:`UserError` if it is missing, broken, or made of something else."""
     try:
         with safe_open(file, framework='numpy') as opened:
-            about, frames = opened.metadata() or {}, opened.get_tensor('frames')
-    except (OSError, SafetensorError) as error:
+            about, frames = from_json((opened.metadata() or {})[ABOUT]), opened.get_tensor('frames')
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f'The decoded clips {file} cannot be read ({error}); "make demo" makes them.') from error
-    if about.get('format') != FORMAT or about.get('frames') != _hash([frames]):
-        raise UserError(f'The decoded clips {file} are broken; "make demo" makes them again.')
-    return _Decoded(frames, about.get('made_of', ''))
+    if about != dict(made_of=made_of, frames=_hash([frames.tobytes()])):
+        raise UserError(f'The decoded clips {file} are broken, or of other clips; "make demo" makes them again.')
+    return frames
 
 
 class DecodedVideoDataset(PETLVideoDataset):
@@ -100,25 +97,23 @@ class DecodedVideoDataset(PETLVideoDataset):
     The pipeline is that of files: its first step, which opens a video, hands on the decoded frames instead.
 
     Args:
-        decoded: the file of :func:`decode_clips`.
-        kwargs: arguments of :class:`PETLVideoDataset`.
+        kwargs: arguments of :class:`PETLVideoDataset`, whose list :func:`decode_clips` has decoded.
 
     Raises:
-        UserError: if the file is missing or broken, or is not that of the list.
+        UserError: if the decoded clips are missing, broken, or not those of the list.
     """
 
-    def __init__(self, *args: Any, decoded: str, **kwargs: Any) -> None:
-        self.decoded = Path(decoded)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        opened = [i for i, step in enumerate(self.pipeline.transforms) if type(step).__name__ in OPENERS]
-        for place in opened:
-            self.pipeline.transforms[place] = OpenDecoded(self._frames())
+        steps = self.pipeline.transforms
+        for place, step in enumerate(steps):
+            if type(step).__name__ in OPENERS:
+                steps[place] = OpenDecoded(self._frames())
 
     def _frames(self) -> dict[str, np.ndarray]:
-        clips, frames = _clips_of(self.ann_file, self.data_prefix['video'] or ''), _read(self.decoded).frames
-        if len(clips) != len(frames):
-            raise UserError(f'{self.decoded} has {len(frames)} clips and {self.ann_file} {len(clips)}.')
-        return dict(zip(clips, frames, strict=True))
+        clips = _clips_of(self.ann_file, self.data_prefix['video'] or '')
+        made_of = _hash(Path(p).read_bytes() for p in (self.ann_file, *clips))
+        return dict(zip(clips, _read(decoded_file(self.ann_file), made_of), strict=True))
 
 
 class OpenDecoded(BaseTransform):
