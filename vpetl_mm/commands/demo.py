@@ -38,7 +38,7 @@ FURTHER = tuple(m for m in FURTHER_METHODS if m != 'dtl')
 ALL = (*COMPARED, 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)
 KNOWN = (*ALL, *FURTHER)
 # what a run imports late, beside what the engine's processes share already
-IMPORTED = (*PRELOAD, 'mmaction.visualization', 'vpetl_mm.commands.demo_run')
+IMPORTED = (*PRELOAD, 'mmaction.visualization', 'matplotlib.pyplot', 'vpetl_mm.commands.demo_run')
 
 
 @dataclass

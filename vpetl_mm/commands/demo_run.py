@@ -150,7 +150,7 @@ def _read(config: Path) -> Config:
 def _lightened(cfg: Config) -> Config:
     """Make a run of small clips light, with the same numbers: docs/performance.md says what each part saves."""
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
-        loader.dataset.type = 'DecodedVideoDataset'
+        loader.dataset.update(type='DecodedVideoDataset', serialize_data=False)  # a list of 4,000 lines is small
         loader.num_workers = 0
     cfg.default_hooks.checkpoint.interval = cfg.train_cfg.max_epochs
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]  # without TensorBoard
