@@ -1,8 +1,9 @@
 """How the digits of the demo clips move.
 
 The canvas wraps round and the start is uniform on it, so the digit's position in any one frame is uniform for every
-class: one frame says nothing. Each target class has a twin with the same motions in another order. In the source domain
-a digit goes one way and on, or turns to its left or right: order matters there too, in other motions than the target's.
+class: one frame says nothing. Each target class has a twin with the same motions in another order. In the source
+domain a digit goes one way and on, or turns to its left or right: order matters there too, in other motions than the
+target's.
 """
 
 from __future__ import annotations
