@@ -6,10 +6,13 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from statistics import mean
 
+from ..campaign.claim import in_use
 from ..campaign.driver import DONE, FAILED, drive
 from ..campaign.job import LOG, Job
 from ..campaign.local import PRELOAD, LocalEngine
@@ -67,8 +70,10 @@ class Demo:
         """Make the clips, pre-train, adapt by every method, write the table and the figure; return the rows.
 
         Raises:
-            UserError: when a run fails; the others are stopped.
+            UserError: for fewer than one seed or run at a time, and when a run fails; the others are stopped.
         """
+        if self.seeds < 1:
+            raise UserError(f'--seeds must be at least 1, got {self.seeds}.')
         started = time.monotonic()
         engine = _SourceFirst(self.parallel, threads=1)
         make_demo_clips(self.data, self.clips)
@@ -76,6 +81,8 @@ class Demo:
             decode_clips(self.data / f'{split}.txt', self.data)
         source, runs = self._run(SOURCE), list(self._runs())
         for run in (source, *runs):
+            if in_use(run.folder):
+                raise UserError(f'Another process is at work in {run.folder}: wait for it, or end it.')
             shutil.rmtree(run.folder, ignore_errors=True)
         engine.source, engine.needing = source, {run.name for run in runs if run.needs_source}
         self._carry_out([source, *sorted(runs, key=self._turn)], engine)
@@ -100,8 +107,9 @@ class Demo:
     def _carry_out(self, runs: Sequence[DemoRun], engine: LocalEngine) -> None:
         """Do the runs; tell about a method and an amount of data as soon as all seeds are done."""
         by_name = {run.name: run for run in runs}
-        with progress('clips', sum(run.clips for run in runs)) as advance:
-            for event in drive([run.job for run in runs], engine):
+        events = closing(drive([run.job for run in runs], engine))  # what still runs is stopped after a failure
+        with progress('clips', sum(run.clips for run in runs)) as advance, events as happening:
+            for event in happening:
                 run = by_name[event.job.name]
                 if event.what == FAILED:
                     raise UserError(f'{run.name} failed: {event.reason} (see {run.folder / LOG})')
@@ -162,6 +170,7 @@ class _SourceFirst(LocalEngine):
     def __init__(self, parallel: int | None, threads: int) -> None:
         super().__init__(parallel, threads=threads)
         self._context.set_forkserver_preload(list(IMPORTED))
+        forkserver.ensure_running()  # it imports while the clips are made
 
     def start(self, waiting: Sequence[Job]) -> list[Job]:
         """Start as many of the jobs as fit now and need nothing that is not there; return them."""
