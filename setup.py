@@ -43,5 +43,7 @@ setup(
     entry_points={'console_scripts': ['vpetl = vpetl_cli.main:main']},
     python_requires='>=3.11,<3.14',
     install_requires=requirements('runtime.txt'),
-    extras_require={name: requirements(f'{name}.txt') for name in ('dev', 'export', 'hf', 'timm', 'wandb')},
+    extras_require={
+        name: requirements(f'{name}.txt') for name in ('dev', 'export', 'hf', 'slurm', 'timm', 'tune', 'wandb')
+    },
 )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
+from mmengine import Config
 from records import readme_counts
 
+from vpetl_cli.shipped import experiments
 from vpetl_mm.config import load_config
+from vpetl_mm.measure.cost import classes_of, key_of, one_of_each, stored
 from vpetl_mm.measure.count import count_params, trainable
 from vpetl_mm.paper.metafile import load_metafile
 
@@ -34,6 +38,23 @@ MISPRINTS = {
 @pytest.fixture(scope='module')
 def counts() -> dict[str, int]:
     return trainable([c.stem for c in BUILT], REPO / 'configs')
+
+
+@cache
+def config_of(path: Path) -> Config:
+    return load_config(path)
+
+
+def test_every_experiment_has_its_cost_kept_with_its_parameters(counts):
+    costs, keys = stored(REPO / 'configs/costs.json'), set()
+    shipped = experiments(REPO / 'configs')
+    for name in one_of_each(shipped):
+        if not name.startswith('demo_'):  # the demo's clips have the size, which no step of its pipeline states
+            cfg = config_of(shipped[name])
+            keys.add(key := key_of(cfg))
+            trained = costs[key].trained.at(classes_of(cfg))
+            assert name not in counts or trained == counts[name], f'{name} is stale: tools/tables.py --docs'
+    assert keys == {*costs}
 
 
 def test_every_experiment_counts_as_printed(counts):
@@ -72,7 +93,7 @@ def test_backbones_have_the_size_of_the_papers(name, total):
 @pytest.mark.parametrize('path', [c for c in CONFIGS if c.stem.startswith('vit_')], ids=lambda c: c.stem)
 def test_a_vit_leaf_is_short_and_keeps_the_recipe(path):
     assert len(path.read_text().splitlines()) <= 12
-    cfg = load_config(path)
+    cfg = config_of(path)
     image = cfg.default_scope == 'mmpretrain'
     assert image == any(d in path.stem for d in ('cifar100', 'svhn', 'food101'))
     assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0)
@@ -95,7 +116,7 @@ def test_a_vit_leaf_is_short_and_keeps_the_recipe(path):
 @pytest.mark.parametrize('path', [c for c in CONFIGS if c.stem.startswith('swin_')], ids=lambda c: c.stem)
 def test_a_swin_leaf_is_short_and_keeps_the_recipe(path):
     assert len(path.read_text().splitlines()) <= 12
-    cfg = load_config(path)
+    cfg = config_of(path)
     assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0)
     assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=256) and cfg.train_dataloader.batch_size == 16
     assert cfg.train_cfg.max_epochs == 70 and cfg.param_scheduler[0].end == cfg.param_scheduler[1].begin == 10

@@ -77,6 +77,7 @@ def test_the_command_finds_configs_by_name_and_prints_its_own_name(installed, tm
         (['test', '--help'], 0, 'usage: vpetl test '),
         (['dist_train', '--help'], 0, ' vpetl dist_train '),
         (['slurm_train', '--help'], 0, ' vpetl slurm_train '),
+        (['slurm_test', '--help'], 0, ' vpetl slurm_test '),
     ):
         status, shown = vpetl(installed, tmp_path, *argv)
         assert status == expected and part in shown and 'tools/' not in shown, argv

@@ -9,7 +9,7 @@ from vpetl_cli.errors import UserError, unknown
 from vpetl_cli.shipped import configs
 
 WORK_DIRS = 'work_dirs'
-FIGURES, FORMATS = ('figure1', 'figure1c', 'figure4'), ('text', 'md', 'csv')
+FIGURES, FORMATS = ('figure1', 'figure1c', 'figure4'), ('text', 'md', 'csv', 'latex')
 PRINTED = ('table1', 'table3', 'table4', 'table5', 'table6', 'table7', 'table8')
 OTHERS = ('demo', 'transfer', 'vtab', 'vtab_further')
 EXAMPLES = """\
@@ -19,8 +19,10 @@ EXAMPLES = """\
   tools/tables.py transfer                          a real ViT-S/14 on CIFAR-100 (docs/real_transfer.md)
   tools/tables.py vtab                              SPT and its baselines on VTAB-1k, by group of tasks
   tools/tables.py vtab_further                      methods of further papers on it
-  tools/tables.py --run table3 --dry-run            the missing runs: commands, parameters and memory
+  tools/tables.py --run table3 --dry-run            the missing runs: commands, memory, GPU hours
   tools/tables.py --run table3 --gpus 4 --seeds 3   train and test them; after an interruption, repeat it to go on
+  tools/tables.py --run table3 --engine slurm --partition gpu --gpus 4 --max-parallel 8    as jobs of a cluster
+  tools/tables.py --run table3 --watch              what each run is doing; work_dirs/grid.html too
   tools/tables.py --run transfer --methods ssf mona only these rows
   tools/tables.py --collect --docs                  write results into configs/metafile.yml and the generated pages
   tools/tables.py figure1 figure1c figure4 --out figures    PNG and PDF"""
@@ -33,8 +35,11 @@ def main(args) -> None:
         raise UserError(f'--work-dirs {work_dirs} does not exist.')
     if args.dry_run and not args.run:
         raise UserError('--dry-run shows what --run would do: add --run TABLE.')
-    if args.methods and not args.run:
-        raise UserError('--methods picks from what --run would do: add --run TABLE.')
+    if args.gpu and not args.dry_run:
+        raise UserError('--gpu is the kind that --dry-run computes the hours of: add --dry-run.')
+    for name in ('methods', 'watch', 'parallel', 'max_parallel', 'partition', 'hours'):
+        if not args.run and getattr(args, name) is not parser.get_default(name):
+            raise UserError(f'--{name.replace("_", "-")} is about what --run does: add --run TABLE.')
     for name in args.show:
         if name not in (valid := (*PRINTED, *FIGURES, *OTHERS)):
             raise unknown('table or figure', name, valid)
@@ -53,28 +58,50 @@ def main(args) -> None:
 
 def run_missing(args, work_dirs: Path) -> None:
     """Train and test what the tables of --run lack, or print how."""
-    from vpetl_mm.commands import campaign
+    from vpetl_mm.commands import grid
+    from vpetl_mm.commands.forecast import forecast
     from vpetl_mm.paper.metafile import METAFILE, load_metafile
     from vpetl_mm.paper.names import parse_name
     from vpetl_mm.paper.tables import Tables
 
-    tables = Tables(load_metafile(configs() / METAFILE.name), work_dirs, configs())
+    engine = None if args.dry_run or args.watch else engine_of(args, work_dirs)
+    tables = Tables(load_metafile(configs() / METAFILE.name), None, configs())
     methods = {n: parse_name(n).method for t in args.run for n in tables.names(t)}
     for method in args.methods or ():
         if method not in methods.values():
             raise unknown(f'method of {", ".join(args.run)}', method, sorted({*methods.values()}))
     names = [n for n, method in methods.items() if not args.methods or method in args.methods]
     held = {e.name: e.ours.seeds for e in tables.entries if e.ours}
-    runs = campaign.plan(names, configs(), work_dirs, args.gpus, args.seeds, held)
+    runs = grid.plan(names, configs(), work_dirs, args.gpus, args.seeds, held)
     if args.dry_run:
-        for line in campaign.dry_run(runs, args.gpus):
+        for line in forecast(runs, args.gpus, args.gpu or 'RTX 3090'):
             print(line, flush=True)
+    elif args.watch:
+        grid.watch(runs, work_dirs / 'grid.html')
     else:
-        campaign.carry_out(runs)
+        grid.carry_out(runs, engine)
+
+
+def engine_of(args, work_dirs: Path):
+    """Return what carries the runs out."""
+    if args.engine == 'slurm':
+        if args.parallel is not None:
+            raise UserError('--parallel is for runs on this machine; on a cluster it is --max-parallel.')
+        from vpetl_mm.campaign.slurm import SlurmEngine
+
+        asked = dict(partition=args.partition, gpus=args.gpus, hours=args.hours, max_parallel=args.max_parallel)
+        return SlurmEngine(work_dirs / '.slurm', **asked)
+    for name in ('max_parallel', 'partition', 'hours'):
+        if getattr(args, name) is not None:
+            raise UserError(f'--{name.replace("_", "-")} is for --engine slurm.')
+    from vpetl_mm.campaign.local import LocalEngine
+
+    return LocalEngine(args.parallel, args.gpus)
 
 
 def write(args, work_dirs: Path) -> None:
     """Write results into the repository's metafile, and its generated pages."""
+    from vpetl_mm.measure import cost
     from vpetl_mm.paper import publish
     from vpetl_mm.paper.metafile import METAFILE
 
@@ -85,6 +112,8 @@ def write(args, work_dirs: Path) -> None:
         for path, text in publish.documents().items():
             publish.write(path, text)
             print(f'written: {path}')
+        publish.write(Path('configs', cost.FILE), cost.refreshed())
+        print(f'written: configs/{cost.FILE}')
 
 
 def show(args, work_dirs: Path, figures: list[str]) -> None:
@@ -125,8 +154,20 @@ parser.add_argument('--work-dirs', metavar='DIR', default=WORK_DIRS, help='where
 parser.add_argument('--run', nargs='+', metavar='TABLE', help='train and test the experiments that these tables lack')
 parser.add_argument('--methods', nargs='+', metavar='METHOD', help='with --run: only these, such as lora')
 parser.add_argument('--gpus', type=int, default=1, metavar='N', help='per run: 1, 2 or a multiple of 4 (default: 1)')
+parser.add_argument('--engine', choices=('local', 'slurm'), default='local', help='where runs are (default: local)')
+parser.add_argument('--parallel', type=int, metavar='N', help='local: runs at a time (default: as many as fit)')
+parser.add_argument('--max-parallel', type=int, metavar='N', help='slurm: runs at a time (default: no limit)')
+parser.add_argument('--partition', metavar='NAME', help="slurm: of the jobs (default: the cluster's)")
+parser.add_argument(
+    '--hours',
+    type=float,
+    metavar='H',
+    help="slurm: after which a job is requeued (default: the partition's limit, or 24)",
+)
+parser.add_argument('--watch', action='store_true', help='with --run: show what each run is doing')
 parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per experiment, from 0 (default: 1)')
-parser.add_argument('--dry-run', action='store_true', help='with --run: only print commands, parameters and memory')
+parser.add_argument('--dry-run', action='store_true', help='with --run: only print commands, memory, GPU hours')
+parser.add_argument('--gpu', metavar='NAME', help='with --dry-run: the kind of GPU (default: RTX 3090)')
 parser.add_argument('--collect', action='store_true', help='write the results of runs into configs/metafile.yml')
 parser.add_argument('--docs', action='store_true', help='write the generated pages in configs/ and docs/')
 

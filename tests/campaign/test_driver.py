@@ -106,7 +106,7 @@ def test_what_another_driver_does_is_waited_for_and_what_it_left_is_gone_on_with
     assert [(tmp_path / f'job{k}/attempts').read_text() for k in range(2)] == ['.', '..']
 
 
-def test_stopping_ends_what_runs_and_leaves_it_to_be_gone_on_with(tmp_path):
+def test_stopping_ends_what_runs_and_leaves_it_to_be_gone_on_with(tmp_path, capsys):
     slow = job(tmp_path, 'slow', pause=60)
     events = drive([slow], LocalEngine(1), 0.02)
     assert next(events).what == STARTED
@@ -116,6 +116,7 @@ def test_stopping_ends_what_runs_and_leaves_it_to_be_gone_on_with(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         events.throw(KeyboardInterrupt)
     assert time.monotonic() - started < 10 and not in_use(slow.folder)
+    assert capsys.readouterr().err == 'What was running has been stopped.\n'
 
 
 def test_an_attempt_leaves_a_record_and_keeps_out_of_a_claimed_folder(tmp_path):

@@ -37,7 +37,7 @@ done
 for process in "${started[@]}"; do wait "$process" || exit 1; done
 """
 # a cluster that answers, and what Slurm 22.05 says without a configuration, in its last line
-SINFO = '#!/bin/sh\nprintf "main* up 1-00:00:00 2 idle lo[1-2]\\n"'
+SINFO = '#!/bin/sh\nprintf "main\\nlong\\n"'
 NO_CLUSTER = """\
 #!/bin/sh
 echo 'sinfo: error: fetch_config: DNS SRV lookup failed
@@ -128,7 +128,8 @@ def test_the_command_says_it_in_one_sentence(cluster, config, monkeypatch, capsy
     parser.add_run_options()
     assert cli.run(pytest.fail, parser, [str(config), '--launcher', 'slurm']) == 2
     assert capsys.readouterr().err == (
-        'error: --launcher slurm needs srun, which sets SLURM_PROCID: use tools/slurm_train.sh.\n'
+        'error: --launcher slurm needs srun, which sets SLURM_PROCID: '
+        'use tools/slurm_train.sh or tools/slurm_test.sh.\n'
     )
 
 
@@ -159,6 +160,10 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, ready):
             {},
             'must be whole numbers of at least 1, got 0 and 8',
         ),
+        (['tools/slurm_train.sh', 'lang', 'name', 'c.py'], {}, 'has no partition lang, sinfo names main, long.'),
+        (['tools/slurm_test.sh', 'long', 'name', 'c.py'], {}, 'usage: '),
+        (['tools/slurm_test.sh', 'long,lang', 'name', 'c.py', 'a.pth'], {}, 'has no partition lang, sinfo names'),
+        (['tools/slurm_test.sh', 'long', 'name', 'b.safetensors', '0'], {}, 'must be whole numbers of at least 1'),
         (['tools/dist_train.sh', 'c.py'], {}, 'usage: '),
         (['tools/dist_train.sh', 'c.py', 'two'], {}, 'GPUS must be a whole number of at least 1, got two'),
         (['tools/dist_train.sh', 'c.py', '2'], {'OMP_NUM_THREADS': '1'}, 'error: The config c.py does not exist'),
@@ -168,6 +173,32 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, ready):
 def test_the_scripts_refuse_what_cannot_run(cluster, command, extra, said):
     extra = extra | dict(PORT=str(free_port()))
     assert said in refused(command, {k: v for k, v in os.environ.items() if k != 'MASTER_ADDR'} | extra)
+
+
+@pytest.mark.parametrize(
+    ('argv', 'asked', 'passed'),
+    [
+        (
+            'c.py a.pth 3 --merge m',
+            '--gres=gpu:2 --ntasks=3 --ntasks-per-node=2',
+            'c.py a.pth --launcher slurm --merge m',
+        ),
+        (
+            'b.safetensors --data l',
+            '--gres=gpu:1 --ntasks=1 --ntasks-per-node=1',
+            'b.safetensors --launcher slurm --data l',
+        ),
+    ],
+)
+def test_srun_tests_a_checkpoint_or_a_bundle(cluster, argv, asked, passed):
+    (cluster / 'srun').write_text('#!/bin/sh\necho "$@"')
+    command = ['tools/slurm_test.sh', 'main,long', 'name', *argv.split()]
+    environ = os.environ | dict(GPUS_PER_NODE='2', SRUN_ARGS='--time=9')
+    done = subprocess.run(command, cwd=REPO, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == (
+        f'--partition=main,long --job-name=name {asked} --cpus-per-task=8 --kill-on-bad-exit=1 --time=9 '
+        f'python -u {REPO}/tools/test.py {passed}\n'
+    )
 
 
 def test_without_slurm_or_a_cluster_it_says_which(cluster):

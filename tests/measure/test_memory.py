@@ -10,9 +10,9 @@ from tiny import FAST, HOST, clip, config
 
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
-from vpetl_mm.errors import UserError
+from vpetl_mm.measure.fake_step import fake_step
 from vpetl_mm.measure.live_bytes import alive_after_forward
-from vpetl_mm.measure.memory import Memory, estimate, input_shape, memory_line, saved_bytes
+from vpetl_mm.measure.memory import Memory, estimate, memory_line
 
 REPO = Path(__file__).parents[2]
 PATT = dict(patt=dict(type='PATT', at='qkv', d_bottle=4))
@@ -35,7 +35,7 @@ def test_the_estimate_is_what_real_tensors_keep(attention, deltas, train):
 
 
 def _estimated(cfg: Config, batch: int) -> int:
-    return saved_bytes(build_model(cfg, meta=True).train(), tuple(clip(batch).shape), mixed=False)
+    return fake_step(build_model(cfg, meta=True), tuple(clip(batch).shape), mixed=False).saved
 
 
 def test_nothing_fake_is_left_behind():
@@ -43,16 +43,16 @@ def test_nothing_fake_is_left_behind():
 
     cfg, x = config(PATT, depths=(2,), seed=1), clip(2)
     expected = build_model(cfg).eval().backbone(x)
-    saved_bytes(build_model(cfg, meta=True).train(), tuple(x.shape), mixed=False)
+    fake_step(build_model(cfg, meta=True), tuple(x.shape), mixed=False)
     compute_mask.cache_clear()
-    saved_bytes(build_model(cfg, meta=True).train(), tuple(x.shape), mixed=False)
+    fake_step(build_model(cfg, meta=True), tuple(x.shape), mixed=False)
     assert build_model(cfg).eval().backbone(x).equal(expected)
 
 
 def test_mixed_precision_keeps_less_and_a_larger_batch_more():
     def kept(batch: int, mixed: bool) -> int:
-        model = build_model(config(PATT, depths=(2, 2)), meta=True).train()
-        return saved_bytes(model, (batch, 3, 8, 32, 32), mixed)
+        model = build_model(config(PATT, depths=(2, 2)), meta=True)
+        return fake_step(model, (batch, 3, 8, 32, 32), mixed).saved
 
     mixed, full, half = kept(8, True), kept(8, False), kept(4, True)
     assert 0.4 * full < mixed < 0.9 * full
@@ -76,16 +76,6 @@ def test_the_optimizers_state(optimizer, states):
     cfg.optim_wrapper.optimizer = dict(type=optimizer, lr=0.1)
     memory = estimate(cfg, batch=2)
     assert memory.optimizer == states * memory.gradients == states * 4 * 76_900
-
-
-def test_the_inputs_size_is_the_pipelines():
-    shapes = {'swin_fc_ssv2': (3, 8, 224, 224), 'swin_bapat_hmdb51_b128_f32': (3, 32, 224, 224)}
-    shapes['vit_fc_cifar100_mae'] = (3, 224, 224)
-    for name, shape in shapes.items():
-        assert input_shape(load_config(REPO / f'configs/{name}.py')) == shape
-    steps = dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type='PackInputs')])))
-    with pytest.raises(UserError, match='states its output size'):
-        input_shape(Config(steps))
 
 
 def test_it_is_labelled_an_estimate():

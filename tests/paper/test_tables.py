@@ -63,7 +63,7 @@ def test_a_table_shows_the_papers_figures_in_its_order(name, entries):
         cells = {groups[k]: paper[k] for k in groups if k in paper} or {'SSv2': paper}
         for group, figures in cells.items():
             top1 = figures if isinstance(figures, float) else figures['top1']
-            assert row[f'{group} top-1'] == f'{top1:.2f}' and row[f'{group} ours'] == 'not run'
+            assert row[f'{group} top-1'] == f'{top1:.2f}' and row[f'{group} ours'] == ''
             if not isinstance(figures, float):
                 assert row[f'{group} M'] == f'{figures["params_m"]:.2f}'
         if name in ('table7', 'table8'):
@@ -80,7 +80,7 @@ def test_a_count_that_rounds_to_another_figure_has_its_arithmetic_beside_it(entr
         for row in shown(entries, None, name):
             groups = ['mean'] if shape.params == 'mean5' else [c.heading for c in shape.columns]
             for group in groups if shape.params != 'unprinted' else ():
-                ours, paper = int(row[f'{group} count'].replace(',', '')), float(row[f'{group} M'])
+                ours, paper = int(row[f'{group} count']), float(row[f'{group} M'])
                 if abs(ours / 1e6 - paper) > 0.00501:
                     off.add((name, group, paper))
                     assert re.search(r'\d,\d{3}', row['remark']) and f'{paper:.2f}' in row['remark'], row
@@ -102,8 +102,10 @@ def test_one_run_shows_its_figure_and_several_their_mean_and_spread(tmp_path, en
     write_record(tmp_path / 'any/where', record('swin_fc_ssv2', top1=24.5))
     for seed, top1 in enumerate((50.0, 51.0, 52.0)):
         write_record(tmp_path / f'x/{seed}', record('swin_full_ssv2', seed, top1))
-    assert [r['SSv2 ours'] for r in shown(entries, tmp_path, 'table1')[:3]] == ['51.00 ± 1.00', '24.50', 'not run']
-    assert shown(entries, tmp_path, 'table5')[0]['SSv2 ours'] == '51.00 ± 1.00'
+    rows = shown(entries, tmp_path, 'table1')[:3]
+    assert [(r['SSv2 ours'], r['SSv2 ours spread']) for r in rows] == [('51.00', '1.00'), ('24.50', ''), ('', '')]
+    table5 = tables(entries, tmp_path).table('table5')
+    assert '51.00 ± 1.00' in table5.rows[0] and 'not run' in table5.rows[1]
 
 
 def test_records_count_once_a_seed_and_only_as_printed(tmp_path, entries):
@@ -165,6 +167,17 @@ def test_markdown_and_csv():
     assert render([TABLE], 'csv') == 'table,method,SSv2 M,remark\nT,a,1.00,why\nT,bcd,10.00,'
 
 
+def test_csv_has_plain_numbers_the_spread_in_a_column_of_its_own_and_nothing_where_nothing_is():
+    rows = [['a', '-', '6,379,438', '19 of 19', '51.00 ± 1.00', ''], ['b', '8', '0.2%', '75 at 1%', 'not run', '1,5']]
+    table = Table('T', ['method', 'd', 'n', 'done', 'SSv2\nours', 'remark'], rows, 2)
+    assert render([table, TABLE], 'csv').splitlines() == [
+        'table,method,d,n %,done,SSv2 ours,SSv2 ours spread,remark',
+        'T,a,,6379438,19,51.00,1.00,',
+        'T,b,8,0.2,75 at 1%,,,"1,5"',
+        *render([TABLE], 'csv').splitlines(),
+    ]
+
+
 def test_without_remarks_their_column_is_left_out():
     plain = Table('T', ['method', 'M', 'remark'], [['a', '1', '']], 1)
     assert render([plain]).splitlines()[2:5] == ['method  M', '---------', 'a       1']
@@ -177,7 +190,7 @@ def test_the_tool_prints_and_writes(elsewhere, capsys):
     assert 'attn.softmax' in printed and '953,160' in printed and 'not run' in printed
     assert call('tables', 'table1', '--format', 'csv', '--out', 'sub/table1.csv') == 0
     rows = list(csv.reader((elsewhere / 'sub/table1.csv').read_text().splitlines()))
-    assert len(rows) == 11 and {len(r) for r in rows} == {7}
+    assert len(rows) == 11 and {len(r) for r in rows} == {8}
 
 
 def test_the_demos_table(elsewhere, capsys):
@@ -188,7 +201,8 @@ def test_the_demos_table(elsewhere, capsys):
     for method, fmt, line in (
         ('fc', 'md', '| fc     |       520 |'),
         ('<b>|', 'md', r'| &lt;b&gt;\| |'),
-        ('fc', 'csv', 'fc,520,0.2%,52.0,20'),
+        ('fc', 'csv', 'fc,520,0.2,52.0,20'),
+        ('50%_{x}', 'latex', r'50\%\_\{x\} & 520 & 0.2\% & 52.0 & 20 \\'),
     ):
         file.write_text(json.dumps([dict(row, method=method)]))
         assert call('tables', 'demo', '--format', fmt) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from small_vtab import FURTHER
 
-from vpetl_mm.commands.campaign import batch_options
+from vpetl_mm.commands.grid import batch_options
 from vpetl_mm.config import load_config
 from vpetl_mm.paper.metafile import Entry, Ours
 from vpetl_mm.paper.tables import Tables

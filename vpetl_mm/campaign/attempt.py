@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -61,6 +62,7 @@ def attempt(job: Job) -> str:
 
 def _failure(job: Job) -> str:
     """Do the work; return why it failed, on a line, or an empty string."""
+    gc.freeze()  # mmengine collects garbage five times a run, and what was imported takes it half a second each
     with output_to(job.folder / LOG):
         try:
             job.work()
@@ -114,6 +116,13 @@ def last_line(folder: Path, most: int = 300) -> str:
         lines = stream.read().decode(errors='replace').strip().splitlines()
         return shortened(lines[-1].strip().removeprefix('error: '), most) if lines else ''
     return ''
+
+
+def note_failure(folder: Path, why: str) -> None:
+    """Record why a job failed whose own process could not, such as one that was cancelled."""
+    last = read_attempt(folder) or Attempt(RUNNING)
+    with suppress(OSError):  # a full disk is no reason to end the driver
+        _note(folder, Attempt(FAILED, shortened(why, 300), last.started, _now(), last.machine))
 
 
 def _note(folder: Path, what: Attempt) -> None:

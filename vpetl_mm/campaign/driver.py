@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -79,7 +81,7 @@ def drive(jobs: Sequence[Job], engine: Engine, pause: float = 0.5) -> Iterator[E
                 yield Event(job, what, why, time.monotonic() - began[job.name])
             time.sleep(pause if open_ else 0)
     except BaseException:
-        engine.stop()
+        print(engine.stop(), file=sys.stderr)
         raise
 
 
@@ -94,4 +96,8 @@ def _judged(job: Job, how: str, kills: Counter[str]) -> tuple[str, str]:
     if how == DONE:
         return DONE, ''
     last = read_attempt(job.folder)
-    return FAILED, (last.reason if last and last.state == FAILED else last_line(job.folder)) or 'no reason is known'
+    if last and last.state == FAILED:
+        return FAILED, last.reason
+    there = next(folder for folder in (job.folder, *job.folder.absolute().parents) if folder.is_dir())
+    full = shutil.disk_usage(there).free < 1_000_000  # then the process could not write why it failed
+    return FAILED, 'the disk is full' if full else last_line(job.folder) or 'no reason is known'

@@ -22,6 +22,8 @@ KILLED = 'killed'
 STATUS = {DONE: 0, FAILED: 1, BUSY: 3}
 # what the processes of all jobs share, so that none has to import it
 PRELOAD = ('vpetl_mm', 'vpetl_mm.engine.experiment', 'vpetl_mm.registry')
+# imported by the first run of a process alone, when it looks for its log; mmaction2's brings W&B, which takes seconds
+PRELOAD += ('mmaction.visualization', 'mmpretrain.visualization', 'torch.utils.tensorboard')
 
 
 @dataclass
@@ -64,8 +66,7 @@ class LocalEngine:
         started = list(waiting)[: self.parallel - len(self._running)]
         for job in started:
             given = [self._free.pop() for _ in range(min(self.gpus, len(self._free)))]
-            about = (job, self.threads, given, os.getcwd())
-            process = self._context.Process(target=_child, args=about, name=job.name)
+            process = self._context.Process(target=_child, args=(job, os.getcwd(), self.threads, given))
             process.start()
             self._running.append(_Running(job, process, given))
         return started
@@ -91,10 +92,10 @@ class LocalEngine:
         return 'What was running has been stopped.'
 
 
-def _child(job: Job, threads: int, gpus: Sequence[int], folder: str) -> None:
+def _child(job: Job, folder: str, threads: int, gpus: Sequence[int]) -> None:
     """Carry a job out in this process, which leads a group: stopping it stops what it starts."""
     os.setsid()
-    os.chdir(folder)  # the server is where the driver was when it first imported multiprocessing
+    os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ['OMP_NUM_THREADS'] = str(threads)  # for the processes that it starts
     if gpus:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..engine.preflight import check_writable
 from ..errors import UserError
-from ..paper.tradeoff import styled
+from ..figure import styled
 from ..spt.allocation import NONE, SPARSE, STRUCTURAL, WHOLE, Allocation, UnitAllocation
 from ..spt.units import MATRICES, VECTORS
 

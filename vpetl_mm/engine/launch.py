@@ -52,7 +52,9 @@ def rank_and_world_size(cfg: Config) -> tuple[int, int]:
 def _read_slurm(environ: MutableMapping[str, str]) -> None:
     missing = [v for v in (*FROM_SLURM.values(), 'SLURM_NODELIST') if v not in environ]
     if missing:
-        raise UserError(f'--launcher slurm needs srun, which sets {missing[0]}: use tools/slurm_train.sh.')
+        raise UserError(
+            f'--launcher slurm needs srun, which sets {missing[0]}: use tools/slurm_train.sh or tools/slurm_test.sh.'
+        )
     for ours, theirs in FROM_SLURM.items():
         if not environ[theirs].isdecimal():
             raise UserError(f'{theirs} must be a whole number, got {environ[theirs]!r}.')

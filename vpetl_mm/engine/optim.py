@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -14,7 +15,11 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 from torch.utils.data import BatchSampler, Sampler
 
-from ..errors import UserError
+from ..errors import UserError, unknown
+from ..spt.tuning import ENTRIES, TOKEN, WHOLES
+
+GROUPS = ('head', 'deltas', 'backbone')  # of what is trained
+FACTORS = ('lr_mult', 'decay_mult')
 
 
 class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
@@ -23,18 +28,67 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     With SPT, vectors (1-D parameters, single weights included) have no weight decay unless
     ``paramwise_cfg.flat_decay_mult`` says otherwise.
 
+    ``paramwise_cfg.groups``, such as ``dict(head=dict(lr_mult=10.0))``, multiplies the learning rate (``lr_mult``)
+    and the weight decay (``decay_mult``) of the ``head``, the ``deltas`` or the ``backbone``'s own tuned weights, on
+    top of what mmengine's rules give them.
+
     Raises:
-        UserError: when nothing is trained.
+        UserError: when nothing is trained, and for an unknown group, or one in which nothing is trained.
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the wrapper for ``model``."""
         trained = trained_part(model)
+        self._members = {id(p): group_of(model, n) for n, p in model.named_parameters() if p.requires_grad}
+        self._check_groups()
         if not [*trained.parameters()]:
             raise UserError('Nothing is trained: petl has no deltas and an empty train list.')
         if getattr(model, 'spt', None) is not None:  # as in SPT's own recipe
             self.paramwise_cfg = dict(flat_decay_mult=0.0) | (self.paramwise_cfg or {})
         return super().__call__(trained)
+
+    def _check_groups(self) -> None:
+        groups = self.paramwise_cfg.get('groups') or {}
+        if not isinstance(groups, Mapping):
+            raise UserError(
+                f'paramwise_cfg.groups must be a dict such as dict(head=dict(lr_mult=10.0)), got {groups!r}.'
+            )
+        for name, factors in groups.items():
+            if name not in GROUPS:
+                raise unknown('group of paramwise_cfg.groups', name, GROUPS)
+            if name not in self._members.values():
+                there = ', '.join(g for g in GROUPS if g in self._members.values())
+                raise UserError(f'paramwise_cfg.groups.{name}: nothing of it is trained; trained are {there}.')
+            for key, value in factors.items():
+                if key not in FACTORS:
+                    raise unknown(f'key of paramwise_cfg.groups.{name}', key, FACTORS)
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                    raise UserError(f'paramwise_cfg.groups.{name}.{key} must be at least 0, got {value!r}.')
+
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs: Any) -> None:
+        """Add the parameters of ``module`` to ``params`` as mmengine does, then multiply by group."""
+        super().add_params(params, module, prefix=prefix, **kwargs)
+        groups = self.paramwise_cfg.get('groups') or {}
+        if prefix or not groups:  # mmengine calls this again for every module inside
+            return
+        for entry in params:
+            factors = groups.get(self._members[id(entry['params'][0])], {})
+            for key, factor, base in (('lr', 'lr_mult', self.base_lr), ('weight_decay', 'decay_mult', self.base_wd)):
+                if factor in factors and entry.get(key, base) is not None:
+                    entry[key] = entry.get(key, base) * factors[factor]
+
+
+def group_of(model: nn.Module, name: str) -> str:
+    """Return which of :data:`GROUPS` a trained parameter of ``model`` belongs to.
+
+    What SPT tunes of the backbone, its vectors and single weights, counts as the backbone's; its structured updates
+    are deltas.
+    """
+    parts = name.split('.')
+    if parts[0] == model.head_name:
+        return 'head'
+    tuned = (ENTRIES, WHOLES, TOKEN) if getattr(model, 'spt', None) is not None else ()
+    return 'deltas' if 'deltas' in parts and model.plan.owners.get(name) not in tuned else 'backbone'
 
 
 def trained_part(model: nn.Module) -> nn.Module:

@@ -119,6 +119,7 @@ def leave_record(
         finished=datetime.now().astimezone().isoformat(timespec='seconds'),
         machine=machine,
         by=count['by'],
+        trials=runner.cfg.get('trials', 0),
     )
     write_record(runner.work_dir, record, f'result{suffix(runner.cfg, meta)}.json')
 

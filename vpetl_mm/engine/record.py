@@ -52,6 +52,7 @@ class Record:
     finished: str = ''  # in ISO format
     machine: str = ''
     by: dict[str, int] = field(default_factory=dict)  # trainable, by delta or train name; older results lack it
+    trials: int = 0  # of the search that its settings were chosen from; older results lack it
 
 
 def write_record(work_dir: str | Path, record: Record, name: str = FILE) -> Path:
@@ -97,7 +98,7 @@ def read_record(path: str | Path) -> Record:
     if not isinstance(content, dict) or content.pop('format', None) != FORMAT:
         raise UserError(f'{path} is not a result of this project: its format is not {FORMAT!r}.')
     names = {f.name for f in fields(Record)}
-    content.setdefault('by', {})
+    content = dict(by={}, trials=0) | content
     if set(content) != names:
         wrong = sorted(names ^ set(content))[0]
         raise UserError(f'The result {path} is corrupt: {wrong} is {"missing" if wrong in names else "unknown"}.')
@@ -108,13 +109,13 @@ def read_record(path: str | Path) -> Record:
 
 def _check(record: Record, path: Path) -> None:
     accuracies = (record.top1, record.top5, record.mean_class)
-    counts = (record.params, record.total, record.epoch, record.samples)
+    counts = (record.params, record.total, record.epoch, record.samples, record.trials)
     if not all(isinstance(a, (int, float)) and type(a) is not bool and 0 <= a <= 100 for a in accuracies):
         why = f'accuracies must lie between 0 and 100, not {", ".join(map(str, accuracies))}'
     elif record.top5 < record.top1 - 1e-6:
         why = f'top-5 ({record.top5}) cannot be below top-1 ({record.top1})'
     elif not all(type(c) is int and c >= 0 for c in counts) or record.params > record.total or not record.samples:
-        why = f'params, total, epoch and samples cannot be {", ".join(map(str, counts))}'
+        why = f'params, total, epoch, samples and trials cannot be {", ".join(map(str, counts))}'
     elif not (record.seed is None or type(record.seed) is int) or not isinstance(record.options, dict):
         why = 'seed must be a whole number or null, and options a mapping'
     elif not all(map(is_line, (record.config, record.checkpoint, record.finished, record.machine))):
@@ -145,10 +146,24 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def find_records(work_dirs: str | Path) -> dict[Path, Record]:
-    """Read every record below a folder, by file, as :func:`read_record` does; the folders may have any names."""
+def find_records(work_dirs: str | Path, broken: list[UserError] | None = None) -> dict[Path, Record]:
+    """Read every record below a folder, by file, as :func:`read_record` does; the folders may have any names.
+
+    Args:
+        work_dirs: the folder.
+        broken: gets the errors of those that cannot be read, which are then left out. Defaults to None: the first
+            is raised.
+    """
+    records = {}
     # a pipe, or a link to /dev/zero, would be read without end
-    return {path: read_record(path) for path in sorted(Path(work_dirs).rglob(FILE)) if path.is_file()}
+    for path in sorted(p for p in Path(work_dirs).rglob(FILE) if p.is_file()):
+        try:
+            records[path] = read_record(path)
+        except UserError as error:
+            if broken is None:
+                raise
+            broken.append(error)
+    return records
 
 
 def changed_options(options: Mapping[str, Any]) -> list[str]:

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from ..engine.scalars import read_scalars
 from ..errors import UserError
+from ..figure import styled
 from ..spt.budget import BUDGETS
 from .names import Name, parse_name
 from .table_layouts import DATASETS, METHODS, SWIN
 from .tables import Tables
-from .tradeoff import MARKERS, OTHER, OURS, styled
+from .tradeoff import MARKERS, OTHER, OURS
 from .vtab import BACKBONE, CLAIMS, SIZES, group_means, needed
 
 # the offset of a method's label from its point, in points

@@ -9,9 +9,10 @@ from statistics import median
 from typing import Any
 
 from ..errors import UserError
+from ..figure import styled
 from ..measure.method_benchmark import FULL, HOST, Measured
 from ..measure.method_table import ratios
-from .tradeoff import CONTROL, OTHER, OURS, styled
+from .tradeoff import CONTROL, OTHER, OURS
 
 FORMATS = ('.png', '.svg', '.pdf')
 LARGEST = 1500.0  # square points of the disc for the most parameters

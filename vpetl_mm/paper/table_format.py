@@ -1,4 +1,4 @@
-"""Format tables for the terminal, as Markdown and as CSV."""
+"""Format tables for the terminal, as Markdown, as CSV with plain numbers, and as LaTeX."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from .latex import latex
+
+MISSING = ('-', 'not run', 'by budget')
+NUMBER = re.compile(r'(-?[\d,]+(?:\.\d+)?)(?:%| of \d+)?')  # a share and a part of a total are numbers too
 
 
 @dataclass
@@ -20,6 +25,7 @@ class Table:
         rows: as wide as ``head``.
         labels: how many of the first columns are labels, aligned to the left.
         notes: sentences below the table.
+        spread: the last line of the headings whose cells may have a spread, which CSV has in a column of its own.
     """
 
     title: str
@@ -27,6 +33,7 @@ class Table:
     rows: list[list[str]]
     labels: int
     notes: list[str] = field(default_factory=list)
+    spread: str = 'ours'
 
 
 def render(tables: Sequence[Table], fmt: str = 'text') -> str:
@@ -82,13 +89,35 @@ def _csv(tables: Sequence[Table]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator='\n')
     for table in tables:
-        writer.writerow(['table', *_one_line(table.head)])
-        writer.writerows([table.title.partition('.')[0], *row] for row in table.rows)
+        head, *rows = zip(*(column for i in range(len(table.head)) for column in _plain(table, i)), strict=True)
+        writer.writerow(['table', *head])
+        writer.writerows([table.title.partition('.')[0], *row] for row in rows)
     return stream.getvalue().rstrip('\n')
+
+
+def _plain(table: Table, i: int) -> list[list[str]]:
+    """Return a column with plain numbers, its heading first, and behind it the column of the spread if it has one."""
+    (head,), cells = _one_line(table.head[i : i + 1]), [row[i] for row in table.rows]
+    if i < table.labels or i == len(table.head) - 1:  # labels and remarks
+        return [[head, *('' if cell == '-' else cell for cell in cells)]]
+    parts = [cell.partition(' ± ') for cell in cells]
+    percent = ' %' * any(value.endswith('%') and NUMBER.fullmatch(value) is not None for value, *_ in parts)
+    columns = [[head + percent, *(_number(value) for value, *_ in parts)]]
+    if table.head[i].rpartition('\n')[2] == table.spread or any(spread for *_, spread in parts):
+        columns.append([f'{head} spread', *(spread for *_, spread in parts)])
+    return columns
+
+
+def _number(cell: str) -> str:
+    """Return a number without separators, percent sign and total, nothing where it is missing; else the text."""
+    if cell in MISSING:
+        return ''
+    match = NUMBER.fullmatch(cell)
+    return match[1].replace(',', '') if match else cell
 
 
 def _one_line(head: Sequence[str]) -> list[str]:
     return [h.replace('\n', ' ') for h in head]
 
 
-FORMATS: dict[str, Callable[[Sequence[Table]], str]] = dict(text=_text, md=_markdown, csv=_csv)
+FORMATS: dict[str, Callable[[Sequence[Table]], str]] = dict(text=_text, md=_markdown, csv=_csv, latex=latex)

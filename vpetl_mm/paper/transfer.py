@@ -39,7 +39,7 @@ def transfer_table(ours: Mapping[str, Ours], counts: Mapping[str, int], configs:
         rows.append([parsed.method, parsed.pretrain, *trained, f'{lr:g}', top1_of(result), *shown, ''])
     head = ['method', 'backbone', 'trainable', 'share', 'lr', 'top-1', 'top-5', 'seeds', 'remark']
     notes = ['Top-1 and top-5 in percent on the 2,000 test images, last epoch; ±: standard deviation over seeds.']
-    return Table('ViT-S/14 on CIFAR-100, 50 training images a class', head, rows, 2, notes)
+    return Table('ViT-S/14 on CIFAR-100, 50 training images a class', head, rows, 2, notes, spread='top-1')
 
 
 def top1_of(result: Ours | None) -> str:

@@ -1,14 +1,11 @@
-"""A campaign's runs of SPT: what is to be tuned is found first, and once."""
+"""A grid's runs of SPT: what is to be tuned is found first, and once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 import tools
-from vpetl_mm.commands.campaign import NEW, RESUME, TEST, carry_out, dry_run, plan
-from vpetl_mm.errors import UserError
+from vpetl_mm.commands.grid import NEW, RESUME, TEST, plan
 
 REPO = Path(__file__).parents[2]
 CONFIGS = REPO / 'configs'
@@ -40,26 +37,3 @@ def test_a_sensitivity_that_is_there_is_kept(tmp_path):
     assert len(first.commands) == 3 and second.state == RESUME and len(second.commands) == 2
     (folder / 'adapter_epoch_100.pth').write_text('')
     assert plan([SPT], CONFIGS, tmp_path, seeds=2)[1].state == TEST
-
-
-def test_a_failing_sensitivity_is_told_and_nothing_is_trained(tmp_path):
-    calls = []
-
-    def fake(command) -> int:
-        calls.append(command)
-        return 2
-
-    with pytest.raises(UserError, match=r'sensitivity\.py ended with status 2'):
-        carry_out(plan([SPT], CONFIGS, tmp_path), lambda _: None, fake)
-    assert len(calls) == 1
-
-
-def test_a_dry_run_says_that_sensitivity_comes_first(tmp_path):
-    runs = plan([SPT, 'vit_fc_vtabkitti_mae'], CONFIGS, tmp_path)
-    lines = list(dry_run(runs))
-    assert (
-        lines[0]
-        == f'{SPT}, seed 0: train and test; its parameters and memory are known once the sensitivity is measured'
-    )
-    assert lines[1].startswith('  python tools/sensitivity.py ') and lines[2].startswith('  python tools/train.py ')
-    assert lines[4].startswith('vit_fc_vtabkitti_mae, seed 0: train and test; trains 3,076; estimate ')

@@ -1,0 +1,166 @@
+"""Checks before the first trial: the keys, both ends of every space, the data that decides, and the metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import METRICS, DefaultScope
+from torch import nn
+
+from ..engine.building import naming
+from ..engine.entries import at, innermost
+from ..engine.preflight import check_experiment
+from ..errors import UserError, reason, unknown
+from ..measure.count import trains_by_budget
+from ..models.build import build_model
+from .keys import check_keys
+from .settings import WORK_DIR, Search, check_same, config_of, digest_of, need_optuna, spaces_of
+from .space import parse_spaces
+from .spaces import default_space
+
+SHARE = 0.2  # of the training list, held out where the config holds out nothing
+DEFAULT = 'default'  # the space of the config's method
+OTHERS = ('pipeline', 'test_mode', 'holdout', 'holdout_seed', 'held_out')  # that do not make another list
+
+
+def planned(
+    config: Path,
+    given: Mapping[str, Any],
+    options: Mapping[str, Any] | None = None,
+    metric: str = 'acc/top1',
+    sampler: str = 'tpe',
+    work_dir: str | Path = WORK_DIR,
+) -> tuple[Search, list[str]]:
+    """Return a search whose every part has been checked, and what to tell of it. Nothing is written.
+
+    Args:
+        config: the experiment's file.
+        given: dotted key -> space; the key ``'default'`` stands for the space of the config's method. If empty, the
+            config's own ``search``.
+        options: ``--cfg-options`` of every run. Defaults to None.
+        metric: with the evaluator's prefix or without. Defaults to ``'acc/top1'``.
+        sampler: one of :data:`~.settings.SAMPLERS`. Defaults to ``'tpe'``.
+        work_dir: the folder of the searches. Defaults to ``work_dirs/tune``.
+
+    Raises:
+        UserError: for the first thing that is wrong.
+    """
+    need_optuna()
+    search = Search(str(config), str(Path(work_dir, Path(config).stem)), {}, dict(options or {}))
+    cfg = config_of(search)
+    spaces = _spaces(cfg, given)
+    check_keys(cfg, spaces)
+    if sampler == 'grid' and (wide := [k for k, s in spaces.items() if s.kind not in ('list', 'int')]):
+        raise UserError(f'--sampler grid tries every value, and {wide[0]}={spaces[wide[0]]} has no end: give a list.')
+    fraction, said = _held_out(cfg)
+    texts = {key: str(space) for key, space in spaces.items()}
+    search = Search(search.config, search.folder, texts, search.options, metric, sampler, fraction, digest_of(cfg))
+    first = search.run(Path(search.folder, 'trial_000'), {})
+    _check_list(first)
+    search = Search(**{**vars(search), 'metric': _metric(first, metric)})
+    check_same(search)
+    _check_ends(search, first)
+    return search, said
+
+
+def _spaces(cfg: Config, given: Mapping[str, Any]) -> dict[str, Any]:
+    texts = dict(given) or spaces_of(cfg)
+    if not texts:
+        raise UserError(
+            f'{cfg.filename} has no search: say what to search, such as --search default or --search '
+            'optim_wrapper.optimizer.lr="log(1e-4,1e-1)".'
+        )
+    found = default_space(cfg) if texts.pop(DEFAULT, None) is not None else {}
+    return found | parse_spaces(texts)
+
+
+def _held_out(cfg: Config) -> tuple[float | None, list[str]]:
+    """Return the share of the training list that decides, and what to say of it."""
+    holdout = cfg.get('holdout')
+    if holdout is None:
+        return None, []
+    if holdout['fraction']:
+        return holdout['fraction'], []
+    said = f'{Path(cfg.filename).stem} holds out no training data: the search holds out {SHARE:.0%} of the list.'
+    return SHARE, [said]
+
+
+def _check_list(cfg: Config) -> None:
+    """Raise :class:`UserError` where there is nothing to validate on, or it is the test data."""
+    if not cfg.get('val_dataloader'):
+        raise UserError(
+            f'{cfg.filename} validates on nothing, so nothing could decide: give it holdout, or a val list.'
+        )
+    ours, test = (innermost(at(cfg, f'{k}_dataloader.dataset') or {}) for k in ('val', 'test'))
+    if test and _data_of(ours) == _data_of(test):
+        raise UserError(
+            f'{cfg.filename} validates on its test data, which must not decide: give it holdout, or a val list of '
+            'its own.'
+        )
+
+
+def _data_of(dataset: Mapping[str, Any]) -> Any:
+    """Return what tells a data set's samples: its list, or else all its settings."""
+    root = dataset.get('data_root') or ''
+    if dataset.get('ann_file'):
+        return Path(root, dataset['ann_file']).resolve()
+    return {key: str(value) for key, value in dataset.items() if key not in OTHERS}
+
+
+def _metric(cfg: Config, metric: str) -> str:
+    """Return a metric's full name.
+
+    Raises:
+        UserError: when the config's evaluator does not report it, with the nearest that it does.
+    """
+    evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, (list, tuple)) else [cfg.val_evaluator]
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')), naming(cfg, 'val_evaluator'):
+        built = [METRICS.build(evaluator) for evaluator in evaluators]
+    known = [name for one in built for name in getattr(one, 'names', ())]
+    if not all(hasattr(one, 'names') for one in built) or metric in known:
+        return metric  # another evaluator's scores are known once it has run
+    full = next((name for name in known if name.rpartition('/')[2] == metric), None)
+    if full is None:
+        raise unknown('metric', metric, known)
+    return full
+
+
+def _check_ends(search: Search, first: Config) -> None:
+    """Check the config as it stands, then with every end of every space.
+
+    Raises:
+        UserError: naming the value that is impossible.
+    """
+    by_budget = trains_by_budget(first.model)
+    if by_budget:  # what SPT tunes is known once it has been measured, in each run's folder
+        path = {k: v for k, v in first.model.petl.items() if k in ('attention', 'fast')}
+        first.model.petl = dict(train=['all'], **path)
+    model = check_experiment(first, ('train_dataloader', 'val_dataloader'))
+    for key, value in _ends(search):
+        try:
+            cfg = search.run(Path(search.folder, 'trial_000'), {key: value})
+            with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
+                _check_end(cfg, key, model, by_budget)
+        except UserError as error:
+            raise UserError(f'{key}={value} of the space {search.spaces[key]} is impossible: {error}') from error
+
+
+def _ends(search: Search) -> Iterator[tuple[str, Any]]:
+    for key, space in search.parsed().items():
+        yield from ((key, value) for value in space.values)
+
+
+def _check_end(cfg: Config, key: str, model: nn.Module, by_budget: bool) -> None:
+    if by_budget:
+        return
+    if key.startswith('model.'):
+        model = build_model(cfg, meta=True)
+    if key.startswith(('model.', 'optim_wrapper.')):
+        try:
+            build_optim_wrapper(model, cfg.copy().optim_wrapper)
+        except (TypeError, ValueError) as error:
+            raise UserError(f'{reason(error)}.') from error

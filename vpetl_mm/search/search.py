@@ -1,0 +1,153 @@
+"""A search from its first trial to the tested winner, carried out by an engine of jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from ..campaign.driver import Engine, drive
+from ..campaign.job import Job
+from ..engine.record import FILE, Record, read_record
+from ..errors import UserError
+from .finalists import WINNER, Finalist, finalists_of, seed_jobs, tuned_config, winner_job, winner_text, write_winner
+from .settings import Search, write_search
+from .show import Standing, draw, duration, table, write_csv
+from .study import budget, counted, open_study, start_with_own_values
+from .worker import workers
+
+LOOK = 2.0  # seconds between two looks at the searches
+
+
+def at_once(line: str) -> None:
+    """Print a line, also where the output is a file."""
+    print(line, flush=True)
+
+
+def tune(
+    searches: Sequence[Search],
+    engine: Engine,
+    trials: int = 20,
+    jobs: int = 2,
+    finalists: int = 3,
+    seeds: int = 3,
+    gpus: int = 0,
+    say: Callable[[str], None] = at_once,
+) -> list[Record]:
+    """Carry out searches, or go on with them, and return the results of their winners.
+
+    Args:
+        searches: of :func:`~.checks.planned`, with different folders.
+        engine: carries the workers and the runs out.
+        trials: of each search, failed and pruned ones included. Defaults to 20.
+        jobs: workers, which share the searches. Defaults to 2.
+        finalists: trials that are run with all seeds. Defaults to 3.
+        seeds: of a finalist. Defaults to 3.
+        gpus: of each worker. Defaults to 0.
+        say: prints a line.
+
+    Raises:
+        UserError: when the test list has been read for fewer trials, or no trial or no winner could be trained.
+    """
+    for search in searches:
+        _check_open(search, trials)
+    for search in searches:
+        write_search(search)
+        start_with_own_values(search, open_study(search))
+    with _shown([Standing(search, trials, jobs) for search in searches], say):
+        _drive(workers(searches, trials, jobs, gpus), engine, say, told=False)
+    for search in searches:
+        say(f'{search.folder}: {write_csv(search).name}, {draw(search).name}')
+    _drive([job for s in searches for job in seed_jobs(s, finalists, seeds, gpus)], engine, say, must=False)
+    for search in searches:
+        _say_finalists(search, _choose(search, finalists, seeds), say)
+    _drive([winner_job(search, gpus) for search in searches], engine, say)
+    records = [read_record(Path(search.folder, WINNER, FILE)) for search in searches]
+    for search, record in zip(searches, records, strict=True):
+        say(f'{tuned_config(search)}: top-1 {record.top1:.2f} on the test list, chosen from {record.trials} trials')
+    return records
+
+
+def _check_open(search: Search, trials: int) -> None:
+    """Raise :class:`UserError` if more trials would be chosen from after the test list has been read."""
+    file = Path(search.folder, WINNER, FILE)
+    if file.is_file() and budget(search, trials) > (done := read_record(file).trials):
+        raise UserError(
+            f'{search.folder} has its winner of {done} trials, for which the test list has been read: search with '
+            'more trials in another --work-dir.'
+        )
+
+
+def _choose(search: Search, finalists: int, seeds: int) -> list[Finalist]:
+    """Return the finalists, and write the winner's config; one that was tested stays."""
+    ranked = finalists_of(search, finalists, seeds)
+    count = len(counted(open_study(search)))
+    if not Path(search.folder, WINNER, FILE).is_file():
+        file = tuned_config(search)
+        if not file.is_file() or file.read_text(encoding='utf-8') != winner_text(search, ranked[0], count):
+            write_winner(search, ranked[0], count)
+    return ranked
+
+
+def _say_finalists(search: Search, ranked: Sequence[Finalist], say: Callable[[str], None]) -> None:
+    for one in ranked:
+        chosen = ', '.join(f'{key}={value}' for key, value in one.chosen.items())
+        spread = f' ± {one.spread:.2f}' if len(one.values) > 1 else ''
+        say(f'{search.name}, trial {one.number}: {one.mean:.2f}{spread} over {len(one.values)} seed(s): {chosen}')
+
+
+def _drive(
+    jobs: Sequence[Job], engine: Engine, say: Callable[[str], None], must: bool = True, told: bool = True
+) -> None:
+    """Carry out jobs, and say which fail; with ``told``, also which are done.
+
+    Raises:
+        UserError: at the end, if one failed and all ``must`` be done.
+    """
+    failed = []
+    for event in drive([job for job in jobs if not job.done()], engine):
+        if event.what == 'failed':
+            failed.append(f'{event.job.name} ({event.reason})')
+            say(f'{event.job.name} failed: {event.reason}; see {event.job.folder}/run.log')
+        elif event.what == 'done' and told:
+            say(f'{event.job.name}: done in {duration(event.seconds)}')
+    if failed and must and not all(job.done() for job in jobs):
+        raise UserError(f'{"; ".join(failed)}.')
+
+
+@contextmanager
+def _shown(standings: Sequence[Standing], say: Callable[[str], None]) -> Iterator[None]:
+    """Show how searches stand meanwhile: a live table on a terminal, elsewhere a line for each trial that ends."""
+    console, over = Console(), threading.Event()
+    for standing in standings:
+        known = len(standing.news())
+        if known:
+            say(f'{standing.search.name}: {known} of {standing.budget} trials are finished already')
+
+    def lines() -> None:
+        for line in (line for standing in standings for line in standing.news()):
+            say(line)
+
+    def watch() -> None:
+        while not over.wait(LOOK):
+            live.update(table(standings)) if live else lines()
+
+    live = Live(table(standings), console=console, refresh_per_second=2) if console.is_terminal else None
+    thread = threading.Thread(target=watch, daemon=True)
+    if live:
+        live.start()
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        if live:
+            live.update(table(standings))
+            live.stop()
+        else:
+            lines()

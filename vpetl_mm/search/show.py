@@ -1,0 +1,194 @@
+"""What a search shows: a table while it runs, ``search.csv``, and a figure of values and learning curves."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table as RichTable
+
+from ..figure import styled
+from ..files import written_whole
+from .settings import Search
+from .space import Space
+from .study import REASON, budget, counted, open_study, values_of
+from .trial import result_of_run
+
+CSV, FIGURE = 'search.csv', 'search.png'
+STATES = {
+    TrialState.COMPLETE: 'done',
+    TrialState.PRUNED: 'pruned',
+    TrialState.FAIL: 'failed',
+    TrialState.RUNNING: 'running',
+}
+HEAD = ('search', 'best', 'trial', 'settings', *STATES.values(), 'of', 'left')
+BEST, LOST = '#c1272d', '#8a8a8a'
+DONE = '#1f4e79'
+
+
+class Standing:
+    """How a search stands.
+
+    Args:
+        search: the search.
+        trials: its budget.
+        jobs: workers that share what is left.
+    """
+
+    def __init__(self, search: Search, trials: int, jobs: int = 1) -> None:
+        self.search, self.jobs = search, jobs
+        self.budget = budget(search, trials)
+        self.study = open_study(search)
+        self.told: set[int] = set()
+
+    def row(self) -> list[str]:
+        """Return a line of the table, in the order of :data:`HEAD`."""
+        trials = counted(self.study)
+        whole = [t for t in trials if t.state == TrialState.COMPLETE]
+        top = max(whole, key=lambda t: t.value) if whole else None
+        shown = [f'{top.value:.2f}', str(top.number), _settings(top)] if top else ['-', '-', '-']
+        states = Counter(t.state for t in trials)
+        return [self.search.name, *shown, *(str(states[s]) for s in STATES), str(self.budget), self.left(trials)]
+
+    def left(self, trials: Sequence[FrozenTrial]) -> str:
+        """Return the time that is left, by the mean duration of the trials that have ended."""
+        ended = [t.duration.total_seconds() for t in trials if t.state.is_finished() and t.duration]
+        open_ = self.budget - len([t for t in trials if t.state.is_finished()])
+        return duration(sum(ended) / len(ended) * open_ / self.jobs) if ended and open_ else '-' * bool(open_)
+
+    def news(self) -> list[str]:
+        """Return a line for each trial that has ended since the last call."""
+        lines = []
+        for trial in counted(self.study):
+            if trial.state.is_finished() and trial.number not in self.told:
+                self.told.add(trial.number)
+                value = f' {trial.value:.2f}' if trial.value is not None else ''
+                why = f': {trial.user_attrs[REASON]}' if REASON in trial.user_attrs else ''
+                where = f'{self.search.name}, trial {trial.number} of {self.budget}'
+                lines.append(f'{where}: {STATES[trial.state]}{value} ({_settings(trial)}){why}')
+        if lines:
+            row = dict(zip(HEAD, self.row(), strict=True))
+            left = f', about {row["left"]} left' if row['left'].strip('-') else ''
+            lines[-1] += f'; best so far {row["best"]}{left}'
+        return lines
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    return (
+        f'{seconds:.0f} s'
+        if seconds < 90
+        else f'{seconds / 60:.0f} min'
+        if seconds < 5400
+        else f'{seconds / 3600:.1f} h'
+    )
+
+
+def table(standings: Sequence[Standing]) -> RichTable:
+    """Return the table of all searches, for a terminal."""
+    shown = RichTable(box=None, pad_edge=False)
+    for name in HEAD:
+        shown.add_column(name, justify='left' if name in ('search', 'settings') else 'right', overflow='fold')
+    for standing in standings:
+        shown.add_row(*standing.row())
+    return shown
+
+
+def _settings(trial: FrozenTrial) -> str:
+    return ', '.join(f'{short(key)}={value}' for key, value in values_of(trial).items())
+
+
+def short(key: str) -> str:
+    """Return the end of a key that tells it from others: ``patt.d_bottle``, ``head.lr_mult``, ``lr``."""
+    parts = key.split('.')
+    return '.'.join(parts[-2:]) if 'deltas' in parts or 'groups' in parts else parts[-1]
+
+
+def write_csv(search: Search) -> Path:
+    """Write a row for each trial, in plain numbers; return the file."""
+    file = Path(search.folder, CSV)
+    with written_whole(file) as partial, open(partial, 'w', newline='', encoding='utf-8') as stream:
+        writer = csv.writer(stream)
+        writer.writerow(['trial', 'state', search.metric, *search.spaces, 'params', 'epochs', 'seconds', 'reason'])
+        for trial in counted(open_study(search)):
+            record = None
+            with suppress(ValueError):  # a damaged result of one trial does not hide the others
+                record = result_of_run(search.trial_folder(trial.number))
+            seconds = f'{trial.duration.total_seconds():.1f}' if trial.duration else ''
+            writer.writerow(
+                [
+                    *(trial.number, STATES[trial.state], '' if trial.value is None else trial.value),
+                    *(values_of(trial).get(key, '') for key in search.spaces),
+                    *(record.params if record else '', trial.last_step or 0, seconds),
+                    trial.user_attrs.get(REASON, ''),
+                ]
+            )
+    return file
+
+
+def draw(search: Search) -> Path:
+    """Draw the value against each searched setting, and every trial's learning curve; return the file."""
+    file = Path(search.folder, FIGURE)
+    trials = counted(open_study(search))
+    whole = [t for t in trials if t.state == TrialState.COMPLETE]
+    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.value is not None]
+    top = max(whole, key=lambda t: t.value) if whole else None
+    count = len(search.spaces) + 1
+    with styled([file], count, (3.4 if count < 4 else 2.5, 3.0)) as panels:
+        for axes, (key, space) in zip(panels, search.parsed().items(), strict=False):
+            _scatter(axes, key, space, pruned, LOST, 'x', 'pruned')
+            _scatter(axes, key, space, whole, DONE, 'o', 'to the end')
+            _scatter(axes, key, space, [top] if top else [], BEST, '*', 'best')
+            _axis(axes, space)
+            axes.set_xlabel(short(key))
+        panels[0].set_ylabel(f'{search.metric} on held-out data')
+        panels[0].legend(frameon=False, fontsize=7)
+        _curves(panels[-1], search, trials, top)
+    return file
+
+
+def _axis(axes: Any, space: Space) -> None:
+    """Show the whole space: a list's values side by side in its order, a range from end to end."""
+    if space.kind == 'list':
+        axes.set_xticks(range(len(space.values)), [str(value) for value in space.values])
+        axes.set_xlim(-0.5, len(space.values) - 0.5)
+        return
+    low, high = space.values
+    if space.kind == 'log':
+        axes.set_xscale('log')
+        axes.set_xlim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
+        axes.xaxis.set_minor_formatter('')
+        axes.xaxis.set_major_formatter('{x:g}')
+    else:
+        axes.set_xlim(low - (high - low) * 0.04, high + (high - low) * 0.04)
+        axes.xaxis.get_major_locator().set_params(integer=space.kind == 'int')
+
+
+def _scatter(
+    axes: Any, key: str, space: Space, trials: Sequence[FrozenTrial], colour: str, marker: str, label: str
+) -> None:
+    points = [(values_of(t)[key], t.value) for t in trials if key in t.params]
+    if points:
+        values, scores = zip(*points, strict=True)
+        places = [space.values.index(value) for value in values] if space.kind == 'list' else values
+        axes.scatter(places, scores, 70 if marker == '*' else 16, colour, marker, label=label, zorder=3)
+
+
+def _curves(axes: Any, search: Search, trials: Sequence[FrozenTrial], top: FrozenTrial | None) -> None:
+    for trial in trials:
+        curve = sorted(trial.intermediate_values.items())
+        if curve:
+            mine = top is not None and trial.number == top.number
+            colour = BEST if mine else LOST if trial.state != TrialState.COMPLETE else DONE
+            style = dict(
+                color=colour, linewidth=1.8 if mine else 0.8, alpha=1 if mine else 0.6, zorder=3 if mine else 2
+            )
+            axes.plot(*zip(*curve, strict=True), marker='.', markersize=3, **style)
+    axes.set_xlabel('epoch')
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylabel(search.metric)
