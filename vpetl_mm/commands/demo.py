@@ -87,7 +87,7 @@ class Demo:
         engine.source, engine.needing = source, {run.name for run in runs if run.needs_source}
         self._carry_out([source, *sorted(runs, key=self._turn)], engine)
         pretrained = source.outcome()
-        rows = [self._row(method, pretrained) for method in self.methods]
+        rows = [self._row(method) for method in self.methods]
         self._write(rows, pretrained, time.monotonic() - started)
         return rows
 
@@ -123,8 +123,8 @@ class Demo:
             clips = 'source' if run.method == SOURCE else f'{run.few or self.clips["target_train"]} clips'
             print(f'{run.method:>24}, {clips:>10}: top-1 {top1:5.1f}, {seconds:4.0f} s', flush=True)
 
-    def _row(self, method: str, source: Outcome) -> DemoRow:
-        """Return a method's row; its share is that of the source's parameters, which all train."""
+    def _row(self, method: str) -> DemoRow:
+        """Return a method's row; its share is that of the parameters without deltas."""
         every, few = (
             [r.outcome() for r in self._runs() if r.method == method and bool(r.few) is is_few]
             for is_few in (False, True)
@@ -132,7 +132,7 @@ class Demo:
         top1, seconds = _means(every)
         scores = [outcome.top1 for outcome in few]
         return DemoRow(
-            *(method, every[0].params, every[0].params / source.params, top1, seconds),
+            *(method, every[0].params, every[0].params / every[0].model, top1, seconds),
             *([outcome.top1 for outcome in every], mean(scores), scores),
         )
 

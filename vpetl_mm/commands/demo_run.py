@@ -31,11 +31,13 @@ class Outcome:
 
     Args:
         params: trainable parameters, with the head.
+        model: parameters of the model without deltas, with the head.
         top1: on the test clips, in percent.
         seconds: to train and test.
     """
 
     params: int
+    model: int
     top1: float
     seconds: float
 
@@ -128,8 +130,9 @@ class DemoRun:
         if self.method == SOURCE:
             with written_whole(self.data / 'source_backbone.pth') as partial:
                 shutil.copyfile(adapter, partial)
-        params = runner.plain_model.plan.count()['trainable']
-        outcome = Outcome(params, scores['acc/top1'], time.monotonic() - started)
+        count, existing = runner.plain_model.plan.count(), runner.plain_model.plan.train
+        model = count['total'] - sum(n for name, n in count['by'].items() if name not in existing)
+        outcome = Outcome(count['trainable'], model, scores['acc/top1'], time.monotonic() - started)
         with written_whole(self.folder / FILE) as partial:
             partial.write_text(f'{json.dumps(asdict(outcome))}\n', encoding='utf-8')
 
