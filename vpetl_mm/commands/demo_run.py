@@ -116,8 +116,10 @@ class DemoRun:
     def clips(self) -> int:
         """How many clips it trains on, in all epochs, and tests."""
         cfg = _read(self.config)
-        train, test = (len(read_list(cfg[k].dataset.ann_file, None)) for k in ('train_dataloader', 'test_dataloader'))
-        return (self.few * FEW_EPOCHS or train * cfg.train_cfg.max_epochs) + test
+        every, tested = (
+            len(read_list(cfg[k].dataset.ann_file, None)) for k in ('train_dataloader', 'test_dataloader')
+        )
+        return (self.few * FEW_EPOCHS or every * cfg.train_cfg.max_epochs) + tested
 
     def __call__(self) -> None:
         """Train and test; the source leaves its backbone where the other configs look for it."""
