@@ -15,7 +15,7 @@ torch.ones(1, requires_grad=True).backward()
 
 # files of few and long tests, which would leave one core idle if they came last
 LONG = ('test_using', 'test_own_data', 'test_configs', 'test_docs', 'test_kills', 'test_launch', 'test_demo')
-LONG += ('test_transformers_4', 'test_transformers_hosts')
+LONG += ('test_transformers_4', 'test_transformers_hosts', 'test_slurm')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

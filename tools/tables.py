@@ -15,11 +15,13 @@ OTHERS = ('demo', 'transfer', 'vtab', 'vtab_further')
 EXAMPLES = """\
   tools/tables.py                                   every table, in the terminal
   tools/tables.py table3 table1 --format md --out tables.md
+  tools/tables.py table3 --format latex             for a paper, with booktabs; csv has plain numbers
   tools/tables.py demo                              the results of "make demo"
   tools/tables.py transfer                          a real ViT-S/14 on CIFAR-100 (docs/real_transfer.md)
   tools/tables.py vtab                              SPT and its baselines on VTAB-1k, by group of tasks
   tools/tables.py vtab_further                      methods of further papers on it
   tools/tables.py --run table3 --dry-run            the missing runs: commands, memory, GPU hours
+  tools/tables.py --run table3 --dry-run --gpu A100 hours of another GPU than the RTX 3090
   tools/tables.py --run table3 --gpus 4 --seeds 3   train and test them; after an interruption, repeat it to go on
   tools/tables.py --run table3 --engine slurm --partition gpu --gpus 4 --max-parallel 8    as jobs of a cluster
   tools/tables.py --run table3 --watch              what each run is doing; work_dirs/grid.html too

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -73,27 +72,13 @@ def test_each_job_is_done_once_whatever_befalls_the_others(tmp_path):
     assert [read_attempt(j.folder).state for j in jobs] == ['done', 'done', 'running', 'failed', 'done']
 
 
-DRIVER = """\
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_driver
-from vpetl_mm.campaign import driver, local
-local.PRELOAD = ()  # its jobs need nothing
-jobs = [test_driver.job(Path(sys.argv[2]), f'job{k}', 1.0) for k in range(2)]
-for event in driver.drive(jobs, local.LocalEngine(2)):
-    pass
-"""
-
-
 def test_what_another_driver_does_is_waited_for_and_what_it_left_is_gone_on_with(tmp_path):
-    """The first driver is killed; its jobs go on, one of them is killed as well."""
-    first = subprocess.Popen([sys.executable, '-c', DRIVER, Path(__file__).parent, tmp_path])
+    """The processes of a driver that is gone are still at its jobs; one of them is killed as well."""
     jobs = [job(tmp_path, f'job{k}', 1.0) for k in range(2)]
+    for one in jobs:  # what is left of a driver that was killed
+        multiprocessing.get_context('fork').Process(target=attempt, args=(one,)).start()
     while not all(in_use(j.folder) for j in jobs):
         time.sleep(0.02)
-    first.kill()
-    first.wait()
     events = drive(jobs, LocalEngine(2), 0.02)
     seen = {}
     for event in events:
@@ -119,19 +104,25 @@ def test_stopping_ends_what_runs_and_leaves_it_to_be_gone_on_with(tmp_path, caps
     assert capsys.readouterr().err == 'What was running has been stopped.\n'
 
 
+def hold(folder: Path) -> None:
+    """Claim a folder until killed."""
+    with claimed(folder):
+        time.sleep(60)
+
+
 def test_an_attempt_leaves_a_record_and_keeps_out_of_a_claimed_folder(tmp_path):
     one = job(tmp_path, 'one', fail='no\x1b[2J luck')
     (_, event) = drive([one], LocalEngine(1), 0.02)
     assert event.reason == last_line(one.folder) == read_attempt(one.folder).reason == r'no\x1b[2J luck'
     (one.folder / 'attempt.json').write_text('{"state": "done", "reason": 3}')
     assert read_attempt(one.folder) is None
-    holder = 'import sys; from pathlib import Path; from vpetl_mm.campaign.claim import claimed\n'
-    holder += 'with claimed(Path(sys.argv[1])) as ours: print(ours, flush=True); input()'
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with subprocess.Popen([sys.executable, '-c', holder, one.folder], **pipes) as process:
-        assert process.stdout.readline() == 'True\n'
-        assert attempt(one) == 'busy'
-        process.communicate('\n')
+    holder = multiprocessing.get_context('fork').Process(target=hold, args=(one.folder,))
+    holder.start()
+    while not in_use(one.folder):
+        time.sleep(0.01)
+    assert attempt(one) == 'busy'
+    holder.kill()
+    holder.join()
     with claimed(one.folder) as ours:
         assert ours
     assert attempt(job(tmp_path, 'one')) == 'done' == attempt(job(tmp_path, 'one', fail='not asked again'))

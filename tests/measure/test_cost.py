@@ -76,7 +76,7 @@ def test_the_file_is_kept_up_to_date_and_an_edited_config_is_computed(tmp_path):
     text = refreshed(tmp_path)
     (tmp_path / FILE).write_text(text)
     assert [*stored(tmp_path / FILE)] == [key] and stored(tmp_path / FILE)[key].saved == Line(1, 2)
-    edited = load_config('vits14_lora_cifar100n50_r16_dinov2', {'model.petl.deltas.lora.r': 3})
+    edited = load_config('vits14_lora_cifar100n50_r16_dinov2', {'model.petl.deltas.lora.rank': 3})
     assert key_of(edited) not in stored(CONFIGS / FILE)
     assert cost_of(edited).trained.at(100) == 12 * 2 * 3 * (384 + 384) + 385 * 100
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import socket
@@ -62,7 +61,6 @@ def attempt(job: Job) -> str:
 
 def _failure(job: Job) -> str:
     """Do the work; return why it failed, on a line, or an empty string."""
-    gc.freeze()  # mmengine collects garbage five times a run, and what was imported takes it half a second each
     with output_to(job.folder / LOG):
         try:
             job.work()

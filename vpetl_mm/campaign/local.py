@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -101,4 +102,5 @@ def _child(job: Job, folder: str, threads: int, gpus: Sequence[int]) -> None:
     if gpus:
         os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(map(str, gpus))
     torch.set_num_threads(threads)
+    gc.freeze()  # mmengine collects garbage five times a run, and what was imported takes it half a second each
     sys.exit(STATUS[attempt(job)])

@@ -165,7 +165,8 @@ def _sums(hours: Hours, name: str, peak: GPU) -> Iterator[str]:
     if hours.head_runs:
         one = hours.head_runs == 1
         who = f'the {hours.head_runs} run{" that trains" if one else "s that train"} the head alone take{"s" * one}'
-        heads = f'; {who} {_number(hours.heads)}, or {_number(hours.cached)} with cache_features=dict(views=1)'
+        cached = f'{_number(hours.cached)} with cache_features=dict(views=1) and no drop-path'
+        heads = f'; {who} {_number(hours.heads)}, or {cached}'
     yield f'Of the computed: all in float32 {_number(hours.float32)}{heads}.'
 
 

@@ -24,9 +24,9 @@ class GPU(NamedTuple):
 
 
 GPUS = {
-    'RTX 2080 Ti': GPU(13.4, 13.4, 'NVIDIA Turing GPU Architecture, table 4; no bfloat16'),
-    'RTX 3090': GPU(35.6, 71.0, 'NVIDIA Ampere GA102 GPU Architecture, table 3'),
-    'RTX 4090': GPU(82.6, 165.2, 'NVIDIA Ada GPU Architecture, table 2'),
+    'RTX 2080 Ti': GPU(13.4, 13.4, 'NVIDIA Turing GPU Architecture white paper, reference card; no bfloat16'),
+    'RTX 3090': GPU(35.6, 71.0, 'NVIDIA Ampere GA102 GPU Architecture white paper'),
+    'RTX 4090': GPU(82.6, 165.2, 'NVIDIA Ada GPU Architecture white paper'),
     'T4': GPU(8.1, 8.1, 'NVIDIA T4 data sheet; no bfloat16'),
     'V100': GPU(15.7, 15.7, 'NVIDIA V100 data sheet, SXM2; no bfloat16'),
     'A6000': GPU(38.7, 154.8, 'NVIDIA RTX A6000 data sheet, half of its figure with sparsity'),

@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..files import from_json, written_whole
 from .settings import Search, config_of, read_search
 from .study import REASON, counted, open_study, values_of
-from .trial import ReportHook, measured, score
+from .trial import ReportHook, measured, score, tidy
 
 SCORE = 'score.json'
 WINNER = 'winner'
@@ -104,6 +104,7 @@ def run_seed(folder: str, number: int, seed: int) -> None:
     score(search, place, values_of(trial), hook, seed)
     with written_whole(place / SCORE) as partial_file:
         partial_file.write_text(f'{hook.scores[search.metric]!r}\n', encoding='utf-8')
+    tidy(place)
 
 
 def finalists_of(search: Search, count: int, seeds: int) -> list[Finalist]:

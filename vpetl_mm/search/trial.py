@@ -97,18 +97,24 @@ def carry_out(search: Search, taken: Taken) -> None:
         if _disk_is_full(error):  # which is no fault of the settings: the same command goes on with this trial
             trial.set_user_attr(STARTS, 0)
             raise
-        if not isinstance(error, UserError):
-            traceback.print_exc()
-        why = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {reason(error)}'
-        trial.set_user_attr(REASON, shortened(why, 300))
+        why = _reason(error)
+        trial.set_user_attr(REASON, why)
         study.tell(trial, state=TrialState.FAIL)
-        print(f'trial {trial.number} failed: {why}', flush=True)
-        return
-    if hook.pruned:
-        study.tell(trial, state=TrialState.PRUNED)
+        said = f'failed: {why}'
     else:
-        study.tell(trial, hook.scores[search.metric])
-    print(f'trial {trial.number}{" pruned" * hook.pruned}: {hook.scores[search.metric]:.2f}', flush=True)
+        value = hook.scores[search.metric]
+        study.tell(trial, *([None, TrialState.PRUNED] if hook.pruned else [value]))
+        said = f'{"pruned: " * hook.pruned}{value:.2f}'
+    tidy(taken.folder)
+    print(f'trial {trial.number} {said}', flush=True)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a trial failed, on a line; the log has the rest."""
+    if isinstance(error, UserError):
+        return shortened(error, 300)
+    traceback.print_exc()
+    return shortened(f'{type(error).__name__}: {reason(error)}', 300)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
@@ -140,7 +146,11 @@ def score(search: Search, folder: Path, chosen: dict[str, Any], hook: ReportHook
     hook.scores = hook.scores or _scores_before(runner)
     if not hook.pruned:
         _leave_result(search, runner, hook.scores)
-    for state in folder.glob('epoch_[0-9]*.pth'):  # large, and never resumed
+
+
+def tidy(folder: Path) -> None:
+    """Remove the full states of a run that is over: they are large, and never resumed."""
+    for state in folder.glob('epoch_[0-9]*.pth'):
         state.unlink()
 
 
