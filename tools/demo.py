@@ -24,7 +24,7 @@ def main(args) -> None:
     Demo(*folders, args.seeds, methods, parallel=args.parallel).run()
 
 
-DEMOS = sorted({p.stem.removeprefix('demo_') for p in configs().glob('demo_*.py')} - {'source'})
+DEMOS = sorted({p.stem.removeprefix('demo_') for p in configs().glob('demo_*.py')} - {'turns'})
 parser = Parser('Pre-train a small Video Swin on generated clips, adapt it by every method, and compare.', EXAMPLES)
 parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per method (default: 1)')
 parser.add_argument('--parallel', type=int, metavar='N', help='runs at a time (default: one for each core)')

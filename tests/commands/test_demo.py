@@ -63,14 +63,14 @@ def test_one_run_at_a_time_comes_to_the_same_figures(rows, capsys):
         assert len(each) == 2 and each[0] == top1
     assert alone.top1 == pytest.approx(sum(alone.top1_per_seed) / 2)
     told = [line.split(':')[0].split() for line in capsys.readouterr().out.splitlines() if ': top-1' in line]
-    assert told == [['source,', 'source'], ['fc,', '32', 'clips'], ['fc,', '8', 'clips']]
+    assert told == [['turns,', 'source'], ['fc,', '32', 'clips'], ['fc,', '8', 'clips']]
 
 
 def test_the_demo_compares_every_method_with_its_controls():
     needed = {'full', 'fc', 'lora', 'bitfit', 'adaptformer', 'patt', 'bapat', 'bapat_random_backbone', 'one_frame'}
     assert needed | {'sptlora', 'sptadapter'} == set(METHODS) and {*CONTROLS} < {*METHODS}
     assert {f'{m}{c}' for m in ('sptlora', 'sptadapter') for c in ('random', 'shuffled')} < set(ALL)
-    assert all((REPO / f'configs/demo_{m}.py').exists() for m in (*ALL, *FURTHER, 'source'))
+    assert all((REPO / f'configs/demo_{m}.py').exists() for m in (*ALL, *FURTHER, 'turns'))
     assert len(FURTHER) == 13 and not {*FURTHER} & {*ALL}, 'they take no time unless asked for'
     assert CLIPS['target_test'] >= 400
 

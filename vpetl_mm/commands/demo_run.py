@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..files import from_json, written_whole
 from .allocate import AllocationRequest, find_allocation, resolve
 
-SOURCE = 'source'
+SOURCE = 'turns'  # the config of the pre-training
 FILE = 'demo_run.json'
 FEW_EPOCHS = 14  # twice those of all clips, half of their steps
 

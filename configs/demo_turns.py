@@ -1,8 +1,8 @@
-# Pre-training on the source, from nothing
+# Pre-training on the source task, whose motions turn, from nothing
 _base_ = [
     '_base_/models/swin_demo.py',
     '_base_/methods/full.py',
-    '_base_/datasets/demo_source.py',
+    '_base_/datasets/demo_turns.py',
     '_base_/schedules/demo.py',
     '_base_/runtime.py',
 ]
