@@ -12,10 +12,10 @@ from vpetl_cli.shipped import find_config
 from vpetl_mm import build_model
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.experiment import Options, prepare
+from vpetl_mm.engine.sensitivity_command import sensitivity_command
 from vpetl_mm.search.finalists import Finalist, write_winner
 from vpetl_mm.search.settings import Search
 from vpetl_mm.search.study import rounded
-from vpetl_mm.search.trial import sensitivity_command
 from vpetl_mm.spt.allocation import read_allocation
 
 REPO = Path(__file__).parents[2]
@@ -68,7 +68,8 @@ def test_spt_is_measured_without_what_is_held_out(experiment, tmp_path):
         trial=search.run(tmp_path / 'a', {}), winner=prepare(config, Options(str(tmp_path)))
     ).items():
         file = tmp_path / f'{name}.safetensors'
-        assert tools.call(*('sensitivity', *sensitivity_command(cfg, file)[2:])) == 0
+        command = sensitivity_command(config, file, [f'{k}={v}' for k, v in cfg.given_options.items()])
+        assert tools.call('sensitivity', *command[2:]) == 0
         samples.append(read_allocation(file).made['samples'])
     assert samples == [12, 24]
 

@@ -130,5 +130,5 @@ def test_the_same_command_again_does_nothing_and_more_trials_are_refused(folder)
 
 
 def test_another_search_in_the_same_folder_is_refused(folder):
-    with pytest.raises(UserError, match='holds a search with another spaces'):
+    with pytest.raises(UserError, match='holds a search with a different space '):
         planned(folder.parent / 'small.py', {LR: 'log(1e-3,1)'}, work_dir=folder.parent)
