@@ -32,20 +32,13 @@ EXAMPLES = """\
 
 def main(args) -> None:
     """Run, collect, write the pages, or show."""
-    work_dirs = Path(args.work_dirs)
+    work_dirs, figures = Path(args.work_dirs), [n for n in args.show if n in FIGURES]
+    check_run_options(args)
     if not args.run and args.work_dirs != WORK_DIRS and not work_dirs.is_dir():
         raise UserError(f'--work-dirs {work_dirs} does not exist.')
-    if args.dry_run and not args.run:
-        raise UserError('--dry-run shows what --run would do: add --run TABLE.')
-    if args.gpu and not args.dry_run:
-        raise UserError('--gpu is the kind that --dry-run computes the hours of: add --dry-run.')
-    for name in ('methods', 'watch', 'parallel', 'max_parallel', 'partition', 'hours'):
-        if not args.run and getattr(args, name) is not parser.get_default(name):
-            raise UserError(f'--{name.replace("_", "-")} is about what --run does: add --run TABLE.')
     for name in args.show:
         if name not in (valid := (*PRINTED, *FIGURES, *OTHERS)):
             raise unknown('table or figure', name, valid)
-    figures = [n for n in args.show if n in FIGURES]
     if figures and len(figures) < len(args.show) and args.out:
         raise UserError('--out is a folder for figures and a file for tables: ask for one kind at a time.')
     if (args.collect or args.docs) and configs() != Path('configs'):
@@ -58,15 +51,27 @@ def main(args) -> None:
         show(args, work_dirs, figures)
 
 
+def check_run_options(args) -> None:
+    """Refuse options of --run that do nothing."""
+    if args.dry_run and not args.run:
+        raise UserError('--dry-run shows what --run would do: add --run TABLE.')
+    if args.gpu and not args.dry_run:
+        raise UserError('--gpu is the kind that --dry-run computes the hours of: add --dry-run.')
+    if args.dry_run and args.watch:
+        raise UserError('--dry-run shows what there is to do, and --watch what is being done: ask for one.')
+    for name in ('methods', 'watch', 'engine', 'parallel', 'max_parallel', 'partition', 'hours'):
+        if not args.run and getattr(args, name) is not parser.get_default(name):
+            raise UserError(f'--{name.replace("_", "-")} is about what --run does: add --run TABLE.')
+
+
 def run_missing(args, work_dirs: Path) -> None:
     """Train and test what the tables of --run lack, or print how."""
-    from vpetl_mm.commands import grid
+    from vpetl_mm.commands import grid, watch_grid
     from vpetl_mm.commands.forecast import forecast
     from vpetl_mm.paper.metafile import METAFILE, load_metafile
     from vpetl_mm.paper.names import parse_name
     from vpetl_mm.paper.tables import Tables
 
-    engine = None if args.dry_run or args.watch else engine_of(args, work_dirs)
     tables = Tables(load_metafile(configs() / METAFILE.name), None, configs())
     methods = {n: parse_name(n).method for t in args.run for n in tables.names(t)}
     for method in args.methods or ():
@@ -79,9 +84,9 @@ def run_missing(args, work_dirs: Path) -> None:
         for line in forecast(runs, args.gpus, args.gpu or 'RTX 3090'):
             print(line, flush=True)
     elif args.watch:
-        grid.watch(runs, work_dirs / 'grid.html')
+        watch_grid.watch(runs, work_dirs / 'grid.html')
     else:
-        grid.carry_out(runs, engine)
+        grid.carry_out(runs, engine_of(args, work_dirs))
 
 
 def engine_of(args, work_dirs: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,12 +16,16 @@ from .errors import UserError, is_line, tellable
 
 
 @contextmanager
-def written_whole(file: Path) -> Iterator[Path]:
+def written_whole(file: Path, shared: bool = False) -> Iterator[Path]:
     """Yield a path to write to, which replaces ``file`` at the end; after an error it is removed.
 
     A link at that path is removed first: in a stranger's folder it could lead to any file.
+
+    Args:
+        file: what is written.
+        shared: whether other processes may be writing it as well; the last one to end wins. Defaults to False.
     """
-    partial = file.with_name(f'{file.name}.partial')
+    partial = file.with_name(f'{file.name}.{os.getpid()}.partial' if shared else f'{file.name}.partial')
     partial.unlink(missing_ok=True)
     try:
         yield partial
@@ -58,6 +63,19 @@ def from_json(text: str | bytes, **options: Any) -> Any:
         return json.loads(text, **options)
     except RecursionError as error:
         raise ValueError('it is nested too deeply') from error
+
+
+def read_start(file: Path, most: int) -> str:
+    """Return at most ``most`` bytes of a file's beginning as text; of a pipe or a device, nothing is read.
+
+    Raises:
+        OSError: when it cannot be read.
+        UnicodeDecodeError: when it is not UTF-8.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+    with open(file, 'rb') as stream:
+        return stream.read(most).decode()
 
 
 def is_plain(value: Any) -> bool:

@@ -16,7 +16,8 @@ import tools
 from tools import call, refused
 from vpetl_mm.campaign.claim import claimed, in_use
 from vpetl_mm.campaign.local import LocalEngine
-from vpetl_mm.commands.grid import DONE, NEW, RESUME, TEST, batch_options, carry_out, plan, watch
+from vpetl_mm.commands.grid import DONE, NEW, RESUME, TEST, batch_options, carry_out, plan
+from vpetl_mm.commands.watch_grid import watch
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.record import read_record, write_record
 from vpetl_mm.errors import UserError
@@ -173,7 +174,16 @@ def hold(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    'options', [('--parallel', '0'), ('--run', 'table1', '--parallel', '0'), ('--max-parallel', '2'), ('--watch',)]
+    ('options', 'said'),
+    [
+        ('--parallel 2', 'add --run TABLE'),
+        ('--watch', 'add --run TABLE'),
+        ('--run table1 --parallel 0', '0 runs at a time'),
+        ('--run table1 --gpus 0', '--gpus 0 cannot keep the batch'),
+        ('--run table1 --max-parallel 2', 'is for --engine slurm'),
+        ('--run table1 --engine slurm --parallel 2', 'on a cluster it is --max-parallel'),
+        ('--run table1 --dry-run --watch', 'ask for one'),
+    ],
 )
-def test_options_that_do_not_fit_are_refused(elsewhere, capsys, options):
-    assert '--' in refused(capsys, 'tables', *options)
+def test_options_that_do_not_fit_are_refused(elsewhere, capsys, options, said):
+    assert said in refused(capsys, 'tables', *options.split())

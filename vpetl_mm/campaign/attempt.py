@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..engine.run_folder import LOCK
 from ..errors import UserError, is_line, reason, shortened
-from ..files import from_json, written_whole
+from ..files import from_json, read_start, written_whole
 from .claim import claimed, in_use
 from .job import LOG, Job
 
@@ -100,7 +100,7 @@ def output_to(file: Path) -> Iterator[None]:
 def read_attempt(folder: Path) -> Attempt | None:
     """Return the last attempt at a job; None if there was none, or its record cannot be read."""
     with suppress(OSError, ValueError, TypeError):
-        content = from_json((folder / FILE).read_text(encoding='utf-8')[:10_000])
+        content = from_json(read_start(folder / FILE, 10_000))
         last = Attempt(**content)
         if last.state in (RUNNING, DONE, FAILED) and all(is_line(getattr(last, f.name)) for f in fields(last)):
             return last
@@ -109,6 +109,8 @@ def read_attempt(folder: Path) -> Attempt | None:
 
 def last_line(folder: Path, most: int = 300) -> str:
     """Return the last line that a job printed, or an empty string."""
+    if not (folder / LOG).is_file():
+        return ''
     with suppress(OSError), open(folder / LOG, 'rb') as stream:
         stream.seek(max(0, stream.seek(0, os.SEEK_END) - 4 * most - 1000))
         lines = stream.read().decode(errors='replace').strip().splitlines()
@@ -124,7 +126,7 @@ def note_failure(folder: Path, why: str) -> None:
 
 
 def _note(folder: Path, what: Attempt) -> None:
-    with written_whole(folder / FILE) as partial:
+    with written_whole(folder / FILE, shared=True) as partial:
         partial.write_text(f'{json.dumps(asdict(what), indent=1)}\n', encoding='utf-8')
 
 

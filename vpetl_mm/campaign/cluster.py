@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import UserError, did_you_mean, shortened
 
@@ -76,11 +77,22 @@ def said(stderr: str) -> str:
     return shortened(lines[-1].rpartition('failed: ')[2].rpartition('failure: ')[2].rstrip('.'), 200)
 
 
-def check_cluster(partition: str | None) -> float | None:
-    """Check that a cluster answers and has a partition, the default one if None.
+class Partition(NamedTuple):
+    """What a cluster's partition offers.
 
-    Returns:
-        The most hours of a job there, or None for any.
+    Args:
+        hours: the most of a job; None for any.
+        gpus: whether its machines have GPUs.
+    """
+
+    hours: float | None
+    gpus: bool
+
+
+def check_cluster(partition: str | None) -> Partition:
+    """Check that a cluster answers and has a partition, the default one if None; return what it offers.
+
+    Of several, separated by commas, the job may come to any: the shortest time, and GPUs only if all have them.
 
     Raises:
         UserError: when there is no Slurm, no cluster that answers, or no such partition.
@@ -88,21 +100,27 @@ def check_cluster(partition: str | None) -> float | None:
     if shutil.which('sbatch') is None:
         ask('sbatch')  # says what to do
     try:
-        lines = ask('sinfo', '--noheader', '--format=%P|%l').split()
+        lines = ask('sinfo', '--noheader', '--format=%P|%l|%G').split()
     except UserError as error:
         why = str(error).partition(' fails: ')[2] or str(error)
         raise UserError(f'sbatch exists, but no cluster answers ({why.rstrip(".")}).') from error
-    limits = dict(line.rsplit('|', 1) for line in lines if '|' in line)
-    for name, limit in limits.items():
-        if name.rstrip('*') == partition or (partition is None and name.endswith('*')):
-            return hours_of(limit)
-    if partition is None:
-        return None
-    names = [name.rstrip('*') for name in limits]
-    raise UserError(
-        f'The cluster has no partition {partition!r}, sinfo names {", ".join(names) or "none"}.'
-        f'{did_you_mean(partition, names)}'
-    )
+    offers: dict[str, list[Partition]] = {}
+    for name, limit, resources in (line.split('|') for line in lines if line.count('|') == 2):
+        offer = Partition(hours_of(limit), 'gpu' in resources)
+        for key in (name.rstrip('*'), *([None] if name.endswith('*') else [])):
+            offers.setdefault(key, []).append(offer)
+    found = []
+    for name in [None] if partition is None else partition.split(','):
+        if name is not None and name not in offers:
+            names = [n for n in offers if n is not None]
+            raise UserError(
+                f'The cluster has no partition {name!r}, sinfo names {", ".join(names) or "none"}.'
+                f'{did_you_mean(name, names)}'
+            )
+        there = offers.get(name, [Partition(None, True)])  # machines of one partition may differ
+        found.append(Partition(there[0].hours, any(offer.gpus for offer in there)))
+    limits = [offer.hours for offer in found if offer.hours is not None]
+    return Partition(min(limits, default=None), all(offer.gpus for offer in found))
 
 
 def hours_of(limit: str) -> float | None:
@@ -123,7 +141,10 @@ def check_request(options: Mapping[str, object]) -> None:
     flags = [f'--{name}' if value is True else f'--{name}={value}' for name, value in options.items()]
     with own_environment():
         command = ['sbatch', '--test-only', *flags, '--wrap=true']
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise UserError('sbatch does not answer.') from error
     if done.returncode:
         raise UserError(f'The cluster cannot run a job with {" ".join(flags)}: {said(done.stderr)}.')
 

@@ -19,11 +19,9 @@ class Job:
         work: does it. Can be pickled; looks into the folder and goes on from what an earlier attempt left; raises
             :class:`UserError` where that cannot help.
         done: whether it has been done, by any process. Can be pickled.
-        gpus: GPUs that it needs. Defaults to 0.
     """
 
     name: str
     folder: Path
     work: Callable[[], None]
     done: Callable[[], bool]
-    gpus: int = 0

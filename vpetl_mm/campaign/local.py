@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
@@ -17,6 +16,7 @@ import torch
 from ..engine.launch import available_cores
 from ..errors import UserError
 from .attempt import BUSY, DONE, FAILED, attempt
+from .attempt import FILE as ATTEMPT
 from .job import Job
 
 KILLED = 'killed'
@@ -31,7 +31,7 @@ PRELOAD += ('mmaction.visualization', 'mmpretrain.visualization', 'torch.utils.t
 class _Running:
     job: Job
     process: BaseProcess
-    gpus: list[int]
+    gpus: list[str]
 
 
 class LocalEngine:
@@ -42,31 +42,35 @@ class LocalEngine:
 
     Args:
         parallel: jobs at a time. Defaults to as many as there are GPUs for; without GPUs, one for each core.
-        gpus: GPUs of each job, 1 or more where there are any. Defaults to 1.
+        gpus: of each job; without any here, jobs run on the CPU. Defaults to 1.
         threads: of torch in each job. Defaults to the cores that are there for it.
 
     Raises:
-        UserError: for fewer than one job at a time.
+        UserError: for fewer than one job at a time, or more GPUs than there are.
     """
 
     def __init__(self, parallel: int | None = None, gpus: int = 1, threads: int | None = None) -> None:
-        there = torch.cuda.device_count()
-        fits = there // gpus if there else available_cores()
-        self.parallel = max(1, fits) if parallel is None else parallel
-        if self.parallel < 1:
-            raise UserError(f'--parallel must be at least 1, got {parallel}.')
+        there = _gpus_there()
+        if gpus < 1 or (there and gpus > len(there)):
+            raise UserError(f'--gpus {gpus} is not possible here, where {len(there)} GPUs can be used.')
+        fits = len(there) // gpus if there else available_cores()
+        self.parallel = fits if parallel is None else parallel
+        if self.parallel < 1 or (there and self.parallel > fits):
+            raise UserError(f'{parallel} runs at a time, of {gpus} GPUs each, are not possible here: at most {fits}.')
         self.threads = threads or max(1, available_cores() // self.parallel)
-        self.gpus = gpus
-        self._free = [*range(there)]
+        self.gpus = gpus if there else 0
+        self._free = there
         self._running: list[_Running] = []
-        self._context = multiprocessing.get_context('forkserver')
+        # where there are GPUs, what this package imports asks CUDA for them, after which no fork may use it
+        self._context = multiprocessing.get_context('spawn' if there else 'forkserver')
         self._context.set_forkserver_preload(list(PRELOAD))
 
     def start(self, waiting: Sequence[Job]) -> list[Job]:
         """Start as many of the jobs as fit now, the first ones; return them."""
         started = list(waiting)[: self.parallel - len(self._running)]
         for job in started:
-            given = [self._free.pop() for _ in range(min(self.gpus, len(self._free)))]
+            (job.folder / ATTEMPT).unlink(missing_ok=True)  # what it says later is of this attempt
+            given = [self._free.pop() for _ in range(self.gpus)]
             process = self._context.Process(target=_child, args=(job, os.getcwd(), self.threads, given))
             process.start()
             self._running.append(_Running(job, process, given))
@@ -85,22 +89,31 @@ class LocalEngine:
     def stop(self) -> str:
         """End what is running; the same jobs can be started again. Return what to tell the user."""
         for one in self._running:
-            with suppress(ProcessLookupError):
+            try:
                 os.killpg(one.process.pid, signal.SIGTERM)
+            except ProcessLookupError:  # it does not lead a group yet
+                one.process.terminate()
         for one in self._running:
             one.process.join()
         self._running.clear()
         return 'What was running has been stopped.'
 
 
-def _child(job: Job, folder: str, threads: int, gpus: Sequence[int]) -> None:
+def _gpus_there() -> list[str]:
+    """Return the GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES gives them."""
+    named = [name for name in os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',') if name.strip()]
+    count = torch.cuda.device_count()
+    return named[:count] if named else [str(k) for k in range(count)]
+
+
+def _child(job: Job, folder: str, threads: int, gpus: Sequence[str]) -> None:
     """Carry a job out in this process, which leads a group: stopping it stops what it starts."""
     os.setsid()
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ['OMP_NUM_THREADS'] = str(threads)  # for the processes that it starts
     if gpus:
-        os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(map(str, gpus))
+        os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(gpus)
     torch.set_num_threads(threads)
     gc.freeze()  # mmengine collects garbage five times a run, and what was imported takes it half a second each
     sys.exit(STATUS[attempt(job)])

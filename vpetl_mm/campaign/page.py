@@ -70,5 +70,5 @@ def write_page(sights: Sequence[Sight], file: Path) -> None:
     page = Environment(autoescape=True).from_string(PAGE)
     now = f'{datetime.now():%Y-%m-%d %H:%M:%S}'
     file.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(file) as partial:
+    with written_whole(file, shared=True) as partial:
         partial.write_text(page.render(sights=in_order(sights), counts=counted(sights), now=now), encoding='utf-8')

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import from_json, os_errors_explained, written_whole
+from ..files import from_json, os_errors_explained, read_start, written_whole
 from .attempt import BUSY, DONE, FAILED, note_failure, read_attempt
 from .attempt import FILE as ATTEMPT
 from .claim import claimed, in_use
@@ -27,6 +27,7 @@ FILE = 'slurm.json'  # in a job's folder: its job in Slurm, to be believed only 
 LOCK = '.submitting'  # in the campaign's folder
 LOGS = 'logs'  # in the campaign's folder: submitit's files, and what a job prints outside of its attempt
 HOURS = 24.0  # where the partition has no limit
+MOST_HOURS = 24 * 365
 LARGEST = 1000  # jobs of an array: a cluster takes 1001 unless it is told otherwise
 
 
@@ -39,7 +40,7 @@ class SlurmEngine:
     Args:
         folder: the campaign's; Slurm's jobs are named after it.
         partition: where they run. Defaults to ``SBATCH_PARTITION``, or the cluster's default.
-        gpus: GPUs of each job, on one machine. Defaults to 1.
+        gpus: of each job, on one machine; none where the partition has none. Defaults to 1.
         cpus: cores of each job. Defaults to 8 a GPU, the loader workers of a config, and 1 without GPUs.
         hours: after which a job goes back into the queue. Defaults to the partition's limit, or 24.
         max_parallel: jobs that run at a time. Defaults to as many as Slurm starts.
@@ -67,12 +68,14 @@ class SlurmEngine:
         if max_parallel is not None and max_parallel < 1:
             raise UserError(f'--max-parallel must be at least 1, got {max_parallel}.')
         partition = partition or os.environ.get('SBATCH_PARTITION')
-        limit = check_cluster(partition)
-        if limit is not None and hours is not None and hours > limit:
-            raise UserError(f'A job of {hours:g} hours is more than the {limit:.3g} that its partition allows.')
-        if cpus is None:
-            cpus = 8 * gpus or 1
-        self.resources = Resources(partition, gpus, cpus, hours or limit or HOURS, dict(options or {}))
+        if hours is not None and not 0 < hours <= MOST_HOURS:
+            raise UserError(f'--hours must be above 0 and at most {MOST_HOURS}, got {hours}.')
+        offer = check_cluster(partition)
+        if offer.hours is not None and hours is not None and hours > offer.hours:
+            raise UserError(f'A job of {hours:g} hours is more than the {offer.hours:.3g} that its partition allows.')
+        gpus = gpus if offer.gpus else 0
+        cpus = (8 * gpus or 1) if cpus is None else cpus
+        self.resources = Resources(partition, gpus, cpus, hours or offer.hours or HOURS, dict(options or {}))
         check_request(self.resources.as_options())
         self.folder, self.max_parallel, self.pause = Path(folder), max_parallel, pause
         self.name = _name_of(self.folder)
@@ -138,7 +141,7 @@ class SlurmEngine:
             self._queued |= {job.name: (job, id_) for job, id_ in zip(jobs, ids, strict=True)}
             for job, id_ in zip(jobs, ids, strict=True):
                 note = dict(job=id_, submitted=datetime.now().isoformat(timespec='seconds'))
-                with written_whole(job.folder / FILE) as partial:
+                with written_whole(job.folder / FILE, shared=True) as partial:
                     partial.write_text(f'{json.dumps(note)}\n', encoding='utf-8')
 
     def ended(self) -> list[tuple[Job, str]]:
@@ -218,7 +221,7 @@ class SlurmEngine:
 def read_id(folder: Path) -> str | None:
     """Return the Slurm job that a job's folder names, or None; whether it exists, the cluster alone knows."""
     with suppress(OSError, ValueError, AttributeError, TypeError):
-        id_ = from_json((folder / FILE).read_text(encoding='utf-8')[:1000]).get('job')
+        id_ = from_json(read_start(folder / FILE, 1000)).get('job')
         return id_ if JOB_ID.fullmatch(id_) else None
     return None
 

@@ -7,9 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine.record import FILE, read_record
 from ..engine.run_folder import LOGS
-from ..errors import UserError
 from ..files import from_json
 from .attempt import FAILED as HAS_FAILED
 from .attempt import RUNNING as HAS_BEGUN
@@ -52,18 +50,17 @@ class Sight:
         return self.reason if self.state == FAILED else ', '.join(parts)
 
 
-def look(name: str, folder: Path, finished: bool = False) -> Sight:
+def look(name: str, folder: Path, done: bool, top1: float | None = None) -> Sight:
     """Return what a run is doing.
 
     Args:
         name: for people.
         folder: of the run.
-        finished: whether it has its result, maybe in another folder. Defaults to False.
+        done: whether it has its result, here or elsewhere.
+        top1: of the result, in percent; None where that is elsewhere.
     """
-    with suppress(UserError):
-        return Sight(name, DONE, top1=read_record(folder / FILE).top1)
-    if finished:
-        return Sight(name, DONE)
+    if done:
+        return Sight(name, DONE, top1=top1)
     if in_use(folder):
         return Sight(name, RUNNING, **_progress(folder))
     last = read_attempt(folder)
@@ -81,7 +78,7 @@ def _progress(folder: Path) -> dict[str, float]:
             logged = from_json(line)
             named = dict(epoch='epoch', loss='loss', top1='acc/top1')
             values = {k: logged.get(v) for k, v in named.items()} if isinstance(logged, dict) else {}
-            seen |= {k: v for k, v in values.items() if isinstance(v, (int, float))}
+            seen |= {k: v for k, v in values.items() if isinstance(v, (int, float)) and abs(v) < 1e9}
     return seen
 
 

@@ -12,21 +12,15 @@ from functools import cache
 from pathlib import Path
 
 from mmengine import Config
-from rich.console import Console
-from rich.live import Live
 
 from vpetl_cli.shipped import TOOLS, find_config
 
 from ..campaign.attempt import last_line
 from ..campaign.driver import AGAIN, ELSEWHERE, FAILED, STARTED, Engine, Event, drive
 from ..campaign.job import Job
-from ..campaign.page import terminal_table, write_page
 from ..campaign.tool import call
-from ..campaign.watch import DONE as SEEN_DONE
-from ..campaign.watch import FAILED as SEEN_FAILED
-from ..campaign.watch import Sight, look
 from ..config import load_config
-from ..engine.record import FILE, Record, find_records, is_as_printed, read_record
+from ..engine.record import FILE, Record, find_records, read_record
 from ..errors import UserError
 from ..measure.count import tracked, trains_by_budget
 from ..paper.tables import counts_as_printed
@@ -45,7 +39,8 @@ class Run:
         seed: the run's.
         work_dir: where its files go.
         gpus: that it trains on. Defaults to 1.
-        finished: whether there is a result of it, here or anywhere. Defaults to False.
+        finished: whether there is a result of it elsewhere. Defaults to False.
+        configs: the folder of the configs.
     """
 
     config: Path
@@ -53,6 +48,7 @@ class Run:
     work_dir: Path
     gpus: int = 1
     finished: bool = False
+    configs: Path = Path('configs')
 
     @property
     def title(self) -> str:
@@ -82,7 +78,9 @@ class Run:
         """Return the run's result in its folder, if there is one that can be read."""
         with suppress(UserError):
             record = read_record(self.work_dir / FILE)
-            if (record.config, record.seed) == (self.config.stem, self.seed) and is_as_printed(record):
+            if (record.config, record.seed) == (self.config.stem, self.seed) and counts_as_printed(
+                record, self.configs
+            ):
                 return record
         return None
 
@@ -100,7 +98,7 @@ class Run:
 
     def job(self) -> Job:
         """Return the run as a job."""
-        return Job(self.title, self.work_dir, self.carry_out, self.is_done, self.gpus)
+        return Job(self.title, self.work_dir, self.carry_out, self.is_done)
 
 
 @cache
@@ -189,7 +187,7 @@ def plan(
         batch_options(config_of(config), gpus)  # is refused now, and not by each run
         for seed in range(seeds):
             finished = (name, seed) in done or seed < (held or {}).get(name, 0)
-            runs.append(Run(config, seed, work_dirs / name / f'seed_{seed}', gpus, finished))
+            runs.append(Run(config, seed, work_dirs / name / f'seed_{seed}', gpus, finished, configs))
     return runs
 
 
@@ -217,32 +215,6 @@ def carry_out(runs: Sequence[Run], engine: Engine, say: Callable[[str], None] = 
     say(f'{len(runs) - len(todo)} runs were done before, {done} are new, {len(failed)} failed.')
     if failed:
         raise UserError(f'{len(failed)} of {len(todo)} runs failed: {"; ".join(failed)}.')
-
-
-def watch(runs: Sequence[Run], page: Path, pause: float = 5.0) -> None:
-    """Show what each run is doing, on a terminal until all are done or failed, and write it as a page.
-
-    Args:
-        runs: from :func:`plan`.
-        page: the HTML file.
-        pause: seconds between two looks. Defaults to 5.
-    """
-    console = Console()
-
-    def now() -> list[Sight]:
-        sights = [look(r.title, r.work_dir, r.finished) for r in runs]
-        write_page(sights, page)
-        return sights
-
-    sights = now()
-    if console.is_terminal:
-        with Live(console=console, transient=True, auto_refresh=False) as live:
-            while not all(s.state in (SEEN_DONE, SEEN_FAILED) for s in sights):
-                live.update(terminal_table(sights, max(5, console.height - 4)), refresh=True)
-                time.sleep(pause)
-                sights = now()
-    console.print(terminal_table(sights, len(sights)))
-    print(f'The page is {page}.')
 
 
 def _told(event: Event, run: Run) -> str:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,6 +23,7 @@ from .launch import rank_and_world_size
 from .record import FORMAT
 
 LOCK = '.lock'
+HELD = (errno.EACCES, errno.EAGAIN)  # another process holds a lock
 BEST = re.compile(r'best_[\w.-]+_epoch_(\d+)\.pth')
 CHECKPOINT = re.compile(rf'(adapter_)?epoch_\d+\.pth|{BEST.pattern}')
 RESULT = re.compile(r'result(_[\w.-]+)?\.json')
@@ -137,9 +139,9 @@ def take_lock(stream: IO[str], work_dir: Path) -> str | None:
     stream.seek(0)
     holder = ''.join(c for c in stream.read(200) if c.isprintable())
     try:
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_now(stream)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
+        if error.errno not in HELD:
             return f'{work_dir} cannot be locked ({error.strerror}): make sure that no other run writes into it.'
         raise UserError(
             f'{work_dir} is in use by {holder or "another process"}: wait for it, or use another --work-dir.'
@@ -149,10 +151,26 @@ def take_lock(stream: IO[str], work_dir: Path) -> str | None:
     return None
 
 
+def lock_now(stream: IO[str]) -> None:
+    """Lock an open file until it is closed; a process that only looks at it is given time to close it.
+
+    Raises:
+        OSError: with one of :data:`HELD` when another process holds the lock, with another where there are none.
+    """
+    for tries_left in (2, 1, 0):
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in HELD or not tries_left:
+                raise
+        time.sleep(0.02)
+
+
 def remove_run(work_dir: Path) -> None:
     """Remove the files that a run has written, but no others, nor folders that hold others."""
     for path in list(work_dir.iterdir()):
-        name = path.name.removesuffix('.partial')
+        name = re.sub(r'(\.\d+)?\.partial$', '', path.name)
         if path.is_dir() and not path.is_symlink() and LOGS.fullmatch(name):
             _remove_logs(path)
         elif path.is_file() and (
