@@ -72,8 +72,8 @@ def engine_of(args):
 
     from vpetl_mm.campaign.local import LocalEngine
 
-    jobs = args.jobs or torch.cuda.device_count() or JOBS
-    return LocalEngine(jobs), jobs
+    engine = LocalEngine(args.jobs or (None if torch.cuda.is_available() else JOBS))
+    return engine, engine.parallel
 
 
 parser = Parser('Search for the settings of an experiment on held-out training data, by Optuna.', EXAMPLES)

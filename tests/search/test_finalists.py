@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,23 @@ from searching import write_experiment
 
 import tools
 from vpetl_cli.shipped import find_config
-from vpetl_mm import build_model
+from vpetl_mm import UserError, build_model
+from vpetl_mm.campaign.claim import claimed
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.experiment import Options, prepare
 from vpetl_mm.engine.sensitivity_command import sensitivity_command
-from vpetl_mm.search.finalists import Finalist, write_winner
-from vpetl_mm.search.settings import Search
-from vpetl_mm.search.study import rounded
+from vpetl_mm.search.checks import planned
+from vpetl_mm.search.finalists import (
+    Finalist,
+    choose_winner,
+    is_scored,
+    read_score,
+    seed_jobs,
+    tuned_config,
+    write_winner,
+)
+from vpetl_mm.search.settings import Search, write_search
+from vpetl_mm.search.study import open_study, rounded
 from vpetl_mm.spt.allocation import read_allocation
 
 REPO = Path(__file__).parents[2]
@@ -51,6 +63,78 @@ def test_a_child_of_a_shipped_config(name, chosen, tmp_path, monkeypatch):
     wanted.merge_from_dict({**options, **chosen, 'trials': 20})
     assert load_config(path).to_dict() == wanted.to_dict()
     build_model(path, meta=True)
+
+
+def test_another_winner_begins_anew_and_the_same_goes_on(tmp_path):
+    """Else the adapter of one would be tested, or go on, with the settings of the other."""
+    search = Search(str(find_config('demo_bapat')), str(tmp_path), {LR: '[0.1,0.2]'})
+    first, second = (Finalist(k, {LR: lr}, {0: 50.0}) for k, lr in enumerate((0.1, 0.2)))
+    choose_winner(search, first, 4)
+    names = ('epoch_1.pth', 'adapter_epoch_2.pth', 'spt.safetensors')
+    files = [tmp_path / 'winner' / name for name in names]
+    for file in files:
+        file.touch()
+    choose_winner(search, first, 4)
+    assert all(file.exists() for file in files)
+    begun, over = multiprocessing.Event(), multiprocessing.Event()
+
+    def use() -> None:
+        with claimed(tmp_path / 'winner'):
+            begun.set()
+            over.wait(60)
+
+    process = multiprocessing.get_context('fork').Process(target=use)
+    process.start()
+    begun.wait(60)
+    with pytest.raises(UserError, match='winner is in use'):
+        choose_winner(search, second, 4)
+    assert all(file.exists() for file in files) and '0.1' in tuned_config(search).read_text()
+    over.set()
+    process.join()
+    choose_winner(search, second, 4)
+    assert not any(file.exists() for file in files) and '0.2' in tuned_config(search).read_text()
+
+
+@pytest.mark.parametrize(
+    ('text', 'score'),
+    [
+        ('61.5\n', 61.5),
+        ('"The loss is nan"', 'The loss is nan'),
+        ('NaN', None),
+        ('1e999', None),
+        ('true', None),
+        ('[1]', None),
+        ('61.', None),
+        ('', None),
+        ('\x00', None),
+        ('"' + 'a' * 20_000 + '"', None),
+    ],
+)
+def test_a_score_is_a_finite_number_or_why_there_is_none(tmp_path, text, score):
+    (tmp_path / 'score.json').write_text(text)
+    assert read_score(tmp_path) == score and is_scored(tmp_path) == isinstance(score, float)
+
+
+def test_a_finalist_that_fails_itself_says_so_and_a_full_disk_is_no_failure(experiment, tmp_path):
+    search = planned(experiment, {LR: '[1e20,1e10]'}, work_dir=tmp_path)[0]
+    write_search(search)
+    study = open_study(search)
+    study.enqueue_trial({LR: 1e20})
+    trial = study.ask()
+    trial.suggest_categorical(LR, [1e20, 1e10])
+    study.tell(trial, 50.0)
+    (job,) = seed_jobs(search, 1, 2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # a full disk, for all but small files
+    try:
+        with pytest.raises(UserError, match='cannot be written'):
+            job.work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_score(job.folder) is None
+    with pytest.raises(UserError, match='loss is'):
+        job.work()
+    assert 'loss is' in read_score(job.folder) and not job.done()
 
 
 SPT = """
