@@ -9,3 +9,4 @@ petl = _base_.petl
 petl.deltas.patt.d_bottle = 16
 petl.deltas.adapter.d_bottle = 16
 model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))
+optim_wrapper = dict(optimizer=dict(lr=1e-2))

@@ -7,7 +7,7 @@ _base_ = [
     '_base_/runtime.py',
 ]
 petl = _base_.petl
-model = dict(petl=petl, base=None, cls_head=dict(num_classes=_base_.num_classes))
+model = dict(petl=petl, base=None, cls_head=dict(num_classes=_base_.train_dataloader.dataset.num_classes))
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].update(end=3, T_max=2)

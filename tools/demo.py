@@ -20,17 +20,18 @@ def main(args) -> None:
     from vpetl_mm.commands.demo import ALL, FURTHER, METHODS, Demo
 
     methods = ALL if args.all else FURTHER if args.further else args.methods or METHODS
-    Demo(configs(), Path('data/demo'), Path('work_dirs/demo'), args.seeds, methods).run()
+    folders = (configs(), Path('data/demo'), Path('work_dirs/demo'))
+    Demo(*folders, args.seeds, methods, parallel=args.parallel).run()
 
 
 DEMOS = sorted({p.stem.removeprefix('demo_') for p in configs().glob('demo_*.py')} - {'source'})
 parser = Parser('Pre-train a small Video Swin on generated clips, adapt it by every method, and compare.', EXAMPLES)
 parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per method (default: 1)')
+parser.add_argument('--parallel', type=int, metavar='N', help='runs at a time (default: one for each core)')
 parser.add_argument('--methods', nargs='+', choices=DEMOS, metavar='METHOD', help=f'only these: {", ".join(DEMOS)}')
 parser.add_argument(
     '--all', action='store_true', help="also prefix-tuning, prompts, SPT's controls, single positions"
 )
-
 parser.add_argument('--further', action='store_true', help='the methods of further papers instead')
 
 if __name__ == '__main__':

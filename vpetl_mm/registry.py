@@ -19,6 +19,7 @@ from mmengine.registry import (
 from mmpretrain.registry import TRANSFORMS as IMAGE_TRANSFORMS
 
 from .datasets.cifar100 import PETLCIFAR100
+from .datasets.decoded_clips import DecodedVideoDataset
 from .datasets.food101 import PETLFood101
 from .datasets.image_arrays import ImageArrays
 from .datasets.image_list import PETLImageList
@@ -64,7 +65,16 @@ REGISTERED = {
     ),
     OPTIM_WRAPPERS: (AutocastOptimWrapper,),
     OPTIM_WRAPPER_CONSTRUCTORS: (PETLOptimWrapperConstructor,),
-    DATASETS: (PETLVideoDataset, PETLCIFAR100, PETLFood101, SVHN, ImageArrays, PETLImageList, VTAB1k),
+    DATASETS: (
+        PETLVideoDataset,
+        DecodedVideoDataset,
+        PETLCIFAR100,
+        PETLFood101,
+        SVHN,
+        ImageArrays,
+        PETLImageList,
+        VTAB1k,
+    ),
     TRANSFORMS: (OpenVideo, DecodeVideo),
     DATA_SAMPLERS: (WholeStepsBatchSampler,),
     METRICS: (PETLAccuracy,),

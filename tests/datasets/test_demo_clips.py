@@ -17,7 +17,7 @@ from vpetl_mm.datasets import demo_clips
 from vpetl_mm.datasets.demo_clips import DOMAINS, digit_pools, draw_clip, make_demo_clips, trajectory
 from vpetl_mm.errors import UserError
 
-COUNTS = {'source_train': 16, 'target_train': 16, 'target_val': 8}
+COUNTS = {'source_train': 24, 'target_train': 16, 'target_val': 8}
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -37,7 +37,8 @@ def test_lists_name_existing_clips_with_balanced_labels(made):
         assert lines[0] == [f'clips/{split}/00000.mp4', '0']
         assert len(lines) == count
         assert all((made / path).is_file() for path, _ in lines)
-        assert np.bincount([int(label) for _, label in lines]).tolist() == [count // 8] * 8
+        classes = len(DOMAINS[split.split('_')[0]])
+        assert np.bincount([int(label) for _, label in lines]).tolist() == [count // classes] * classes
 
 
 def test_nothing_else_is_written(made):
@@ -45,7 +46,7 @@ def test_nothing_else_is_written(made):
     assert {p.name for p in made.iterdir()} == lists | {'clips', 'demo_clips.json'}
     for domain, names in DOMAINS.items():
         assert (made / f'{domain}_classes.txt').read_text().splitlines() == list(names)
-        assert len(names) == 8
+        assert len({*names}) == dict(source=12, target=8)[domain]
 
 
 def test_decord_reads_eight_frames_close_to_what_was_drawn(made, tmp_path):
@@ -131,6 +132,18 @@ def test_no_digit_image_is_in_two_splits():
     assert min(map(len, pools.values())) > 50
     for one, other in combinations(pools.values(), 2):
         assert not set(one) & set(other)
+
+
+def test_a_source_digit_goes_one_way_and_then_another():
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(DOMAINS['source']):
+        first, *_, last = np.diff(trajectory('source', label, rng), axis=0)
+        ways = [
+            max(('east', x), ('west', -x), ('south', y), ('north', -y), key=lambda way: way[1])[0]
+            for x, y in (first, last)
+        ]
+        assert name == (ways[0] if ways[0] == ways[1] else '_then_'.join(ways))
+        assert np.hypot(*first) == pytest.approx(np.hypot(*last)) and 1.4 <= np.hypot(*first) <= 3
 
 
 def paths(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,30 +5,33 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from mmengine import Config
-from mmengine.fileio import list_from_file
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
-
+from ..campaign.claim import in_use
+from ..campaign.driver import DONE, FAILED, drive
+from ..campaign.job import LOG, Job
+from ..campaign.local import PRELOAD, LocalEngine
+from ..datasets.decoded_clips import decode_clips
 from ..datasets.demo_clips import make_demo_clips
-from ..engine.experiment import Options, prepare, test, train
+from ..errors import UserError
 from ..files import written_whole
 from ..paper.demo_table import DemoRow, demo_table
 from ..paper.names import FURTHER_METHODS, POSITIONS
 from ..paper.table_format import render
 from ..paper.tradeoff import draw_tradeoff
 from ..preparation.progress import progress
-from .allocate import AllocationRequest, find_allocation, resolve
+from .demo_run import SOURCE, DemoRun, Outcome
 
 CLIPS = dict(source_train=4000, source_test=400, target_train=800, target_val=400, target_test=800)
+FEW = 4  # the second column has one in so many of the target's training clips
 COMPARED = ('full', 'fc', 'lora', 'bitfit', 'adaptformer', 'patt', 'bapat', 'sptlora', 'sptadapter')
-CONTROLS = ('bapat_random_backbone', 'one_frame')
+CONTROLS = {'bapat_random_backbone': 'a backbone that was never trained', 'one_frame': 'one frame of each clip'}
+CHANCE = 100 / 8  # percent
 METHODS = (*COMPARED, *CONTROLS)
 # the weights to tune drawn at random, and by shuffled sensitivities
 SPT_CONTROLS = ('sptlorarandom', 'sptlorashuffled', 'sptadapterrandom', 'sptadaptershuffled')
@@ -37,11 +40,13 @@ FURTHER = tuple(m for m in FURTHER_METHODS if m != 'dtl')
 # Tables 1 and 3 in miniature; a position of Table 1 is tuned alone under a random, frozen classification layer
 ALL = (*COMPARED, 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)
 KNOWN = (*ALL, *FURTHER)
+# what a run imports late, beside what the engine's processes share already
+IMPORTED = (*PRELOAD, 'mmaction.visualization', 'matplotlib.pyplot', 'vpetl_mm.commands.demo_run')
 
 
 @dataclass
 class Demo:
-    """The runs of the demo.
+    """The runs of the demo, each a process with one thread, so that their number changes no figure.
 
     Args:
         configs: the folder that holds ``demo_*.py``.
@@ -50,6 +55,7 @@ class Demo:
         seeds: seeds per method; the source is pre-trained once. Defaults to 1.
         methods: which methods, in order. Defaults to :data:`METHODS`.
         clips: clips in each split. Defaults to :data:`CLIPS`.
+        parallel: runs at a time. Defaults to one for each core.
     """
 
     configs: Path
@@ -58,82 +64,120 @@ class Demo:
     seeds: int = 1
     methods: Sequence[str] = METHODS
     clips: dict[str, int] = field(default_factory=CLIPS.copy)
+    parallel: int | None = None
 
     def run(self) -> list[DemoRow]:
-        """Make the clips, pre-train, adapt by every method, write the table and the figure; return the rows."""
+        """Make the clips, pre-train, adapt by every method, write the table and the figure; return the rows.
+
+        Raises:
+            UserError: for fewer than one seed or run at a time, and when a run fails; the others are stopped.
+        """
+        if self.seeds < 1:
+            raise UserError(f'--seeds must be at least 1, got {self.seeds}.')
         started = time.monotonic()
+        engine = _SourceFirst(self.parallel, threads=1)
         make_demo_clips(self.data, self.clips)
-        clips = _clips_of(self._config('source')) + self.seeds * sum(_clips_of(self._config(m)) for m in self.methods)
-        with progress('clips', clips) as advance:
-            self.hooks = [_Progress(advance)]
-            source = self._row('source', 1)
-            rows = [self._row(method, self.seeds, source) for method in self.methods]
-        self._write(rows, source, time.monotonic() - started)
+        for split in self.clips:
+            decode_clips(self.data / f'{split}.txt', self.data)
+        source, runs = self._run(SOURCE), list(self._runs())
+        for run in (source, *runs):
+            if in_use(run.folder):
+                raise UserError(f'Another process is at work in {run.folder}: wait for it, or end it.')
+            shutil.rmtree(run.folder, ignore_errors=True)
+        engine.source, engine.needing = source, {run.name for run in runs if run.needs_source}
+        self._carry_out([source, *sorted(runs, key=self._turn)], engine)
+        pretrained = source.outcome()
+        rows = [self._row(method) for method in self.methods]
+        self._write(rows, pretrained, time.monotonic() - started)
         return rows
 
-    def _config(self, name: str, seed: int = 0) -> Config:
-        cfg = prepare(self.configs / f'demo_{name}.py', Options(work_dir=str(self.work_dir / name / f'seed_{seed}')))
-        cfg.randomness.seed = seed
-        cfg.experiment_name = f'demo_{name}_{seed}_{time.monotonic_ns()}'
-        cfg.console = 'errors'
-        return cfg
+    def _run(self, method: str, seed: int = 0, few: int = 0) -> DemoRun:
+        folder = self.work_dir / method / (f'few_seed_{seed}' if few else f'seed_{seed}')
+        config = self.configs / f'demo_{method}.py'
+        return DemoRun(config.absolute(), self.data.absolute(), folder.absolute(), method, seed, few)
 
-    def _row(self, name: str, seeds: int, source: DemoRow | None = None) -> DemoRow:
-        """Run a method with every seed; its share is that of the source's parameters, which all train."""
-        params, scores, seconds = zip(*(self._run(name, seed) for seed in range(seeds)), strict=True)
-        share = params[0] / source.params if source else 1.0
-        row = DemoRow(name, params[0], share, mean(scores), mean(seconds), list(scores))
-        print(f'{name:>24}  top-1 {row.top1:5.1f}, {row.seconds:4.0f} s', flush=True)
-        return row
+    def _runs(self) -> Iterator[DemoRun]:
+        few = max(1, self.clips['target_train'] // FEW)
+        return (self._run(m, seed, n) for n in (0, few) for m in self.methods for seed in range(self.seeds))
 
-    def _run(self, name: str, seed: int) -> tuple[int, float, float]:
-        """Train and test one config; return its trainable parameters, top-1 and seconds."""
-        cfg = self._config(name, seed)
-        shutil.rmtree(cfg.work_dir, ignore_errors=True)
-        started = time.monotonic()
-        if cfg.model.petl.get('spt'):
-            cfg.model.petl.spt.file = file = str(Path(cfg.work_dir, 'spt.safetensors'))
-            config, options = str(self.configs / f'demo_{name}.py'), {'randomness.seed': seed}
-            find_allocation(*resolve(AllocationRequest(config, out=file, cfg_options=options)))
-        runner = train(cfg, self.hooks)
-        params = runner.plain_model.plan.count()['trainable']
-        adapter = Path(cfg.work_dir, f'adapter_epoch_{runner.epoch}.pth')
-        scores = test(cfg, adapter, str(Path(cfg.work_dir, 'predictions.csv')), self.hooks)
-        if name == 'source':
-            with written_whole(self.data / 'source_backbone.pth') as partial:
-                shutil.copyfile(adapter, partial)
-        return params, scores['acc/top1'], time.monotonic() - started
+    def _turn(self, run: DemoRun) -> tuple[bool, bool]:
+        """Return when a run comes: what needs no source can begin with it, and long runs go before short ones."""
+        return run.needs_source, bool(run.few)
 
-    def _write(self, rows: list[DemoRow], source: DemoRow, seconds: float) -> None:
+    def _carry_out(self, runs: Sequence[DemoRun], engine: LocalEngine) -> None:
+        """Do the runs; tell about a method and an amount of data as soon as all seeds are done."""
+        by_name = {run.name: run for run in runs}
+        events = closing(drive([run.job for run in runs], engine))  # what still runs is stopped after a failure
+        with progress('clips', sum(run.clips for run in runs)) as advance, events as happening:
+            for event in happening:
+                run = by_name[event.job.name]
+                if event.what == FAILED:
+                    raise UserError(f'{run.name} failed: {event.reason} (see {run.folder / LOG})')
+                if event.what == DONE:
+                    advance(run.clips)
+                    self._tell(run, [r for r in runs if (r.method, r.few) == (run.method, run.few)])
+
+    def _tell(self, run: DemoRun, alike: Sequence[DemoRun]) -> None:
+        if all(r.done() for r in alike):
+            top1, seconds = _means([r.outcome() for r in alike])
+            clips = 'source' if run.method == SOURCE else f'{run.few or self.clips["target_train"]} clips'
+            print(f'{run.method:>24}, {clips:>10}: top-1 {top1:5.1f}, {seconds:4.0f} s', flush=True)
+
+    def _row(self, method: str) -> DemoRow:
+        """Return a method's row; its share is that of the parameters without deltas."""
+        every, few = (
+            [r.outcome() for r in self._runs() if r.method == method and bool(r.few) is is_few]
+            for is_few in (False, True)
+        )
+        top1, seconds = _means(every)
+        scores = [outcome.top1 for outcome in few]
+        return DemoRow(
+            *(method, every[0].params, every[0].params / every[0].model, top1, seconds),
+            *([outcome.top1 for outcome in every], mean(scores), scores),
+        )
+
+    def _write(self, rows: list[DemoRow], source: Outcome, seconds: float) -> None:
+        every, few = self.clips['target_train'], max(1, self.clips['target_train'] // FEW)
         table = demo_table(
             rows,
-            f'Top-1 in percent on {self.clips["target_test"]} target clips, last epoch, {self.seeds} seed(s); the '
-            f'source, at {source.top1:.1f}, took {source.seconds:.0f} s; all of it {seconds / 60:.1f} minutes.',
+            f'Top-1 in percent on {self.clips["target_test"]} target clips, last epoch, {self.seeds} seed(s); '
+            f'trained '
+            f'on {every} clips and on {few} of them ("few"); the source, at {source.top1:.1f}, took '
+            f'{source.seconds:.0f} s; all of it {seconds / 60:.1f} minutes.',
             'Controls: bapat_random_backbone has nothing pre-trained; one_frame is bapat on one frame of each clip, '
-            f'where chance is {100 / 8:.1f}.',
+            f'where chance is {CHANCE:.1f}.',
         )
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        (self.work_dir / 'table.json').write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
+        with written_whole(self.work_dir / 'table.json') as partial:
+            partial.write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
         (self.work_dir / 'table.md').write_text(render([table], 'md') + '\n', encoding='utf-8')
-        left_out = ('one_frame', *SPT_CONTROLS, *POSITIONS)
-        draw_tradeoff([r for r in rows if r.method not in left_out], self.work_dir / 'tradeoff.png')
+        shown = [r for r in rows if r.method not in (*SPT_CONTROLS, *POSITIONS)]
+        draw_tradeoff(shown, (every, few), CONTROLS, CHANCE, self.work_dir / 'tradeoff.png')
         print(f'\n{render([table])}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
 
 
-class _Progress(Hook):
-    """Calls ``advance`` with the number of samples after each batch of training and testing."""
+class _SourceFirst(LocalEngine):
+    """Starts what needs the pre-trained backbone when it is there.
 
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self.advance = advance
+    Attributes:
+        source: the run that leaves it.
+        needing: names of the jobs that need it.
+    """
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Count a batch."""
-        self.advance(len(data_batch['data_samples']))
+    source: DemoRun
+    needing: set[str]
 
-    after_test_iter = after_train_iter
+    def __init__(self, parallel: int | None, threads: int) -> None:
+        super().__init__(parallel, threads=threads)
+        self._context.set_forkserver_preload(list(IMPORTED))
+        forkserver.ensure_running()  # it imports while the clips are made
+
+    def start(self, waiting: Sequence[Job]) -> list[Job]:
+        """Start as many of the jobs as fit now and need nothing that is not there; return them."""
+        there = self.source.done()
+        return super().start([job for job in waiting if there or job.name not in self.needing])
 
 
-def _clips_of(cfg: Config) -> int:
-    """Return how many clips a run trains on, in all epochs, and tests."""
-    lines = [len(list_from_file(cfg[k].dataset.ann_file)) for k in ('train_dataloader', 'test_dataloader')]
-    return lines[0] * cfg.train_cfg.max_epochs + lines[1]
+def _means(outcomes: Sequence[Outcome]) -> tuple[float, float]:
+    """Return the means of top-1 and seconds."""
+    return mean(o.top1 for o in outcomes), mean(o.seconds for o in outcomes)

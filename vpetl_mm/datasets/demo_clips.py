@@ -1,9 +1,8 @@
 """Demo clips: real handwritten digits (scikit-learn, 8x8) in motion, as H.264 files and VideoDataset lists.
 
-A clip has 8 frames of 32x32 RGB. Its class is how the digit moves; the digit, its colour and size, and the
-background are random. The canvas wraps round and the start is uniform on it, so the digit's position in any one
-frame is uniform for every class: one frame says nothing, and each target class has a twin with the same motions in
-another order. Cluttered clips are harder: no clock, a second digit that moves straight on, and noise.
+A clip has 8 frames of 32x32 RGB. Its class is how the digit moves (``demo_motions.py``); the digit, its colour and
+size, and the background are random. Cluttered clips are harder: no clock, a second digit that moves straight on, and
+noise.
 """
 
 from __future__ import annotations
@@ -23,21 +22,15 @@ from rich.progress import Progress
 
 from ..errors import UserError, unknown
 from ..files import written_whole
+from .demo_motions import DOMAINS, FRAMES, SIZE, straight_on, trajectory
 from .list_file import Sample, write_list
 
-FORMAT = 1  # Raise it when the same settings make other clips: earlier ones are then made again.
-FRAMES = 8
-SIZE = 32  # pixels
+FORMAT = 2  # Raise it when the same settings make other clips: earlier ones are then made again.
 # How much lighter (of 255) the last background is than the first: a clock. Video Swin sees only relative times,
-# through biases that straight motion hardly trains; without it the trials stayed below 50 %.
+# through biases; without it the trials stayed below 50 %.
 DAWN = 70
 NOISE = 8  # of 255, the standard deviation in cluttered clips
 STATE_FILE = 'demo_clips.json'
-THERE_AND_BACK = ('left_then_right', 'right_then_left', 'up_then_down', 'down_then_up')
-DOMAINS = {
-    'source': ('north', 'northeast', 'east', 'southeast', 'south', 'southwest', 'west', 'northwest'),
-    'target': (*THERE_AND_BACK, 'clockwise', 'counterclockwise', 'speeding_up', 'slowing_down'),
-}
 # Share of scikit-learn's 1797 digit images that each split draws from; no image is in two of them.
 POOL_SHARES = {
     'source_train': 0.35,
@@ -66,44 +59,6 @@ def digit_pools(seed: int = 0) -> dict[str, np.ndarray]:
     order = np.random.default_rng(seed).permutation(len(digit_images()))
     cuts = np.round(np.cumsum(list(POOL_SHARES.values()))[:-1] * len(order)).astype(int)
     return dict(zip(POOL_SHARES, np.split(order, cuts), strict=True))
-
-
-def _heading(degrees: float | np.ndarray) -> np.ndarray:
-    """Return unit steps [..., 2] as (x, y) in image axes (y down); 0 degrees is north (up), 90 is east (right)."""
-    return np.stack([np.sin(np.radians(degrees)), -np.cos(np.radians(degrees))], axis=-1)
-
-
-def _there_and_back(degrees: float, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return offsets [8, 2] in pixels: along the heading at constant speed and back, turning near the middle."""
-    turn = time.mean() + rng.uniform(-0.5, 0.5)
-    return -np.abs(time - turn)[:, None] * rng.uniform(1.6, 2.8) * _heading(degrees)
-
-
-def _circle(sign: int, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return offsets [8, 2] in pixels: most of a circle, from near its top; sign 1 is clockwise on the screen."""
-    angle = rng.uniform(-30, 30) + sign * rng.uniform(40, 52) * time
-    return rng.uniform(3.5, 5.0) * _heading(angle)
-
-
-def _change_speed(forward: bool, time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return offsets [8, 2] in pixels: straight on a random heading, from rest or, reversed, to rest."""
-    clock = time if forward else time - time[-1]
-    path = rng.uniform(0.24, 0.36) * clock**2 * np.sign(clock)
-    return path[:, None] * _heading(45 * rng.integers(8))
-
-
-def trajectory(domain: str, label: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the digit's centres [8, 2] as (x, y) in pixels, not wrapped; modulo 32 each is uniform."""
-    time = np.arange(FRAMES, dtype=float)
-    if domain == 'source':
-        offsets = time[:, None] * rng.uniform(1.4, 3.0) * _heading(45 * label)
-    elif label < 4:
-        offsets = _there_and_back((270, 90, 0, 180)[label], time, rng)
-    elif label < 6:
-        offsets = _circle(1 if label == 4 else -1, time, rng)
-    else:
-        offsets = _change_speed(label == 6, time, rng)
-    return rng.uniform(0, SIZE, 2) + offsets
 
 
 def _hat(at: np.ndarray, count: int) -> np.ndarray:
@@ -157,8 +112,7 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
 
 def draw_clutter(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw what is behind a cluttered clip's digit, [8, 32, 32, 3]: another one that moves straight on, and noise."""
-    path = trajectory('source', rng.integers(len(DOMAINS['source'])), rng)
-    other = draw_clip(digit, path, rng, _background(rng, dawn=0))
+    other = draw_clip(digit, straight_on(rng), rng, _background(rng, dawn=0))
     return other + NOISE * rng.standard_normal(other.shape)
 
 
@@ -220,7 +174,8 @@ def make_demo_clips(
     for split in counts:
         (root / 'clips' / split).mkdir(parents=True)
     # the classes take turns, so their counts differ by one at most
-    lists = {s: [Sample(f'clips/{s}/{i:05d}.mp4', i % 8) for i in range(count)] for s, count in counts.items()}
+    classes = {split: len(DOMAINS[split.split('_')[0]]) for split in counts}
+    lists = {s: [Sample(f'clips/{s}/{i:05d}.mp4', i % classes[s]) for i in range(n)] for s, n in counts.items()}
     jobs = [(split, index, sample) for split, samples in lists.items() for index, sample in enumerate(samples)]
     digit_pools(seed)  # once, for every worker to inherit
     # Processes, as threads gain nothing here; forked, as fresh ones would first import torch and mmaction2; without
