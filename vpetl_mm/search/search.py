@@ -15,10 +15,11 @@ from ..campaign.job import Job
 from ..engine.record import FILE, Record, read_record
 from ..errors import UserError
 from ..files import os_errors_explained
-from .finalists import WINNER, Finalist, choose_winner, finalists_of, read_score, seed_jobs, tuned_config, winner_job
+from .finalists import Finalist, finalists_of, read_score, seed_jobs
 from .settings import Search, write_search
 from .show import Standing, draw, duration, table, write_csv
 from .study import budget, counted, open_study, start_with_own_values
+from .winner import WINNER, choose_winner, tuned_config, winner_job
 from .worker import workers
 
 LOOK = 2.0  # seconds between two looks at the searches
