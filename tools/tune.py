@@ -9,6 +9,7 @@ from vpetl_cli.shipped import find_config
 
 SAMPLERS, ENGINES = ('tpe', 'grid', 'random'), ('local', 'slurm')
 WORK_DIR = 'work_dirs/tune'
+JOBS = 2
 EXAMPLES = """\
   tools/tune.py configs/demo_bapat.py --search default
   tools/tune.py configs/demo_bapat.py --search "optim_wrapper.optimizer.lr=log(1e-4,1e-1)" --trials 12
@@ -22,8 +23,8 @@ def main(args) -> None:
     """Check everything, then search."""
     given = read_spaces(args.search)
     for name in ('trials', 'jobs', 'finalists', 'seeds'):
-        if getattr(args, name) < 1:
-            raise UserError(f'--{name} must be at least 1, got {getattr(args, name)}.')
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise UserError(f'--{name} must be at least 1, got {value}.')
     from vpetl_mm.search.settings import need_optuna
 
     need_optuna()
@@ -34,11 +35,11 @@ def main(args) -> None:
     names = [config.stem for config in configs]
     if len({*names}) < len(names):
         raise UserError(f'Two configs have the same name: {", ".join(names)}; search them one after the other.')
-    engine, gpus = engine_of(args)
+    engine, jobs = engine_of(args)
     plans = [planned(c, given, args.cfg_options, args.metric, args.sampler, args.work_dir) for c in configs]
     for line in (line for _, said in plans for line in said):
         print(line)
-    tune([search for search, _ in plans], engine, args.trials, args.jobs, args.finalists, args.seeds, gpus)
+    tune([search for search, _ in plans], engine, args.trials, jobs, args.finalists, args.seeds)
 
 
 def read_spaces(pairs) -> dict:
@@ -55,15 +56,15 @@ def read_spaces(pairs) -> dict:
 
 
 def engine_of(args):
-    """Return what carries the trials out, and the GPUs of each."""
+    """Return what carries the trials out, and how many workers there are."""
     if args.engine == 'slurm':
         from pathlib import Path
 
         from vpetl_mm.campaign.slurm import SlurmEngine
 
-        gpus = 1 if args.gpus is None else args.gpus
-        asked = dict(partition=args.partition, gpus=gpus, hours=args.hours, max_parallel=args.jobs)
-        return SlurmEngine(Path(args.work_dir, '.slurm'), **asked), gpus
+        gpus, jobs = 1 if args.gpus is None else args.gpus, args.jobs or JOBS
+        asked = dict(partition=args.partition, gpus=gpus, hours=args.hours, max_parallel=jobs)
+        return SlurmEngine(Path(args.work_dir, '.slurm'), **asked), jobs
     for name in ('partition', 'hours', 'gpus'):
         if getattr(args, name) is not None:
             raise UserError(f'--{name} is for --engine slurm.')
@@ -71,7 +72,8 @@ def engine_of(args):
 
     from vpetl_mm.campaign.local import LocalEngine
 
-    return LocalEngine(args.jobs), int(torch.cuda.is_available())
+    engine = LocalEngine(args.jobs or (None if torch.cuda.is_available() else JOBS))
+    return engine, engine.parallel
 
 
 parser = Parser('Search for the settings of an experiment on held-out training data, by Optuna.', EXAMPLES)
@@ -85,7 +87,12 @@ parser.add_argument(
     "the space of its method (default: the config's own search)",
 )
 parser.add_argument('--trials', type=int, default=20, metavar='N', help='of each search (default: 20)')
-parser.add_argument('--jobs', type=int, default=2, metavar='N', help='at a time, over all searches (default: 2)')
+parser.add_argument(
+    '--jobs',
+    type=int,
+    metavar='N',
+    help=f'at a time, over all searches (default: one a GPU here; {JOBS} without GPUs and on Slurm)',
+)
 parser.add_argument('--sampler', choices=SAMPLERS, default='tpe', help="Optuna's (default: tpe)")
 parser.add_argument('--metric', default='acc/top1', help='top1, top5 or mean_class on held-out data (default: top1)')
 parser.add_argument(

@@ -66,6 +66,7 @@ def test_what_spt_tunes_of_the_backbone_is_the_backbones(clips, tmp_path):
         (dict(head=dict(lr_mult=-1.0)), 'at least 0'),
         (dict(backbone=dict(lr_mult=2.0)), 'nothing of it is trained; trained are head, deltas'),
         (['head'], 'must be a dict'),
+        (dict(head=10.0), r'groups\.head must be a dict such as dict\(lr_mult=10\.0\), got 10\.0'),
     ],
 )
 def test_a_wrong_group_is_refused(clips, tmp_path, groups, said):

@@ -69,10 +69,13 @@ def test_the_file_is_kept_up_to_date_and_an_edited_config_is_computed(tmp_path):
     (tmp_path / '_base_').symlink_to(CONFIGS / '_base_')
     (tmp_path / f'{NAME}.py').write_text((CONFIGS / f'{NAME}.py').read_text())
     shipped = stored(CONFIGS / FILE)[key := key_of(load_config(NAME))]
+    other = {name: [*line] for name, line in vars(shipped).items()} | {'saved': [1, 2]}
+    stale = dict(format=FORMAT, code='of an older forward pass', costs={key: other, 'unused': other})
+    (tmp_path / FILE).write_text(json.dumps(stale))
     (tmp_path / FILE).write_text(refreshed(tmp_path))
     assert stored(tmp_path / FILE) == {key: shipped}, 'what is shipped is what is computed here and now'
-    other = {name: [*line] for name, line in vars(shipped).items()} | {'saved': [1, 2]}
-    (tmp_path / FILE).write_text(json.dumps(dict(format=FORMAT, costs={key: other, 'unused': other})))
+    code = json.loads((tmp_path / FILE).read_text())['code']
+    (tmp_path / FILE).write_text(json.dumps(stale | dict(code=code)))
     text = refreshed(tmp_path)
     (tmp_path / FILE).write_text(text)
     assert [*stored(tmp_path / FILE)] == [key] and stored(tmp_path / FILE)[key].saved == Line(1, 2)

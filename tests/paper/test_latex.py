@@ -10,7 +10,7 @@ import pytest
 from vpetl_mm.paper.latex import PACKAGES, in_latex
 from vpetl_mm.paper.table_format import Table, render
 
-HOSTILE = '\\input{x} 50% of $n_1^2$ & #1 ~ `a` "b" <c>|d* [e] --f \u2013 “g” é 字 ﬁ \n\n\\\\'
+HOSTILE = '\\input{x} 50% of $n_1^2$ & #1 ~ `a` "b" <c>|d* [e] --f \u2013 “g” é 字 ﬁ ² ₁ ½ \u2212 µ · \n\n\\\\'
 GROUPED = Table(
     'T_1. A & b',
     ['method', 'M', 'SSv2\ntop-1', 'SSv2\nours', 'HMDB51\nours', 'remark'],
@@ -60,8 +60,23 @@ def test_text_of_data_files_is_set_as_it_is():
     assert in_latex(HOSTILE) == (
         r'\textbackslash{}input\{x\} 50\% of \$n\_1\textasciicircum{}2\$ \& \#1 \textasciitilde{} '
         r"\textasciigrave{}a\textasciigrave{} ''b'' \textless{}c\textgreater{}\textbar{}d{*} {[}e{]} -{}-f "
-        r"\textendash{} ``g'' é ? fi \textbackslash{}\textbackslash{}"
+        r"\textendash{} ``g'' é ? fi \textsuperscript{2} $_1$ $1/2$ $-$ $\mu$ $\cdot$ "
+        r'\textbackslash{}\textbackslash{}'
     )
+
+
+@pytest.mark.parametrize(
+    ('text', 'wanted'),
+    [
+        ('a---b', 'a-{}-{}-b'),
+        ('10² x₁', r'10\textsuperscript{2} x$_1$'),
+        ('\u22123', '$-$3'),
+        ('1½', '1$1/2$'),
+        ('①⅞', '??'),
+    ],
+)
+def test_signs_keep_their_meaning(text, wanted):
+    assert in_latex(text) == wanted
 
 
 @pytest.mark.skipif(shutil.which('pdflatex') is None, reason='LaTeX is not installed')

@@ -168,12 +168,15 @@ def test_markdown_and_csv():
 
 
 def test_csv_has_plain_numbers_the_spread_in_a_column_of_its_own_and_nothing_where_nothing_is():
-    rows = [['a', '-', '6,379,438', '19 of 19', '51.00 ± 1.00', ''], ['b', '8', '0.2%', '75 at 1%', 'not run', '1,5']]
-    table = Table('T', ['method', 'd', 'n', 'done', 'SSv2\nours', 'remark'], rows, 2)
+    rows = [
+        ['a', '-', '6,379,438', '99.8%', '19 of 19', '51.00 ± 1.00', ''],
+        ['b', '8', '0.2%', '-', '75 at 1%', 'not run', '1,5'],
+    ]
+    table = Table('T', ['method', 'd', 'n', 'kept', 'done', 'SSv2\nours', 'remark'], rows, 2)
     assert render([table, TABLE], 'csv').splitlines() == [
-        'table,method,d,n %,done,SSv2 ours,SSv2 ours spread,remark',
-        'T,a,,6379438,19,51.00,1.00,',
-        'T,b,8,0.2,75 at 1%,,,"1,5"',
+        'table,method,d,n,kept %,done,SSv2 ours,SSv2 ours spread,remark',
+        'T,a,,6379438,99.8,19,51.00,1.00,',
+        'T,b,8,0.2%,,75 at 1%,,,"1,5"',
         *render([TABLE], 'csv').splitlines(),
     ]
 

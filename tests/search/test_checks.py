@@ -28,6 +28,7 @@ REPO = Path(__file__).parents[2]
         (['--search', 'model.petl.deltas.patt=[4,8]'], 'name a setting inside it'),
         (['--search', 'holdout.fraction=[0.1,0.2]'], 'they share it'),
         (['--search', 'randomness.seed=[0,1]'], 'they share it'),
+        (['--search', 'model.petl.deltas.patt.d_bottle=int(1,1000000000)', '--sampler', 'grid'], 'has 1,000,000,000'),
         (['--search', f'{LR}=log(1e-1,1e-3)'], 'is empty'),
         (['--search', f'{LR}=around 0.1'], 'cannot be read'),
         (['--search', LR], 'takes default and KEY=SPACE'),
@@ -117,6 +118,7 @@ def test_the_default_space_of_shipped_configs():
         'model.petl.deltas.patt.learn_scale',
         'model.backbone.drop_path_rate',
         'model.cls_head.dropout_ratio',
+        'train_dataloader.dataset.pipeline.1.clip_len',
     ],
 )
 def test_a_key_that_its_owner_takes(key):
@@ -126,3 +128,25 @@ def test_a_key_that_its_owner_takes(key):
 def test_one_key_inside_another():
     with pytest.raises(UserError, match='lies inside'):
         check_keys(load_config(REPO / 'configs/demo_bapat.py'), {'model.petl.train': 0, 'model.petl.train.0': 0})
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        *(
+            f'train_dataloader.dataset.{name}'
+            for name in ('ann_file', 'held_out', 'holdout', 'holdout_seed', 'indices')
+        ),
+        *(f'train_dataloader.dataset.{name}' for name in ('data_root', 'data_prefix.video', 'dataset.ann_file')),
+        *('train_dataloader.dataset', 'train_cfg.val_begin', 'holdout.seed', 'val_dataloader.batch_size'),
+    ],
+)
+def test_what_is_trained_on_and_held_out_is_no_setting(key):
+    with pytest.raises(UserError, match='they share it'):
+        check_key(load_config(REPO / 'configs/demo_bapat.py'), key)
+
+
+def test_the_configs_own_value_inside_a_list():
+    cfg = load_config(REPO / 'configs/demo_full.py')
+    assert own_value(cfg, 'param_scheduler.0.start_factor') == cfg.param_scheduler[0].start_factor
+    assert own_value(cfg, 'param_scheduler.9.start_factor') is None

@@ -1,76 +1,60 @@
-"""The winner's config holds what was chosen, whatever config it inherits."""
+"""The best trials with several seeds: what their runs leave, whole, damaged or failed."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import resource
 
 import pytest
-from searching import write_experiment
+from searching import LR
 
-import tools
-from vpetl_cli.shipped import find_config
-from vpetl_mm import build_model
-from vpetl_mm.config import load_config
-from vpetl_mm.engine.experiment import Options, prepare
-from vpetl_mm.search.finalists import Finalist, write_winner
-from vpetl_mm.search.settings import Search
-from vpetl_mm.search.study import rounded
-from vpetl_mm.search.trial import sensitivity_command
-from vpetl_mm.spt.allocation import read_allocation
-
-REPO = Path(__file__).parents[2]
-LR = 'optim_wrapper.optimizer.lr'
-HEAD = 'optim_wrapper.paramwise_cfg.groups.head.lr_mult'
-PATT, LORA = 'model.petl.deltas.patt', 'model.petl.deltas.lora'
+from vpetl_mm import UserError
+from vpetl_mm.search.checks import planned
+from vpetl_mm.search.finalists import is_scored, read_score, seed_jobs
+from vpetl_mm.search.settings import write_search
+from vpetl_mm.search.study import open_study, rounded
 
 
 @pytest.mark.parametrize(
-    ('name', 'chosen'),
+    ('text', 'score'),
     [
-        (
-            'demo_bapat',
-            {LR: 0.01234, f'{PATT}.d_bottle': 4, f'{PATT}.slots': 'qv', HEAD: 2.0},
-        ),
-        ('demo_full', {'param_scheduler.0.start_factor': 0.5, 'train_dataloader.batch_size': 16}),
-        (
-            'vit_lora_vtabdtd_r8_in21k',
-            {LR: 1e-5, f'{LORA}.rank': 16, f'{LORA}.alpha': None},
-        ),
+        ('61.5\n', 61.5),
+        ('"The loss is nan"', 'The loss is nan'),
+        ('NaN', None),
+        ('1e999', None),
+        ('true', None),
+        ('9' * 400, None),
+        ('[1]', None),
+        ('61.', None),
+        ('', None),
+        ('\x00', None),
+        ('"' + 'a' * 20_000 + '"', None),
     ],
 )
-def test_a_child_of_a_shipped_config(name, chosen, tmp_path, monkeypatch):
-    monkeypatch.chdir(REPO)
-    options = {'train_dataloader.num_workers': 0}
-    search = Search(str(find_config(name)), str(tmp_path), dict.fromkeys(chosen, '[1,2]'), options)
-    path = write_winner(search, Finalist(3, chosen, {0: 50.0, 1: 60.0}), 20)
-    assert path.name == f'{name}_tuned.py' and len(path.read_text().splitlines()) < 12
-    assert (
-        'Trial 3, the best of 20 on held-out training data: acc/top1 55.00 ± 7.07 over 2 seed(s)' in path.read_text()
-    )
-    wanted = load_config(name)
-    wanted.merge_from_dict({**options, **chosen, 'trials': 20})
-    assert load_config(path).to_dict() == wanted.to_dict()
-    build_model(path, meta=True)
+def test_a_score_is_a_finite_number_or_why_there_is_none(tmp_path, text, score):
+    (tmp_path / 'score.json').write_text(text)
+    assert read_score(tmp_path) == score and is_scored(tmp_path) == isinstance(score, float)
 
 
-SPT = """
-_spt = dict(file='{root}/none.safetensors', structured='LoRA', rank=2, budget=700)
-model['petl'] = dict(_delete_=True, train=['head'], spt=_spt)
-"""
-
-
-def test_spt_is_measured_without_what_is_held_out(experiment, tmp_path):
-    """By the command that a run calls; the winner, which is given no option, measures with all training data."""
-    config = write_experiment(experiment.parent, SPT.format(root=tmp_path), 'spt')
-    search = Search(str(config), str(tmp_path), {LR: '[1,2]'}, fraction=0.5)
-    samples = []
-    for name, cfg in dict(
-        trial=search.run(tmp_path / 'a', {}), winner=prepare(config, Options(str(tmp_path)))
-    ).items():
-        file = tmp_path / f'{name}.safetensors'
-        assert tools.call(*('sensitivity', *sensitivity_command(cfg, file)[2:])) == 0
-        samples.append(read_allocation(file).made['samples'])
-    assert samples == [12, 24]
+def test_a_finalist_that_fails_itself_says_so_and_a_full_disk_is_no_failure(experiment, tmp_path):
+    search = planned(experiment, {LR: '[1e20,1e10]'}, work_dir=tmp_path)[0]
+    write_search(search)
+    study = open_study(search)
+    study.enqueue_trial({LR: 1e20})
+    trial = study.ask()
+    trial.suggest_categorical(LR, [1e20, 1e10])
+    study.tell(trial, 50.0)
+    (job,) = seed_jobs(search, 1, 2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # a full disk, for all but small files
+    try:
+        with pytest.raises(UserError, match='cannot be written'):
+            job.work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_score(job.folder) is None
+    with pytest.raises(UserError, match='loss is'):
+        job.work()
+    assert 'loss is' in read_score(job.folder) and not job.done()
 
 
 def test_numbers_as_a_trial_takes_them():

@@ -6,6 +6,7 @@ import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -130,5 +131,18 @@ def test_the_same_command_again_does_nothing_and_more_trials_are_refused(folder)
 
 
 def test_another_search_in_the_same_folder_is_refused(folder):
-    with pytest.raises(UserError, match='holds a search with another spaces'):
+    with pytest.raises(UserError, match='holds a search with a different space '):
         planned(folder.parent / 'small.py', {LR: 'log(1e-3,1)'}, work_dir=folder.parent)
+
+
+def test_a_finalist_that_is_lost_for_other_reasons_ends_the_search_before_anything_is_chosen(folder, tmp_path):
+    copy = tmp_path / 'small'
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / 'winner')
+    (copy / 'small_tuned.py').unlink()
+    lost = next(copy.glob('finalists/*/seed_1'))
+    (lost / 'score.json').unlink()
+    (lost / 'score.json.partial').mkdir()  # where it would be written
+    with pytest.raises(UserError, match=r'seed 1 \(.*score\.json\.partial.*\): the same command goes on'):
+        _tune(read_search(copy), print)
+    assert not (copy / 'winner').exists() and not (copy / 'small_tuned.py').exists()

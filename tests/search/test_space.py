@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vpetl_mm import UserError
 from vpetl_mm.search.space import parse_space
 
 
 @pytest.mark.parametrize(
-    ('text', 'wanted'),
+    ('text', 'kind', 'values'),
     [
-        ('log(1e-4,1e-1)', FloatDistribution(1e-4, 1e-1, log=True)),
-        (' uniform(-0.5, 1) ', FloatDistribution(-0.5, 1)),
-        ('int(1,8)', IntDistribution(1, 8)),
-        ('[32,64,128]', CategoricalDistribution((32, 64, 128))),
-        ("[kv, 'q k', True, None, 0.1]", CategoricalDistribution(('kv', 'q k', True, None, 0.1))),
-        ([1, 1.0, 2], CategoricalDistribution((1, 1.0, 2))),
+        ('log(1e-4,1e-1)', 'log', (1e-4, 1e-1)),
+        (' uniform(-0.5, 1) ', 'uniform', (-0.5, 1.0)),
+        ('int(1,8)', 'int', (1, 8)),
+        ('[32,64,128]', 'list', (32, 64, 128)),
+        ("[kv, 'q k', True, None, 0.1]", 'list', ('kv', 'q k', True, None, 0.1)),
+        ([1, 1.0, 2], 'list', (1, 1.0, 2)),
     ],
 )
-def test_a_space_is_the_distribution_it_says(text, wanted):
+def test_a_space_has_the_values_it_says(text, kind, values):
     space = parse_space('a', text)
-    assert space.distribution() == wanted
-    assert parse_space('a', str(space).replace('q k', "'q k'")) == space
+    assert (space.kind, space.values) == (kind, values) and [*map(type, space.values)] == [*map(type, values)]
+
+
+def test_a_space_is_read_again_as_it_was():
+    words = [
+        'kv',
+        '1',
+        'leaky-relu',
+        'a b',
+        'a,b',
+        'True',
+        'None',
+        'in',
+        '',
+        "it's",
+        '"',
+        '\\',
+        '\n',
+        'é',
+        'ﬁ',
+        '字',
+        ']',
+    ]
+    numbers = [True, False, None, 1, 1.0, -3, 1e-9, 0.1, 2**53]
+    pick = random.Random(0)
+    for _ in range(300):
+        space = parse_space('a', pick.sample([*words, *numbers], pick.randrange(2, 9)))
+        again = parse_space('a', str(space))
+        assert again == space and [*map(type, again.values)] == [*map(type, space.values)]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +73,9 @@ def test_a_space_is_the_distribution_it_says(text, wanted):
         ('int(1,2.5)', 'whole'),
         ('log(a,1)', 'two numbers'),
         ('uniform(0,1e999)', 'two numbers'),
+        (f'int(1,{10**400})', 'two whole numbers'),
+        ([10**5000, 1], 'beyond 2**53'),
+        (['a' * 600, 'b' * 600], 'longer than'),
         ('[3]', 'nothing to choose'),
         ('[3,3]', 'nothing to choose'),
         ([[1], [2]], 'numbers and words'),

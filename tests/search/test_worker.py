@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from itertools import chain, repeat
 from pathlib import Path
 
-import optuna
-import pytest
 from optuna.trial import TrialState
 from searching import LR, WIDTH
 
@@ -133,11 +131,3 @@ def test_a_run_that_is_killed_before_it_has_left_its_scores(experiment, tmp_path
     record = read_record(folder / RESULT)
     assert (record.top1, record.seed, record.epoch, record.samples) == (20.0, 1, 2, 5)
     assert hook.scores['acc/top1'] == 20.0
-
-
-def test_a_journal_that_is_damaged_is_named(experiment, tmp_path):
-    search = Search(str(experiment), str(tmp_path), {LR: '[0.1,0.2]'})
-    (tmp_path / 'journal.log').write_text('{"op_code": \n{}\n')
-    with pytest.raises(ValueError, match=r'journal\.log cannot be read'):
-        open_study(search)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -154,11 +154,13 @@ def _number(hours: float) -> str:
 
 
 def _sums(hours: Hours, name: str, peak: GPU) -> Iterator[str]:
-    parts = [f'{_number(hours.measured)} from measured steps'] * bool(hours.measured)
+    if hours.measured:
+        yield f'{_number(hours.measured)} GPU hours from measured steps, on whichever GPUs the logs are of.'
     rates = f'{peak.bfloat16:g} TFLOP/s in bfloat16 and {peak.float32:g} in float32 ({peak.source})'
-    parts += [f'{_number(hours.computed)} from FLOPs at {USED:.0%} of {rates}, no path dropped']
-    unknown = f'; {hours.unknown} runs are not in it' * bool(hours.unknown)
-    yield f'In all {_number(hours.measured + hours.computed)} GPU hours on {name}: {", ".join(parts)}{unknown}.'
+    unknown = f'; {hours.unknown} runs are in neither sum' * bool(hours.unknown)
+    if hours.computed or unknown:
+        computed = f'{_number(hours.computed)} GPU hours on {name}, computed from FLOPs'
+        yield f'In all {computed} at {USED:.0%} of {rates}, no path dropped{unknown}.'
     if not hours.computed:
         return
     heads = ''

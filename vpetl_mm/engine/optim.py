@@ -59,6 +59,10 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if name not in self._members.values():
                 there = ', '.join(g for g in GROUPS if g in self._members.values())
                 raise UserError(f'paramwise_cfg.groups.{name}: nothing of it is trained; trained are {there}.')
+            if not isinstance(factors, Mapping):
+                raise UserError(
+                    f'paramwise_cfg.groups.{name} must be a dict such as dict(lr_mult=10.0), got {factors!r}.'
+                )
             for key, value in factors.items():
                 if key not in FACTORS:
                     raise unknown(f'key of paramwise_cfg.groups.{name}', key, FACTORS)

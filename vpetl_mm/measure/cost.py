@@ -21,7 +21,7 @@ from vpetl_cli.shipped import configs, experiments, leaf_of
 
 from ..config import load_config
 from ..errors import UserError
-from ..files import from_json
+from ..files import file_sha256, from_json
 from ..models.build import build_model
 from .count import tracked, trains_by_budget
 from .fake_step import FakeStep, fake_step
@@ -29,6 +29,7 @@ from .fake_step import FakeStep, fake_step
 FILE, FORMAT = 'costs.json', 'vpetl_mm costs 1'
 CLASSES = 100  # of the head in every entry's step: it is a thousandth of the work
 BATCHES = (2, 4)  # a BatchNorm takes no single sample
+CODE = ('petl', 'models', 'fast', 'spt', 'measure')  # packages
 MOST_BYTES = 2**22  # of the file
 MOST = 2**60  # that an entry's number may be
 
@@ -170,19 +171,24 @@ def stored(file: Path) -> dict[str, Cost]:
     """
     if not file.is_file():
         return {}
+    return _content(file)[1]
+
+
+def _content(file: Path) -> tuple[str, dict[str, Cost]]:
+    """Return the digest of the code that computed a file's costs, empty if it is not known, and key -> cost."""
     about = file.stat()
     return _read(file.resolve(), about.st_mtime_ns, about.st_size)
 
 
 @cache
-def _read(file: Path, _: int, size: int) -> dict[str, Cost]:
+def _read(file: Path, _: int, size: int) -> tuple[str, dict[str, Cost]]:
     try:
         if size > MOST_BYTES:
             raise ValueError(f'{size:,} bytes')
         content = from_json(file.read_text(encoding='utf-8'))
         if not isinstance(content, dict) or content.get('format') != FORMAT:
             raise ValueError(f'its format is not {FORMAT!r}')
-        return {key: _cost(key, entry) for key, entry in content['costs'].items()}
+        return str(content.get('code', '')), {key: _cost(key, entry) for key, entry in content['costs'].items()}
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(f'{file} is corrupt ({error}): restore it, or delete it to do without.') from error
 
@@ -197,13 +203,25 @@ def _cost(key: str, entry: Any) -> Cost:
     return Cost(**{name: Line(*pair) for name, pair in entry.items()})
 
 
+def digest_of_code() -> str:
+    """Return a hash of the code that decides what a step takes: :data:`CODE`."""
+    root = Path(__file__).parents[1]
+    sums = [(str(p.relative_to(root)), file_sha256(p)) for part in CODE for p in root.joinpath(part).rglob('*.py')]
+    return hashlib.sha256(json.dumps(sorted(sums)).encode()).hexdigest()[:16]
+
+
 def refreshed(folder: Path = Path('configs')) -> str:
     """Return the text of ``costs.json`` for the experiments of a folder: what it lacks is computed, the rest dropped.
+
+    All are computed anew (minutes) if the code has changed since.
 
     Args:
         folder: of the configs, with the file. Experiments whose pipeline states no size, as the demo's, are left out.
     """
-    known, costs, there = stored(folder / FILE), {}, experiments(folder)
+    code, costs, there = digest_of_code(), {}, experiments(folder)
+    known = stored(folder / FILE)
+    if known and _content(folder / FILE)[0] != code:
+        known = {}
     for name in tracked(one_of_each(there), 'computing costs'):
         cfg = load_config(there[name])
         try:
@@ -212,7 +230,8 @@ def refreshed(folder: Path = Path('configs')) -> str:
             continue
         costs[key] = known.get(key) or costs.get(key) or compute(cfg)
     lines = [f'{json.dumps(k)}: {json.dumps({n: [*v] for n, v in vars(costs[k]).items()})}' for k in sorted(costs)]
-    return f'{{"format": {json.dumps(FORMAT)}, "costs": {{\n' + ',\n'.join(lines) + '\n}}\n'
+    head = f'"format": {json.dumps(FORMAT)}, "code": {json.dumps(code)}'
+    return f'{{{head}, "costs": {{\n' + ',\n'.join(lines) + '\n}}\n'
 
 
 def one_of_each(names: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
@@ -30,6 +31,10 @@ SPECIAL |= {
     '“': '``',
     '”': "''",
 }
+SPECIAL |= {'\u2212': '$-$', '½': '$1/2$', '¼': '$1/4$', '¾': '$3/4$', 'µ': '$\\mu$', '·': '$\\cdot$'}
+SUPERSCRIPTS, SUBSCRIPTS = '⁰¹²³⁴⁵⁶⁷⁸⁹', '₀₁₂₃₄₅₆₇₈₉'
+SPECIAL |= {c: f'\\textsuperscript{{{i}}}' for i, c in enumerate(SUPERSCRIPTS)}
+SPECIAL |= {c: f'$_{i}$' for i, c in enumerate(SUBSCRIPTS)}
 LAST_LETTER = '\u017f'  # of Latin Extended-A; LaTeX stops at most letters behind it
 
 
@@ -40,7 +45,7 @@ def latex(tables: Sequence[Table]) -> str:
 
 def in_latex(text: str) -> str:
     """Return a line of text so that LaTeX sets it as it is; characters that it cannot set become "?"."""
-    return ''.join(map(_character, ' '.join(text.split()))).replace('--', '-{}-')
+    return re.sub('-(?=-)', '-{}', ''.join(map(_character, ' '.join(text.split()))))
 
 
 def _character(character: str) -> str:
@@ -50,8 +55,9 @@ def _character(character: str) -> str:
         return character if character.isprintable() else '?'
     if character.isalpha() and character <= LAST_LETTER:
         return character
-    plain = ''.join(c for c in unicodedata.normalize('NFKD', character) if c.isascii() and c.isalnum())
-    return plain or '?'
+    # letters alone: of another number, such as a fraction in a circle, the parts would be a different one
+    plain = unicodedata.normalize('NFKD', character) if character.isalpha() else ''
+    return ''.join(c for c in plain if c.isascii() and c.isalpha()) or '?'
 
 
 def _table(table: Table) -> str:

@@ -13,6 +13,7 @@ from .latex import latex
 
 MISSING = ('-', 'not run', 'by budget')
 NUMBER = re.compile(r'(-?[\d,]+(?:\.\d+)?)(?:%| of \d+)?')  # a share and a part of a total are numbers too
+SHARE = re.compile(r'-?[\d,]+(?:\.\d+)?%')
 
 
 @dataclass
@@ -101,17 +102,23 @@ def _plain(table: Table, i: int) -> list[list[str]]:
     if i < table.labels or i == len(table.head) - 1:  # labels and remarks
         return [[head, *('' if cell == '-' else cell for cell in cells)]]
     parts = [cell.partition(' ± ') for cell in cells]
-    percent = ' %' * any(value.endswith('%') and NUMBER.fullmatch(value) is not None for value, *_ in parts)
-    columns = [[head + percent, *(_number(value) for value, *_ in parts)]]
+    filled = [value for value, *_ in parts if value not in MISSING]
+    percent = ' %' * (bool(filled) and all(SHARE.fullmatch(value) for value in filled))
+    columns = [[head + percent, *(_number(value, bool(percent)) for value, *_ in parts)]]
     if table.head[i].rpartition('\n')[2] == table.spread or any(spread for *_, spread in parts):
         columns.append([f'{head} spread', *(spread for *_, spread in parts)])
     return columns
 
 
-def _number(cell: str) -> str:
-    """Return a number without separators, percent sign and total, nothing where it is missing; else the text."""
+def _number(cell: str, share: bool) -> str:
+    """Return a number without separators and total, nothing where it is missing; else the text.
+
+    The percent sign goes where the whole column has ``share``s, as its heading says.
+    """
     if cell in MISSING:
         return ''
+    if cell.endswith('%') and not share:
+        return cell
     match = NUMBER.fullmatch(cell)
     return match[1].replace(',', '') if match else cell
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from ..measure.count import trains_by_budget
 from ..models.build import build_model
 from .keys import check_keys
 from .settings import WORK_DIR, Search, check_same, config_of, digest_of, need_optuna, spaces_of
-from .space import parse_spaces
+from .space import Space, parse_spaces
 from .spaces import default_space
 
 SHARE = 0.2  # of the training list, held out where the config holds out nothing
+MOST_POINTS = 10_000  # of a grid
 DEFAULT = 'default'  # the space of the config's method
 OTHERS = ('pipeline', 'test_mode', 'holdout', 'holdout_seed', 'held_out')  # that do not make another list
 
@@ -54,20 +57,20 @@ def planned(
     cfg = config_of(search)
     spaces = _spaces(cfg, given)
     check_keys(cfg, spaces)
-    if sampler == 'grid' and (wide := [k for k, s in spaces.items() if s.kind not in ('list', 'int')]):
-        raise UserError(f'--sampler grid tries every value, and {wide[0]}={spaces[wide[0]]} has no end: give a list.')
+    if sampler == 'grid':
+        _check_grid(spaces)
     fraction, said = _held_out(cfg)
     texts = {key: str(space) for key, space in spaces.items()}
     search = Search(search.config, search.folder, texts, search.options, metric, sampler, fraction, digest_of(cfg))
     first = search.run(Path(search.folder, 'trial_000'), {})
     _check_list(first)
-    search = Search(**{**vars(search), 'metric': _metric(first, metric)})
+    search = replace(search, metric=_metric(first, metric))
     check_same(search)
     _check_ends(search, first)
     return search, said
 
 
-def _spaces(cfg: Config, given: Mapping[str, Any]) -> dict[str, Any]:
+def _spaces(cfg: Config, given: Mapping[str, Any]) -> dict[str, Space]:
     texts = dict(given) or spaces_of(cfg)
     if not texts:
         raise UserError(
@@ -76,6 +79,16 @@ def _spaces(cfg: Config, given: Mapping[str, Any]) -> dict[str, Any]:
         )
     found = default_space(cfg) if texts.pop(DEFAULT, None) is not None else {}
     return found | parse_spaces(texts)
+
+
+def _check_grid(spaces: Mapping[str, Space]) -> None:
+    """Raise :class:`UserError` for a space of which not every value can be tried, and for too many of them."""
+    if wide := [key for key, space in spaces.items() if space.kind not in ('list', 'int')]:
+        raise UserError(f'--sampler grid tries every value, and {wide[0]}={spaces[wide[0]]} has no end: give a list.')
+    if (points := prod(len(space.points()) for space in spaces.values())) > MOST_POINTS:
+        raise UserError(
+            f'--sampler grid tries every value, and the grid has {points:,}; at most {MOST_POINTS:,} fit.'
+        )
 
 
 def _held_out(cfg: Config) -> tuple[float | None, list[str]]:

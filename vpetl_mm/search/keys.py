@@ -32,7 +32,9 @@ from ..spt.tuning import KEYS as SPT_KEYS
 # what every trial must have in common, or nothing could be compared
 FIXED = re.compile(
     r'(holdout|randomness|search|trials|work_dir|load_from|resume|env_cfg|visualizer|default_scope)(\..+)?'
-    r'|(val|test)_.+|model\.(base|type)(\..+)?|model\.petl\.spt\.(file|allocation)'
+    r'|train_cfg\.(?!max_epochs$).+|(val|test)_.+'
+    # of the training data, whose list also says what is held out, only what is done to a sample may vary
+    r'|train_dataloader\.dataset(?!(\.dataset)*\.pipeline(\.|$)).*|model\.(base|type)(\..+)?|model\.petl\.spt\.(file|allocation)'
 )
 REGISTRIES = (MODELS, OPTIMIZERS, PARAM_SCHEDULERS, OPTIM_WRAPPERS, DATASETS, TRANSFORMS, HOOKS)
 DELTA = r'model\.petl\.deltas\.\w+'
@@ -117,7 +119,7 @@ def _registered(registry: Registry, kind: str) -> Any:
 
 def own_value(cfg: Config, key: str) -> Any:
     """Return what a setting is without a search: the config's value, or its owner's default; None if unknown."""
-    value = at(cfg, key)
+    value = _at(cfg, key)
     if value is None and re.fullmatch(r'optim_wrapper\.paramwise_cfg\.groups\.\w+\.\w+_mult', key):
         return 1.0
     owner, _, option = key.rpartition('.')
@@ -126,6 +128,16 @@ def own_value(cfg: Config, key: str) -> Any:
         kind = named.get(at(cfg, f'{owner}.type'))
         return defaults_of(kind).get(option) if kind else None
     return value
+
+
+def _at(cfg: Any, key: str) -> Any:
+    """Return the value at a dotted key, through lists as well; None if it is not set."""
+    for part in key.split('.'):
+        if isinstance(cfg, (list, tuple)):
+            cfg = cfg[int(part)] if part.isdecimal() and int(part) < len(cfg) else None
+        else:
+            cfg = cfg.get(part) if isinstance(cfg, (Mapping, Config)) else None
+    return cfg
 
 
 def check_keys(cfg: Config, keys: Mapping[str, Any]) -> None:

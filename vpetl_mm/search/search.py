@@ -14,10 +14,12 @@ from ..campaign.driver import Engine, drive
 from ..campaign.job import Job
 from ..engine.record import FILE, Record, read_record
 from ..errors import UserError
-from .finalists import WINNER, Finalist, finalists_of, seed_jobs, tuned_config, winner_job, winner_text, write_winner
+from ..files import os_errors_explained
+from .finalists import Finalist, finalists_of, read_score, seed_jobs
 from .settings import Search, write_search
 from .show import Standing, draw, duration, table, write_csv
 from .study import budget, counted, open_study, start_with_own_values
+from .winner import WINNER, choose_winner, tuned_config, winner_job
 from .worker import workers
 
 LOOK = 2.0  # seconds between two looks at the searches
@@ -35,7 +37,6 @@ def tune(
     jobs: int = 2,
     finalists: int = 3,
     seeds: int = 3,
-    gpus: int = 0,
     say: Callable[[str], None] = at_once,
 ) -> list[Record]:
     """Carry out searches, or go on with them, and return the results of their winners.
@@ -47,25 +48,41 @@ def tune(
         jobs: workers, which share the searches. Defaults to 2.
         finalists: trials that are run with all seeds. Defaults to 3.
         seeds: of a finalist. Defaults to 3.
-        gpus: of each worker. Defaults to 0.
         say: prints a line.
 
     Raises:
-        UserError: when the test list has been read for fewer trials, or no trial or no winner could be trained.
+        UserError: when the test list has been read for fewer trials, no trial or no winner could be trained,
+            or the disk is full.
     """
+    with os_errors_explained():
+        return _tune(searches, engine, trials, jobs, finalists, seeds, say)
+
+
+def _tune(
+    searches: Sequence[Search],
+    engine: Engine,
+    trials: int,
+    jobs: int,
+    finalists: int,
+    seeds: int,
+    say: Callable[[str], None],
+) -> list[Record]:
     for search in searches:
         _check_open(search, trials)
     for search in searches:
         write_search(search)
         start_with_own_values(search, open_study(search))
-    with _shown([Standing(search, trials, jobs) for search in searches], say):
-        _drive(workers(searches, trials, jobs, gpus), engine, say, told=False)
+    standings: list[Standing] = []
+    for search in searches:
+        standings.append(Standing(search, trials, jobs, standings))
+    with _shown(standings, say):
+        _drive(workers(searches, trials, jobs), engine, say, told=False)
     for search in searches:
         say(f'{search.folder}: {write_csv(search).name}, {draw(search).name}')
-    _drive([job for s in searches for job in seed_jobs(s, finalists, seeds, gpus)], engine, say, must=False)
+    _drive([job for s in searches for job in seed_jobs(s, finalists, seeds)], engine, say, _has_failed_itself)
     for search in searches:
         _say_finalists(search, _choose(search, finalists, seeds), say)
-    _drive([winner_job(search, gpus) for search in searches], engine, say)
+    _drive([winner_job(search) for search in searches], engine, say)
     records = [read_record(Path(search.folder, WINNER, FILE)) for search in searches]
     for search, record in zip(searches, records, strict=True):
         say(f'{tuned_config(search)}: top-1 {record.top1:.2f} on the test list, chosen from {record.trials} trials')
@@ -87,9 +104,7 @@ def _choose(search: Search, finalists: int, seeds: int) -> list[Finalist]:
     ranked = finalists_of(search, finalists, seeds)
     count = len(counted(open_study(search)))
     if not Path(search.folder, WINNER, FILE).is_file():
-        file = tuned_config(search)
-        if not file.is_file() or file.read_text(encoding='utf-8') != winner_text(search, ranked[0], count):
-            write_winner(search, ranked[0], count)
+        choose_winner(search, ranked[0], count)
     return ranked
 
 
@@ -100,23 +115,34 @@ def _say_finalists(search: Search, ranked: Sequence[Finalist], say: Callable[[st
         say(f'{search.name}, trial {one.number}: {one.mean:.2f}{spread} over {len(one.values)} seed(s): {chosen}')
 
 
+def _has_failed_itself(job: Job) -> bool:
+    """Return whether a finalist's run has failed by its settings, not by a kill or a full disk."""
+    return isinstance(read_score(job.folder), str)
+
+
 def _drive(
-    jobs: Sequence[Job], engine: Engine, say: Callable[[str], None], must: bool = True, told: bool = True
+    jobs: Sequence[Job],
+    engine: Engine,
+    say: Callable[[str], None],
+    can_do_without: Callable[[Job], bool] = lambda job: False,
+    told: bool = True,
 ) -> None:
     """Carry out jobs, and say which fail; with ``told``, also which are done.
 
     Raises:
-        UserError: at the end, if one failed and all ``must`` be done.
+        UserError: at the end, if one failed that the search cannot do without.
     """
     failed = []
     for event in drive([job for job in jobs if not job.done()], engine):
         if event.what == 'failed':
-            failed.append(f'{event.job.name} ({event.reason})')
+            failed.append(event)
             say(f'{event.job.name} failed: {event.reason}; see {event.job.folder}/run.log')
         elif event.what == 'done' and told:
             say(f'{event.job.name}: done in {duration(event.seconds)}')
-    if failed and must and not all(job.done() for job in jobs):
-        raise UserError(f'{"; ".join(failed)}.')
+    missed = [event for event in failed if not event.job.done() and not can_do_without(event.job)]
+    if missed:
+        reasons = '; '.join(f'{event.job.name} ({event.reason.removesuffix(".")})' for event in missed)
+        raise UserError(f'{reasons}: the same command goes on.')
 
 
 @contextmanager

@@ -23,6 +23,7 @@ FILE = 'search.json'
 FORMAT = 'vpetl_mm search 1'
 SAMPLERS = ('tpe', 'grid', 'random')
 WORK_DIR = 'work_dirs/tune'
+NAMES = dict(spaces='space', options='set of options', fraction='share of held-out data')  # in messages
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Search:
 def need_optuna() -> None:
     """Raise :class:`UserError` where Optuna is not installed."""
     if find_spec('optuna') is None:
-        raise UserError('The search needs Optuna, which is not installed: pip install "vpetl_mm[tune]" or optuna.')
+        raise UserError('The search needs Optuna, which is not installed: pip install optuna.')
 
 
 def digest_of(cfg: Config) -> str:
@@ -128,7 +129,7 @@ def check_same(search: Search) -> None:
         old = getattr(there, name)
         if name == 'folder' or json_safe(value) == old:
             continue
-        what = f'another {name}' if name != 'digest' else f'an older content of {search.config}'
+        what = f'a different {NAMES.get(name, name)}' if name != 'digest' else f'an older content of {search.config}'
         shown = '' if name == 'digest' else f' ({_shown(old)})'
         raise UserError(
             f'{search.folder} holds a search with {what}{shown}: repeat that one, or search in another --work-dir.'

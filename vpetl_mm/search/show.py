@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table as RichTable
 
+from ..errors import shortened
 from ..figure import styled
 from ..files import written_whole
 from .settings import Search
@@ -38,10 +40,11 @@ class Standing:
         search: the search.
         trials: its budget.
         jobs: workers that share what is left.
+        before: searches that they finish first. Defaults to none.
     """
 
-    def __init__(self, search: Search, trials: int, jobs: int = 1) -> None:
-        self.search, self.jobs = search, jobs
+    def __init__(self, search: Search, trials: int, jobs: int = 1, before: Sequence[Standing] = ()) -> None:
+        self.search, self.jobs, self.before = search, jobs, tuple(before)
         self.budget = budget(search, trials)
         self.study = open_study(search)
         self.told: set[int] = set()
@@ -51,15 +54,24 @@ class Standing:
         trials = counted(self.study)
         whole = [t for t in trials if t.state == TrialState.COMPLETE]
         top = max(whole, key=lambda t: t.value) if whole else None
-        shown = [f'{top.value:.2f}', str(top.number), _settings(top)] if top else ['-', '-', '-']
+        shown = [f'{top.value:.2f}', str(top.number), self._settings(top)] if top else ['-', '-', '-']
         states = Counter(t.state for t in trials)
-        return [self.search.name, *shown, *(str(states[s]) for s in STATES), str(self.budget), self.left(trials)]
+        return [self.search.name, *shown, *(str(states[s]) for s in STATES), str(self.budget), self.left()]
 
-    def left(self, trials: Sequence[FrozenTrial]) -> str:
-        """Return the time that is left, by the mean duration of the trials that have ended."""
-        ended = [t.duration.total_seconds() for t in trials if t.state.is_finished() and t.duration]
-        open_ = self.budget - len([t for t in trials if t.state.is_finished()])
-        return duration(sum(ended) / len(ended) * open_ / self.jobs) if ended and open_ else '-' * bool(open_)
+    def left(self) -> str:
+        """Return the time until this search is over; ``'-'`` while it is unknown, nothing once it is."""
+        work = [one.work() for one in (*self.before, self)]
+        if not work[-1] and work[-1] is not None:
+            return ''
+        return '-' if None in work else duration(sum(work) / self.jobs)
+
+    def work(self) -> float | None:
+        """Return the seconds of one worker that are left, by the mean of the trials that have ended; None without."""
+        over = [t for t in counted(self.study) if t.state.is_finished()]
+        times = [t.duration.total_seconds() for t in over if t.duration]
+        if (left := self.budget - len(over)) <= 0:
+            return 0.0
+        return mean(times) * left if times else None
 
     def news(self) -> list[str]:
         """Return a line for each trial that has ended since the last call."""
@@ -68,14 +80,17 @@ class Standing:
             if trial.state.is_finished() and trial.number not in self.told:
                 self.told.add(trial.number)
                 value = f' {trial.value:.2f}' if trial.value is not None else ''
-                why = f': {trial.user_attrs[REASON]}' if REASON in trial.user_attrs else ''
+                why = f': {shortened(trial.user_attrs[REASON], 300)}' if REASON in trial.user_attrs else ''
                 where = f'{self.search.name}, trial {trial.number} of {self.budget}'
-                lines.append(f'{where}: {STATES[trial.state]}{value} ({_settings(trial)}){why}')
+                lines.append(f'{where}: {STATES[trial.state]}{value} ({self._settings(trial)}){why}')
         if lines:
             row = dict(zip(HEAD, self.row(), strict=True))
             left = f', about {row["left"]} left' if row['left'].strip('-') else ''
             lines[-1] += f'; best so far {row["best"]}{left}'
         return lines
+
+    def _settings(self, trial: FrozenTrial) -> str:
+        return ', '.join(f'{short(key)}={value}' for key, value in values_of(self.search, trial).items())
 
 
 def duration(seconds: float) -> str:
@@ -99,10 +114,6 @@ def table(standings: Sequence[Standing]) -> RichTable:
     return shown
 
 
-def _settings(trial: FrozenTrial) -> str:
-    return ', '.join(f'{short(key)}={value}' for key, value in values_of(trial).items())
-
-
 def short(key: str) -> str:
     """Return the end of a key that tells it from others: ``patt.d_bottle``, ``head.lr_mult``, ``lr``."""
     parts = key.split('.')
@@ -123,9 +134,9 @@ def write_csv(search: Search) -> Path:
             writer.writerow(
                 [
                     *(trial.number, STATES[trial.state], '' if trial.value is None else trial.value),
-                    *(values_of(trial).get(key, '') for key in search.spaces),
+                    *(values_of(search, trial).get(key, '') for key in search.spaces),
                     *(record.params if record else '', trial.last_step or 0, seconds),
-                    trial.user_attrs.get(REASON, ''),
+                    shortened(trial.user_attrs.get(REASON, ''), 300),
                 ]
             )
     return file
@@ -141,9 +152,9 @@ def draw(search: Search) -> Path:
     count = len(search.spaces) + 1
     with styled([file], count, (3.4 if count < 4 else 2.5, 3.0)) as panels:
         for axes, (key, space) in zip(panels, search.parsed().items(), strict=False):
-            _scatter(axes, key, space, pruned, LOST, 'x', 'pruned')
-            _scatter(axes, key, space, whole, DONE, 'o', 'to the end')
-            _scatter(axes, key, space, [top] if top else [], BEST, '*', 'best')
+            _scatter(axes, search, key, pruned, LOST, 'x', 'pruned')
+            _scatter(axes, search, key, whole, DONE, 'o', 'to the end')
+            _scatter(axes, search, key, [top] if top else [], BEST, '*', 'best')
             _axis(axes, space)
             axes.set_xlabel(short(key))
         panels[0].set_ylabel(f'{search.metric} on held-out data')
@@ -170,9 +181,10 @@ def _axis(axes: Any, space: Space) -> None:
 
 
 def _scatter(
-    axes: Any, key: str, space: Space, trials: Sequence[FrozenTrial], colour: str, marker: str, label: str
+    axes: Any, search: Search, key: str, trials: Sequence[FrozenTrial], colour: str, marker: str, label: str
 ) -> None:
-    points = [(values_of(t)[key], t.value) for t in trials if key in t.params]
+    space = search.parsed()[key]
+    points = [(values_of(search, t)[key], t.value) for t in trials if key in t.params]
     if points:
         values, scores = zip(*points, strict=True)
         places = [space.values.index(value) for value in values] if space.kind == 'list' else values

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from keyword import iskeyword
+from typing import Any
 
 from ..errors import UserError, shortened
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
 
 KINDS = ('log', 'uniform', 'int')
 FORMS = 'log(1e-4,1e-1), uniform(0.1,1), int(1,8) or [32,64,128]'
 MOST = 1000  # characters of a space
+LARGEST = 2**53  # whole number: Optuna keeps them as floats
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Space:
     values: tuple[Any, ...]
 
     def __str__(self) -> str:
-        shown = ','.join(map(str, self.values))
+        shown = ','.join(map(_shown, self.values))
         return f'[{shown}]' if self.kind == 'list' else f'{self.kind}({shown})'
 
     def __contains__(self, value: Any) -> bool:
@@ -40,15 +39,15 @@ class Space:
         number = isinstance(value, int if self.kind == 'int' else (int, float)) and type(value) is not bool
         return number and self.values[0] <= value <= self.values[1]
 
-    def distribution(self) -> BaseDistribution:
-        """Return it as Optuna samples it."""
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    def points(self) -> Sequence[Any]:
+        """Return every value of a list or of whole numbers."""
+        return self.values if self.kind == 'list' else range(self.values[0], self.values[1] + 1)
 
-        if self.kind == 'list':
-            return CategoricalDistribution(self.values)
-        if self.kind == 'int':
-            return IntDistribution(*self.values)
-        return FloatDistribution(*self.values, log=self.kind == 'log')
+
+def _shown(value: Any) -> str:
+    """Return a value as it is read again: without quotes a plain word alone."""
+    plain = isinstance(value, str) and value.isascii() and value.isidentifier() and not iskeyword(value)
+    return value if plain else repr(value)
 
 
 def parse_space(key: str, given: Any) -> Space:
@@ -91,9 +90,9 @@ def _value(node: ast.expr) -> Any:
 
 def _range(key: str, kind: str, low: Any, high: Any) -> Space:
     wanted = int if kind == 'int' else (int, float)
-    if not all(isinstance(v, wanted) and type(v) is not bool and math.isfinite(v) for v in (low, high)):
-        what = 'two whole numbers' if kind == 'int' else 'two numbers'
-        raise UserError(f'The space of {key}, {kind}({low},{high}), needs {what}.')
+    if not all(isinstance(v, wanted) and type(v) is not bool and _is_number(v) for v in (low, high)):
+        what = 'two whole numbers up to 2**53' if kind == 'int' else 'two numbers'
+        raise UserError(f'The space of {key}, {kind}({shortened(low, 80)},{shortened(high, 80)}), needs {what}.')
     if low >= high:
         raise UserError(f'The space of {key}, {kind}({low},{high}), is empty: the lower end comes first.')
     if kind == 'log' and low <= 0:
@@ -104,12 +103,18 @@ def _range(key: str, kind: str, low: Any, high: Any) -> Space:
 def _list(key: str, values: Any) -> Space:
     if not all(v is None or isinstance(v, (bool, int, float, str)) for v in values):
         raise UserError(f'The space of {key} is a list of something else than numbers and words: {list(values)}.')
-    if any(isinstance(v, float) and not math.isfinite(v) for v in values):
-        raise UserError(f'The space of {key} has values that are not finite: {list(values)}.')
+    if not all(_is_number(v) for v in values if isinstance(v, (int, float))):
+        raise UserError(f'The space of {key} has a number that is not finite, or a whole one beyond 2**53.')
     kept = tuple({(type(v), v): v for v in values}.values())
     if len(kept) < 2:
         raise UserError(f'The space of {key}, {list(values)}, leaves nothing to choose: name two values or more.')
-    return Space('list', kept)
+    if len(str(space := Space('list', kept))) > MOST:
+        raise UserError(f'The space of {key} is longer than {MOST} characters.')
+    return space
+
+
+def _is_number(value: float) -> bool:
+    return abs(value) <= LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
 def parse_spaces(given: Mapping[str, Any]) -> dict[str, Space]:

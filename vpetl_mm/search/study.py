@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ import optuna
 from optuna.pruners import HyperbandPruner
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..campaign.claim import claimed, in_use
 from ..engine.entries import at
-from ..errors import UserError, reason
+from ..engine.failures import FULL
+from ..errors import UserError, reason, shortened
+from .journal import Journal
 from .keys import own_value
 from .settings import Search, config_of
 from .space import Space
@@ -54,22 +56,19 @@ class Taken:
     study: optuna.Study
 
 
-def open_study(search: Search, epochs: int | None = None) -> optuna.Study:
-    """Return the study of a search, new if there is none.
-
-    Args:
-        search: the search.
-        epochs: of a run, which Hyperband's brackets follow. Defaults to None, the config's.
+def open_study(search: Search) -> optuna.Study:
+    """Return the study of a search, new if there is none. Hyperband's brackets follow the epochs of the config.
 
     Raises:
+        OSError: when the disk is full.
         UserError: when the journal is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     file = Path(search.folder, JOURNAL)
-    epochs = epochs or at(config_of(search), 'train_cfg.max_epochs')
+    epochs = at(config_of(search), 'train_cfg.max_epochs')
     try:
         return optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(file))),
+            storage=JournalStorage(Journal(file)),
             study_name=search.name,
             direction='maximize',
             load_if_exists=True,
@@ -77,6 +76,8 @@ def open_study(search: Search, epochs: int | None = None) -> optuna.Study:
             pruner=HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3),
         )
     except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         raise UserError(f'{file} cannot be read ({reason(error)}): search in another --work-dir.') from error
 
 
@@ -105,10 +106,7 @@ def budget(search: Search, trials: int) -> int:
     """Return how many trials there will be: ``trials``, or those of the whole grid if it has fewer."""
     if search.sampler != 'grid':
         return trials
-    points = 1
-    for space in search.parsed().values():
-        points *= len(_points(space))
-    return min(trials, points)
+    return min(trials, prod(len(space.points()) for space in search.parsed().values()))
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
@@ -185,24 +183,28 @@ def rounded(value: Any) -> Any:
     return float(f'{value:.{DIGITS}g}') if isinstance(value, float) else value
 
 
-def values_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the settings that a trial took."""
-    return {
-        key: value
-        if isinstance(trial.distributions[key], optuna.distributions.CategoricalDistribution)
-        else rounded(value)
-        for key, value in trial.params.items()
-    }
+def values_of(search: Search, trial: FrozenTrial) -> dict[str, Any]:
+    """Return the settings that a trial took, of those that are searched.
 
-
-def _points(space: Space) -> list[Any]:
-    return [*space.values] if space.kind == 'list' else [*range(space.values[0], space.values[1] + 1)]
+    Raises:
+        UserError: for a value outside its space, as only a journal has that somebody has edited.
+    """
+    values = {}
+    for key, space in search.parsed().items():
+        if key in trial.params:
+            if trial.params[key] not in space:
+                raise UserError(
+                    f'{Path(search.folder, JOURNAL)} is damaged: {key} of trial {trial.number} is '
+                    f'{shortened(repr(trial.params[key]), 80)}, not of {space}. Search in another --work-dir.'
+                )
+            values[key] = trial.params[key] if space.kind == 'list' else rounded(trial.params[key])
+    return values
 
 
 def _sampler(search: Search, number: int, trials: int) -> BaseSampler:
     """Return the sampler that draws trial ``number``, the same one for any worker."""
     if search.sampler == 'grid':
-        return GridSampler({key: _points(space) for key, space in search.parsed().items()}, seed=0)
+        return GridSampler({key: [*space.points()] for key, space in search.parsed().items()}, seed=0)
     if search.sampler == 'random':
         return RandomSampler(seed=number)
     startup = max(3, min(10, trials // 3))

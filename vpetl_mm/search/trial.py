@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import subprocess
-import sys
 import time
 import traceback
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,17 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from optuna.trial import TrialState
 
-from vpetl_cli.shipped import TOOLS
-
 from ..engine.experiment import train
 from ..engine.failures import FULL
 from ..engine.record import Record, read_record, write_record
 from ..engine.runner import PETLRunner
+from ..engine.sensitivity_command import SPT_FILE, sensitivity_command
 from ..errors import UserError, reason, shortened
 from ..measure.count import trains_by_budget
 from .settings import Search
 from .study import REASON, SCORES, STARTS, Taken
 
 RESULT = 'result_holdout.json'
-SPT_FILE = 'spt.safetensors'
 ACCURACIES = ('top1', 'top5', 'mean_class')
 
 
@@ -94,10 +92,11 @@ def carry_out(search: Search, taken: Taken) -> None:
     try:
         score(search, taken.folder, taken.chosen, hook)
     except Exception as error:
-        if _disk_is_full(error):  # which is no fault of the settings: the same command goes on with this trial
-            trial.set_user_attr(STARTS, 0)
+        if disk_is_full(error):  # which is no fault of the settings: the same command goes on with this trial
+            with suppress(OSError):
+                trial.set_user_attr(STARTS, 0)
             raise
-        why = _reason(error)
+        why = why_failed(error)
         trial.set_user_attr(REASON, why)
         study.tell(trial, state=TrialState.FAIL)
         said = f'failed: {why}'
@@ -109,7 +108,7 @@ def carry_out(search: Search, taken: Taken) -> None:
     print(f'trial {trial.number} {said}', flush=True)
 
 
-def _reason(error: Exception) -> str:
+def why_failed(error: Exception) -> str:
     """Return why a trial failed, on a line; the log has the rest."""
     if isinstance(error, UserError):
         return shortened(error, 300)
@@ -117,7 +116,7 @@ def _reason(error: Exception) -> str:
     return shortened(f'{type(error).__name__}: {reason(error)}', 300)
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
+def disk_is_full(error: BaseException | None) -> bool:
     """Return whether an error comes of a disk that is full or cannot be written."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
@@ -172,18 +171,12 @@ def measured(cfg: Config) -> Config:
     file = Path(cfg.work_dir, SPT_FILE)
     if not file.is_file():
         # a process of its own: a fork of one that has used a GPU could not
-        done = subprocess.run(sensitivity_command(cfg, file), capture_output=True, text=True, check=False)
+        command = sensitivity_command(cfg.filename, file, [f'{k}={v}' for k, v in cfg.given_options.items()])
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise UserError(f'Sensitivity was not measured: {shortened(done.stderr.strip(), 300, end=True)}')
     cfg.model.petl.spt.file = cfg.given_options['model.petl.spt.file'] = str(file)
     return cfg
-
-
-def sensitivity_command(cfg: Config, file: Path) -> list[str]:
-    """Return the command that measures sensitivity for a run, with the options that the run was given."""
-    options = [f'{key}={value}' for key, value in cfg.given_options.items()]
-    command = [sys.executable, str(TOOLS / 'sensitivity.py'), cfg.filename, '--out', str(file)]
-    return [*command, *(['--cfg-options', *options] if options else [])]
 
 
 def _leave_result(search: Search, runner: PETLRunner, scores: dict[str, Any]) -> None:

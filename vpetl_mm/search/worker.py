@@ -10,6 +10,7 @@ from pathlib import Path
 from optuna import Study
 
 from ..campaign.job import Job
+from ..engine.failures import told_plainly
 from .settings import Search, read_search
 from .study import is_over, next_trial, open_study
 from .trial import carry_out
@@ -21,12 +22,16 @@ def work(folders: Sequence[str], trials: int) -> None:
     """Carry out trials of the searches in ``folders``, the first ones first, until each has ``trials`` finished.
 
     While other workers carry out the last ones, this one waits, to go on with a trial whose worker is killed.
+
+    Raises:
+        UserError: when the disk is full, or a study's journal is damaged.
     """
-    searches = [found for folder in folders if (found := read_search(folder))]
-    studies = [open_study(search) for search in searches]
-    while not over(folders, trials):
-        if not any(_one(search, study, trials) for search, study in zip(searches, studies, strict=True)):
-            time.sleep(WAIT)
+    with told_plainly(resumes=False):
+        searches = [found for folder in folders if (found := read_search(folder))]
+        studies = [open_study(search) for search in searches]
+        while not over(folders, trials):
+            if not any(_one(search, study, trials) for search, study in zip(searches, studies, strict=True)):
+                time.sleep(WAIT)
 
 
 def _one(search: Search, study: Study, trials: int) -> bool:
@@ -42,11 +47,10 @@ def over(folders: Sequence[str], trials: int) -> bool:
     return all(is_over(search, trials) for folder in folders if (search := read_search(folder)))
 
 
-def workers(searches: Sequence[Search], trials: int, jobs: int, gpus: int = 0) -> list[Job]:
+def workers(searches: Sequence[Search], trials: int, jobs: int) -> list[Job]:
     """Return the jobs of ``jobs`` workers, which share the searches; their folders lie in the first search's."""
     folders = tuple(search.folder for search in searches)
     done = partial(over, folders, trials)
     return [
-        Job(f'worker {k}', Path(folders[0], f'worker_{k}'), partial(work, folders, trials), done, gpus)
-        for k in range(jobs)
+        Job(f'worker {k}', Path(folders[0], f'worker_{k}'), partial(work, folders, trials), done) for k in range(jobs)
     ]

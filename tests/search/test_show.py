@@ -1,0 +1,53 @@
+"""What a search shows while it runs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+from searching import LR
+
+from vpetl_mm.search.settings import Search
+from vpetl_mm.search.show import Standing
+from vpetl_mm.search.study import open_study
+
+HOSTILE = 'it \x1b[31mfailed\nall of it'
+
+
+def standing(config: Path, folder: Path, ended: int, minutes: int, before: tuple[Standing, ...] = ()) -> Standing:
+    """A search of three trials on two workers, of which some have ended after so many minutes each."""
+    folder.mkdir()
+    search = Search(str(config), str(folder), {LR: '[0.1,0.2]'})
+    begun = datetime(2026, 1, 1)
+    for number in range(ended):
+        open_study(search).add_trial(
+            FrozenTrial(
+                number=number,
+                trial_id=number,
+                state=TrialState.COMPLETE,
+                value=50.0,
+                datetime_start=begun,
+                datetime_complete=begun + timedelta(minutes=minutes),
+                params={LR: 0.1},
+                distributions={LR: CategoricalDistribution([0.1, 0.2])},
+                user_attrs=dict(reason=HOSTILE),
+                system_attrs={},
+                intermediate_values={},
+            )
+        )
+    return Standing(search, 3, 2, before)
+
+
+def test_the_time_left_is_that_of_the_searches_before_as_well(experiment, tmp_path):
+    first = standing(experiment, tmp_path / 'a', 1, 10)
+    second = standing(experiment, tmp_path / 'b', 2, 30, (first,))
+    third = standing(experiment, tmp_path / 'c', 0, 0, (first, second))
+    over = standing(experiment, tmp_path / 'd', 3, 10, (first, second))
+    assert [one.left() for one in (first, second, third, over)] == ['10 min', '25 min', '-', '']
+
+
+def test_a_reason_from_the_journal_is_safe_for_a_terminal(experiment, tmp_path):
+    (line,) = standing(experiment, tmp_path / 'a', 1, 10).news()
+    assert line.isprintable() and 'failed' in line
