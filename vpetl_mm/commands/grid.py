@@ -21,13 +21,13 @@ from ..campaign.job import Job
 from ..campaign.tool import call
 from ..config import load_config
 from ..engine.record import FILE, Record, find_records, read_record
+from ..engine.sensitivity_command import SPT_FILE, sensitivity_command
 from ..errors import UserError
 from ..measure.count import tracked, trains_by_budget
 from ..paper.tables import counts_as_printed
 
 PAPER_GPUS = 4  # a recipe's batch is that of one of so many GPUs
 NEW, RESUME, TEST, DONE = 'train and test', 'resume and test', 'test', 'done'
-SPT_FILE = 'spt.safetensors'  # in a run's folder: what SPT tunes
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,7 @@ def _commands(run: Run, cfg: Config, state: str) -> tuple[tuple[str, ...], ...]:
     if trains_by_budget(cfg.model):
         options.append(f'model.petl.spt.file={spt}')
         if not spt.is_file():
-            tool = (sys.executable, str(TOOLS / 'sensitivity.py'), str(config), '--out', str(spt))
-            first.append((*tool, '--cfg-options', f'randomness.seed={seed}'))
+            first.append(sensitivity_command(config, spt, [f'randomness.seed={seed}']))
     if gpus == 1:
         train = [sys.executable, str(TOOLS / 'train.py'), str(config)]
         test = [sys.executable, str(TOOLS / 'test.py')]
