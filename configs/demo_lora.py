@@ -8,4 +8,4 @@ _base_ = [
 petl = _base_.petl
 petl.deltas.lora.rank = 8
 model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))
-optim_wrapper = dict(optimizer=dict(lr=5e-3))
+optim_wrapper = dict(optimizer=dict(lr=5.348e-3))

@@ -8,3 +8,4 @@ _base_ = [
 petl = _base_.petl
 petl.spt.update(file='work_dirs/demo_sptadapter/spt.safetensors', budget=10_240)  # what LoRA tunes
 model = dict(petl=petl, cls_head=dict(num_classes=_base_.num_classes))
+optim_wrapper = dict(optimizer=dict(lr=5.348e-3))
