@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # what is expected is what the CPU computes
 
 import pytest
+import submitit  # noqa: F401, when it is first imported it closes every log file of the process
 import torch
 
 torch.set_num_threads(1)  # what the tests run is too small to share

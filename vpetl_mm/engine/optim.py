@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 from torch.utils.data import BatchSampler, Sampler
@@ -37,13 +38,13 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the wrapper for ``model``."""
-        trained = trained_part(model)
-        self._members = {id(p): group_of(model, n) for n, p in model.named_parameters() if p.requires_grad}
+        """Build the wrapper for ``model``, which may be wrapped for several GPUs."""
+        trained, plain = trained_part(model), model.module if is_model_wrapper(model) else model
+        self._members = {id(p): group_of(plain, n) for n, p in plain.named_parameters() if p.requires_grad}
         self._check_groups()
         if not [*trained.parameters()]:
             raise UserError('Nothing is trained: petl has no deltas and an empty train list.')
-        if getattr(model, 'spt', None) is not None:  # as in SPT's own recipe
+        if getattr(plain, 'spt', None) is not None:  # as in SPT's own recipe
             self.paramwise_cfg = dict(flat_decay_mult=0.0) | (self.paramwise_cfg or {})
         return super().__call__(trained)
 

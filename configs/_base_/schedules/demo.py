@@ -1,6 +1,6 @@
 # The demo's recipe: one epoch of warm-up per iteration, cosine to 0. The learning rates here and in demo_*.py are
-# those of one search of equal budget on 400 validation clips (docs/performance.md). Methods of further papers keep the rate
-# here; no other was tried for them.
+# those of one search of equal budget on 400 validation clips (docs/performance.md). Methods of further papers keep
+# the rate here; no other was tried for them.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='PETLOptimWrapperConstructor',
