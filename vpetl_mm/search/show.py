@@ -133,7 +133,7 @@ def write_csv(search: Search) -> Path:
             seconds = f'{trial.duration.total_seconds():.1f}' if trial.duration else ''
             writer.writerow(
                 [
-                    *(trial.number, STATES[trial.state], '' if trial.value is None else trial.value),
+                    *(trial.number, STATES[trial.state], '' if trial.value is None else f'{trial.value:.6g}'),
                     *(values_of(search, trial).get(key, '') for key in search.spaces),
                     *(record.params if record else '', trial.last_step or 0, seconds),
                     shortened(trial.user_attrs.get(REASON, ''), 300),
