@@ -28,11 +28,10 @@ DEMOS = sorted({p.stem.removeprefix('demo_') for p in configs().glob('demo_*.py'
 parser = Parser('Pre-train a small Video Swin on generated clips, adapt it by every method, and compare.', EXAMPLES)
 parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per method (default: 1)')
 parser.add_argument('--parallel', type=int, metavar='N', help='runs at a time (default: one for each core)')
-parser.add_argument('--methods', nargs='+', choices=DEMOS, metavar='METHOD', help=f'only these: {", ".join(DEMOS)}')
-parser.add_argument(
-    '--all', action='store_true', help="also prefix-tuning, prompts, SPT's controls, single positions"
-)
-parser.add_argument('--further', action='store_true', help='the methods of further papers instead')
+which = parser.add_mutually_exclusive_group()
+which.add_argument('--methods', nargs='+', choices=DEMOS, metavar='METHOD', help=f'only these: {", ".join(DEMOS)}')
+which.add_argument('--all', action='store_true', help="also prefix-tuning, prompts, SPT's controls, single positions")
+which.add_argument('--further', action='store_true', help='the methods of further papers instead')
 
 if __name__ == '__main__':
     sys.exit(run(main, parser))

@@ -12,6 +12,9 @@ WORK_DIRS = 'work_dirs'
 FIGURES, FORMATS = ('figure1', 'figure1c', 'figure4'), ('text', 'md', 'csv', 'latex')
 PRINTED = ('table1', 'table3', 'table4', 'table5', 'table6', 'table7', 'table8')
 OTHERS = ('demo', 'transfer', 'vtab', 'vtab_further')
+# options that say something of --run, and of how it carries runs out
+OF_RUN, MOST_SEEDS = ('methods', 'watch', 'dry_run', 'gpus', 'seeds'), 1000
+OF_ENGINE = ('engine', 'parallel', 'max_parallel', 'partition', 'hours')
 EXAMPLES = """\
   tools/tables.py                                   every table, in the terminal
   tools/tables.py table3 table1 --format md --out tables.md
@@ -36,6 +39,8 @@ def main(args) -> None:
     check_run_options(args)
     if not args.run and args.work_dirs != WORK_DIRS and not work_dirs.is_dir():
         raise UserError(f'--work-dirs {work_dirs} does not exist.')
+    if work_dirs.exists() and not work_dirs.is_dir():
+        raise UserError(f'--work-dirs {work_dirs} is a file.')
     for name in args.show:
         if name not in (valid := (*PRINTED, *FIGURES, *OTHERS)):
             raise unknown('table or figure', name, valid)
@@ -53,15 +58,26 @@ def main(args) -> None:
 
 def check_run_options(args) -> None:
     """Refuse options of --run that do nothing."""
-    if args.dry_run and not args.run:
-        raise UserError('--dry-run shows what --run would do: add --run TABLE.')
-    if args.gpu and not args.dry_run:
-        raise UserError('--gpu is the kind that --dry-run computes the hours of: add --dry-run.')
     if args.dry_run and args.watch:
         raise UserError('--dry-run shows what there is to do, and --watch what is being done: ask for one.')
-    for name in ('methods', 'watch', 'engine', 'parallel', 'max_parallel', 'partition', 'hours'):
-        if not args.run and getattr(args, name) is not parser.get_default(name):
-            raise UserError(f'--{name.replace("_", "-")} is about what --run does: add --run TABLE.')
+    given = {n for n in ('gpu', *OF_RUN, *OF_ENGINE) if getattr(args, n) is not parser.get_default(n)}
+    if given and not args.run:
+        raise UserError(f'{spelled(given)} is about what --run does: add --run TABLE.')
+    if 'gpu' in given and not args.dry_run:
+        raise UserError('--gpu is the kind that --dry-run computes the hours of: add --dry-run.')
+    if (args.dry_run or args.watch) and (idle := given & {*OF_ENGINE}):
+        raise UserError(f'{spelled(idle)} is for carrying out runs: leave it out of --dry-run and --watch.')
+    if args.run and not args.show and (args.out or args.format != 'text'):
+        raise UserError('--format and --out are for tables and figures that are shown: leave out --run.')
+    if args.run and not 1 <= args.seeds <= MOST_SEEDS:
+        raise UserError(f'--seeds must be from 1 to {MOST_SEEDS}, got {args.seeds}.')
+    if args.parallel is not None and args.parallel < 1:
+        raise UserError(f'--parallel must be at least 1, got {args.parallel}.')
+
+
+def spelled(names) -> str:
+    """Return the first of some options as it is typed."""
+    return f'--{min(names).replace("_", "-")}'
 
 
 def run_missing(args, work_dirs: Path) -> None:
@@ -72,6 +88,9 @@ def run_missing(args, work_dirs: Path) -> None:
     from vpetl_mm.paper.names import parse_name
     from vpetl_mm.paper.tables import Tables
 
+    for table in args.run:
+        if table not in (valid := (*PRINTED, *(n for n in OTHERS if n != 'demo'))):
+            raise unknown('table of --run', table, valid)
     tables = Tables(load_metafile(configs() / METAFILE.name), None, configs())
     methods = {n: parse_name(n).method for t in args.run for n in tables.names(t)}
     for method in args.methods or ():

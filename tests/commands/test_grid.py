@@ -178,11 +178,19 @@ def hold(folder: Path) -> None:
     [
         ('--parallel 2', 'add --run TABLE'),
         ('--watch', 'add --run TABLE'),
-        ('--run table1 --parallel 0', '0 runs at a time'),
+        ('--run table1 --parallel 0', '--parallel must be at least 1'),
         ('--run table1 --gpus 0', '--gpus 0 cannot keep the batch'),
         ('--run table1 --max-parallel 2', 'is for --engine slurm'),
         ('--run table1 --engine slurm --parallel 2', 'on a cluster it is --max-parallel'),
         ('--run table1 --dry-run --watch', 'ask for one'),
+        ('--run table1 --dry-run --partition x', '--partition is for carrying out runs'),
+        ('--run table1 --watch --parallel 2', '--parallel is for carrying out runs'),
+        ('--gpus 4', 'add --run TABLE'),
+        ('--run table1 --gpu A100', 'add --dry-run'),
+        ('--run table1 --format latex', 'leave out --run'),
+        ('--run table1 --dry-run --seeds 100000000', '--seeds must be from 1 to 1000'),
+        ('--run nosuch', 'transfer'),
+        ('--run table1 --work-dirs configs/metafile.yml', 'is a file'),
     ],
 )
 def test_options_that_do_not_fit_are_refused(elsewhere, capsys, options, said):

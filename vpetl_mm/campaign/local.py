@@ -55,7 +55,9 @@ class LocalEngine:
             raise UserError(f'--gpus {gpus} is not possible here, where {len(there)} GPUs can be used.')
         fits = len(there) // gpus if there else available_cores()
         self.parallel = fits if parallel is None else parallel
-        if self.parallel < 1 or (there and self.parallel > fits):
+        if self.parallel < 1:
+            raise UserError(f'--parallel must be at least 1, got {parallel}.')
+        if there and self.parallel > fits:
             raise UserError(f'{parallel} runs at a time, of {gpus} GPUs each, are not possible here: at most {fits}.')
         self.threads = threads or max(1, available_cores() // self.parallel)
         self.gpus = gpus if there else 0
