@@ -138,6 +138,7 @@ def test_one_key_inside_another():
             for name in ('ann_file', 'held_out', 'holdout', 'holdout_seed', 'indices')
         ),
         *(f'train_dataloader.dataset.{name}' for name in ('data_root', 'data_prefix.video', 'dataset.ann_file')),
+        *('model.cls_head.num_classes', 'train_dataloader.dataset.pipeline.0.type'),
         *('train_dataloader.dataset', 'train_cfg.val_begin', 'holdout.seed', 'val_dataloader.batch_size'),
     ],
 )

@@ -28,10 +28,10 @@ from ..engine.failures import FULL
 from ..errors import UserError, reason, shortened
 from .journal import Journal
 from .keys import own_value
-from .settings import Search, config_of
+from .settings import JOURNAL, Search, check_file, config_of
 from .space import Space
 
-JOURNAL, TURN = 'journal.log', '.turn'
+TURN = '.turn'
 # user attributes of a trial: how often it was started after which epoch, why it failed, and its last scores
 STARTS, EPOCH, REASON, SCORES = 'starts', 'epoch', 'reason', 'scores'
 MOST_STARTS = 2  # after the same epoch: a trial goes on once, and again where it has come further since
@@ -61,12 +61,13 @@ def open_study(search: Search) -> optuna.Study:
 
     Raises:
         OSError: when the disk is full.
-        UserError: when the journal is damaged.
+        UserError: when the journal is damaged, or no ordinary file.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     file = Path(search.folder, JOURNAL)
+    check_file(file)
     epochs = at(config_of(search), 'train_cfg.max_epochs')
-    try:
+    with _readable(file):
         return optuna.create_study(
             storage=JournalStorage(Journal(file)),
             study_name=search.name,
@@ -75,10 +76,17 @@ def open_study(search: Search) -> optuna.Study:
             sampler=RandomSampler(),
             pruner=HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3),
         )
-    except (OSError, ValueError, KeyError) as error:
+
+
+@contextmanager
+def _readable(what: object) -> Iterator[None]:
+    """Say in a sentence that a journal cannot be read; Optuna raises any error for a line that it did not write."""
+    try:
+        yield
+    except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise
-        raise UserError(f'{file} cannot be read ({reason(error)}): search in another --work-dir.') from error
+        raise UserError(f'{what} cannot be read ({reason(error)}): search in another --work-dir.') from error
 
 
 def start_with_own_values(search: Search, study: optuna.Study) -> None:
@@ -111,7 +119,8 @@ def budget(search: Search, trials: int) -> int:
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that have been taken by a worker, in order."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+    with _readable(f'The {JOURNAL} of {study.study_name}'):
+        return [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
 
 
 def is_over(search: Search, trials: int) -> bool:
