@@ -8,8 +8,9 @@ link.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -37,6 +38,8 @@ STARTS, EPOCH, REASON, SCORES = 'starts', 'epoch', 'reason', 'scores'
 MOST_STARTS = 2  # after the same epoch: a trial goes on once, and again where it has come further since
 DIGITS = 4  # of a number that a trial takes
 POLL = 0.2  # seconds
+ACCURACIES = ('top1', 'top5', 'mean_class')
+PERCENT = tuple(f'acc/{name}' for name in ACCURACIES)
 
 
 @dataclass
@@ -120,7 +123,18 @@ def budget(search: Search, trials: int) -> int:
 def counted(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that have been taken by a worker, in order."""
     with _readable(f'The {JOURNAL} of {study.study_name}'):
-        return [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+        trials = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+        for trial in trials:
+            if trial.state == TrialState.COMPLETE and [type(v) for v in trial.values or ()] not in ([float], [int]):
+                raise ValueError(f'trial {trial.number} has no score')
+    return trials
+
+
+def whole(search: Search, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return those of ``trials`` that were trained to the end, with every setting and a score that is possible."""
+    low, high = (0, 100) if search.metric in PERCENT else (-math.inf, math.inf)
+    done = (t for t in trials if t.state == TrialState.COMPLETE and {*search.spaces} <= {*t.params})
+    return [t for t in done if math.isfinite(t.value) and low <= t.value <= high]
 
 
 def is_over(search: Search, trials: int) -> bool:
