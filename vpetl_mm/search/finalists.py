@@ -18,8 +18,8 @@ from ..engine.entries import at
 from ..errors import UserError, shortened
 from ..files import from_json, read_start, written_whole
 from .settings import Search, config_of, read_search
-from .study import REASON, counted, open_study, values_of
-from .trial import ReportHook, believed, disk_is_full, score, tidy, why_failed
+from .study import REASON, counted, open_study, values_of, whole
+from .trial import RESULT, ReportHook, believed, disk_is_full, score, tidy, why_failed
 
 SCORE = 'score.json'
 
@@ -59,6 +59,8 @@ def best(search: Search, count: int) -> list[FrozenTrial]:
     done = believed(search, there)
     if not done:
         why = next((t.user_attrs[REASON] for t in reversed(there) if REASON in t.user_attrs), 'no reason is known')
+        if whole(search, there):
+            raise UserError(f'No finished trial of {search.name} has the {RESULT} of its score: search anew.')
         raise UserError(f'No trial of {search.name} was trained to the end; the last failure: {shortened(why, 300)}')
     distinct = {
         str(sorted(values_of(search, t).items())): t for t in sorted(done, key=lambda t: (t.value, -t.number))
