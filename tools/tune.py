@@ -9,7 +9,8 @@ from vpetl_cli.shipped import find_config
 
 SAMPLERS, ENGINES = ('tpe', 'grid', 'random'), ('local', 'slurm')
 WORK_DIR = 'work_dirs/tune'
-JOBS = 2
+JOBS, FINALISTS = 2, 3
+MOST_TRIALS, MOST_SEEDS = 10_000, 1_000
 EXAMPLES = """\
   tools/tune.py configs/demo_bapat.py --search default
   tools/tune.py configs/demo_bapat.py --search "optim_wrapper.optimizer.lr=log(1e-4,1e-1)" --trials 12
@@ -22,9 +23,7 @@ EXAMPLES = """\
 def main(args) -> None:
     """Check everything, then search."""
     given = read_spaces(args.search)
-    for name in ('trials', 'jobs', 'finalists', 'seeds'):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise UserError(f'--{name} must be at least 1, got {value}.')
+    check_counts(args)
     from vpetl_mm.search.settings import need_optuna
 
     need_optuna()
@@ -40,6 +39,18 @@ def main(args) -> None:
     for line in (line for _, said in plans for line in said):
         print(line)
     tune([search for search, _ in plans], engine, args.trials, jobs, args.finalists, args.seeds)
+
+
+def check_counts(args) -> None:
+    """Check what is counted; without --finalists there are 3, or as many as there are trials."""
+    most = dict(trials=MOST_TRIALS, jobs=None, seeds=MOST_SEEDS, finalists=args.trials)
+    for name, highest in most.items():
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f'--{name} must be at least 1, got {value}.')
+        if value is not None and highest is not None and value > highest:
+            raise UserError(f'--{name} must be at most {highest:,}, got {value:,}.')
+    args.finalists = args.finalists or min(FINALISTS, args.trials)
 
 
 def read_spaces(pairs) -> dict:
@@ -71,8 +82,12 @@ def engine_of(args):
     import torch
 
     from vpetl_mm.campaign.local import LocalEngine
+    from vpetl_mm.engine.launch import available_cores
 
-    engine = LocalEngine(args.jobs or (None if torch.cuda.is_available() else JOBS))
+    cores = available_cores()
+    if not torch.cuda.is_available() and args.jobs and args.jobs > cores:
+        raise UserError(f'--jobs {args.jobs} is not possible on this machine: at most {cores}, one a core.')
+    engine = LocalEngine(args.jobs or (None if torch.cuda.is_available() else min(JOBS, cores)))
     return engine, engine.parallel
 
 
@@ -96,7 +111,7 @@ parser.add_argument(
 parser.add_argument('--sampler', choices=SAMPLERS, default='tpe', help="Optuna's (default: tpe)")
 parser.add_argument('--metric', default='acc/top1', help='top1, top5 or mean_class on held-out data (default: top1)')
 parser.add_argument(
-    '--finalists', type=int, default=3, metavar='N', help='best trials that get all seeds (default: 3)'
+    '--finalists', type=int, metavar='N', help=f'best trials that get all seeds (default: {FINALISTS})'
 )
 parser.add_argument('--seeds', type=int, default=3, metavar='N', help='of each finalist (default: 3)')
 parser.add_argument(

@@ -37,6 +37,12 @@ REPO = Path(__file__).parents[2]
         (['--search', 'model.petl.deltas.patt.d_bottle=int(0,8)'], '=0 of the space int(0,8) is impossible'),
         (['--metric', 'acc/top3'], "Did you mean 'acc/top"),
         (['--trials', '0'], '--trials must be at least 1'),
+        (['--trials', '10001'], '--trials must be at most 10,000'),
+        (['--trials', '2', '--finalists', '3'], '--finalists must be at most 2'),
+        (['--seeds', '1001'], '--seeds must be at most 1,000'),
+        (['--jobs', '100000'], 'is not possible'),
+        (['--search', 'train_dataloader.batch_size=[4,1000]'], 'the training list has 24 samples'),
+        (['--work-dir', __file__], 'is a file'),
     ],
 )
 def test_wrong_input_is_refused_and_nothing_is_written(experiment, capsys, tmp_path, monkeypatch, argv, said):
@@ -49,6 +55,8 @@ def test_wrong_input_is_refused_and_nothing_is_written(experiment, capsys, tmp_p
     [
         ("holdout = None\nval_dataloader['dataset']['ann_file'] = '{root}/target_test.txt'\n", 'on its test data'),
         ("val_dataloader['dataset']['ann_file'] = '{root}/../{name}/target_test.txt'\n", 'on its test data'),
+        ("holdout = None\nval_dataloader['dataset']['ann_file'] = '{root}/reversed.txt'\n", 'on its test data'),
+        ("holdout = None\nval_dataloader['dataset']['ann_file'] = '{root}/one.txt'\n", 'on its test data'),
         ('holdout = None\nval_dataloader = val_evaluator = val_cfg = None\n', 'validates on nothing'),
         ('search = None\n', 'has no search'),
         ("search = {{'optim_wrapper.optimizer.lr': 'log(0,1)'}}\n", 'must begin above 0'),
@@ -57,6 +65,10 @@ def test_wrong_input_is_refused_and_nothing_is_written(experiment, capsys, tmp_p
 def test_a_config_that_cannot_decide_is_refused(experiment, capsys, tmp_path, monkeypatch, extra, said):
     monkeypatch.chdir(tmp_path)
     root = experiment.parent
+    rows = (root / 'target_test.txt').read_text().splitlines()
+    train = (root / 'target_train.txt').read_text().splitlines()
+    (root / 'reversed.txt').write_text('\n'.join(reversed(rows)))
+    (root / 'one.txt').write_text('\n'.join([*train, f'../{root.name}/{rows[0]}']))
     config = write_experiment(root, extra.format(root=root, name=root.name), 'refused')
     assert said in refused(capsys, 'tune', config)
 
@@ -138,6 +150,7 @@ def test_one_key_inside_another():
             for name in ('ann_file', 'held_out', 'holdout', 'holdout_seed', 'indices')
         ),
         *(f'train_dataloader.dataset.{name}' for name in ('data_root', 'data_prefix.video', 'dataset.ann_file')),
+        *('model.cls_head.num_classes', 'train_dataloader.dataset.pipeline.0.type'),
         *('train_dataloader.dataset', 'train_cfg.val_begin', 'holdout.seed', 'val_dataloader.batch_size'),
     ],
 )

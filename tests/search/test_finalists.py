@@ -5,12 +5,14 @@ from __future__ import annotations
 import resource
 
 import pytest
-from searching import LR
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
+from searching import LR, WIDTH, leave_result
 
 from vpetl_mm import UserError
 from vpetl_mm.search.checks import planned
-from vpetl_mm.search.finalists import is_scored, read_score, seed_jobs
-from vpetl_mm.search.settings import write_search
+from vpetl_mm.search.finalists import best, is_scored, read_score, seed_jobs
+from vpetl_mm.search.settings import Search, write_search
 from vpetl_mm.search.study import open_study, rounded
 
 
@@ -43,6 +45,7 @@ def test_a_finalist_that_fails_itself_says_so_and_a_full_disk_is_no_failure(expe
     trial = study.ask()
     trial.suggest_categorical(LR, [1e20, 1e10])
     study.tell(trial, 50.0)
+    leave_result(search.trial_folder(0), 50.0)
     (job,) = seed_jobs(search, 1, 2)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # a full disk, for all but small files
@@ -55,6 +58,28 @@ def test_a_finalist_that_fails_itself_says_so_and_a_full_disk_is_no_failure(expe
     with pytest.raises(UserError, match='loss is'):
         job.work()
     assert 'loss is' in read_score(job.folder) and not job.done()
+
+
+@pytest.mark.parametrize(
+    ('forged', 'value', 'left'),
+    [
+        ({LR: 0.2, WIDTH: 8}, 1e9, None),
+        ({LR: 0.2, WIDTH: 8}, float('inf'), 60.0),
+        ({LR: 0.2}, 60.0, 60.0),
+        ({LR: 0.2, WIDTH: 8}, 60.0, None),
+        ({LR: 0.2, WIDTH: 8}, 60.0, 40.0),
+    ],
+    ids=['over 100', 'infinite', 'a key is missing', 'no run', 'another score'],
+)
+def test_a_trial_that_only_the_journal_knows_is_not_chosen(experiment, tmp_path, forged, value, left):
+    search = Search(str(experiment), str(tmp_path), {LR: '[0.1,0.2]', WIDTH: '[4,8]'})
+    study = open_study(search)
+    for number, (params, score, there) in enumerate([({LR: 0.1, WIDTH: 4}, 50.0, 50.0), (forged, value, left)]):
+        spaces = {key: CategoricalDistribution(search.parsed()[key].values) for key in params}
+        study.add_trial(create_trial(params=params, distributions=spaces, value=score))
+        if there is not None:
+            leave_result(search.trial_folder(number), there)
+    assert [t.number for t in best(search, 2)] == [0]
 
 
 def test_numbers_as_a_trial_takes_them():

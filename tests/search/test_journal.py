@@ -12,13 +12,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-from searching import LR
+from searching import LR, leave_result
 
 from vpetl_mm import UserError
 from vpetl_mm.search.finalists import best
 from vpetl_mm.search.journal import Journal
-from vpetl_mm.search.settings import Search, write_search
-from vpetl_mm.search.study import open_study, values_of
+from vpetl_mm.search.settings import Search, check_same, read_search, write_search
+from vpetl_mm.search.study import counted, open_study, values_of
 from vpetl_mm.search.worker import work
 
 LINE = dict(op_code=0, worker_id='a' * 50)
@@ -80,12 +80,41 @@ def test_a_full_disk_ends_a_worker_in_a_sentence(experiment, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_journal_that_is_damaged_is_named(experiment, tmp_path):
+@pytest.mark.parametrize('line', ['{"op_code": \n{}', '{"op_code":99,"worker_id":"x"}', '[]', '[' * 200_000])
+def test_a_journal_that_is_damaged_is_named(experiment, tmp_path, line):
     search = Search(str(experiment), str(tmp_path), {LR: '[0.1,0.2]'})
-    (tmp_path / 'journal.log').write_text('{"op_code": \n{}\n')
-    with pytest.raises(ValueError, match=r'journal\.log cannot be read'):
-        open_study(search)
+    study = open_study(search)
+    with open(tmp_path / 'journal.log', 'a') as stream:
+        stream.write(f'{line}\n')
+    for read in (lambda: open_study(search), lambda: counted(study)):
+        with pytest.raises(UserError, match=r'journal\.log.* cannot be read'):
+            read()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.mark.parametrize('name', ['journal.log', 'search.json'])
+@pytest.mark.parametrize('kind', ['link', 'dead link', 'device', 'pipe', 'folder'])
+def test_a_file_of_a_search_that_is_none_is_refused_and_not_written(experiment, tmp_path, name, kind):
+    there, file = tmp_path / 'precious', tmp_path / 'small' / name
+    there.write_text('{}\n')
+    file.parent.mkdir()
+    leads = {'link': there, 'dead link': tmp_path / 'nowhere', 'device': '/dev/zero'}
+    if kind in leads:
+        file.symlink_to(leads[kind])
+    else:
+        os.mkfifo(file) if kind == 'pipe' else file.mkdir()
+    for begin in (check_same, write_search if name == 'search.json' else open_study):
+        with pytest.raises(UserError, match=f'{name} is not an ordinary file'):
+            begin(Search(str(experiment), str(file.parent), {LR: '[0.1,0.2]'}))
+    assert there.read_text() == '{}\n' and [*file.parent.iterdir()] == [file]
+
+
+@pytest.mark.parametrize('content', ['[1]', '{}', '{"format": "vpetl_mm search 1"}', '[' * 200_000, '\0'])
+def test_a_search_file_that_is_damaged_is_named(tmp_path, content):
+    (tmp_path / 'search.json').write_text(content)
+    with pytest.raises(UserError, match=r'search\.json is damaged \((its|it|Expecting)') as error:
+        read_search(tmp_path)
+    assert 'object' not in str(error.value)
 
 
 def test_what_a_journal_says_beside_the_search_never_reaches_a_config(experiment, tmp_path):
@@ -97,6 +126,7 @@ def test_what_a_journal_says_beside_the_search_never_reaches_a_config(experiment
     trial.suggest_categorical(LR, [0.1, 0.2])
     trial.suggest_categorical(f'x = {code} #', [1])
     study.tell(trial, 50.0)
+    leave_result(search.trial_folder(0), 50.0)
     (chosen,) = best(search, 1)
     assert values_of(search, chosen) == {LR: chosen.params[LR]}
     other = Search(search.config, search.folder, {LR: '[0.3,0.4]'})

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from searching import LR
 
+from vpetl_mm import UserError
+from vpetl_mm.search.search import tune
 from vpetl_mm.search.settings import Search
 from vpetl_mm.search.show import Standing
 from vpetl_mm.search.study import open_study
@@ -46,6 +49,14 @@ def test_the_time_left_is_that_of_the_searches_before_as_well(experiment, tmp_pa
     third = standing(experiment, tmp_path / 'c', 0, 0, (first, second))
     over = standing(experiment, tmp_path / 'd', 3, 10, (first, second))
     assert [one.left() for one in (first, second, third, over)] == ['10 min', '25 min', '-', '']
+
+
+@pytest.mark.parametrize('name', ['search.csv', 'search.png', 'small_tuned.py'])
+def test_a_folder_where_a_file_would_go_is_named_before_anything_is_written(experiment, tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f'{name} is a folder'):
+        tune([Search(str(experiment), str(tmp_path), {LR: '[0.1,0.2]'})], engine=None)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_a_reason_from_the_journal_is_safe_for_a_terminal(experiment, tmp_path):

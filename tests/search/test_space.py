@@ -18,7 +18,7 @@ from vpetl_mm.search.space import parse_space
         ('int(1,8)', 'int', (1, 8)),
         ('[32,64,128]', 'list', (32, 64, 128)),
         ("[kv, 'q k', True, None, 0.1]", 'list', ('kv', 'q k', True, None, 0.1)),
-        ([1, 1.0, 2], 'list', (1, 1.0, 2)),
+        ([1, 1.5, 2], 'list', (1, 1.5, 2)),
     ],
 )
 def test_a_space_has_the_values_it_says(text, kind, values):
@@ -46,7 +46,7 @@ def test_a_space_is_read_again_as_it_was():
         '字',
         ']',
     ]
-    numbers = [True, False, None, 1, 1.0, -3, 1e-9, 0.1, 2**53]
+    numbers = [True, False, None, 2, 4.0, -3, 1e-9, 0.1, 2**53]
     pick = random.Random(0)
     for _ in range(300):
         space = parse_space('a', pick.sample([*words, *numbers], pick.randrange(2, 9)))
@@ -78,6 +78,8 @@ def test_a_space_is_read_again_as_it_was():
         (['a' * 600, 'b' * 600], 'longer than'),
         ('[3]', 'nothing to choose'),
         ('[3,3]', 'nothing to choose'),
+        ([1, 1.0], 'are equal'),
+        ('[True,1,2]', 'are equal'),
         ([[1], [2]], 'numbers and words'),
     ],
 )

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, is_line
-from ..files import from_json, written_whole
+from ..files import from_json, read_start, written_whole
 from ..weights.torch_file import check_content
 
 FORMAT = 'vpetl_mm result 1'
 FILE = 'result.json'
+MOST = 10**6  # bytes of a result
 # --cfg-options that do not make another experiment: seed, paths, workers, batch (the learning rate follows it),
 # recomputing for memory, what is logged and kept
 NEUTRAL = (
@@ -89,7 +90,7 @@ def read_record(path: str | Path) -> Record:
     """
     path = Path(path)
     try:
-        content = from_json(path.read_text(encoding='utf-8'))
+        content = from_json(read_start(path, MOST))
         check_content(content if isinstance(content, dict) else {}, path.stat().st_size)
     except OSError as error:
         raise UserError(f'The result {path} cannot be read: {error.strerror}.') from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import prod
@@ -13,6 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import METRICS, DefaultScope
 from torch import nn
 
+from ..datasets.list_file import read_list
 from ..engine.building import naming
 from ..engine.entries import at, innermost
 from ..engine.preflight import check_experiment
@@ -27,6 +29,7 @@ from .spaces import default_space
 SHARE = 0.2  # of the training list, held out where the config holds out nothing
 MOST_POINTS = 10_000  # of a grid
 DEFAULT = 'default'  # the space of the config's method
+LISTS = ('.txt', '.csv')  # of samples, a line each
 OTHERS = ('pipeline', 'test_mode', 'holdout', 'holdout_seed', 'held_out')  # that do not make another list
 
 
@@ -53,6 +56,8 @@ def planned(
         UserError: for the first thing that is wrong.
     """
     need_optuna()
+    if Path(work_dir).exists() and not Path(work_dir).is_dir():
+        raise UserError(f'--work-dir {work_dir} is a file.')
     search = Search(str(config), str(Path(work_dir, Path(config).stem)), {}, dict(options or {}))
     cfg = config_of(search)
     spaces = _spaces(cfg, given)
@@ -109,18 +114,35 @@ def _check_list(cfg: Config) -> None:
             f'{cfg.filename} validates on nothing, so nothing could decide: give it holdout, or a val list.'
         )
     ours, test = (innermost(at(cfg, f'{k}_dataloader.dataset') or {}) for k in ('val', 'test'))
-    if test and _data_of(ours) == _data_of(test):
+    if test and (_data_of(ours) == _data_of(test) or _samples_of(ours) & _samples_of(test)):
         raise UserError(
             f'{cfg.filename} validates on its test data, which must not decide: give it holdout, or a val list of '
             'its own.'
         )
 
 
+def _samples_of(dataset: Mapping[str, Any]) -> set[str]:
+    """Return the files that a data set's text list names; nothing for data sets without one."""
+    root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or ''
+    file = Path(root, dataset.get('ann_file') or '')
+    if file.suffix not in LISTS or not file.is_file():
+        return set()
+    if isinstance(prefix, Mapping):
+        prefix = next((folder for folder in prefix.values() if folder), '')
+    try:
+        samples = read_list(file, None, dataset.get('delimiter') or ' ')
+    except UserError:  # a list of another form, which its data set reads
+        return set()
+    paths = [Path(root, prefix, sample.path) for sample in samples]
+    folders = {folder: os.path.realpath(folder) for folder in {path.parent for path in paths}}
+    return {os.path.join(folders[path.parent], path.name) for path in paths}
+
+
 def _data_of(dataset: Mapping[str, Any]) -> Any:
     """Return what tells a data set's samples: its list, or else all its settings."""
     root = dataset.get('data_root') or ''
     if dataset.get('ann_file'):
-        return Path(root, dataset['ann_file']).resolve()
+        return Path(root, dataset['ann_file']).resolve(), dataset.get('split')
     return {key: str(value) for key, value in dataset.items() if key not in OTHERS}
 
 
@@ -153,7 +175,10 @@ def _check_ends(search: Search, first: Config) -> None:
         path = {k: v for k, v in first.model.petl.items() if k in ('attention', 'fast')}
         first.model.petl = dict(train=['all'], **path)
     model = check_experiment(first, ('train_dataloader', 'val_dataloader'))
+    listed = len(_samples_of(innermost(at(first, 'train_dataloader.dataset') or {})))
     for key, value in _ends(search):
+        if key == 'train_dataloader.batch_size' and listed and isinstance(value, int) and value > listed:
+            raise UserError(f'{key}={value} is impossible: the training list has {listed} samples.')
         try:
             cfg = search.run(Path(search.folder, 'trial_000'), {key: value})
             with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):

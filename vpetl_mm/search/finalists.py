@@ -11,15 +11,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from ..campaign.job import Job
 from ..engine.entries import at
 from ..errors import UserError, shortened
 from ..files import from_json, read_start, written_whole
 from .settings import Search, config_of, read_search
-from .study import REASON, counted, open_study, values_of
-from .trial import ReportHook, disk_is_full, score, tidy, why_failed
+from .study import REASON, counted, open_study, values_of, whole
+from .trial import RESULT, ReportHook, believed, disk_is_full, score, tidy, why_failed
 
 SCORE = 'score.json'
 
@@ -50,17 +50,21 @@ class Finalist:
 
 
 def best(search: Search, count: int) -> list[FrozenTrial]:
-    """Return the best trials that were trained to the end, of equal settings one.
+    """Return the best trials that were trained to the end and have left their results, of equal settings one.
 
     Raises:
         UserError: when there is none, with why the last one failed.
     """
     there = counted(open_study(search))
-    whole = sorted((t for t in there if t.state == TrialState.COMPLETE), key=lambda t: (-t.value, t.number))
-    if not whole:
+    done = believed(search, there)
+    if not done:
         why = next((t.user_attrs[REASON] for t in reversed(there) if REASON in t.user_attrs), 'no reason is known')
+        if whole(search, there):
+            raise UserError(f'No finished trial of {search.name} has the {RESULT} of its score: search anew.')
         raise UserError(f'No trial of {search.name} was trained to the end; the last failure: {shortened(why, 300)}')
-    distinct = {str(sorted(values_of(search, t).items())): t for t in reversed(whole)}
+    distinct = {
+        str(sorted(values_of(search, t).items())): t for t in sorted(done, key=lambda t: (t.value, -t.number))
+    }
     return sorted(distinct.values(), key=lambda t: (-t.value, t.number))[:count]
 
 

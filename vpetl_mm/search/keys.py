@@ -34,7 +34,8 @@ FIXED = re.compile(
     r'(holdout|randomness|search|trials|work_dir|load_from|resume|env_cfg|visualizer|default_scope)(\..+)?'
     r'|train_cfg\.(?!max_epochs$).+|(val|test)_.+'
     # of the training data, whose list also says what is held out, only what is done to a sample may vary
-    r'|train_dataloader\.dataset(?!(\.dataset)*\.pipeline(\.|$)).*|model\.(base|type)(\..+)?|model\.petl\.spt\.(file|allocation)'
+    r'|train_dataloader\.dataset(?!(\.dataset)*\.pipeline(\.|$)).*|train_dataloader\.dataset\..+\.type|(.+\.)?num_classes'
+    r'|model\.(base|type)(\..+)?|model\.petl\.spt\.(file|allocation)'
 )
 REGISTRIES = (MODELS, OPTIMIZERS, PARAM_SCHEDULERS, OPTIM_WRAPPERS, DATASETS, TRANSFORMS, HOOKS)
 DELTA = r'model\.petl\.deltas\.\w+'

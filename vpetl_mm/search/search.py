@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import os_errors_explained
 from .finalists import Finalist, finalists_of, read_score, seed_jobs
 from .settings import Search, write_search
-from .show import Standing, draw, duration, table, write_csv
+from .show import CSV, FIGURE, Standing, draw, duration, table, write_csv
 from .study import budget, counted, open_study, start_with_own_values
 from .winner import WINNER, choose_winner, tuned_config, winner_job
 from .worker import workers
@@ -90,7 +90,10 @@ def _tune(
 
 
 def _check_open(search: Search, trials: int) -> None:
-    """Raise :class:`UserError` if more trials would be chosen from after the test list has been read."""
+    """Raise :class:`UserError` where a folder is in the way, or more trials follow a read test list."""
+    for name in (CSV, FIGURE, tuned_config(search).name):
+        if (there := Path(search.folder, name)).is_dir():
+            raise UserError(f'{there} is a folder, and the search writes a file of that name: remove it.')
     file = Path(search.folder, WINNER, FILE)
     if file.is_file() and budget(search, trials) > (done := read_record(file).trials):
         raise UserError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from mmengine import Config
 from ..config import load_config
 from ..engine.experiment import Options, prepare
 from ..engine.record import dotted_items, json_safe
-from ..errors import UserError
-from ..files import from_json, written_whole
+from ..errors import UserError, reason, shortened
+from ..files import from_json, read_start, written_whole
 from .space import Space, parse_spaces
 
 FILE = 'search.json'
 FORMAT = 'vpetl_mm search 1'
+JOURNAL = 'journal.log'
+MOST = {FILE: 10**6, JOURNAL: 10**9}  # bytes
 SAMPLERS = ('tpe', 'grid', 'random')
 WORK_DIR = 'work_dirs/tune'
 NAMES = dict(spaces='space', options='set of options', fraction='share of held-out data')  # in messages
@@ -100,28 +103,44 @@ def spaces_of(cfg: Config) -> dict[str, Any]:
     return dict(dotted_items(given))
 
 
+def check_file(file: Path) -> None:
+    """Raise :class:`UserError` where a search's own file is a link, a pipe, a folder, or larger than any could be."""
+    if not os.path.lexists(file):
+        return
+    # what is written into a link goes to the file that it names, and a device is read without end
+    if file.is_symlink() or not file.is_file():
+        raise UserError(f'{file} is not an ordinary file: remove it, or search in another --work-dir.')
+    if (size := file.stat().st_size) > MOST[file.name]:
+        raise UserError(f'{file} has {size / 1e6:,.0f} MB, which no search writes: search in another --work-dir.')
+
+
 def read_search(folder: str | Path) -> Search | None:
     """Return the search of a folder; None if it has none.
 
     Raises:
-        UserError: when its file is damaged.
+        UserError: when its file is damaged, or no ordinary one.
     """
     file = Path(folder, FILE)
+    check_file(file)
     try:
-        content = from_json(file.read_text(encoding='utf-8'))
-        if content.pop('format') != FORMAT:
-            raise ValueError('another format')
-        return Search(**{**content, 'folder': str(folder)})
+        content = from_json(read_start(file, MOST[FILE]))
+        if not isinstance(content, dict) or content.pop('format', None) != FORMAT:
+            raise ValueError(f'its format is not {FORMAT!r}')
+        if {*content} != {one.name for one in fields(Search)} - {'folder'}:
+            raise ValueError('it does not have the settings of a search')
+        return Search(**content, folder=str(folder))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
-            f'{file} is damaged ({error}): remove the folder, or search in another --work-dir.'
+            f'{file} is damaged ({shortened(reason(error), 200)}): remove the folder, or search in another '
+            '--work-dir.'
         ) from error
 
 
 def check_same(search: Search) -> None:
     """Raise :class:`UserError` if the folder of a search holds another one."""
+    check_file(Path(search.folder, JOURNAL))
     there = read_search(search.folder)
     if there is None:
         return
@@ -142,6 +161,7 @@ def _shown(value: Any) -> str:
 
 def write_search(search: Search) -> None:
     """Write the search into its folder, whole."""
+    check_file(Path(search.folder, FILE))
     Path(search.folder).mkdir(parents=True, exist_ok=True)
     content = {k: v for k, v in asdict(search).items() if k != 'folder'}
     with written_whole(Path(search.folder, FILE)) as partial:

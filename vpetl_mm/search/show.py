@@ -18,8 +18,8 @@ from ..figure import styled
 from ..files import written_whole
 from .settings import Search
 from .space import Space
-from .study import REASON, budget, counted, open_study, values_of
-from .trial import result_of_run
+from .study import REASON, budget, counted, open_study, values_of, whole
+from .trial import believed, result_of_run
 
 CSV, FIGURE = 'search.csv', 'search.png'
 STATES = {
@@ -52,8 +52,8 @@ class Standing:
     def row(self) -> list[str]:
         """Return a line of the table, in the order of :data:`HEAD`."""
         trials = counted(self.study)
-        whole = [t for t in trials if t.state == TrialState.COMPLETE]
-        top = max(whole, key=lambda t: t.value) if whole else None
+        done = whole(self.search, trials)
+        top = max(done, key=lambda t: t.value) if done else None
         shown = [f'{top.value:.2f}', str(top.number), self._settings(top)] if top else ['-', '-', '-']
         states = Counter(t.state for t in trials)
         return [self.search.name, *shown, *(str(states[s]) for s in STATES), str(self.budget), self.left()]
@@ -146,14 +146,14 @@ def draw(search: Search) -> Path:
     """Draw the value against each searched setting, and every trial's learning curve; return the file."""
     file = Path(search.folder, FIGURE)
     trials = counted(open_study(search))
-    whole = [t for t in trials if t.state == TrialState.COMPLETE]
+    done = believed(search, trials)
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.value is not None]
-    top = max(whole, key=lambda t: t.value) if whole else None
+    top = max(done, key=lambda t: t.value) if done else None
     count = len(search.spaces) + 1
     with styled([file], count, (3.4 if count < 4 else 2.5, 3.0)) as panels:
         for axes, (key, space) in zip(panels, search.parsed().items(), strict=False):
             _scatter(axes, search, key, pruned, LOST, 'x', 'pruned')
-            _scatter(axes, search, key, whole, DONE, 'o', 'to the end')
+            _scatter(axes, search, key, done, DONE, 'o', 'to the end')
             _scatter(axes, search, key, [top] if top else [], BEST, '*', 'best')
             _axis(axes, space)
             axes.set_xlabel(short(key))

@@ -106,6 +106,8 @@ def _list(key: str, values: Any) -> Space:
     if not all(_is_number(v) for v in values if isinstance(v, (int, float))):
         raise UserError(f'The space of {key} has a number that is not finite, or a whole one beyond 2**53.')
     kept = tuple({(type(v), v): v for v in values}.values())
+    if len({*kept}) < len(kept):  # Optuna finds a value in a list by ==
+        raise UserError(f'The space of {key}, {list(values)}, has values that are equal, such as 1, 1.0 and True.')
     if len(kept) < 2:
         raise UserError(f'The space of {key}, {list(values)}, leaves nothing to choose: name two values or more.')
     if len(str(space := Space('list', kept))) > MOST:

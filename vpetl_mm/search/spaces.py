@@ -98,7 +98,7 @@ def default_space(cfg: Config) -> dict[str, Space]:
 
 def _with_own(space: Space, own: Any) -> Space:
     """Return a space that has the config's own value as well, with which the first trial is run."""
-    if own in space or type(own) not in (int, float) or (space.kind == 'log' and own <= 0):
+    if own in space or own in space.values or type(own) not in (int, float) or (space.kind == 'log' and own <= 0):
         return space
     if space.kind == 'list':
         return Space('list', tuple(sorted((*space.values, own))))

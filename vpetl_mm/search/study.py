@@ -8,8 +8,9 @@ link.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -28,15 +29,17 @@ from ..engine.failures import FULL
 from ..errors import UserError, reason, shortened
 from .journal import Journal
 from .keys import own_value
-from .settings import Search, config_of
+from .settings import JOURNAL, Search, check_file, config_of
 from .space import Space
 
-JOURNAL, TURN = 'journal.log', '.turn'
+TURN = '.turn'
 # user attributes of a trial: how often it was started after which epoch, why it failed, and its last scores
 STARTS, EPOCH, REASON, SCORES = 'starts', 'epoch', 'reason', 'scores'
 MOST_STARTS = 2  # after the same epoch: a trial goes on once, and again where it has come further since
 DIGITS = 4  # of a number that a trial takes
 POLL = 0.2  # seconds
+ACCURACIES = ('top1', 'top5', 'mean_class')
+PERCENT = tuple(f'acc/{name}' for name in ACCURACIES)
 
 
 @dataclass
@@ -61,12 +64,13 @@ def open_study(search: Search) -> optuna.Study:
 
     Raises:
         OSError: when the disk is full.
-        UserError: when the journal is damaged.
+        UserError: when the journal is damaged, or no ordinary file.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     file = Path(search.folder, JOURNAL)
+    check_file(file)
     epochs = at(config_of(search), 'train_cfg.max_epochs')
-    try:
+    with _readable(file):
         return optuna.create_study(
             storage=JournalStorage(Journal(file)),
             study_name=search.name,
@@ -75,10 +79,17 @@ def open_study(search: Search) -> optuna.Study:
             sampler=RandomSampler(),
             pruner=HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3),
         )
-    except (OSError, ValueError, KeyError) as error:
+
+
+@contextmanager
+def _readable(what: object) -> Iterator[None]:
+    """Say in a sentence that a journal cannot be read; Optuna raises any error for a line that it did not write."""
+    try:
+        yield
+    except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise
-        raise UserError(f'{file} cannot be read ({reason(error)}): search in another --work-dir.') from error
+        raise UserError(f'{what} cannot be read ({reason(error)}): search in another --work-dir.') from error
 
 
 def start_with_own_values(search: Search, study: optuna.Study) -> None:
@@ -111,7 +122,19 @@ def budget(search: Search, trials: int) -> int:
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that have been taken by a worker, in order."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+    with _readable(f'The {JOURNAL} of {study.study_name}'):
+        trials = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+        for trial in trials:
+            if trial.state == TrialState.COMPLETE and [type(v) for v in trial.values or ()] not in ([float], [int]):
+                raise ValueError(f'trial {trial.number} has no score')
+    return trials
+
+
+def whole(search: Search, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return those of ``trials`` that were trained to the end, with every setting and a score that is possible."""
+    low, high = (0, 100) if search.metric in PERCENT else (-math.inf, math.inf)
+    done = (t for t in trials if t.state == TrialState.COMPLETE and {*search.spaces} <= {*t.params})
+    return [t for t in done if math.isfinite(t.value) and low <= t.value <= high]
 
 
 def is_over(search: Search, trials: int) -> bool:

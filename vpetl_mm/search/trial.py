@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from mmengine import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ..engine.experiment import train
 from ..engine.failures import FULL
@@ -26,11 +27,10 @@ from ..engine.runner import PETLRunner
 from ..engine.sensitivity_command import SPT_FILE, sensitivity_command
 from ..errors import UserError, reason, shortened
 from ..measure.count import trains_by_budget
-from .settings import Search
-from .study import REASON, SCORES, STARTS, Taken
+from .settings import Search, config_of
+from .study import ACCURACIES, PERCENT, REASON, SCORES, STARTS, Taken, whole
 
 RESULT = 'result_holdout.json'
-ACCURACIES = ('top1', 'top5', 'mean_class')
 
 
 class ReportHook(Hook):
@@ -206,3 +206,29 @@ def result_of_run(folder: Path) -> Record | None:
     """Return the result on held-out data that a run has left; None if there is none."""
     file = folder / RESULT
     return read_record(file) if file.is_file() else None
+
+
+def believed(search: Search, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return those of ``trials`` that were trained to the end, and whose run has left the score of the journal.
+
+    The journal alone says nothing: anybody who can write it could have added a trial.
+    """
+    needed = _leaves_result(search)
+    return [t for t in whole(search, trials) if _has_left(search, t, needed)]
+
+
+def _leaves_result(search: Search) -> bool:
+    """Return whether the config's validation has all the scores that a result needs, and the metric is of them."""
+    given = config_of(search).get('val_evaluator') or ()
+    own = (e for e in (given if isinstance(given, (list, tuple)) else [given]) if e.get('type') == 'PETLAccuracy')
+    return search.metric in PERCENT and any({1, 5} <= {*e.get('topk', (1, 5))} and not e.get('prefix') for e in own)
+
+
+def _has_left(search: Search, trial: FrozenTrial, needed: bool) -> bool:
+    try:
+        record = result_of_run(search.trial_folder(trial.number))
+    except UserError:
+        return False
+    if record is None or search.metric not in PERCENT:
+        return not needed
+    return math.isclose(getattr(record, search.metric.rpartition('/')[2]), trial.value, abs_tol=1e-6)
