@@ -43,7 +43,8 @@ _pipeline = [
 
 def write_config(root: Path, path: Path, method: str = 'bapat', extra: str = '') -> Path:
     """A config file of the small experiment; ``extra`` is appended."""
-    path.write_text(CONFIG.format(repo=REPO, root=root, method=method) + extra)
+    rate = 'optim_wrapper = dict(optimizer=dict(lr=7e-3))\n' if method == 'bapat' else ''  # whatever the demo's is
+    path.write_text(CONFIG.format(repo=REPO, root=root, method=method) + rate + extra)
     return path
 
 
