@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 import tools
+from vpetl_mm.config import load_config
 from vpetl_mm.datasets.demo_clips import make_demo_clips
 from vpetl_mm.petl import LoRA
 
@@ -97,7 +98,8 @@ def test_a_good_experiment_on_clips(video, examined):
     # A and B of q and v in a block of width 8 and in one of 16, and the head
     trains = 2 * 2 * 2 * 8 + 2 * 2 * 2 * 16 + 8 * 16 + 8
     assert f'all 10 trained tensors, {trains} parameters' in told['gradients'][1]
-    assert told['learning rate'][1].startswith('0.00075 (0.003 x 4 / 16)')
+    rate = load_config('demo_lora').optim_wrapper.optimizer.lr
+    assert told['learning rate'][1].startswith(f'{rate / 4:g} ({rate:g} x 4 / 16)')
     assert '7 epochs of 6 steps' in told['cost'][1]
 
 
