@@ -14,7 +14,7 @@ PRINTED = ('table1', 'table3', 'table4', 'table5', 'table6', 'table7', 'table8')
 OTHERS = ('demo', 'transfer', 'vtab', 'vtab_further')
 # options that say something of --run, and of how it carries runs out
 OF_RUN, MOST_SEEDS = ('methods', 'watch', 'dry_run', 'gpus', 'seeds'), 1000
-OF_ENGINE = ('engine', 'parallel', 'max_parallel', 'partition', 'hours')
+OF_ENGINE = ('engine', 'parallel', 'max_parallel', 'partition', 'hours', 'sbatch')
 EXAMPLES = """\
   tools/tables.py                                   every table, in the terminal
   tools/tables.py table3 table1 --format md --out tables.md
@@ -116,8 +116,8 @@ def engine_of(args, work_dirs: Path):
         from vpetl_mm.campaign.slurm import SlurmEngine
 
         asked = dict(partition=args.partition, gpus=args.gpus, hours=args.hours, max_parallel=args.max_parallel)
-        return SlurmEngine(work_dirs / '.slurm', **asked)
-    for name in ('max_parallel', 'partition', 'hours'):
+        return SlurmEngine(work_dirs / '.slurm', **asked, options=args.sbatch)
+    for name in ('max_parallel', 'partition', 'hours', 'sbatch'):
         if getattr(args, name) is not None:
             raise UserError(f'--{name.replace("_", "-")} is for --engine slurm.')
     from vpetl_mm.campaign.local import LocalEngine
@@ -190,6 +190,7 @@ parser.add_argument(
     metavar='H',
     help="slurm: after which a job is requeued (default: the partition's limit, or 24)",
 )
+parser.add_settings('--sbatch', 'slurm: further options of sbatch, such as account=vision mem=64G')
 parser.add_argument('--watch', action='store_true', help='with --run: show what each run is doing')
 parser.add_argument('--seeds', type=int, default=1, metavar='N', help='seeds per experiment, from 0 (default: 1)')
 parser.add_argument('--dry-run', action='store_true', help='with --run: only print commands, memory, GPU hours')

@@ -14,7 +14,7 @@ MOST_TRIALS, MOST_SEEDS = 10_000, 1_000
 EXAMPLES = """\
   tools/tune.py configs/demo_bapat.py --search default
   tools/tune.py configs/demo_bapat.py --search "optim_wrapper.optimizer.lr=log(1e-4,1e-1)" --trials 12
-  tools/tune.py demo_lora demo_bapat --search default --jobs 4      one search each, of equal budget
+  tools/tune.py demo_lora demo_bapat --search default --trials 12   one search each, of equal budget
   tools/tune.py configs/demo_bapat.py --search default "model.petl.deltas.patt.slots=[kv,qv,qkv]"
   tools/tune.py configs/swin_bapat_ssv2_b128.py --search default --engine slurm --jobs 8 --partition gpu
   optuna-dashboard work_dirs/tune/demo_bapat/journal.log            the live page"""
@@ -73,10 +73,10 @@ def engine_of(args):
 
         from vpetl_mm.campaign.slurm import SlurmEngine
 
-        gpus, jobs = 1 if args.gpus is None else args.gpus, args.jobs or JOBS
-        asked = dict(partition=args.partition, gpus=gpus, hours=args.hours, max_parallel=jobs)
+        jobs = args.jobs or JOBS
+        asked = dict(partition=args.partition, hours=args.hours, max_parallel=jobs)
         return SlurmEngine(Path(args.work_dir, '.slurm'), **asked), jobs
-    for name in ('partition', 'hours', 'gpus'):
+    for name in ('partition', 'hours'):
         if getattr(args, name) is not None:
             raise UserError(f'--{name} is for --engine slurm.')
     import torch
@@ -84,10 +84,7 @@ def engine_of(args):
     from vpetl_mm.campaign.local import LocalEngine
     from vpetl_mm.engine.launch import available_cores
 
-    cores = available_cores()
-    if not torch.cuda.is_available() and args.jobs and args.jobs > cores:
-        raise UserError(f'--jobs {args.jobs} is not possible on this machine: at most {cores}, one a core.')
-    engine = LocalEngine(args.jobs or (None if torch.cuda.is_available() else min(JOBS, cores)))
+    engine = LocalEngine(args.jobs or (None if torch.cuda.is_available() else min(JOBS, available_cores())))
     return engine, engine.parallel
 
 
@@ -119,7 +116,6 @@ parser.add_argument(
 )
 parser.add_argument('--partition', metavar='NAME', help="slurm: of the jobs (default: the cluster's)")
 parser.add_argument('--hours', type=float, metavar='H', help='slurm: limit of a job; it is requeued (default: none)')
-parser.add_argument('--gpus', type=int, choices=(0, 1), help='slurm: of each job (default: 1)')
 parser.add_argument(
     '--work-dir', metavar='DIR', default=WORK_DIR, help=f'the searches go below it (default: {WORK_DIR})'
 )

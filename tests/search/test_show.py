@@ -13,13 +13,15 @@ from searching import LR
 from vpetl_mm import UserError
 from vpetl_mm.search.search import tune
 from vpetl_mm.search.settings import Search
-from vpetl_mm.search.show import Standing
+from vpetl_mm.search.show import SearchProgress
 from vpetl_mm.search.study import open_study
 
 HOSTILE = 'it \x1b[31mfailed\nall of it'
 
 
-def standing(config: Path, folder: Path, ended: int, minutes: int, before: tuple[Standing, ...] = ()) -> Standing:
+def progress(
+    config: Path, folder: Path, ended: int, minutes: int, before: tuple[SearchProgress, ...] = ()
+) -> SearchProgress:
     """A search of three trials on two workers, of which some have ended after so many minutes each."""
     folder.mkdir()
     search = Search(str(config), str(folder), {LR: '[0.1,0.2]'})
@@ -40,14 +42,14 @@ def standing(config: Path, folder: Path, ended: int, minutes: int, before: tuple
                 intermediate_values={},
             )
         )
-    return Standing(search, 3, 2, before)
+    return SearchProgress(search, 3, 2, before)
 
 
 def test_the_time_left_is_that_of_the_searches_before_as_well(experiment, tmp_path):
-    first = standing(experiment, tmp_path / 'a', 1, 10)
-    second = standing(experiment, tmp_path / 'b', 2, 30, (first,))
-    third = standing(experiment, tmp_path / 'c', 0, 0, (first, second))
-    over = standing(experiment, tmp_path / 'd', 3, 10, (first, second))
+    first = progress(experiment, tmp_path / 'a', 1, 10)
+    second = progress(experiment, tmp_path / 'b', 2, 30, (first,))
+    third = progress(experiment, tmp_path / 'c', 0, 0, (first, second))
+    over = progress(experiment, tmp_path / 'd', 3, 10, (first, second))
     assert [one.left() for one in (first, second, third, over)] == ['10 min', '25 min', '-', '']
 
 
@@ -60,5 +62,5 @@ def test_a_folder_where_a_file_would_go_is_named_before_anything_is_written(expe
 
 
 def test_a_reason_from_the_journal_is_safe_for_a_terminal(experiment, tmp_path):
-    (line,) = standing(experiment, tmp_path / 'a', 1, 10).news()
+    (line,) = progress(experiment, tmp_path / 'a', 1, 10).news()
     assert line.isprintable() and 'failed' in line

@@ -46,7 +46,7 @@ class LocalEngine:
         threads: of torch in each job. Defaults to the cores that are there for it.
 
     Raises:
-        UserError: for fewer than one job at a time, or more GPUs than there are.
+        UserError: for fewer than one job at a time, or more than there are GPUs or cores for.
     """
 
     def __init__(self, parallel: int | None = None, gpus: int = 1, threads: int | None = None) -> None:
@@ -57,8 +57,9 @@ class LocalEngine:
         self.parallel = fits if parallel is None else parallel
         if self.parallel < 1:
             raise UserError(f'--parallel must be at least 1, got {parallel}.')
-        if there and self.parallel > fits:
-            raise UserError(f'{parallel} runs at a time, of {gpus} GPUs each, are not possible here: at most {fits}.')
+        if self.parallel > fits:
+            what = f'of {gpus} GPUs each' if there else 'one a core'
+            raise UserError(f'{self.parallel} at a time are not possible on this machine: at most {fits}, {what}.')
         self.threads = threads or max(1, available_cores() // self.parallel)
         self.gpus = gpus if there else 0
         self._free = there

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..errors import tellable
 from ..files import written_whole
-from .watch import DONE, FAILED, RUNNING, STATES, Sight
+from .watch import DONE, FAILED, RUNNING, STATES, RunStatus
 
 COLOURS = {RUNNING: 'yellow', FAILED: 'red', DONE: 'green'}
 PAGE = """\
@@ -38,37 +38,37 @@ td { overflow-wrap: anywhere; }
 <p>As of {{ now }}. The page loads itself again every 30 seconds; --watch writes it.</p>
 <table>
 <tr><th>run</th><th>state</th><th></th></tr>
-{% for s in sights %}<tr><td>{{ s.name }}</td><td class="{{ s.state }}">{{ s.state }}</td><td>{{ s.detail }}</td></tr>
+{% for s in runs %}<tr><td>{{ s.name }}</td><td class="{{ s.state }}">{{ s.state }}</td><td>{{ s.detail }}</td></tr>
 {% endfor %}</table>
 </body>
 </html>
 """
 
 
-def counted(sights: Sequence[Sight]) -> str:
+def summary(runs: Sequence[RunStatus]) -> str:
     """Return how many runs are in which state, in a line."""
-    counts = Counter(s.state for s in sights)
-    return f'{len(sights)} runs: ' + ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
+    counts = Counter(s.state for s in runs)
+    return f'{len(runs)} runs: ' + ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
 
 
-def in_order(sights: Sequence[Sight]) -> list[Sight]:
+def in_order(runs: Sequence[RunStatus]) -> list[RunStatus]:
     """Return what runs first, then what failed, what waits, and what is done."""
-    return sorted(sights, key=lambda s: STATES.index(s.state))
+    return sorted(runs, key=lambda s: STATES.index(s.state))
 
 
-def terminal_table(sights: Sequence[Sight], rows: int) -> Table:
+def terminal_table(runs: Sequence[RunStatus], rows: int) -> Table:
     """Return a table of at most ``rows`` runs, the most interesting first."""
-    table = Table('run', 'state', '', title=counted(sights), title_justify='left', box=None)
-    for sight in in_order(sights)[:rows]:
-        state = Text(sight.state, COLOURS.get(sight.state, ''))
-        table.add_row(Text(tellable(sight.name)), state, Text(tellable(sight.detail)))
+    table = Table('run', 'state', '', title=summary(runs), title_justify='left', box=None)
+    for run in in_order(runs)[:rows]:
+        state = Text(run.state, COLOURS.get(run.state, ''))
+        table.add_row(Text(tellable(run.name)), state, Text(tellable(run.detail)))
     return table
 
 
-def write_page(sights: Sequence[Sight], file: Path) -> None:
+def write_page(runs: Sequence[RunStatus], file: Path) -> None:
     """Write the page, whole or not at all; names and reasons are escaped."""
     page = Environment(autoescape=True).from_string(PAGE)
     now = f'{datetime.now():%Y-%m-%d %H:%M:%S}'
     file.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(file, shared=True) as partial:
-        partial.write_text(page.render(sights=in_order(sights), counts=counted(sights), now=now), encoding='utf-8')
+        partial.write_text(page.render(runs=in_order(runs), counts=summary(runs), now=now), encoding='utf-8')

@@ -20,7 +20,7 @@ TAIL = 20_000  # bytes of a log's end that are looked at
 
 
 @dataclass(frozen=True)
-class Sight:
+class RunStatus:
     """A run as it was seen.
 
     Args:
@@ -50,7 +50,7 @@ class Sight:
         return self.reason if self.state == FAILED else ', '.join(parts)
 
 
-def look(name: str, folder: Path, done: bool, top1: float | None = None) -> Sight:
+def look(name: str, folder: Path, done: bool, top1: float | None = None) -> RunStatus:
     """Return what a run is doing.
 
     Args:
@@ -60,13 +60,13 @@ def look(name: str, folder: Path, done: bool, top1: float | None = None) -> Sigh
         top1: of the result, in percent; None where that is elsewhere.
     """
     if done:
-        return Sight(name, DONE, top1=top1)
+        return RunStatus(name, DONE, top1=top1)
     if in_use(folder):
-        return Sight(name, RUNNING, **_progress(folder))
+        return RunStatus(name, RUNNING, **_progress(folder))
     last = read_attempt(folder)
     if last and last.state == HAS_FAILED:
-        return Sight(name, FAILED, reason=last.reason)
-    return Sight(name, INTERRUPTED if last and last.state == HAS_BEGUN else WAITING, **_progress(folder))
+        return RunStatus(name, FAILED, reason=last.reason)
+    return RunStatus(name, INTERRUPTED if last and last.state == HAS_BEGUN else WAITING, **_progress(folder))
 
 
 def _progress(folder: Path) -> dict[str, float]:

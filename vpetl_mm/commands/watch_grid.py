@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ..campaign.page import terminal_table, write_page
-from ..campaign.watch import DONE, FAILED, Sight, look
+from ..campaign.watch import DONE, FAILED, RunStatus, look
 from ..files import os_errors_explained
 from .grid import Run
 
@@ -25,23 +25,23 @@ def watch(runs: Sequence[Run], page: Path, pause: float = 5.0) -> None:
     """
     console = Console()
 
-    def now() -> list[Sight]:
-        sights = [_seen(run) for run in runs]
+    def now() -> list[RunStatus]:
+        statuses = [_seen(run) for run in runs]
         with os_errors_explained():
-            write_page(sights, page)
-        return sights
+            write_page(statuses, page)
+        return statuses
 
-    sights = now()
+    statuses = now()
     if console.is_terminal:
         with Live(console=console, transient=True, auto_refresh=False) as live:
-            while not all(s.state in (DONE, FAILED) for s in sights):
-                live.update(terminal_table(sights, max(5, console.height - 4)), refresh=True)
+            while not all(s.state in (DONE, FAILED) for s in statuses):
+                live.update(terminal_table(statuses, max(5, console.height - 4)), refresh=True)
                 time.sleep(pause)
-                sights = now()
-    console.print(terminal_table(sights, len(sights)))
+                statuses = now()
+    console.print(terminal_table(statuses, len(statuses)))
     print(f'The page is {page}.')
 
 
-def _seen(run: Run) -> Sight:
+def _seen(run: Run) -> RunStatus:
     result = run.result()
     return look(run.title, run.work_dir, run.finished or result is not None, result and result.top1)

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import os_errors_explained
 from .finalists import Finalist, finalists_of, read_score, seed_jobs
 from .settings import Search, write_search
-from .show import CSV, FIGURE, Standing, draw, duration, table, write_csv
+from .show import CSV, FIGURE, SearchProgress, draw, duration, table, write_csv
 from .study import budget, counted, open_study, start_with_own_values
 from .winner import WINNER, choose_winner, tuned_config, winner_job
 from .worker import workers
@@ -72,10 +72,10 @@ def _tune(
     for search in searches:
         write_search(search)
         start_with_own_values(search, open_study(search))
-    standings: list[Standing] = []
+    progresses: list[SearchProgress] = []
     for search in searches:
-        standings.append(Standing(search, trials, jobs, standings))
-    with _shown(standings, say):
+        progresses.append(SearchProgress(search, trials, jobs, progresses))
+    with _shown(progresses, say):
         _drive(workers(searches, trials, jobs), engine, say, told=False)
     for search in searches:
         say(f'{search.folder}: {write_csv(search).name}, {draw(search).name}')
@@ -149,23 +149,23 @@ def _drive(
 
 
 @contextmanager
-def _shown(standings: Sequence[Standing], say: Callable[[str], None]) -> Iterator[None]:
+def _shown(progresses: Sequence[SearchProgress], say: Callable[[str], None]) -> Iterator[None]:
     """Show how searches stand meanwhile: a live table on a terminal, elsewhere a line for each trial that ends."""
     console, over = Console(), threading.Event()
-    for standing in standings:
-        known = len(standing.news())
+    for progress in progresses:
+        known = len(progress.news())
         if known:
-            say(f'{standing.search.name}: {known} of {standing.budget} trials are finished already')
+            say(f'{progress.search.name}: {known} of {progress.budget} trials are finished already')
 
     def lines() -> None:
-        for line in (line for standing in standings for line in standing.news()):
+        for line in (line for progress in progresses for line in progress.news()):
             say(line)
 
     def watch() -> None:
         while not over.wait(LOOK):
-            live.update(table(standings)) if live else lines()
+            live.update(table(progresses)) if live else lines()
 
-    live = Live(table(standings), console=console, refresh_per_second=2) if console.is_terminal else None
+    live = Live(table(progresses), console=console, refresh_per_second=2) if console.is_terminal else None
     thread = threading.Thread(target=watch, daemon=True)
     if live:
         live.start()
@@ -176,7 +176,7 @@ def _shown(standings: Sequence[Standing], say: Callable[[str], None]) -> Iterato
         over.set()
         thread.join()
         if live:
-            live.update(table(standings))
+            live.update(table(progresses))
             live.stop()
         else:
             lines()

@@ -33,7 +33,7 @@ BEST, LOST = '#c1272d', '#8a8a8a'
 DONE = '#1f4e79'
 
 
-class Standing:
+class SearchProgress:
     """How a search stands.
 
     Args:
@@ -43,7 +43,7 @@ class Standing:
         before: searches that they finish first. Defaults to none.
     """
 
-    def __init__(self, search: Search, trials: int, jobs: int = 1, before: Sequence[Standing] = ()) -> None:
+    def __init__(self, search: Search, trials: int, jobs: int = 1, before: Sequence[SearchProgress] = ()) -> None:
         self.search, self.jobs, self.before = search, jobs, tuple(before)
         self.budget = budget(search, trials)
         self.study = open_study(search)
@@ -104,13 +104,13 @@ def duration(seconds: float) -> str:
     )
 
 
-def table(standings: Sequence[Standing]) -> RichTable:
+def table(progresses: Sequence[SearchProgress]) -> RichTable:
     """Return the table of all searches, for a terminal."""
     shown = RichTable(box=None, pad_edge=False)
     for name in HEAD:
         shown.add_column(name, justify='left' if name in ('search', 'settings') else 'right', overflow='fold')
-    for standing in standings:
-        shown.add_row(*standing.row())
+    for progress in progresses:
+        shown.add_row(*progress.row())
     return shown
 
 

@@ -43,7 +43,7 @@ PERCENT = tuple(f'acc/{name}' for name in ACCURACIES)
 
 
 @dataclass
-class Taken:
+class ActiveTrial:
     """A trial that this process carries out.
 
     Args:
@@ -144,7 +144,7 @@ def is_over(search: Search, trials: int) -> bool:
 
 
 @contextmanager
-def next_trial(search: Search, study: optuna.Study, trials: int) -> Iterator[Taken | None]:
+def next_trial(search: Search, study: optuna.Study, trials: int) -> Iterator[ActiveTrial | None]:
     """Take a trial, which is this process's until the block ends; None where there is none to take now.
 
     A trial that its worker left comes first, and a new one while the budget has any. A trial left twice after
@@ -164,7 +164,7 @@ def next_trial(search: Search, study: optuna.Study, trials: int) -> Iterator[Tak
         yield taken
 
 
-def _left(search: Search, study: optuna.Study, trial: FrozenTrial, held: ExitStack) -> Taken | None:
+def _left(search: Search, study: optuna.Study, trial: FrozenTrial, held: ExitStack) -> ActiveTrial | None:
     """Take over a trial whose worker was killed; None if it has been tried often enough."""
     # Optuna starts a new trial instead; a journal holds one study, so that a trial's number is its id
     again = Trial(study, trial.number)
@@ -183,13 +183,13 @@ def _starts(trial: FrozenTrial) -> int:
 
 def _take(
     search: Search, study: optuna.Study, trial: Trial, held: ExitStack, starts: int = 0, epoch: int = 0
-) -> Taken:
+) -> ActiveTrial:
     folder = search.trial_folder(trial.number)
     held.enter_context(claimed(folder))
     chosen = {key: _suggested(trial, key, space) for key, space in search.parsed().items()}
     trial.set_user_attr(EPOCH, epoch)
     trial.set_user_attr(STARTS, starts + 1)
-    return Taken(trial, folder, chosen, study)
+    return ActiveTrial(trial, folder, chosen, study)
 
 
 def _suggested(trial: Trial, key: str, space: Space) -> Any:

@@ -28,7 +28,7 @@ from ..engine.sensitivity_command import SPT_FILE, sensitivity_command
 from ..errors import UserError, reason, shortened
 from ..measure.count import trains_by_budget
 from .settings import Search, config_of
-from .study import ACCURACIES, PERCENT, REASON, SCORES, STARTS, Taken, whole
+from .study import ACCURACIES, PERCENT, REASON, SCORES, STARTS, ActiveTrial, whole
 
 RESULT = 'result_holdout.json'
 
@@ -78,7 +78,7 @@ def _intermediate(trial: optuna.Trial) -> dict[int, float]:
     return frozen.intermediate_values
 
 
-def carry_out(search: Search, taken: Taken) -> None:
+def carry_out(search: Search, taken: ActiveTrial) -> None:
     """Run a trial to its end, and tell Optuna its value, that it was pruned, or why it failed.
 
     The value is that of the last epoch.
