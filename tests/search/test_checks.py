@@ -40,7 +40,7 @@ REPO = Path(__file__).parents[2]
         (['--trials', '10001'], '--trials must be at most 10,000'),
         (['--trials', '2', '--finalists', '3'], '--finalists must be at most 2'),
         (['--seeds', '1001'], '--seeds must be at most 1,000'),
-        (['--jobs', '100000'], 'is not possible'),
+        (['--jobs', '100000'], 'one a core'),
         (['--search', 'train_dataloader.batch_size=[4,1000]'], 'the training list has 24 samples'),
         (['--work-dir', __file__], 'is a file'),
     ],
