@@ -44,12 +44,19 @@ class LocalEngine:
         parallel: jobs at a time. Defaults to as many as there are GPUs for; without GPUs, one for each core.
         gpus: of each job; without any here, jobs run on the CPU. Defaults to 1.
         threads: of torch in each job. Defaults to the cores that are there for it.
+        preload: modules that the server imports; the first engine of a process decides. Defaults to what a run needs.
 
     Raises:
         UserError: for fewer than one job at a time, or more than there are GPUs or cores for.
     """
 
-    def __init__(self, parallel: int | None = None, gpus: int = 1, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        parallel: int | None = None,
+        gpus: int = 1,
+        threads: int | None = None,
+        preload: Sequence[str] = PRELOAD,
+    ) -> None:
         there = _gpus_there()
         if gpus < 1 or (there and gpus > len(there)):
             raise UserError(f'--gpus {gpus} is not possible here, where {len(there)} GPUs can be used.')
@@ -66,7 +73,7 @@ class LocalEngine:
         self._running: list[_Running] = []
         # where there are GPUs, what this package imports asks CUDA for them, after which no fork may use it
         self._context = multiprocessing.get_context('spawn' if there else 'forkserver')
-        self._context.set_forkserver_preload(list(PRELOAD))
+        self._context.set_forkserver_preload(list(preload))
 
     def start(self, waiting: Sequence[Job]) -> list[Job]:
         """Start as many of the jobs as fit now, the first ones; return them."""

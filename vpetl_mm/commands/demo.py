@@ -41,7 +41,7 @@ FURTHER = tuple(m for m in FURTHER_METHODS if m != 'dtl')
 ALL = (*COMPARED, 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)
 KNOWN = (*ALL, *FURTHER)
 # what a run imports late, beside what the engine's processes share already
-IMPORTED = (*PRELOAD, 'mmaction.visualization', 'matplotlib.pyplot', 'vpetl_mm.commands.demo_run')
+IMPORTED = (*PRELOAD, 'matplotlib.pyplot', 'vpetl_mm.commands.demo_run')
 
 
 @dataclass
@@ -91,14 +91,18 @@ class Demo:
         self._write(rows, pretrained, time.monotonic() - started)
         return rows
 
+    @property
+    def few(self) -> int:
+        """How many clips the second column has."""
+        return max(1, self.clips['target_train'] // FEW)
+
     def _run(self, method: str, seed: int = 0, few: int = 0) -> DemoRun:
         folder = self.work_dir / method / (f'few_seed_{seed}' if few else f'seed_{seed}')
         config = self.configs / f'demo_{method}.py'
         return DemoRun(config.absolute(), self.data.absolute(), folder.absolute(), method, seed, few)
 
     def _runs(self) -> Iterator[DemoRun]:
-        few = max(1, self.clips['target_train'] // FEW)
-        return (self._run(m, seed, n) for n in (0, few) for m in self.methods for seed in range(self.seeds))
+        return (self._run(m, seed, n) for n in (0, self.few) for m in self.methods for seed in range(self.seeds))
 
     def _turn(self, run: DemoRun) -> tuple[bool, bool]:
         """Return when a run comes: what needs no source can begin with it, and long runs go before short ones."""
@@ -137,12 +141,11 @@ class Demo:
         )
 
     def _write(self, rows: list[DemoRow], source: Outcome, seconds: float) -> None:
-        every, few = self.clips['target_train'], max(1, self.clips['target_train'] // FEW)
+        every = self.clips['target_train']
         table = demo_table(
             rows,
-            f'Top-1 in percent on {self.clips["target_test"]} target clips, last epoch, {self.seeds} seed(s); '
-            f'trained '
-            f'on {every} clips and on {few} of them ("few"); the source, at {source.top1:.1f}, took '
+            f'Top-1 in percent on {self.clips["target_test"]} target clips, last epoch, {self.seeds} seed(s), '
+            f'trained on {every} clips and on {self.few} of them ("few"); the source, at {source.top1:.1f}, took '
             f'{source.seconds:.0f} s; all of it {seconds / 60:.1f} minutes.',
             'Controls: bapat_random_backbone has nothing pre-trained; one_frame is bapat on one frame of each clip, '
             f'where chance is {CHANCE:.1f}.',
@@ -152,7 +155,7 @@ class Demo:
             partial.write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
         (self.work_dir / 'table.md').write_text(render([table], 'md') + '\n', encoding='utf-8')
         shown = [r for r in rows if r.method not in (*SPT_CONTROLS, *POSITIONS)]
-        draw_tradeoff(shown, (every, few), CONTROLS, CHANCE, self.work_dir / 'tradeoff.png')
+        draw_tradeoff(shown, (every, self.few), CONTROLS, CHANCE, self.work_dir / 'tradeoff.png')
         print(f'\n{render([table])}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
 
 
@@ -168,8 +171,7 @@ class _SourceFirst(LocalEngine):
     needing: set[str]
 
     def __init__(self, parallel: int | None, threads: int) -> None:
-        super().__init__(parallel, threads=threads)
-        self._context.set_forkserver_preload(list(IMPORTED))
+        super().__init__(parallel, threads=threads, preload=IMPORTED)
         forkserver.ensure_running()  # it imports while the clips are made
 
     def start(self, waiting: Sequence[Job]) -> list[Job]:

@@ -19,9 +19,12 @@ from ..spt.budget import BUDGETS
 from .names import Name, parse_name
 from .table_layouts import DATASETS, METHODS, SWIN
 from .tables import Tables
-from .tradeoff import MARKERS, OTHER, OURS
+from .tradeoff import OTHER, OURS
 from .vtab import BACKBONE, CLAIMS, SIZES, group_means, needed
 
+MARKERS = {
+    'full': 's', 'fc': 'v', 'lora': 'D', 'bitfit': 'P', 'adaptformer': '^', 'patt': 'o', 'bapat': '*', 'prefix': 'X',
+}  # fmt: skip
 # the offset of a method's label from its point, in points
 LABELS = dict(full=(-32, -14), bitfit=(-32, 6), patt=(4, -12), bapat=(4, 8), lora=(6, -9), prefix=(7, -3))
 

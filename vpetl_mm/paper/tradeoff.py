@@ -10,10 +10,6 @@ from ..figure import styled
 from .demo_table import DemoRow
 
 OURS, CONTROL, OTHER = '#c1272d', '#8a8a8a', '#1f4e79'
-MARKERS = {
-    'full': 's', 'fc': 'v', 'lora': 'D', 'bitfit': 'P', 'adaptformer': '^', 'patt': 'o', 'bapat': '*',
-    'prefix': 'X', 'prompt': 'h', 'vpt': 'h', 'sptlora': '*', 'sptadapter': 'o',
-}  # fmt: skip
 
 
 def draw_tradeoff(
@@ -34,7 +30,7 @@ def draw_tradeoff(
     """
     methods = sorted((r for r in rows if r.method not in controls), key=lambda r: r.params)
     ordered = [*(r for r in rows if r.method in controls), *methods]
-    with styled([file], size=(6.4, 1.1 + 0.27 * len(ordered))) as (axes,):
+    with styled([file], size=(6.4, 1.1 + 0.27 * max(6, len(ordered)))) as (axes,):
         for place, row in enumerate(ordered):
             colour = _colour(row.method, controls)
             style = dict(fmt='o', markersize=5.5, capsize=2.5, linewidth=0.9, color=colour)
