@@ -23,7 +23,8 @@ from .tradeoff import OTHER, OURS
 from .vtab import BACKBONE, CLAIMS, SIZES, group_means, needed
 
 MARKERS = {
-    'full': 's', 'fc': 'v', 'lora': 'D', 'bitfit': 'P', 'adaptformer': '^', 'patt': 'o', 'bapat': '*', 'prefix': 'X',
+    'full': 's', 'fc': 'v', 'lora': 'D', 'bitfit': 'P', 'adaptformer': '^', 'patt': 'o', 'bapat': '*',
+    'prefix': 'X', 'vpt': 'h', 'sptlora': '*', 'sptadapter': 'o',
 }  # fmt: skip
 # the offset of a method's label from its point, in points
 LABELS = dict(full=(-32, -14), bitfit=(-32, 6), patt=(4, -12), bapat=(4, 8), lora=(6, -9), prefix=(7, -3))
