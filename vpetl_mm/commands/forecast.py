@@ -43,6 +43,7 @@ class Hours:
         heads: the computed ones of runs that train the head alone.
         cached: those, with their features cached.
         head_runs: how many they are.
+        steps: (config, GPUs) -> measured seconds of a step, None where no log has one.
     """
 
     measured: float = 0.0
@@ -52,7 +53,7 @@ class Hours:
     heads: float = 0.0
     cached: float = 0.0
     head_runs: int = 0
-    steps: dict[tuple, float | None] = field(default_factory=dict)  # measured, by experiment and batch
+    steps: dict[tuple, float | None] = field(default_factory=dict)
 
 
 def forecast(runs: Sequence[Run], gpus: int = 1, gpu: str = PAPERS) -> Iterator[str]:
