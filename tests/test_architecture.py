@@ -148,6 +148,12 @@ def test_petl_imports_torch_alone():
     assert found - {*sys.stdlib_module_names} == {'torch', 'vpetl_mm'}
 
 
+def test_no_two_files_of_tests_share_a_name():
+    """pytest imports each by its name alone."""
+    names = sorted(f.name for f in (REPO / 'tests').rglob('*.py') if f.name != 'conftest.py')
+    assert names == sorted({*names})
+
+
 def test_every_import_can_be_read():
     """None by a name in a string, of the package as a whole, or of the command lines above it."""
     for file in PACKAGE.rglob('*.py'):

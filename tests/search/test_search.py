@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
-import os
 import shutil
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -41,13 +40,13 @@ def config(tmp_path_factory) -> Path:
 def said(config) -> list[str]:
     """What the search says whose driver is killed in the first trial, and which is then started again."""
     search, notes = planned(config, {}, work_dir=config.parent)
-    begin = multiprocessing.get_context('fork').Process(target=lambda: _tune(search, print))
-    begin.start()
+    given = ['--trials', TRIALS, '--jobs', 2, '--finalists', 2, '--seeds', 2, '--work-dir', config.parent]
+    driver = subprocess.Popen([sys.executable, tools.REPO / 'tools/tune.py', config, *map(str, given)])
     while not any(Path(search.folder).glob('trial_*/epoch_1.pth')):
         time.sleep(0.1)
-        assert begin.is_alive()
-    os.kill(begin.pid, signal.SIGKILL)
-    begin.join()
+        assert driver.poll() is None
+    driver.kill()
+    driver.wait()
     assert not (Path(search.folder) / 'winner').exists()
     lines = [*notes]
 
