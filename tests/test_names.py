@@ -20,6 +20,8 @@ DEMOS = [c for c in CONFIGS if c.startswith('demo_')]
 PAPER = [c for c in CONFIGS if c not in DEMOS and ('_vtab' not in c or 'vtabkitti' in c)]
 EXPERIMENTS = REPO.parent / 'shared/paper/experiments.csv'
 CLASSES = dict(ssv2=174, hmdb51=51, cifar100=100, svhn=10, food101=101, cifar100n50=100, vtabkitti=4)
+SHOTS = {f'cifar100shot{n}': n for n in (5, 10, 50)}
+CLASSES |= dict.fromkeys(SHOTS, 100)
 # train lists without the head
 POSITIONS = ('attn.proj', 'attn.qkv', 'attn.rpb', 'mlp.fc1', 'mlp.fc2', 'norm1', 'norm2', 'downsample')
 TRAIN = {place.replace('.', ''): [place] for place in POSITIONS}
@@ -52,7 +54,7 @@ load = cache(load_config)
 def deltas(cfg) -> dict[str, dict]:
     """Type -> options of every delta, defaults of the Contract written out where a name depends on them."""
     defaults = dict(
-        PATT=dict(slots='kv', scale=0.8, source='input', mode='add', init='default'),
+        PATT=dict(slots='kv', scale=0.8, source='input', mode='add', init='default', learn_scale=False),
         AdaptMLP=dict(d_bottle=64, scale=0.1, mode='parallel'),
         LoRA=dict(slots='qv', rank=16),
         Prefix=dict(num_tokens=16, d_middle=128),
@@ -83,6 +85,7 @@ def expected_deltas(name) -> dict[str, dict]:
     patt['mode'] = 'concat' if variant == 'concat' else 'add'
     patt['source'] = 'tokens' if variant == 'tokens' else 'input'
     patt['init'] = 'zero' if variant == 'zero' else 'default'
+    patt['learn_scale'] = variant == 'learned'
     return dict(adapter, PATT=patt) if name.method.startswith('bapat') else dict(PATT=patt)
 
 
@@ -100,12 +103,17 @@ def test_a_name_says_what_its_config_says(stem):
     head = model.get('cls_head') or model.head
     assert head.num_classes == CLASSES[name.dataset]
     train = [t for t in model.petl.train if t not in ('head', 'fc_norm')]
-    wanted = ['bias'] if (name.backbone, name.method) == ('vit', 'bitfit') else TRAIN.get(name.method, [])
+    wanted = ['bias'] if 'vit' in name.backbone and name.method == 'bitfit' else TRAIN.get(name.method, [])
     assert sorted(train) == wanted or (train == ['fc_norm'] and 'videomae' in stem)
     assert bool(model.petl.get('spt')) == name.method.startswith('spt')
     if model.petl.get('spt'):
         assert model.petl.spt.structured == ('LoRA' if name.method.startswith('sptlora') else 'AdaptMLP')
         assert model.petl.spt.file == f'work_dirs/{stem}/spt.safetensors'
+        variant = name.method.removeprefix('sptlora').removeprefix('sptadapter')
+        assert model.petl.spt.get('control') == (variant if variant in ('random', 'shuffled') else None)
+        assert model.petl.spt.get('head', 'start') == ('probe' if 'probe' in variant else 'start')
+        assert model.petl.spt.get('gradients', 'batch') == ('sample' if 'sample' in variant else 'batch')
+        assert name.budget is None or model.petl.spt.budget == 1000 * name.budget
     assert name.fc == bool({'head', 'all'} & set(model.petl.train))
     loaders = [cfg[k] for k in ('train_dataloader', 'val_dataloader', 'test_dataloader') if cfg.get(k)]
     pipelines = [loader.dataset.pipeline for loader in loaders]
@@ -113,7 +121,9 @@ def test_a_name_says_what_its_config_says(stem):
     assert lengths == ({name.frames} if name.frames else set())
     data = cfg.train_dataloader.dataset
     named = name.dataset.replace('vtab', 'vtab1k/') in str(data).lower()
-    assert named or (name.dataset, data.type) == ('cifar100', 'CIFAR100')
+    assert named or (name.dataset, data.type) == ('cifar100', 'CIFAR100') or name.dataset in SHOTS
+    assert {loader.dataset.get('per_class') for loader in loaders[:-1]} == {SHOTS.get(name.dataset)}
+    assert loaders[-1].dataset.get('per_class') is None
     assert (model.base is None) == (name.pretrain == 'random')
     if model.base is None:
         return
@@ -167,6 +177,8 @@ def test_worked_examples():
     ):
         assert parse_name(text) == Name(*said)
     assert parse_name('vits14_bapat_vtabflowers102_b32_dinov2').dataset == 'vtabflowers102'
+    studied = Name('vits14', 'sptloraprobe', 'cifar100shot10', pretrain='dinov2', fc=True, budget=300)
+    assert parse_name('vits14_sptloraprobe_cifar100shot10_300k_dinov2') == studied
 
 
 @pytest.mark.parametrize(
@@ -193,6 +205,7 @@ def test_worked_examples():
         ('swin_lora_ssv2_b16', '_rN'),
         ('swin_fc_ssv2_b16', 'no size'),
         ('swin_fc_ssv2_s05', 'no scale'),
+        ('vits14_fc_cifar100n50_300k_dinov2', 'no budget'),
         ('vit_fc_svhn_f16_mae', 'no frames'),
         ('vit_fc_svhn', 'mae'),
         ('swin_bapat_ssv2_b128_b64', "'b64'"),

@@ -42,12 +42,14 @@ def main(args) -> None:
         request = choose_budget(cfg, request)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task('measuring', total=request.batches)
+        total = request.batches * (request.batch_size if request.gradients == 'sample' else 1)
+        task = progress.add_task('measuring', total=total)
         allocation, measurement = find_allocation(cfg, request, lambda: progress.advance(task))
     print(describe_allocation(allocation))
+    made, peak = allocation.made, peak_bytes() / 1e9
     print(
-        f'\nMeasured on {allocation.made["batches"]} batches, {allocation.made["samples"]:,} training samples, in '
-        f'{measurement.seconds:.1f} s; peak memory {peak_bytes() / 1e9:.2f} GB.\n{request.out}'
+        f'\nMeasured on {made["batches"]:,} batches, {made["samples"]:,} training samples, in '
+        f'{measurement.seconds:.1f} s; mean loss {made["loss"]:.3f}; peak memory {peak:.2f} GB.\n{request.out}'
     )
     if args.plot:
         plot_allocation(allocation, Path(args.plot))
@@ -86,6 +88,17 @@ parser.add_argument(
     default='within',
     help='within: the largest choice not above the budget (default); closest: the published search, which may exceed '
     'it and trains the class token',
+)
+parser.add_argument(
+    '--head',
+    choices=['start', 'probe'],
+    help="measure behind the head as it starts, or one trained on the frozen backbone's features (default: the "
+    "config's, or start)",
+)
+parser.add_argument(
+    '--gradients',
+    choices=['batch', 'sample'],
+    help="square the gradients of batches, or of single samples (default: the config's, or batch)",
 )
 parser.add_argument('--control', choices=CONTROLS, help='choose without sensitivity, for comparison')
 parser.add_argument('--plot', metavar='FILE', help='draw sensitivity per block and per kind of matrix')

@@ -12,6 +12,7 @@ WORK_DIRS = 'work_dirs'
 FIGURES, FORMATS = ('figure1', 'figure1c', 'figure4'), ('text', 'md', 'csv', 'latex')
 PRINTED = ('table1', 'table3', 'table4', 'table5', 'table6', 'table7', 'table8')
 OTHERS = ('demo', 'transfer', 'vtab', 'vtab_further')
+OTHERS += ('fewshot', 'fewshot_random', 'fewshot5', 'fewshot50', 'fewshot_spt', 'fewshot_patt')
 # options that say something of --run, and of how it carries runs out
 OF_RUN, MOST_SEEDS = ('methods', 'watch', 'dry_run', 'gpus', 'seeds'), 1000
 OF_ENGINE = ('engine', 'parallel', 'max_parallel', 'partition', 'hours', 'sbatch')
@@ -21,6 +22,7 @@ EXAMPLES = """\
   tools/tables.py table3 --format latex             for a paper, with booktabs; csv has plain numbers
   tools/tables.py demo                              the results of "make demo"
   tools/tables.py transfer                          a real ViT-S/14 on CIFAR-100 (docs/real_transfer.md)
+  tools/tables.py fewshot fewshot5 fewshot50        the same with 10, 5 and 50 images a class (docs/few_shot.md)
   tools/tables.py vtab                              SPT and its baselines on VTAB-1k, by group of tasks
   tools/tables.py vtab_further                      methods of further papers on it
   tools/tables.py --run table3 --dry-run            the missing runs: commands, memory, GPU hours

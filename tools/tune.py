@@ -7,7 +7,7 @@ from vpetl_cli.command import Parser, run
 from vpetl_cli.errors import UserError
 from vpetl_cli.shipped import find_config
 
-SAMPLERS, ENGINES = ('tpe', 'grid', 'random'), ('local', 'slurm')
+SAMPLERS, PRUNERS, ENGINES = ('tpe', 'grid', 'random'), ('hyperband', 'none'), ('local', 'slurm')
 WORK_DIR = 'work_dirs/tune'
 JOBS, FINALISTS = 2, 3
 MOST_TRIALS, MOST_SEEDS = 10_000, 1_000
@@ -35,7 +35,8 @@ def main(args) -> None:
     if len({*names}) < len(names):
         raise UserError(f'Two configs have the same name: {", ".join(names)}; search them one after the other.')
     engine, jobs = engine_of(args)
-    plans = [planned(c, given, args.cfg_options, args.metric, args.sampler, args.work_dir) for c in configs]
+    asked = (args.cfg_options, args.metric, args.sampler, args.work_dir, args.pruner)
+    plans = [planned(config, given, *asked) for config in configs]
     for line in (line for _, said in plans for line in said):
         print(line)
     tune([search for search, _ in plans], engine, args.trials, jobs, args.finalists, args.seeds)
@@ -46,11 +47,12 @@ def check_counts(args) -> None:
     most = dict(trials=MOST_TRIALS, jobs=None, seeds=MOST_SEEDS, finalists=args.trials)
     for name, highest in most.items():
         value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f'--{name} must be at least 1, got {value}.')
+        least = 0 if name == 'finalists' else 1
+        if value is not None and value < least:
+            raise UserError(f'--{name} must be at least {least}, got {value}.')
         if value is not None and highest is not None and value > highest:
             raise UserError(f'--{name} must be at most {highest:,}, got {value:,}.')
-    args.finalists = args.finalists or min(FINALISTS, args.trials)
+    args.finalists = min(FINALISTS, args.trials) if args.finalists is None else args.finalists
 
 
 def read_spaces(pairs) -> dict:
@@ -106,9 +108,15 @@ parser.add_argument(
     help=f'at a time, over all searches (default: one a GPU here; {JOBS} without GPUs and on Slurm)',
 )
 parser.add_argument('--sampler', choices=SAMPLERS, default='tpe', help="Optuna's (default: tpe)")
+parser.add_argument(
+    '--pruner', choices=PRUNERS, default='hyperband', help='hyperband (default) stops trials that lose'
+)
 parser.add_argument('--metric', default='acc/top1', help='top1, top5 or mean_class on held-out data (default: top1)')
 parser.add_argument(
-    '--finalists', type=int, metavar='N', help=f'best trials that get all seeds (default: {FINALISTS})'
+    '--finalists',
+    type=int,
+    metavar='N',
+    help=f'best trials that get all seeds; 0: trials alone, the test list stays unread (default: {FINALISTS})',
 )
 parser.add_argument('--seeds', type=int, default=3, metavar='N', help='of each finalist (default: 3)')
 parser.add_argument(

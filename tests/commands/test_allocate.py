@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 from small_vtab import COUNTS, write_base, write_config
 
-from vpetl_mm import build_model
+from vpetl_mm import UserError, build_model
 from vpetl_mm.commands.allocate import (
     AllocationRequest,
     allocate,
@@ -109,6 +111,59 @@ def test_sensitivities_equal_a_plain_computation_from_the_images(config, task, b
         part = grad.chunk(3)['qkv'.index(slot[0])] if slot else grad
         if not row.name.endswith('bias[k]'):
             assert row.sensitivity == pytest.approx((part**2).sum().item(), rel=1e-4), row.name
+
+
+@pytest.mark.parametrize('head', ['start', 'probe'])
+def test_gradients_of_samples_equal_a_plain_computation(config, head):
+    """Each of the 32 alone, behind a BatchNorm with the statistics of all of them."""
+    allocation, measurement = run(config, batches=2, batch_size=16, head=head, gradients='sample')
+    assert (measurement.sensitivity.batches, measurement.sensitivity.samples) == (32, 32)
+    assert (allocation.made['head'], allocation.made['gradients']) == (head, 'sample')
+    model, cfg = measurement.model.double(), plain_experiment(load_config(config))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        data = model.data_preprocessor(pseudo_collate([dataset[i] for i in range(32)]))
+    pictures, labels = data['inputs'].double(), torch.cat([s.gt_label for s in data['data_samples']])
+    with torch.no_grad():
+        features = model.extract_feat(pictures)[-1]
+    assert torch.allclose(model.head.bn.running_mean, features.mean(0), atol=1e-5)
+    assert torch.allclose(model.head.bn.running_var, features.var(0), rtol=1e-4)
+    model.backbone.requires_grad_(True)
+    sums = {name: torch.zeros_like(p) for name, p in model.backbone.named_parameters()}
+    losses = []
+    for picture, label in zip(pictures, labels, strict=True):
+        model.zero_grad()
+        loss = F.cross_entropy(model(picture[None], mode='tensor'), label[None])
+        loss.backward()
+        losses.append(loss.item())
+        for name, p in model.backbone.named_parameters():
+            sums[name] += p.grad**2 if p.grad is not None else 0
+    assert allocation.made['loss'] == pytest.approx(np.mean(losses), rel=1e-4)
+    for row in allocation.rows:
+        param, _, slot = row.name.partition('[')
+        part = sums[param].chunk(3)['qkv'.index(slot[0])] if slot else sums[param]
+        if not row.name.endswith('bias[k]'):
+            assert row.sensitivity == pytest.approx(part.sum().item(), rel=1e-3), row.name
+
+
+def test_a_probe_lowers_the_loss_and_leaves_the_backbone(config, base):
+    plain, probed = run(config), run(config, head='probe', force=True)
+    assert probed[0].made['loss'] < 0.8 * plain[0].made['loss']
+    assert probed[0].base == plain[0].base and probed[0].digest != plain[0].digest
+    state = torch.load(base, weights_only=True)
+    assert all(torch.equal(state[k], v) for k, v in probed[1].model.backbone.state_dict().items() if k in state)
+    again = run(config, head='probe', force=True)[0]
+    assert again.digest == probed[0].digest and again.made == probed[0].made
+
+
+def test_a_config_takes_only_a_file_that_was_measured_as_it_says(config):
+    options = {'model.petl.spt.head': 'probe'}
+    with pytest.raises(UserError, match=r"petl\.spt\.head of .* is 'start', unlike the requested value"):
+        run(config, head='probe', out=str(config.with_name('spt.safetensors')))
+    run(config, cfg_options=options)
+    with pytest.raises(UserError, match=r"made with head='probe', but petl\.spt\.head is 'start'"):
+        build_model(load_config(config))
+    assert build_model(prepare(str(config), Options(cfg_options=options))).spt.allocation.made['head'] == 'probe'
 
 
 def test_the_file_says_where_it_is_from(config, base):

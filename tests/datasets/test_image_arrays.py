@@ -44,6 +44,16 @@ def test_images_and_labels(file, split, first, labels):
         assert data[n]['img'].shape == (4, 4, 3) and (data[n]['img'] == first + n).all()
 
 
+def test_the_first_so_many_images_of_each_class(file):
+    path = file(train_labels=np.array([0, 1, 1, 0, 2]))
+    seen = [int(sample['img'].max()) for sample in ImageArrays(path, per_class=1)]
+    assert seen == [0, 1, 4]
+    with pytest.raises(UserError, match='the class 2 has 1 train images'):
+        ImageArrays(path, per_class=2)
+    with pytest.raises(UserError, match='per_class must be a whole number of at least 1'):
+        ImageArrays(path, per_class=0)
+
+
 def test_a_part_is_held_out(file):
     parts = [ImageArrays(file(), holdout=0.4, held_out=out) for out in (False, True)]
     seen = [sorted(int(p[n]['img'].max()) for n in range(len(p))) for p in parts]

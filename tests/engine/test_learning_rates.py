@@ -56,6 +56,10 @@ def test_what_spt_tunes_of_the_backbone_is_the_backbones(clips, tmp_path):
     found = rates(config, dict(groups=GROUPS))
     by = {mark: {lr for n, (lr, _) in found.items() if mark in n} for mark in ('.deltas.sparse.', '.deltas.spt.')}
     assert by == {'.deltas.sparse.': {0.05}, '.deltas.spt.': {0.1}}
+    apart = rates(config, dict(groups=dict(backbone=dict(lr_mult=0.5), entries=dict(lr_mult=3.0))))
+    vectors = {n for n in apart if '.deltas.' not in n and not n.startswith('cls_head.')}
+    assert vectors and {apart[n][0] for n in vectors} == {0.05}
+    assert {lr for n, (lr, _) in apart.items() if '.deltas.sparse.' in n} == {pytest.approx(0.3)}
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_two_entries_for_one_cell_of_one_dataset_are_refused(small):
 
 def test_every_config_of_the_project_has_an_entry():
     names = [e.name for e in load_metafile(METAFILE)]
-    assert {*names} == {*experiments(METAFILE.parent)} and len(names) == 187 + 13 + 14 + 22 * 57
+    assert {*names} == {*experiments(METAFILE.parent)} and len(names) == 187 + 13 + 14 + 71 + 22 * 57
 
 
 def test_an_entry_of_its_own_needs_nothing_but_a_name(small):

@@ -10,6 +10,7 @@ from records import readme_counts, record
 
 from vpetl_mm.engine.record import write_record
 from vpetl_mm.errors import UserError
+from vpetl_mm.paper.few_shot import rates_table
 from vpetl_mm.paper.metafile import Entry, load_metafile
 from vpetl_mm.paper.names import SPT_METHODS, parse_name
 from vpetl_mm.paper.publish import BEGIN, END, collect, configs_tables, describe, documents, regenerated, results
@@ -18,6 +19,7 @@ from vpetl_mm.paper.vtab import row_names
 
 REPO = Path(__file__).parents[2]
 VTAB = 'vit_fc_vtabflowers102_mae'
+LORA, PARAMS = 'vits14_lora_cifar100shot10_r16_dinov2', 333_412
 
 
 def test_the_generated_pages_are_not_stale():
@@ -26,6 +28,7 @@ def test_the_generated_pages_are_not_stale():
         'configs/README.md',
         'docs/reproduction.md',
         'docs/real_transfer.md',
+        'docs/few_shot.md',
     }
     for path, text in pages.items():
         assert path.read_text(encoding='utf-8') == text, f'{path.name} is stale: run tools/tables.py --docs'
@@ -57,6 +60,35 @@ def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
     changed[0].where = '<script>alert(1)</script> | [a](http://b) `c`'
     shown = results(after, readme_counts())
     assert r'- &lt;script&gt;alert(1)&lt;/script&gt; \| \[a\](http://b) \`c\`: swin_fc_ssv2' in shown
+
+
+def test_collecting_adds_what_a_search_found_and_how_long_training_took(tmp_path):
+    configs, work_dirs = tmp_path / 'configs', tmp_path / 'work_dirs'
+    shutil.copytree(REPO / 'configs', configs)
+    search = work_dirs / 'tune' / LORA
+    search.mkdir(parents=True)
+    head = 'trial,state,acc/top1,optim_wrapper.optimizer.lr,params,epochs,seconds,reason'
+    rows = '0,done,41.5,0.003,9,10,60.0,', '1,pruned,3,0.01,,3,20.0,', '2,done,30,0.0003,9,10,60.0,'
+    (search / 'search.csv').write_text('\n'.join([head, *rows]) + '\n')
+    run = work_dirs / 'a'
+    write_record(run, record(LORA, epoch=20, params=PARAMS))
+    # twice 10 steps of 36 s, then resumed: the steps from 21 to 25, logged every 5
+    for name, lines in (('1', [(10, 36.0), (20, 36.0)]), ('2', [(25, 72.0), (30, 72.0)])):
+        log = run / name / 'vis_data/scalars.json'
+        log.parent.mkdir(parents=True)
+        log.write_text(''.join(f'{{"lr": 0.1, "time": {t}, "step": {s}}}\n' for s, t in lines))
+    assert collect(configs / 'metafile.yml', work_dirs) == ([LORA], 0)
+    entry = next(e for e in load_metafile(configs / 'metafile.yml') if e.name == LORA)
+    assert entry.search == {0.0003: 30.0, 0.003: 41.5, 0.01: None}
+    assert entry.ours.hours == pytest.approx((20 * 36 + 10 * 72) / 3600, abs=1e-3)
+    (row,) = rates_table([entry]).rows
+    assert row[:4] == ['lora', 'dinov2', '0.003', '0.0003: 30, 0.003: 41.5, 0.01: stopped']
+    (search / 'search.csv').write_text('\n'.join([head, '0,done,x,0.003,9,10,60.0,']) + '\n')
+    with pytest.raises(UserError, match=r'search\.csv is corrupt'):
+        collect(configs / 'metafile.yml', work_dirs)
+    (search / 'search.csv').write_text(f'{head},model.petl.deltas.lora.rank\n0,done,50,0.003,9,10,60.0,,8\n')
+    collect(configs / 'metafile.yml', work_dirs)
+    assert load_metafile(configs / 'metafile.yml')[-1].search == {}, 'a search for more than the rate is none of it'
 
 
 def test_a_page_keeps_its_words_and_gets_new_parts(tmp_path):
@@ -102,4 +134,4 @@ def test_an_experiment_in_a_line():
     assert 'rank 16' in describe(parse_name('swin_lora_ssv2_r16'))
     assert describe(parse_name('demo_one_frame')) == 'the demo: one frame'
     controls = {describe(parse_name(f'vits14_{m}_cifar100n50_dinov2')) for m in SPT_METHODS}
-    assert len(controls) == 6 and all(t.startswith(('SPT-LoRA', 'SPT-Adapter')) for t in controls)
+    assert len(controls) == len(SPT_METHODS) and all(t.startswith(('SPT-LoRA', 'SPT-Adapter')) for t in controls)

@@ -59,8 +59,8 @@ def said(config) -> list[str]:
     return lines
 
 
-def _tune(search, say, trials: int = TRIALS):
-    return tune([search], LocalEngine(2, threads=1), trials, jobs=2, finalists=2, seeds=2, say=say)
+def _tune(search, say, trials: int = TRIALS, finalists: int = 2):
+    return tune([search], LocalEngine(2, threads=1), trials, jobs=2, finalists=finalists, seeds=2, say=say)
 
 
 @pytest.fixture
@@ -127,6 +127,16 @@ def test_the_same_command_again_does_nothing_and_more_trials_are_refused(folder)
     assert {p for p in after if after[p] != before.get(p)} <= {folder / 'search.json'}
     with pytest.raises(UserError, match=f'winner of {TRIALS} trials, for which the test list has been read'):
         _tune(read_search(folder), print, TRIALS + 1)
+
+
+def test_trials_alone_choose_nothing_and_test_nothing(folder, tmp_path):
+    copy = tmp_path / 'small'
+    shutil.copytree(folder, copy)
+    for made in ('winner', 'finalists'):
+        shutil.rmtree(copy / made)
+    (copy / 'small_tuned.py').unlink()
+    assert _tune(read_search(copy), print, finalists=0) == []
+    assert (copy / 'search.csv').is_file() and not (copy / 'winner').exists() and not (copy / 'finalists').exists()
 
 
 def test_another_search_in_the_same_folder_is_refused(folder):

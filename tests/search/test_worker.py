@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterable
-from itertools import chain, repeat
 from pathlib import Path
 
 from optuna.trial import TrialState
@@ -22,9 +21,9 @@ from vpetl_mm.search.trial import RESULT, ReportHook, score
 from vpetl_mm.search.worker import over, work
 
 
-def begun(config: Path, folder: Path, given: dict, sampler: str = 'tpe') -> Search:
+def begun(config: Path, folder: Path, given: dict, sampler: str = 'tpe', pruner: str = 'hyperband') -> Search:
     """A search whose folder is ready for workers."""
-    search, _ = planned(config, given, sampler=sampler, work_dir=folder)
+    search, _ = planned(config, given, sampler=sampler, work_dir=folder, pruner=pruner)
     write_search(search)
     start_with_own_values(search, open_study(search))
     gc.freeze()  # mmengine collects garbage, through all that pytest has imported, five times a run
@@ -88,11 +87,12 @@ def test_a_killed_trial_goes_on_once(experiment, tmp_path):
 
 def test_trials_that_fail_or_lose_do_not_stop_a_grid(experiment, tmp_path, monkeypatch):
     """Of three values, one has good scores, one no finite loss, and one is pruned after an epoch."""
-    scored(monkeypatch, chain([50.0, 60.0, 10.0], repeat(20.0)))
+    scored(monkeypatch, [50.0, 60.0, 10.0, *(30.0, 30.0), *(10.0, 10.0)])
     search = begun(experiment, tmp_path, {LR: [0.01, 1e20, 0.001]}, 'grid')
-    other = begun(experiment, tmp_path / 'other', {WIDTH: [4, 8]}, 'grid')
+    other = begun(experiment, tmp_path / 'other', {WIDTH: [4, 8]}, 'grid', 'none')
     work((search.folder, other.folder), 20)
-    assert [t.state for t in open_study(other).trials] == [TrialState.COMPLETE] * 2, 'a worker goes on with the next'
+    states = [t.state for t in open_study(other).trials]
+    assert states == [TrialState.COMPLETE] * 2, 'a worker goes on with the next search, which prunes none'
     trials = open_study(search).trials
     assert sorted(t.params[LR] for t in trials) == [0.001, 0.01, 1e20], 'a grid has an end'
     assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from torch import nn
 from ..engine.building import naming
 from ..engine.experiment import Options, prepare
 from ..engine.preflight import check_experiment
+from ..engine.probe import features_of, settle, train_head
 from ..errors import UserError
 from ..models.build import build_model
 from ..petl import check_petl
 from ..spt.allocation import Allocation, allocated, tensors_sha256, write_allocation
 from ..spt.choice import Settings, check_budget
 from ..spt.sensitivity import Sensitivity, measure
-from ..spt.tuning import budgets_of, check_spt
+from ..spt.tuning import MEASURED, budgets_of, check_spt
 from ..spt.units import class_token_of, units_of
 from ..weights.base import base_state
 
@@ -45,6 +46,8 @@ class AllocationRequest:
         batches: at most how many. Defaults to 16.
         batch_size: in samples. Defaults to 32.
         control: ``'random'`` or ``'shuffled'`` instead of sensitivity.
+        head: ``'start'`` or ``'probe'``, behind which gradients are computed.
+        gradients: ``'batch'`` or ``'sample'``, whose gradients are squared.
         cfg_options: dotted keys to override in the config.
         force: replace ``out``.
     """
@@ -60,6 +63,8 @@ class AllocationRequest:
     batches: int = 16
     batch_size: int = 32
     control: str | None = None
+    head: str | None = None
+    gradients: str | None = None
     cfg_options: dict[str, Any] | None = None
     force: bool = False
 
@@ -112,6 +117,7 @@ def resolve(request: AllocationRequest) -> tuple[Config, AllocationRequest]:
         structured=request.structured or spt.get('structured', 'LoRA'),
         rank=spt.get('rank', 8) if request.rank is None else request.rank,
         control=request.control or spt.get('control'),
+        **{name: getattr(request, name) or spt.get(name, usual) for name, usual in MEASURED.items()},
     )
     request.settings()
     if spt and out.resolve() == Path(spt['file']).resolve():
@@ -124,7 +130,7 @@ def resolve(request: AllocationRequest) -> tuple[Config, AllocationRequest]:
 
 def _check_fits(spt: dict[str, Any], request: AllocationRequest) -> None:
     """Refuse to write a file that the config would refuse to read."""
-    wrong = [name for name in ('structured', 'rank', 'control') if spt[name] != getattr(request, name)]
+    wrong = [name for name in ('structured', 'rank', 'control', *MEASURED) if spt[name] != getattr(request, name)]
     wanted = budgets_of(spt)
     if wanted and not set(request.budgets) <= set(wanted):
         wrong.append('budget')
@@ -162,10 +168,24 @@ def measure_experiment(
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         with naming(cfg, 'train_dataloader'):
             loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
-        sensitivity = measure(model, loader, request.batches, advance)
+        batches = request.batches
+        if request.head == 'probe' or request.gradients == 'sample':
+            _prepare_head(model, loader, request.head, seed)
+        if request.gradients == 'sample':
+            batches, cfg.train_dataloader.batch_size = batches * request.batch_size, 1
+            loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
+        sensitivity = measure(model, loader, batches, advance)
     if request.control:
         sensitivity = sensitivity.control(request.control, seed)
     return Measurement(sensitivity, model, base, time.monotonic() - started)
+
+
+def _prepare_head(model: nn.Module, loader: Iterable[Any], head: str, seed: int) -> None:
+    """Train the head where it is a probe, and give its BatchNorm the statistics of the training data."""
+    features, samples = features_of(model, loader)
+    if head == 'probe':
+        train_head(model, features, samples, seed)
+    settle(model, features, samples)
 
 
 def _seed(cfg: Config) -> int:
@@ -198,6 +218,8 @@ def allocate(measurement: Measurement, budget: int, cfg: Config, request: Alloca
         config=str(request.config),
         options=cfg.get('given_options', {}),
         seed=_seed(cfg),
+        head=request.head,
+        gradients=request.gradients,
     )
 
 

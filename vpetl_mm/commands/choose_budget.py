@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..files import file_sha256, from_json, written_whole
 from ..spt.allocation import write_allocation
 from ..spt.budget import BUDGETS
+from ..spt.tuning import MEASURED
 from .allocate import AllocationRequest, allocate, measure_experiment, resolve
 
 SHARE = 0.2
@@ -68,7 +69,7 @@ def choose_budget(cfg: Config, request: AllocationRequest) -> AllocationRequest:
 
 def _score(request: AllocationRequest, given: dict, file: Path) -> float:
     """Train, and return top-1 on the held-out part after the last epoch."""
-    spt = {name: getattr(request, name) for name in ('structured', 'rank', 'control')}
+    spt = {name: getattr(request, name) for name in ('structured', 'rank', 'control', *MEASURED)}
     spt |= dict(file=str(file), budget=request.budgets[0])
     options = dict(given, **{f'model.petl.spt.{k}': v for k, v in spt.items()})
     cfg = prepare(request.config, Options(work_dir=str(file.parent), cfg_options=options, overwrite=True))

@@ -10,6 +10,7 @@ from mmpretrain.datasets import BaseDataset
 
 from ..bounds import check_zip, most_bytes
 from ..errors import UserError
+from ..petl.checks import at_least_one
 from .holdout import Holdout, check_split
 
 
@@ -20,23 +21,41 @@ class ImageArrays(Holdout, BaseDataset):
         ann_file: the archive, with ``train_images`` and ``test_images`` [N, H, W, 3] (uint8, RGB),
             ``train_labels`` and ``test_labels`` [N] (whole numbers from 0), and ``classes``, their names.
         split: ``'train'`` or ``'test'``. Defaults to 'train'.
+        per_class: take only the first so many images of each class, as few-shot training does. Defaults to None, all.
         kwargs: arguments of :class:`Holdout` (holdout, held_out, holdout_seed) and of mmpretrain's BaseDataset.
 
     Raises:
-        UserError: for another split, or a file that is missing, damaged, or holds something else.
+        UserError: for another split, or a file that is missing, damaged, or holds something else; for ``per_class``
+            below 1, or above what a class has.
     """
 
-    def __init__(self, ann_file: str, split: str = 'train', **kwargs: Any) -> None:
-        self.split = check_split('an array file', split)
+    def __init__(self, ann_file: str, split: str = 'train', per_class: int | None = None, **kwargs: Any) -> None:
+        self.split, self.per_class = check_split('an array file', split), per_class
+        if per_class is not None:
+            at_least_one('per_class', per_class)
         super().__init__(ann_file=ann_file, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return all images and labels of the split, in the file's order."""
+        """Return the images and labels of the split, in the file's order."""
         images, labels, classes = self._read()
         self._check(images, labels, len(classes))
+        if self.per_class is not None:
+            first = self._first(labels, len(classes))
+            images, labels = images[first], labels[first]
         self.num_classes = len(classes)
         self._metainfo.setdefault('classes', tuple(map(str, classes)))
         return [dict(img=image, gt_label=int(label)) for image, label in zip(images, labels, strict=True)]
+
+    def _first(self, labels: np.ndarray, classes: int) -> np.ndarray:
+        """Return the positions of the first ``per_class`` images of each class, ascending."""
+        counts = np.bincount(labels, minlength=classes)
+        least = int(counts.argmin())
+        if counts[least] < self.per_class:
+            raise UserError(
+                f'per_class={self.per_class} of {self.ann_file}: the class {least} has {counts[least]} '
+                f'{self.split} images.'
+            )
+        return np.sort(np.concatenate([np.flatnonzero(labels == c)[: self.per_class] for c in range(classes)]))
 
     def _read(self) -> list[np.ndarray]:
         path = Path(self.ann_file)

@@ -19,7 +19,9 @@ from torch.utils.data import BatchSampler, Sampler
 from ..errors import UserError, unknown
 from ..spt.tuning import ENTRIES, TOKEN, WHOLES
 
-GROUPS = ('head', 'deltas', 'backbone')  # of what is trained
+# what is trained; the backbone's own are entries (single weights) and vectors where SPT tunes them
+GROUPS = ('head', 'deltas', 'backbone', 'entries', 'vectors')
+OF_BACKBONE = ('backbone', 'entries', 'vectors')
 FACTORS = ('lr_mult', 'decay_mult')
 
 
@@ -31,7 +33,8 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     ``paramwise_cfg.groups``, such as ``dict(head=dict(lr_mult=10.0))``, multiplies the learning rate (``lr_mult``)
     and the weight decay (``decay_mult``) of the ``head``, the ``deltas`` or the ``backbone``'s own tuned weights, on
-    top of what mmengine's rules give them.
+    top of what mmengine's rules give them. With SPT, ``entries`` (single weights) and ``vectors`` are parts of the
+    ``backbone``, whose factors they override.
 
     Raises:
         UserError: when nothing is trained, and for an unknown group, or one in which nothing is trained.
@@ -57,8 +60,8 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for name, factors in groups.items():
             if name not in GROUPS:
                 raise unknown('group of paramwise_cfg.groups', name, GROUPS)
-            if name not in self._members.values():
-                there = ', '.join(g for g in GROUPS if g in self._members.values())
+            if name not in (trained := self._trained_groups()):
+                there = ', '.join(g for g in GROUPS if g in trained)
                 raise UserError(f'paramwise_cfg.groups.{name}: nothing of it is trained; trained are {there}.')
             if not isinstance(factors, Mapping):
                 raise UserError(
@@ -70,6 +73,10 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                     raise UserError(f'paramwise_cfg.groups.{name}.{key} must be at least 0, got {value!r}.')
 
+    def _trained_groups(self) -> set[str]:
+        found = {*self._members.values()}
+        return found | {'backbone'} if found & {*OF_BACKBONE} else found
+
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs: Any) -> None:
         """Add the parameters of ``module`` to ``params`` as mmengine does, then multiply by group."""
         super().add_params(params, module, prefix=prefix, **kwargs)
@@ -77,7 +84,8 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if prefix or not groups:  # mmengine calls this again for every module inside
             return
         for entry in params:
-            factors = groups.get(self._members[id(entry['params'][0])], {})
+            own = self._members[id(entry['params'][0])]
+            factors = {**(groups.get('backbone', {}) if own in OF_BACKBONE else {}), **groups.get(own, {})}
             for key, factor, base in (('lr', 'lr_mult', self.base_lr), ('weight_decay', 'decay_mult', self.base_wd)):
                 if factor in factors and entry.get(key, base) is not None:
                     entry[key] = entry.get(key, base) * factors[factor]
@@ -86,14 +94,16 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 def group_of(model: nn.Module, name: str) -> str:
     """Return which of :data:`GROUPS` a trained parameter of ``model`` belongs to.
 
-    What SPT tunes of the backbone, its vectors and single weights, counts as the backbone's; its structured updates
-    are deltas.
+    Single weights and vectors that SPT tunes are its ``entries`` and ``vectors``, its structured updates are deltas.
     """
     parts = name.split('.')
     if parts[0] == model.head_name:
         return 'head'
-    tuned = (ENTRIES, WHOLES, TOKEN) if getattr(model, 'spt', None) is not None else ()
-    return 'deltas' if 'deltas' in parts and model.plan.owners.get(name) not in tuned else 'backbone'
+    if getattr(model, 'spt', None) is not None:
+        chosen = {ENTRIES: 'entries', WHOLES: 'vectors', TOKEN: 'vectors'}.get(model.plan.owners.get(name))
+        if chosen:
+            return chosen
+    return 'deltas' if 'deltas' in parts else 'backbone'
 
 
 def trained_part(model: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -45,6 +46,7 @@ class Ours:
         params: trainable parameters.
         seeds: the number of runs.
         spread: the standard deviation of top-1 over the seeds, 0 for one.
+        hours: of training, all runs together; 0 where nobody has noted them.
     """
 
     top1: float
@@ -53,6 +55,7 @@ class Ours:
     params: int
     seeds: int
     spread: float
+    hours: float = 0.0
 
 
 @dataclass
@@ -65,6 +68,8 @@ class Entry:
         paper: None if the paper prints nothing.
         ours: None until it was run.
         where: machine, commit and date of our runs.
+        search: learning rate -> top-1 on held-out training data in the search that chose ours; None for a trial that
+            the search stopped.
         remarks: cell -> remark, from the file's ``remarks``.
     """
 
@@ -73,6 +78,7 @@ class Entry:
     paper: Paper | None = None
     ours: Ours | None = None
     where: str | None = None
+    search: dict[float, float | None] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -140,7 +146,7 @@ def _entry(raw: Any, path: Path) -> Entry:
     if not isinstance(raw, dict) or not isinstance(raw.get('name'), str):
         raise UserError(f'{path}: an entry must have a name, got {raw!r}.')
     name = raw['name']
-    _mapping(raw, f'{name} in {path}', ('name', 'cells', 'paper', 'ours', 'where'))
+    _mapping(raw, f'{name} in {path}', ('name', 'cells', 'paper', 'ours', 'where', 'search'))
     parse_name(name)
     cells, where = raw.get('cells') or [], raw.get('where')
     if not isinstance(cells, list) or not all(isinstance(c, str) and re.fullmatch(r'T\d/\S+', c) for c in cells):
@@ -151,7 +157,19 @@ def _entry(raw: Any, path: Path) -> Entry:
     ours = _figures(Ours, raw.get('ours'), f'ours of {name} in {path}')
     if bool(cells) != (paper is not None):
         raise UserError(f'{path}: {name} must have both cells and paper, or neither.')
-    return Entry(name, cells, paper, ours, where)
+    return Entry(name, cells, paper, ours, where, _search(raw.get('search') or {}, f'search of {name} in {path}'))
+
+
+def _search(raw: Any, what: str) -> dict[float, float | None]:
+    """Return what a search found by learning rate, every number in its range."""
+    for rate, value in _mapping(raw, what).items():
+        if not _is_number(rate, math.inf) or not (value is None or _is_number(value, 100)):
+            raise UserError(f'{what} must have learning rates, and top-1 or null of each, got {rate!r}: {value!r}.')
+    return raw
+
+
+def _is_number(value: Any, limit: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= limit
 
 
 def _figures(cls: type, raw: Any, what: str) -> Any:
@@ -160,15 +178,15 @@ def _figures(cls: type, raw: Any, what: str) -> Any:
         return None
     names = [f.name for f in fields(cls)]
     _mapping(raw, what, names)
-    missing = [n for n in names if n not in raw and n != 'top1_in']
+    missing = [n for n in names if n not in raw and n not in ('top1_in', 'hours')]
     if missing:
         raise UserError(f'{what} lacks {missing[0]}.')
     if raw.get('params_are', 'own') not in ('own', 'mean5'):
         raise unknown(f'params_are in {what}', raw['params_are'], ('own', 'mean5'))
     numbers = {k: v for k, v in raw.items() if k not in ('params_are', 'top1_in')} | (raw.get('top1_in') or {})
     for key, value in numbers.items():
-        limit = float('inf') if key in ('params', 'params_m', 'seeds') else 100
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= limit:
+        limit = math.inf if key in ('params', 'params_m', 'seeds', 'hours') else 100
+        if not _is_number(value, limit):
             raise UserError(f'{key} in {what} must be a number from 0 to {limit:g}, got {value!r}.')
     if 'top5' in raw and raw['top5'] < raw['top1']:
         raise UserError(f'top5 in {what} cannot be below top1.')
@@ -218,5 +236,5 @@ def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
 
 def _pruned(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Return a nested mapping without what is None or empty."""
-    items = ((k, _pruned(v) if isinstance(v, dict) else v) for k, v in mapping.items())
-    return {k: v for k, v in items if v not in (None, [], {})}
+    items = ((k, _pruned(v) if isinstance(v, dict) and k != 'search' else v) for k, v in mapping.items())
+    return {k: v for k, v in items if v not in (None, [], {}) and (k, v) != ('hours', 0.0)}

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from ..datasets.vtab1k import TOKENS
 from ..errors import UserError
 
-GRAMMAR = '{backbone}_{method}_{dataset}[_bN|_rN][_sNN][_fN][_pretrain][_fc], defaults left out'
+GRAMMAR = '{backbone}_{method}_{dataset}[_bN|_rN|_Nk][_sNN][_fN][_pretrain][_fc], defaults left out'
 POSITIONS = ('norm1', 'attnproj', 'attnqkv', 'attnrpb', 'norm2', 'mlpfc1', 'mlpfc2', 'downsample')
-PATT_METHODS = tuple(m + v for m in ('patt', 'bapat') for v in ('', 'qk', 'qv', 'qkv', 'concat', 'tokens', 'zero'))
-# SPT, and its controls, which do not choose by sensitivity
-SPT_METHODS = tuple(m + v for m in ('sptlora', 'sptadapter') for v in ('', 'random', 'shuffled'))
+PATT_METHODS = tuple(
+    m + v for m in ('patt', 'bapat') for v in ('', 'qk', 'qv', 'qkv', 'concat', 'tokens', 'zero', 'learned')
+)
+# SPT; its controls, which do not choose by sensitivity; and other measurements of it
+SPT_VARIANTS = ('', 'random', 'shuffled', 'probe', 'sample', 'probesample')
+SPT_METHODS = tuple(m + v for m in ('sptlora', 'sptadapter') for v in SPT_VARIANTS)
 # methods of further papers; MH-PA's tokens are what its paper calls the bottleneck
 FURTHER_METHODS = {
     **dict.fromkeys(('ssf', 'kadaptation')),
@@ -29,6 +32,7 @@ SIZE_OF = {
     **FURTHER_METHODS,
 }
 VIDEO, IMAGE = ('ssv2', 'hmdb51'), ('cifar100', 'svhn', 'food101', 'cifar100n50')
+IMAGE += tuple(f'cifar100shot{n}' for n in (5, 10, 50))
 # backbone -> its default pre-training (None: the name states it), and all of them
 PRETRAINED = {
     'swin': ('k400', ('k400', 'k600', 'in22k')),
@@ -44,7 +48,8 @@ PRETRAINED = {
 FC_ON_HMDB51 = ('full', 'fc', 'adaptformer', 'vpt')
 SCALE, FRAMES = 0.8, 8
 _OPTION = re.compile(
-    r'(?P<kind>[br])(?P<size>[1-9]\d*)|s(?P<scale>\d\d)|f(?P<frames>[1-9]\d*)|(?P<fc>fc)|(?P<pretrain>[a-z]\w*)'
+    r'(?P<kind>[br])(?P<size>[1-9]\d*)|(?P<budget>[1-9]\d*)k|s(?P<scale>\d\d)|f(?P<frames>[1-9]\d*)|(?P<fc>fc)'
+    r'|(?P<pretrain>[a-z]\w*)'
 )
 _DEMO = re.compile(r'demo((?:_[a-z0-9]+)+)')
 
@@ -63,6 +68,7 @@ class Name:
         frames: frames per clip; None for images.
         pretrain: such as ``'k400'``; None for a demo config.
         fc: whether the classification layer trains; None for a demo config, whose name does not tell.
+        budget: of SPT, in thousands of parameters; None for the config's own, and for other methods.
     """
 
     backbone: str
@@ -74,6 +80,7 @@ class Name:
     frames: int | None = None
     pretrain: str | None = None
     fc: bool | None = None
+    budget: int | None = None
 
     @property
     def is_demo(self) -> bool:
@@ -88,6 +95,8 @@ class Name:
         fields = [self.backbone, self.method, self.dataset]
         if self.size is not None:
             fields.append(f'{self.size_kind}{self.size}')
+        if self.budget is not None:
+            fields.append(f'{self.budget}k')
         if self.scale not in (None, SCALE):
             fields.append(f's{round(10 * self.scale):02d}')
         if self.frames not in (None, FRAMES):
@@ -144,15 +153,18 @@ def _with_options(name: str, backbone: str, method: str, dataset: str, given: di
     kind, has_scale, is_video = SIZE_OF[method], method in PATT_METHODS, dataset in VIDEO
     if given.get('kind') != kind:
         raise _wrong(name, f'{method} takes {f"_{kind}N" if kind else "no size"}')
+    if 'budget' in given and method not in SPT_METHODS:
+        raise _wrong(name, f'{method} has no budget')
     if 'scale' in given and not has_scale:
         raise _wrong(name, f'{method} has no scale s')
     if 'frames' in given and not is_video:
         raise _wrong(name, f'{dataset} has images, which have no frames')
     size = int(given['size']) if kind else None
+    budget = int(given['budget']) if 'budget' in given else None
     scale = int(given.get('scale', 10 * SCALE)) / 10 if has_scale else None
     frames = int(given.get('frames', FRAMES)) if is_video else None
     fc = 'fc' in given or trains_fc(method, dataset)
-    return Name(backbone, method, dataset, kind, size, scale, frames, pretrain, fc)
+    return Name(backbone, method, dataset, kind, size, scale, frames, pretrain, fc, budget)
 
 
 def _check(name: str, what: str, word: str, valid: Collection[str]) -> None:

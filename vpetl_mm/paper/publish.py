@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,8 +14,11 @@ from vpetl_cli.shipped import leaf_of
 
 from ..datasets.vtab1k import TASKS, TOKENS
 from ..engine.record import Record, find_records
-from ..errors import UserError
-from ..files import written_whole
+from ..engine.scalars import read_scalars
+from ..errors import UserError, reason
+from ..files import read_start, written_whole
+from .few_shot import EXPERIMENTS as FEW_SHOT
+from .few_shot import few_shot_table, rates_table
 from .metafile import METAFILE, Entry, load_metafile, write_metafile
 from .names import Name, parse_name
 from .table_format import escaped, render
@@ -29,30 +34,82 @@ WEIGHTS |= {'random': 'nothing, random'}
 BACKBONES = dict(swin='Video Swin-B', vit='ViT-B', vits14='ViT-S/14', timmvits14='ViT-S/14 of timm')
 BACKBONES |= dict(timmvit='ViT-B/16 of timm', hfvit='ViT-B/16 of Hugging Face', hfvitl='ViT-L/16 of Hugging Face')
 VARIANTS = dict(qk='on q, k', qv='on q, v', qkv='on q, k, v', concat='concatenated', tokens='from trained tokens')
-VARIANTS |= dict(zero='at zero first', random='at random places', shuffled='sensitivities shuffled')
+VARIANTS |= dict(
+    zero='at zero first', learned='s learned', random='at random places', shuffled='sensitivities shuffled'
+)
+VARIANTS |= dict(probe='behind a trained head', sample='per-sample gradients')
+VARIANTS |= dict(probesample='per-sample gradients behind a trained head')
 VARIED = ('bapat', 'patt', 'sptlora', 'sptadapter')
+# of a search's table: its column of the learning rate, and the most bytes that are read
+RATE, CSV, MOST = 'optim_wrapper.optimizer.lr', 'search.csv', 10**6
 OTHER_SIZES = dict(mhpa='num_tokens')
 
 
 def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> tuple[list[str], int]:
-    """Write the results of runs into ``ours`` and ``where``.
+    """Write the results of runs into ``ours`` and ``where``, of searches for a learning rate into ``search``.
 
     Args:
         metafile: changed in place, whole or not at all; other entries keep what they have.
-        work_dirs: the folder of the runs.
+        work_dirs: the folder of the runs; searches are in its ``tune``.
 
     Returns:
         The experiments that were filled in, and the number of results that count for none.
     """
     entries = load_metafile(metafile)
-    runs, out = as_printed(find_records(work_dirs).values(), Path(metafile).parent)
+    found = find_records(work_dirs)
+    runs, out = as_printed(found.values(), Path(metafile).parent)
     filled = [entry for entry in entries if entry.name in runs]
     for entry in filled:
-        entry.ours, entry.where = mean_of(runs[entry.name]), _where(runs[entry.name])
-    if filled:
+        kept = runs[entry.name]
+        seconds = sum(training_seconds(path.parent) for path, record in found.items() if record in kept)
+        entry.ours, entry.where = replace(mean_of(kept), hours=round(seconds / 3600, 3)), _where(kept)
+    searches = {entry.name: rates_of(Path(work_dirs, 'tune', entry.name)) for entry in entries}
+    for entry in entries:
+        entry.search = searches[entry.name] or entry.search
+    if filled or any(searches.values()):
         write_metafile(metafile, entries)
     names = [entry.name for entry in filled]
     return names, out + sum(len(r) for name, r in runs.items() if name not in names)
+
+
+def rates_of(search: Path) -> dict[float, float | None]:
+    """Return learning rate -> top-1 on held-out data of a search for nothing else; None for a trial that it stopped.
+
+    Raises:
+        UserError: for a table of trials that is corrupt.
+    """
+    file = search / CSV
+    if not file.is_file():
+        return {}
+    try:
+        rows = [*csv.DictReader(read_start(file, MOST).splitlines())]
+        if any('.' in key for key in {*rows[0]} - {RATE}):
+            return {}
+        done = [(float(row[RATE]), float(row['acc/top1']) if row['state'] == 'done' else None) for row in rows]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f'{file} is corrupt ({reason(error)}): tools/tune.py writes it again.') from error
+    return dict(sorted(done))
+
+
+def training_seconds(folder: Path) -> float:
+    """Return how long the iterations of a run took, over all its attempts, as its logs say.
+
+    A line has the mean of the iterations since the last one; of a resumed run's first line their number is unknown,
+    and taken to be that of the second.
+    """
+    seconds = 0.0
+    for log in sorted(folder.glob('*/vis_data/scalars.json')):
+        lines = [
+            s
+            for _, s in read_scalars(log)
+            if 'lr' in s and {*map(type, (s.get('time'), s.get('step')))} <= {int, float}
+        ]
+        steps = [0, *(s['step'] for s in lines)]
+        counts = [b - a for a, b in itertools.pairwise(steps)]
+        if len(counts) > 1:
+            counts[0] = min(counts[0], counts[1])
+        seconds += sum(s['time'] * n for s, n in zip(lines, counts, strict=True))
+    return seconds
 
 
 def _where(runs: Sequence[Record]) -> str:
@@ -77,6 +134,7 @@ def describe(name: Name) -> str:
     parts += [VARIANTS[name.method.removeprefix(base)]] if name.method != base else []
     size = OTHER_SIZES.get(name.method, 'rank' if name.size_kind == 'r' else 'd_bottle')
     parts += [f'{size} {name.size}'] if name.size else []
+    parts += [f'{name.budget:,}k parameters'] if name.budget else []
     parts += [f's {name.scale:g}'] if name.scale is not None else []
     parts += [f'{BACKBONES[name.backbone]} from {WEIGHTS.get(name.pretrain, name.pretrain)}']
     parts += [DATASETS.get(name.dataset, name.dataset), *([f'{name.frames} frames'] if name.frames else [])]
@@ -137,11 +195,15 @@ def documents(root: Path = Path(), counts: Mapping[str, int] | None = None) -> d
     configs = Path(root, 'configs')
     entries = load_metafile(configs / METAFILE.name)
     counts = counts or trainable(extremes(e.name for e in entries), configs)
-    transfer = transfer_table({e.name: e.ours for e in entries if e.ours}, counts, configs)
+    ours = {e.name: e.ours for e in entries if e.ours}
+    few_shot = [few_shot_table(name, ours, counts, configs) for name in FEW_SHOT]
     pages = {
         configs / 'README.md': configs_tables(entries, counts),
         Path(root, 'docs', 'reproduction.md'): [results(entries, counts)],
-        Path(root, 'docs', 'real_transfer.md'): [render([transfer], 'md').partition('\n\n')[2]],
+        Path(root, 'docs', 'real_transfer.md'): [
+            render([transfer_table(ours, counts, configs)], 'md').partition('\n\n')[2]
+        ],
+        Path(root, 'docs', 'few_shot.md'): [render([*few_shot, rates_table(entries)], 'md')],
     }
     return {page: regenerated(page, *parts) for page, parts in pages.items()}
 

@@ -48,6 +48,7 @@ class TableLayout:
 SSV2, HMDB51 = Column('SSv2', 'ssv2'), Column('HMDB51', 'hmdb51')
 TASKS = (Column('CIFAR-100', 'cifar100'), Column('SVHN', 'svhn'), Column('Food-101', 'food101'), SSV2, HMDB51)
 DATASETS = {column.dataset: column.heading for column in TASKS} | dict(cifar100n50='CIFAR-100 (50 images a class)')
+DATASETS |= {f'cifar100shot{n}': f'CIFAR-100 ({n} images a class, 20 epochs)' for n in (5, 10, 50)}
 DATASETS |= {'vtab1k': 'VTAB-1k', **{word: f'VTAB-1k {task}' for word, task in TOKENS.items()}}
 PRETRAIN = {'k400': 'K400', 'k600': 'K600', 'in22k': 'IN-22K'}
 POSITIONS = (

@@ -13,6 +13,8 @@ from ..config import load_config
 from ..engine.record import Record, find_records, is_as_printed
 from ..errors import UserError
 from ..measure.count import trainable
+from .few_shot import EXPERIMENTS as FEW_SHOT
+from .few_shot import few_shot_table
 from .metafile import Entry, Ours
 from .table_format import Table
 from .table_layouts import TableLayout, TableRow, table_layout
@@ -21,7 +23,7 @@ from .transfer import top1_of, transfer_table
 from .vtab import EXPERIMENTS as VTAB
 from .vtab import OTHERS, needed, vtab_table
 
-OWN = dict(transfer=TRANSFER, vtab=VTAB, vtab_further=OTHERS)  # tables that are not in the paper
+OWN = dict(transfer=TRANSFER, vtab=VTAB, vtab_further=OTHERS, **FEW_SHOT)  # tables that are not in the paper
 
 
 def counts_as_printed(record: Record, configs: Path = Path('configs')) -> bool:
@@ -102,6 +104,8 @@ class Tables:
         ours = self.still(counts)
         if name == 'transfer':
             return transfer_table(ours, counts, self.configs)
+        if name in FEW_SHOT:
+            return few_shot_table(name, ours, counts, self.configs)
         table = vtab_table(ours, counts, further) if is_vtab else self._printed(table_layout(name), counts, ours)
         table.notes += self._about_runs(name, ours)
         return table

@@ -40,6 +40,7 @@ def planned(
     metric: str = 'acc/top1',
     sampler: str = 'tpe',
     work_dir: str | Path = WORK_DIR,
+    pruner: str = 'hyperband',
 ) -> tuple[Search, list[str]]:
     """Return a search whose every part has been checked, and what to tell of it. Nothing is written.
 
@@ -51,6 +52,7 @@ def planned(
         metric: with the evaluator's prefix or without. Defaults to ``'acc/top1'``.
         sampler: one of :data:`~.settings.SAMPLERS`. Defaults to ``'tpe'``.
         work_dir: the folder of the searches. Defaults to ``work_dirs/tune``.
+        pruner: one of :data:`~.settings.PRUNERS`. Defaults to ``'hyperband'``.
 
     Raises:
         UserError: for the first thing that is wrong.
@@ -66,7 +68,8 @@ def planned(
         _check_grid(spaces)
     fraction, said = _held_out(cfg)
     texts = {key: str(space) for key, space in spaces.items()}
-    search = Search(search.config, search.folder, texts, search.options, metric, sampler, fraction, digest_of(cfg))
+    asked = dict(metric=metric, sampler=sampler, pruner=pruner, fraction=fraction, digest=digest_of(cfg))
+    search = replace(search, spaces=texts, **asked)
     first = search.run(Path(search.folder, 'trial_000'), {})
     _check_list(first)
     search = replace(search, metric=_metric(first, metric))

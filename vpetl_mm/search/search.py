@@ -46,7 +46,8 @@ def tune(
         engine: carries the workers and the runs out.
         trials: of each search, failed and pruned ones included. Defaults to 20.
         jobs: workers, which share the searches. Defaults to 2.
-        finalists: trials that are run with all seeds. Defaults to 3.
+        finalists: trials that are run with all seeds; with 0 the search ends with its trials, and nothing is tested.
+            Defaults to 3.
         seeds: of a finalist. Defaults to 3.
         say: prints a line.
 
@@ -79,6 +80,8 @@ def _tune(
         _drive(workers(searches, trials, jobs), engine, say, told=False)
     for search in searches:
         say(f'{search.folder}: {write_csv(search).name}, {draw(search).name}')
+    if not finalists:
+        return []
     _drive([job for s in searches for job in seed_jobs(s, finalists, seeds)], engine, say, _has_failed_itself)
     for search in searches:
         _say_finalists(search, _choose(search, finalists, seeds), say)

@@ -25,6 +25,7 @@ FORMAT = 'vpetl_mm search 1'
 JOURNAL = 'journal.log'
 MOST = {FILE: 10**6, JOURNAL: 10**9}  # bytes
 SAMPLERS = ('tpe', 'grid', 'random')
+PRUNERS = ('hyperband', 'none')
 WORK_DIR = 'work_dirs/tune'
 NAMES = dict(spaces='space', options='set of options', fraction='share of held-out data')  # in messages
 
@@ -40,6 +41,7 @@ class Search:
         options: ``--cfg-options`` of every run.
         metric: the score on held-out data to be made large, such as ``'acc/top1'``.
         sampler: one of :data:`SAMPLERS`.
+        pruner: one of :data:`PRUNERS`; with ``'none'`` every trial is trained to its end.
         fraction: of the training list that is held out; None where the config validates on a list of its own.
         digest: of the config's content.
     """
@@ -50,6 +52,7 @@ class Search:
     options: dict[str, Any] = field(default_factory=dict)
     metric: str = 'acc/top1'
     sampler: str = 'tpe'
+    pruner: str = 'hyperband'
     fraction: float | None = None
     digest: str = ''
 

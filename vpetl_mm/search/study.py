@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.pruners import HyperbandPruner
+from optuna.pruners import HyperbandPruner, NopPruner
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -70,6 +70,7 @@ def open_study(search: Search) -> optuna.Study:
     file = Path(search.folder, JOURNAL)
     check_file(file)
     epochs = at(config_of(search), 'train_cfg.max_epochs')
+    hyperband = HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
     with _readable(file):
         return optuna.create_study(
             storage=JournalStorage(Journal(file)),
@@ -77,7 +78,7 @@ def open_study(search: Search) -> optuna.Study:
             direction='maximize',
             load_if_exists=True,
             sampler=RandomSampler(),
-            pruner=HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3),
+            pruner=NopPruner() if search.pruner == 'none' else hyperband,
         )
 
 

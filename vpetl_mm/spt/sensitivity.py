@@ -18,6 +18,10 @@ from ..errors import UserError
 from .units import Unit, units_of
 
 CONTROLS = ('random', 'shuffled')
+# the head behind which gradients are computed: as training starts, or trained on the frozen backbone's features
+HEADS = ('start', 'probe')
+# what is squared: the gradient of a batch's mean loss, as published, or of each sample's loss
+GRADIENTS = ('batch', 'sample')
 
 
 @dataclass
@@ -104,8 +108,8 @@ def sensitivity_of(
     """Sum the squared gradients of each batch's mean loss (SPT, Sec. 1; cross-entropy in our heads).
 
     Each gradient is squared, added and freed at once, so that memory holds one more number per weight and what a
-    backward pass needs. Dropout and drop-path are off; a head's BatchNorm uses the statistics of its batch, as in the
-    first step of training.
+    backward pass needs. Dropout and drop-path are off; a head's BatchNorm without statistics of its own uses those of
+    the batch, as in the first step of training.
 
     Args:
         model: with a plain backbone, on the device to measure on; left in eval mode, without gradients.
@@ -164,10 +168,10 @@ def _add_square(part: Tensor, parameter: nn.Parameter) -> None:
 
 
 def _quiet(model: nn.Module) -> None:
-    """Turn off randomness; BatchNorm, which has no running statistics yet, uses its batch's."""
+    """Turn off randomness; a BatchNorm that has no running statistics yet uses its batch's."""
     model.eval()
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.num_batches_tracked:
             module.train()
 
 

@@ -18,10 +18,11 @@ from ..petl.placing import put
 from .allocation import NONE, SPARSE, STRUCTURAL, WHOLE, Allocation, read_allocation, tensors_sha256
 from .budget import parse_budget
 from .choice import STRUCTURED, Settings
-from .sensitivity import CONTROLS
+from .sensitivity import CONTROLS, GRADIENTS, HEADS
 from .units import Unit, class_token_of, units_of
 
-KEYS = ('file', 'allocation', 'structured', 'rank', 'dropout', 'budget', 'control')
+KEYS = ('file', 'allocation', 'structured', 'rank', 'dropout', 'budget', 'control', 'head', 'gradients')
+MEASURED = dict(head='start', gradients='batch')  # as published; older files do not say it
 # the deltas' names on their hosts, in this order: an adapter reads what the single entries have corrected
 SLOTS = 'qkv'
 ENTRIES, WHOLES, UPDATES, TOKEN = 'sparse', 'vectors', 'spt', 'class_token'
@@ -34,8 +35,9 @@ def check_spt(spt: Any) -> dict[str, Any]:
     Args:
         spt: ``file`` of tools/sensitivity.py, ``structured`` (``'LoRA'`` or ``'AdaptMLP'``), ``rank`` (8),
             ``dropout`` on the structured updates' input (0.1), ``budget`` of the file: one, or a list to choose from
-            on held-out data (None: any), and ``control``, ``'random'`` or ``'shuffled'`` for a control experiment
-            (None: sensitivity itself).
+            on held-out data (None: any), ``control``, ``'random'`` or ``'shuffled'`` for a control experiment
+            (None: sensitivity itself), ``head``, ``'start'`` or ``'probe'``, and ``gradients``, ``'batch'`` or
+            ``'sample'``, of the measurement.
 
     Raises:
         UserError: naming the wrong option.
@@ -51,10 +53,12 @@ def check_spt(spt: Any) -> dict[str, Any]:
         raise UserError('petl.spt.allocation is what a bundle holds; a config names petl.spt.file.')
     if spt.get('allocation') is None and (not isinstance(spt.get('file'), str) or not spt['file']):
         raise UserError(f'petl.spt needs file, written by tools/sensitivity.py; got {spt.get("file")!r}.')
-    checked = dict(dict(rank=8, dropout=0.1, budget=None, control=None), **spt)
+    checked = dict(dict(rank=8, dropout=0.1, budget=None, control=None, **MEASURED), **spt)
     Settings(checked['structured'], checked['rank'])
     number('petl.spt.dropout', checked['dropout'], 0, 1)
     one_of('petl.spt.control', checked['control'], (None, *CONTROLS))
+    one_of('petl.spt.head', checked['head'], HEADS)
+    one_of('petl.spt.gradients', checked['gradients'], GRADIENTS)
     budgets_of(checked)
     return checked
 
@@ -94,8 +98,9 @@ class SPT:
         options.setdefault('file', 'the bundle')
         wanted = {name: [options[name]] for name in ('structured', 'rank', 'control')}
         wanted['budget'] = budgets_of(options) or [allocation.budget]
-        for name, values in wanted.items():
-            if (theirs := getattr(allocation, name)) not in values:
+        made = {name: getattr(allocation, name) for name in wanted} | {**MEASURED, **_measured(allocation)}
+        for name, values in (wanted | {name: [options[name]] for name in MEASURED}).items():
+            if (theirs := made[name]) not in values:
                 raise UserError(
                     f'{options["file"]} was made with {name}={theirs!r}, but petl.spt.{name} is '
                     f'{" or ".join(map(repr, values))}; {AGAIN}.'
@@ -203,6 +208,10 @@ class SPT:
             return LoRA.at_site(site, rank=self.options['rank'], dropout=dropout, **options)
         mode = 'parallel' if unit.place == 'proj' else 'sequential'
         return LinearAdapter.at_site(site, d_bottle=self.options['rank'], mode=mode, dropout=dropout, **options)
+
+
+def _measured(allocation: Allocation) -> dict[str, Any]:
+    return {name: allocation.made[name] for name in MEASURED if name in allocation.made}
 
 
 def _joined(parts: list[Tensor]) -> Tensor | None:

@@ -1,0 +1,2 @@
+_base_ = 'vits14_bapat_cifar100shot10_b32_dinov2.py'
+model = dict(petl=dict(deltas=dict(patt=dict(learn_scale=True))))

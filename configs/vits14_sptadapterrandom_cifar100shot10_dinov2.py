@@ -1,0 +1,6 @@
+_base_ = 'vits14_sptadapter_cifar100shot10_dinov2.py'
+model = dict(
+    petl=dict(
+        spt=dict(file='work_dirs/vits14_sptadapterrandom_cifar100shot10_dinov2/spt.safetensors', control='random')
+    )
+)

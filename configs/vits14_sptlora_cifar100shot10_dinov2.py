@@ -1,0 +1,6 @@
+_base_ = ['_base_/few_shot.py', '_base_/methods/sptlora.py']
+petl = _base_.petl
+petl.spt.update(
+    file='work_dirs/vits14_sptlora_cifar100shot10_dinov2/spt.safetensors', budget=294_912
+)  # what LoRA tunes
+model = dict(petl=petl)

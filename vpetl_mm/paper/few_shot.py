@@ -1,0 +1,114 @@
+"""The tables of few-shot transfer: a real pre-trained ViT-S/14 and 5, 10 or 50 real images a class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .metafile import Entry, Ours
+from .names import parse_name
+from .table_format import Table
+from .transfer import FURTHER, HEAD, TESTED, experiment, row_of, top1_of
+
+METHODS = (
+    *('full', 'fc', 'bitfit', 'vpt', 'lora_r16', 'adaptformer_b64', 'bapat_b32', 'bapatzero_b32'),
+    *('sptlora', 'sptadapter', 'sptlorashuffled', 'sptlorarandom', 'sptadaptershuffled', 'sptadapterrandom'),
+    *FURTHER,
+)
+# one of each kind of method, on a backbone that was not pre-trained
+CONTROLS = ('full', 'fc', 'bitfit', 'vpt', 'lora_r16', 'adaptformer_b64', 'bapat_b32', 'sptlora')
+SCALES = ('full', 'fc', 'lora_r16', 'bapat_b32')
+# PATT's settings, as the paper varies them on video (Tables 3, 5 and 6)
+PATT = (
+    *('bapat_b32', 'bapatzero_b32', 'bapatlearned_b32', 'bapat_b8', 'bapat_b128'),
+    *('bapat_b32_s02', 'bapat_b32_s05', 'bapat_b32_s10', 'bapatqk_b32', 'bapatqv_b32', 'bapatqkv_b32'),
+)
+BUDGETS = (100, 300, 1000)  # of SPT-LoRA, in thousands of parameters
+# what its sensitivities are
+MEASURED = {
+    'sptlora': 'gradients of batches, the head as it starts (as published)',
+    'sptloraprobe': 'gradients of batches, the head trained',
+    'sptlorasample': 'gradients of samples, the head as it starts',
+    'sptloraprobesample': 'gradients of samples, the head trained',
+    'sptlorashuffled': 'a control: the published ones, exchanged and mixed',
+    'sptlorarandom': 'a control: random numbers',
+}
+SHOT10 = 'cifar100shot10'
+# by table, in the order in which they are run
+EXPERIMENTS = {
+    'fewshot': tuple(experiment(m, SHOT10) for m in METHODS),
+    'fewshot_random': tuple(experiment(m, SHOT10, 'random') for m in CONTROLS),
+    'fewshot5': tuple(experiment(m, 'cifar100shot5') for m in SCALES),
+    'fewshot50': tuple(experiment(m, 'cifar100shot50') for m in SCALES),
+    'fewshot_spt': tuple(experiment(f'{m}_{b}k', SHOT10) for b in BUDGETS for m in MEASURED),
+    'fewshot_patt': tuple(experiment(m, SHOT10) for m in PATT),
+}
+TITLE = 'ViT-S/14 on CIFAR-100, {} training images a class, 20 epochs'
+IMAGES = dict(fewshot5=5, fewshot50=50)  # a class, where not 10
+
+
+def few_shot_table(
+    table: str, ours: Mapping[str, Ours], counts: Mapping[str, int], configs: Path = Path('configs')
+) -> Table:
+    """Build a table from results and trainable parameters by experiment, with "not run" for a missing result.
+
+    Args:
+        table: a key of :data:`EXPERIMENTS`.
+        ours, counts: by experiment.
+        configs: the folder of the configs.
+    """
+    title = TITLE.format(IMAGES.get(table, 10)) + ', random backbone' * (table == 'fewshot_random')
+    if table == 'fewshot_spt':
+        return _spt_table(f'{title}: what SPT-LoRA measures', ours)
+    if table == 'fewshot_patt':
+        return _patt_table(f"{title}: PATT's settings", ours, counts)
+    names = EXPERIMENTS[table]
+    rows = []
+    for name in names:
+        *row, remark = row_of(name, ours, counts, configs, counts[names[0]])
+        rows.append([*row, _hours(ours.get(name)), remark])
+    head = [*HEAD[:-1], 'hours', HEAD[-1]]
+    return Table(title, head, rows, 2, [TESTED, 'hours: of training, all seeds together.'], spread='top-1')
+
+
+def _hours(result: Ours | None) -> str:
+    return f'{result.hours:.2f}' if result and result.hours else '-'
+
+
+def _spt_table(title: str, ours: Mapping[str, Ours]) -> Table:
+    """Build the table of top-1 by measurement and budget."""
+    rows = []
+    for method, measured in MEASURED.items():
+        results = [ours.get(experiment(f'{method}_{b}k', SHOT10)) for b in BUDGETS]
+        rows.append([measured, *map(top1_of, results), '/'.join(str(r.seeds) if r else '0' for r in results), ''])
+    head = ['sensitivity', *(f'{b / 1000:g}M' for b in BUDGETS), 'seeds', 'remark']
+    return Table(title, head, rows, 1, ['Top-1 in percent on the 2,000 test images, last epoch, by budget.'])
+
+
+def _patt_table(title: str, ours: Mapping[str, Ours], counts: Mapping[str, int]) -> Table:
+    """Build the table of top-1 by PATT's settings; the first row is as published."""
+    rows = []
+    for name in EXPERIMENTS['fewshot_patt']:
+        parsed, result = parse_name(name), ours.get(name)
+        variant = parsed.method.removeprefix('bapat')
+        settings = [str(parsed.size), f'{parsed.scale:g}' + ' at first, learned' * (variant == 'learned')]
+        settings += [variant if variant in ('qk', 'qv', 'qkv') else 'kv', 'zero' if variant == 'zero' else 'default']
+        count = counts.get(name, result and result.params)
+        rows.append(
+            [*settings, f'{count:,}' if count else '-', top1_of(result), str(result.seeds) if result else '-', '']
+        )
+    head = ['d_bottle', 's', 'slots', 'init', 'trainable', 'top-1', 'seeds', 'remark']
+    return Table(title, head, rows, 4, [TESTED], spread='top-1')
+
+
+def rates_table(entries: Sequence[Entry]) -> Table:
+    """Build the table of the searches for a learning rate, from the metafile's entries."""
+    rows = []
+    for entry in entries:
+        if done := {rate: value for rate, value in entry.search.items() if value is not None}:
+            parsed = parse_name(entry.name)
+            shown = [f'{r:g}: ' + ('stopped' if v is None else f'{v:g}') for r, v in entry.search.items()]
+            rows.append([parsed.method, parsed.pretrain, f'{max(done, key=done.get):g}', ', '.join(shown), ''])
+    head = ['method', 'backbone', 'chosen', 'top-1 by learning rate', 'remark']
+    notes = ['Top-1 in percent on 200 of the 1,000 training images, after 10 epochs on the other 800, seed 0.']
+    return Table('Learning rates that were tried', head, rows, 4, notes)
