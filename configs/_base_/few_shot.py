@@ -1,16 +1,11 @@
-# Few-shot transfer on a CPU: a real ViT-S/14 at 56 x 56, 4 x 4 patches, and CIFAR-100 with 10 training and 20 test
-# images a class. 20 epochs of 32 images a step, AdamW, two epochs of warm-up; bfloat16 where the CPU has it. The
-# learning rates in vits14_*shot10*.py are the best of four on 200 of the 1,000 images (docs/few_shot.md).
+# Few-shot transfer on a CPU: a real ViT-S/14 and CIFAR-100 with 10 training and 20 test images a class. 20 epochs of 32
+# images a step, AdamW, two epochs of warm-up; bfloat16 where the CPU has it. The learning rates in vits14_*shot*.py are
+# the best of four on 200 of the 1,000 images (docs/few_shot.md).
 _base_ = ['models/vits14_dinov2.py', 'datasets/cifar100n50.py', 'schedules/transfer_adamw.py', 'runtime.py']
-_to_pil, _resize, *_rest = _base_.train_pipeline
-_resize = dict(_resize, size=56)
-train_pipeline = [_to_pil, _resize, *_rest]
-test_pipeline = [_to_pil, _resize, _rest[-1]]
-_train = dict(pipeline=train_pipeline, per_class=10)
-train_dataloader = dict(dataset=_train)
-val_dataloader = dict(batch_size=200, dataset=dict(pipeline=test_pipeline, per_class=10))
-test_dataloader = dict(batch_size=200, dataset=dict(pipeline=test_pipeline))
-model = dict(backbone=dict(img_size=56), head=dict(num_classes=_base_.num_classes))
+train_dataloader = dict(dataset=dict(per_class=10))
+val_dataloader = dict(batch_size=200, dataset=dict(per_class=10))
+test_dataloader = dict(batch_size=200)
+model = dict(head=dict(num_classes=_base_.num_classes))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=2, end=20, T_max=18, convert_to_iter_based=True),

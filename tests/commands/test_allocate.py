@@ -116,7 +116,8 @@ def test_sensitivities_equal_a_plain_computation_from_the_images(config, task, b
 @pytest.mark.parametrize('head', ['start', 'probe'])
 def test_gradients_of_samples_equal_a_plain_computation(config, head):
     """Each of the 32 alone, behind a BatchNorm with the statistics of all of them."""
-    allocation, measurement = run(config, batches=2, batch_size=16, head=head, gradients='sample')
+    asked = {'model.petl.spt.head': head, 'model.petl.spt.gradients': 'sample', 'model.head.bn': True}
+    allocation, measurement = run(config, batches=2, batch_size=16, cfg_options=asked)
     assert (measurement.sensitivity.batches, measurement.sensitivity.samples) == (32, 32)
     assert (allocation.made['head'], allocation.made['gradients']) == (head, 'sample')
     model, cfg = measurement.model.double(), plain_experiment(load_config(config))
@@ -147,19 +148,19 @@ def test_gradients_of_samples_equal_a_plain_computation(config, head):
 
 
 def test_a_probe_lowers_the_loss_and_leaves_the_backbone(config, base):
-    plain, probed = run(config), run(config, head='probe', force=True)
-    assert probed[0].made['loss'] < 0.8 * plain[0].made['loss']
+    plain, probed = run(config), run(config, head='probe', out='probed.safetensors')
+    assert probed[0].made['loss'] < plain[0].made['loss'] - 0.05
     assert probed[0].base == plain[0].base and probed[0].digest != plain[0].digest
     state = torch.load(base, weights_only=True)
     assert all(torch.equal(state[k], v) for k, v in probed[1].model.backbone.state_dict().items() if k in state)
-    again = run(config, head='probe', force=True)[0]
+    again = run(config, head='probe', out='probed.safetensors', force=True)[0]
     assert again.digest == probed[0].digest and again.made == probed[0].made
 
 
 def test_a_config_takes_only_a_file_that_was_measured_as_it_says(config):
     options = {'model.petl.spt.head': 'probe'}
     with pytest.raises(UserError, match=r"petl\.spt\.head of .* is 'start', unlike the requested value"):
-        run(config, head='probe', out=str(config.with_name('spt.safetensors')))
+        run(config, head='probe')
     run(config, cfg_options=options)
     with pytest.raises(UserError, match=r"made with head='probe', but petl\.spt\.head is 'start'"):
         build_model(load_config(config))

@@ -27,7 +27,7 @@ def test_the_same_images_and_steps_for_each(cfg):
     reference = load(CONFIGS / f'{ALL[0]}.py')
     assert batch_options(cfg, 1) == [] and cfg.train_cfg.max_epochs == 20
     assert cfg.param_scheduler == reference.param_scheduler and cfg.test_dataloader == reference.test_dataloader
-    assert cfg.train_dataloader.batch_size == 32 and cfg.model.backbone.img_size == 56
+    assert cfg.train_dataloader.batch_size == 32 and cfg.model.backbone.img_size == 112
     for loader in ('train_dataloader', 'val_dataloader'):
         ours, theirs = dict(cfg[loader].dataset), dict(reference[loader].dataset)
         shots = {'shot5': 5, 'shot50': 50}.get(Path(cfg.filename).stem.split('_')[2].removeprefix('cifar100'), 10)

@@ -169,12 +169,12 @@ def measure_experiment(
         with naming(cfg, 'train_dataloader'):
             loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
         batches = request.batches
-        if request.head == 'probe' or request.gradients == 'sample':
+        if settled := request.head == 'probe' or request.gradients == 'sample':
             _prepare_head(model, loader, request.head, seed)
         if request.gradients == 'sample':
             batches, cfg.train_dataloader.batch_size = batches * request.batch_size, 1
             loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
-        sensitivity = measure(model, loader, batches, advance)
+        sensitivity = measure(model, loader, batches, advance, settled)
     if request.control:
         sensitivity = sensitivity.control(request.control, seed)
     return Measurement(sensitivity, model, base, time.monotonic() - started)

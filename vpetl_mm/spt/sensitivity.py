@@ -74,7 +74,11 @@ def _shuffled(units: Sequence[Unit], parts: list[np.ndarray], rng: np.random.Gen
 
 
 def measure(
-    model: nn.Module, loader: Iterable[Any], batches: int = 16, advance: Callable[[], None] = lambda: None
+    model: nn.Module,
+    loader: Iterable[Any],
+    batches: int = 16,
+    advance: Callable[[], None] = lambda: None,
+    settled: bool = False,
 ) -> Sensitivity:
     """Measure the sensitivity of a PETL model's backbone; see :func:`sensitivity_of`.
 
@@ -83,6 +87,7 @@ def measure(
         loader: of training batches, as a Runner builds it.
         batches: at most how many to take. Defaults to 16.
         advance: called after each.
+        settled: the head's BatchNorm has the statistics of the training data. Defaults to False.
 
     Raises:
         UserError: when there is no batch, or a gradient is not finite, naming the parameter.
@@ -93,7 +98,9 @@ def measure(
             raise UserError("The head's BatchNorm needs more than one sample; choose another --batch-size.")
         return model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))[0]
 
-    return sensitivity_of(model, 'backbone', loader, loss, lambda batch: len(batch['data_samples']), batches, advance)
+    return sensitivity_of(
+        model, 'backbone', loader, loss, lambda batch: len(batch['data_samples']), batches, advance, settled
+    )
 
 
 def sensitivity_of(
@@ -104,12 +111,13 @@ def sensitivity_of(
     size: Callable[[Any], int],
     batches: int = 16,
     advance: Callable[[], None] = lambda: None,
+    settled: bool = False,
 ) -> Sensitivity:
     """Sum the squared gradients of each batch's mean loss (SPT, Sec. 1; cross-entropy in our heads).
 
     Each gradient is squared, added and freed at once, so that memory holds one more number per weight and what a
-    backward pass needs. Dropout and drop-path are off; a head's BatchNorm without statistics of its own uses those of
-    the batch, as in the first step of training.
+    backward pass needs. Dropout and drop-path are off; a head's BatchNorm uses the statistics of its batch, as in the
+    first step of training, unless its own have settled.
 
     Args:
         model: with a plain backbone, on the device to measure on; left in eval mode, without gradients.
@@ -119,6 +127,7 @@ def sensitivity_of(
         size: returns the number of samples of a batch.
         batches: at most how many to take. Defaults to 16.
         advance: called after each.
+        settled: BatchNorms have the statistics of the training data. Defaults to False.
 
     Raises:
         UserError: when there is no batch, or a gradient is not finite, naming the parameter.
@@ -127,7 +136,7 @@ def sensitivity_of(
     units = units_of(inside)
     values = torch.zeros(sum(u.numel for u in units), device=next(model.parameters()).device)
     losses, samples = [], 0
-    _quiet(model)
+    _quiet(model, settled)
     with _squared_into(values, model, inside, units):
         for batch in islice(loader, batches):
             value = loss(model, batch)
@@ -167,11 +176,11 @@ def _add_square(part: Tensor, parameter: nn.Parameter) -> None:
     parameter.grad = None
 
 
-def _quiet(model: nn.Module) -> None:
-    """Turn off randomness; a BatchNorm that has no running statistics yet uses its batch's."""
+def _quiet(model: nn.Module, settled: bool) -> None:
+    """Turn off randomness; a BatchNorm whose running statistics have not settled uses its batch's."""
     model.eval()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.num_batches_tracked:
+    for module in () if settled else model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train()
 
 
