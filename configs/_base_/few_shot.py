@@ -1,5 +1,5 @@
-# Few-shot transfer on a CPU: a real ViT-S/14 and CIFAR-100 with 10 training and 20 test images a class. 20 epochs of 32
-# images a step, AdamW, two epochs of warm-up; bfloat16 where the CPU has it. The learning rates in vits14_*shot*.py are
+# Few-shot transfer on a CPU: a real ViT-S/14 and CIFAR-100 with 10 training and 20 test images a class. 20 epochs of
+# 32 images a step, AdamW, two epochs of warm-up; bfloat16 where the CPU has it. The learning rates in the configs are
 # the best of four on 200 of the 1,000 images (docs/few_shot.md).
 _base_ = ['models/vits14_dinov2.py', 'datasets/cifar100n50.py', 'schedules/transfer_adamw.py', 'runtime.py']
 train_dataloader = dict(dataset=dict(per_class=10))

@@ -10,7 +10,6 @@ from mmpretrain.datasets import BaseDataset
 
 from ..bounds import check_zip, most_bytes
 from ..errors import UserError
-from ..petl.checks import at_least_one
 from .holdout import Holdout, check_split
 
 
@@ -31,8 +30,8 @@ class ImageArrays(Holdout, BaseDataset):
 
     def __init__(self, ann_file: str, split: str = 'train', per_class: int | None = None, **kwargs: Any) -> None:
         self.split, self.per_class = check_split('an array file', split), per_class
-        if per_class is not None:
-            at_least_one('per_class', per_class)
+        if per_class is not None and (type(per_class) is not int or per_class < 1):
+            raise UserError(f'per_class must be a whole number of at least 1, got {per_class!r}.')
         super().__init__(ann_file=ann_file, **kwargs)
 
     def load_data_list(self) -> list[dict]:
