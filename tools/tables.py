@@ -99,7 +99,7 @@ def run_missing(args, work_dirs: Path) -> None:
         if method not in methods.values():
             raise unknown(f'method of {", ".join(args.run)}', method, sorted({*methods.values()}))
     names = [n for n, method in methods.items() if not args.methods or method in args.methods]
-    held = {e.name: e.ours.seeds for e in tables.entries if e.ours}
+    held = {e.name: [*e.by_seed] or range(e.ours.seeds) for e in tables.entries if e.ours}
     runs = grid.plan(names, configs(), work_dirs, args.gpus, args.seeds, held)
     if args.dry_run:
         for line in forecast(runs, args.gpus, args.gpu or 'RTX 3090'):

@@ -109,7 +109,10 @@ parser.add_argument(
 )
 parser.add_argument('--sampler', choices=SAMPLERS, default='tpe', help="Optuna's (default: tpe)")
 parser.add_argument(
-    '--pruner', choices=PRUNERS, default='hyperband', help='hyperband (default) stops trials that lose'
+    '--pruner',
+    choices=PRUNERS,
+    default='hyperband',
+    help='hyperband (default) stops trials that lose; none trains every trial to its end',
 )
 parser.add_argument('--metric', default='acc/top1', help='top1, top5 or mean_class on held-out data (default: top1)')
 parser.add_argument(

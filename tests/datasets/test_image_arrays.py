@@ -48,7 +48,7 @@ def test_the_first_so_many_images_of_each_class(file):
     path = file(train_labels=np.array([0, 1, 1, 0, 2]))
     seen = [int(sample['img'].max()) for sample in ImageArrays(path, per_class=1)]
     assert seen == [0, 1, 4]
-    with pytest.raises(UserError, match='the class 2 has 1 train images'):
+    with pytest.raises(UserError, match='class 2 has only 1 image'):
         ImageArrays(path, per_class=2)
     with pytest.raises(UserError, match='per_class must be a whole number of at least 1'):
         ImageArrays(path, per_class=0)

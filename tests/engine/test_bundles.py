@@ -86,9 +86,10 @@ def test_a_bundle_gives_the_numbers_of_its_checkpoint(bundle, clips, elsewhere, 
 def test_a_bundle_of_spt_gives_the_numbers_of_its_checkpoint(clips, elsewhere):
     config = write_config(clips, Path('spt.py'), 'sptlora')
     with_file = {'model.petl.spt.file': 'spt.safetensors', 'model.petl.spt.rank': RANK}
+    with_file['model.petl.spt.head'] = 'probe'
     backbone = build_model(load_config(write_config(clips, Path('plain.py'), 'fc'))).backbone
     base = dict(file='base.pth', sha256=tensors_sha256(torch.load(clips / 'base.pth')))
-    write_allocation(Path('spt.safetensors'), allocation := by_hand(backbone, base=base))
+    write_allocation(Path('spt.safetensors'), allocation := by_hand(backbone, base=base, made=dict(head='probe')))
     made = packed_in(Path(), config, **with_file, **{'model.petl.spt.budget': allocation.budget})
     Path('spt.safetensors').unlink()
     argv = ['--base', clips / 'base.pth', '--data', clips / 'target_test.txt', '--work-dir', 'bundle']

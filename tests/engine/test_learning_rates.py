@@ -56,10 +56,12 @@ def test_what_spt_tunes_of_the_backbone_is_the_backbones(clips, tmp_path):
     found = rates(config, dict(groups=GROUPS))
     by = {mark: {lr for n, (lr, _) in found.items() if mark in n} for mark in ('.deltas.sparse.', '.deltas.spt.')}
     assert by == {'.deltas.sparse.': {0.05}, '.deltas.spt.': {0.1}}
-    apart = rates(config, dict(groups=dict(backbone=dict(lr_mult=0.5), entries=dict(lr_mult=3.0))))
+    groups = dict(backbone=dict(lr_mult=0.5, decay_mult=0.5), entries=dict(lr_mult=3.0), vectors=dict(decay_mult=2.0))
+    apart = rates(config, dict(groups=groups, flat_decay_mult=1.0))
     vectors = {n for n in apart if '.deltas.' not in n and not n.startswith('cls_head.')}
-    assert vectors and {apart[n][0] for n in vectors} == {0.05}
-    assert {round(lr, 6) for n, (lr, _) in apart.items() if '.deltas.sparse.' in n} == {0.3}
+    assert vectors and {apart[n] for n in vectors} == {(0.05, 0.02)}, 'their own decay, and the rate of the backbone'
+    entries = {(round(lr, 6), decay) for n, (lr, decay) in apart.items() if '.deltas.sparse.' in n}
+    assert entries == {(0.3, 0.005)}, 'their own rate, and the decay of the backbone'
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,7 @@ def test_what_spt_tunes_of_the_backbone_is_the_backbones(clips, tmp_path):
         (dict(head=dict(lr_mul=2.0)), "Did you mean 'lr_mult'"),
         (dict(head=dict(lr_mult=-1.0)), 'at least 0'),
         (dict(backbone=dict(lr_mult=2.0)), 'nothing of it is trained; trained are head, deltas'),
+        (dict(entries=dict(lr_mult=2.0)), 'nothing of it is trained; trained are head, deltas'),
         (['head'], 'must be a dict'),
         (dict(head=10.0), r'groups\.head must be a dict such as dict\(lr_mult=10\.0\), got 10\.0'),
     ],

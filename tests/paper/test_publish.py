@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from records import readme_counts, record
 from vpetl_mm.engine.record import write_record
 from vpetl_mm.errors import UserError
 from vpetl_mm.paper.few_shot import rates_table
-from vpetl_mm.paper.metafile import Entry, load_metafile
+from vpetl_mm.paper.metafile import Entry, Ours, load_metafile, write_metafile
 from vpetl_mm.paper.names import SPT_METHODS, parse_name
 from vpetl_mm.paper.publish import BEGIN, END, collect, configs_tables, describe, documents, regenerated, results
-from vpetl_mm.paper.tables import counts_as_printed
+from vpetl_mm.paper.tables import Tables, counts_as_printed
 from vpetl_mm.paper.vtab import row_names
 
 REPO = Path(__file__).parents[2]
@@ -62,33 +63,55 @@ def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
     assert r'- &lt;script&gt;alert(1)&lt;/script&gt; \| \[a\](http://b) \`c\`: swin_fc_ssv2' in shown
 
 
-def test_collecting_adds_what_a_search_found_and_how_long_training_took(tmp_path):
-    configs, work_dirs = tmp_path / 'configs', tmp_path / 'work_dirs'
-    shutil.copytree(REPO / 'configs', configs)
-    search = work_dirs / 'tune' / LORA
+def test_runs_stay_by_seed_when_a_later_session_adds_others(tmp_path):
+    metafile, runs = tmp_path / 'configs/metafile.yml', tmp_path / 'runs'
+    shutil.copytree(REPO / 'configs', metafile.parent)
+    for session, seeds in enumerate([(0, 1), (2,)]):
+        for seed in seeds:
+            folder = runs / f'{session}/{seed}'
+            write_record(folder, record(LORA, seed, 40.0 + seed, epoch=20, params=PARAMS))
+            times = dict(started='2026-01-01T00:00:00', ended=f'2026-01-01T00:{30 + seed}:00')
+            (folder / 'attempt.json').write_text(json.dumps(dict(state='done', reason='', machine='here', **times)))
+        assert collect(metafile, runs / f'{session}') == ([LORA], 0)
+    entry = next(e for e in load_metafile(metafile) if e.name == LORA)
+    assert {s: (r.top1, r.hours) for s, r in entry.by_seed.items()} == {0: (40, 0.5), 1: (41, 0.517), 2: (42, 0.533)}
+    assert (entry.ours.top1, entry.ours.seeds, entry.ours.spread, entry.ours.hours) == (41.0, 3, 1.0, 1.55)
+    assert Tables([entry], runs / '1', metafile.parent, {LORA: PARAMS}).ours[LORA].seeds == 3
+    (runs / '1/2/attempt.json').unlink()
+    collect(metafile, runs / '1')
+    assert next(e for e in load_metafile(metafile) if e.name == LORA).ours.hours == 0, 'not known of one'
+    older = [Entry(LORA, ours=Ours(50.0, 90.0, 50.0, PARAMS, 3, 1.0))]
+    write_metafile(metafile, [older[0] if e.name == LORA else e for e in load_metafile(metafile)])
+    assert collect(metafile, runs / '1') == ([], 1), 'a mean of three is not replaced by one run'
+
+
+def test_what_a_search_found_is_collected(tmp_path):
+    metafile, search = tmp_path / 'configs/metafile.yml', tmp_path / 'runs/tune' / LORA
+    shutil.copytree(REPO / 'configs', metafile.parent)
     search.mkdir(parents=True)
     head = 'trial,state,acc/top1,optim_wrapper.optimizer.lr,params,epochs,seconds,reason'
-    rows = '0,done,41.5,0.003,9,10,60.0,', '1,pruned,3,0.01,,3,20.0,', '2,done,30,0.0003,9,10,60.0,'
-    (search / 'search.csv').write_text('\n'.join([head, *rows]) + '\n')
-    run = work_dirs / 'a'
-    write_record(run, record(LORA, epoch=20, params=PARAMS))
-    # twice 10 steps of 36 s, then resumed: the steps from 21 to 25, logged every 5
-    for name, lines in (('1', [(10, 36.0), (20, 36.0)]), ('2', [(25, 72.0), (30, 72.0)])):
-        log = run / name / 'vis_data/scalars.json'
-        log.parent.mkdir(parents=True)
-        log.write_text(''.join(f'{{"lr": 0.1, "time": {t}, "step": {s}}}\n' for s, t in lines))
-    assert collect(configs / 'metafile.yml', work_dirs) == ([LORA], 0)
-    entry = next(e for e in load_metafile(configs / 'metafile.yml') if e.name == LORA)
-    assert entry.search == {0.0003: 30.0, 0.003: 41.5, 0.01: None}
-    assert entry.ours.hours == pytest.approx((20 * 36 + 10 * 72) / 3600, abs=1e-3)
-    (row,) = rates_table([entry]).rows
-    assert row[:4] == ['lora', 'dinov2', '0.003', '0.0003: 30, 0.003: 41.5, 0.01: stopped']
-    (search / 'search.csv').write_text('\n'.join([head, '0,done,x,0.003,9,10,60.0,']) + '\n')
-    with pytest.raises(UserError, match=r'search\.csv is corrupt'):
-        collect(configs / 'metafile.yml', work_dirs)
-    (search / 'search.csv').write_text(f'{head},model.petl.deltas.lora.rank\n0,done,50,0.003,9,10,60.0,,8\n')
-    collect(configs / 'metafile.yml', work_dirs)
-    assert load_metafile(configs / 'metafile.yml')[-1].search == {}, 'a search for more than the rate is none of it'
+
+    def found(*rows: str, head: str = head) -> dict:
+        (search / 'search.csv').write_text('\n'.join([head, *rows]) + '\n')
+        collect(metafile, tmp_path / 'runs')
+        return next(e for e in load_metafile(metafile) if e.name == LORA).search
+
+    tried = {0.0003: 30.0, 0.003: 41.5, 0.01: None}
+    rows = '0,done,41.5,0.003,9,10,60,', '1,failed,,0.01,,3,20,nan', '2,done,30,0.0003,9,10,60,', '3,running,,1,,,,'
+    assert found(*rows) == tried
+    (row,) = rates_table(load_metafile(metafile), metafile.parent).rows
+    assert row[:2] == ['lora', 'dinov2'] and row[3] == '0.0003: 30, 0.003: 41.5, 0.01: failed'
+    # a search for more, or by another score, is none of this table
+    assert found('0,done,50,0.003,9,10,60,,8', head=f'{head},model.petl.deltas.lora.rank') == tried
+    assert found('0,done,50,0.003,9,10,60,', head=head.replace('top1', 'mean_class')) == tried
+    for wrong in (
+        '0,done,x,0.003,9,10,60,',
+        '0,done,500,0.003,9,10,60,',
+        '0,done,nan,0.003,9,10,60,',
+        f'0,{"a" * 200_000}',
+    ):
+        with pytest.raises(UserError, match=r'search\.csv is corrupt'):
+            found(wrong)
 
 
 def test_a_page_keeps_its_words_and_gets_new_parts(tmp_path):

@@ -12,8 +12,8 @@ from test_figures import are_figures, drawn
 from tools import call
 from vpetl_mm.engine.record import changed_options, write_record
 from vpetl_mm.paper.figures import figure1c
-from vpetl_mm.paper.metafile import Ours
-from vpetl_mm.paper.tables import Tables, counts_as_printed, mean_of
+from vpetl_mm.paper.metafile import Ours, mean_of
+from vpetl_mm.paper.tables import Tables, counts_as_printed, run_of
 from vpetl_mm.paper.vtab import EXPERIMENTS, extremes, group_means, row_names, vtab_table
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -127,7 +127,7 @@ def test_a_run_of_other_parameters_of_a_counted_config_does_not():
 
 
 def test_the_summary_of_spt_is_over_what_its_seeds_train():
-    ours = mean_of([spt_record(0, 400_000), spt_record(1, 400_003)])
+    ours = mean_of(map(run_of, [spt_record(0, 400_000), spt_record(1, 400_003)]))
     assert (ours.top1, ours.params, ours.seeds) == (70.5, 400_002, 2)
 
 

@@ -20,13 +20,14 @@ from torch import nn
 from ..engine.building import naming
 from ..engine.experiment import Options, prepare
 from ..engine.preflight import check_experiment
-from ..engine.probe import features_of, settle, train_head
+from ..engine.probe import features_of, norms_of, settle, train_head
 from ..errors import UserError
 from ..models.build import build_model
 from ..petl import check_petl
+from ..petl.checks import one_of
 from ..spt.allocation import Allocation, allocated, tensors_sha256, write_allocation
 from ..spt.choice import Settings, check_budget
-from ..spt.sensitivity import Sensitivity, measure
+from ..spt.sensitivity import GRADIENTS, HEADS, Sensitivity, measure
 from ..spt.tuning import MEASURED, budgets_of, check_spt
 from ..spt.units import class_token_of, units_of
 from ..weights.base import base_state
@@ -120,6 +121,8 @@ def resolve(request: AllocationRequest) -> tuple[Config, AllocationRequest]:
         **{name: getattr(request, name) or spt.get(name, usual) for name, usual in MEASURED.items()},
     )
     request.settings()
+    one_of('head', request.head, HEADS)
+    one_of('gradients', request.gradients, GRADIENTS)
     if spt and out.resolve() == Path(spt['file']).resolve():
         _check_fits(spt, request)
     cfg.work_dir = str(out.parent)
@@ -182,6 +185,8 @@ def measure_experiment(
 
 def _prepare_head(model: nn.Module, loader: Iterable[Any], head: str, seed: int) -> None:
     """Train the head where it is a probe, and give its BatchNorm the statistics of the training data."""
+    if head == 'start' and not norms_of(model):
+        return
     features, samples = features_of(model, loader)
     if head == 'probe':
         train_head(model, features, samples, seed)

@@ -9,6 +9,7 @@ from ..engine.preflight import check_writable
 from ..errors import UserError
 from ..figure import styled
 from ..spt.allocation import NONE, SPARSE, STRUCTURAL, WHOLE, Allocation, UnitAllocation
+from ..spt.tuning import measured_as
 from ..spt.units import MATRICES, VECTORS
 
 METHODS = {'LoRA': 'SPT-LoRA', 'AdaptMLP': 'SPT-Adapter'}
@@ -17,11 +18,12 @@ METHODS = {'LoRA': 'SPT-LoRA', 'AdaptMLP': 'SPT-Adapter'}
 def describe_allocation(allocation: Allocation) -> str:
     """Return a table of what is tuned by kind of matrix and vector, and how it was chosen."""
     made, rows = allocation.made, allocation.rows
+    how = ', '.join(f'{name} {value}' for name, value in measured_as(allocation).items())
     control = f'; a CONTROL: {allocation.control} instead of sensitivity' if allocation.control else ''
     lines = [
         f'{METHODS[allocation.structured]} of rank {allocation.rank}: {allocation.params:,} parameters for a budget '
         f'of {allocation.budget:,} (rule {made["rule"]}, alpha {made["alpha"]:g}, beta {made["beta"]:g}), from the '
-        f'{made["tau"]:,} most sensitive{control}'
+        f'{made["tau"]:,} most sensitive ({how}){control}'
     ]
     if made['tau'] == sum(math.prod(r.shape) for r in rows):
         lines.append('Everything is tuned: a larger budget would not tune more.')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -161,7 +161,7 @@ def plan(
     work_dirs: Path,
     gpus: int = 1,
     seeds: int = 1,
-    held: Mapping[str, int] | None = None,
+    held: Mapping[str, Collection[int]] | None = None,
 ) -> list[Run]:
     """Return what is left to do for every experiment and seed, finished ones included.
 
@@ -171,7 +171,7 @@ def plan(
         work_dirs: where runs go, ``<work_dirs>/<config>/seed_<s>``; a record anywhere below it counts.
         gpus: GPUs per run. Defaults to 1.
         seeds: seeds 0 to ``seeds - 1``. Defaults to 1.
-        held: experiment -> the number of seeds whose results the metafile already has.
+        held: experiment -> the seeds whose results the metafile already has.
 
     Raises:
         UserError: for a number of GPUs that does not fit.
@@ -185,7 +185,7 @@ def plan(
         config = find_config(configs / f'{name}.py')
         batch_options(config_of(config), gpus)  # is refused now, and not by each run
         for seed in range(seeds):
-            finished = (name, seed) in done or seed < (held or {}).get(name, 0)
+            finished = (name, seed) in done or seed in (held or {}).get(name, ())
             runs.append(Run(config, seed, work_dirs / name / f'seed_{seed}', gpus, finished, configs))
     return runs
 

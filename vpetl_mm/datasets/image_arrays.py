@@ -51,8 +51,8 @@ class ImageArrays(Holdout, BaseDataset):
         least = int(counts.argmin())
         if counts[least] < self.per_class:
             raise UserError(
-                f'per_class={self.per_class} of {self.ann_file}: the class {least} has {counts[least]} '
-                f'{self.split} images.'
+                f'per_class={self.per_class} of {self.ann_file}: class {least} has only {counts[least]} image(s) to '
+                f'{self.split} on.'
             )
         return np.sort(np.concatenate([np.flatnonzero(labels == c)[: self.per_class] for c in range(classes)]))
 

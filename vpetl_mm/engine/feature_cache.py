@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ..datasets.feature_dataset import FeatureDataset
 from ..errors import UserError
-from ..models.features import pooled
+from ..models.features import extracted
 
 # transforms that return the same at each call; any other may be random
 FIXED = {
@@ -137,11 +137,10 @@ def _one_pass(
     with torch.no_grad(), context():
         for batch in track(batches, label, transient=True, console=console, disable=not console.is_terminal):
             data = model.data_preprocessor(batch, training)
-            feats = model.extract_feat(data['inputs'])
-            values = pooled(feats[0] if isinstance(feats[-1], dict) else feats)
+            values = extracted(model, data['inputs'])
             if len(values) != len(data['data_samples']):
                 raise UserError('cache_features takes one clip per sample; the pipeline returns several.')
-            features.append(values.float().cpu())
+            features.append(values.cpu())
             samples += [s.cpu() for s in data['data_samples']]
     model.train(training)
     return _in_order(all_gather_object((torch.cat(features), samples)), len(loader.dataset))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseDataPreprocessor
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Features(NamedTuple):
@@ -23,6 +23,12 @@ def pooled(features: Any) -> Tensor:
     """Return the last stage's features, averaged over positions, (B, d) or (B, d, T, 1, 1)."""
     last = features[-1] if isinstance(features, (tuple, list)) else features
     return last.float().mean((3, 4), keepdim=True) if last.ndim == 5 else last
+
+
+def extracted(model: nn.Module, inputs: Any) -> Tensor:
+    """Return the pooled features of a batch's inputs, float32, before the head."""
+    found = model.extract_feat(inputs)
+    return pooled(found[0] if isinstance(found[-1], dict) else found).float()
 
 
 class FeaturePreprocessor(BaseDataPreprocessor):

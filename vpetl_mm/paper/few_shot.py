@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..config import load_config
 from .metafile import Entry, Ours
 from .names import parse_name
 from .table_format import Table
 from .transfer import FURTHER, HEAD, TESTED, experiment, row_of, top1_of
 
+CONTROLS_OF_SPT = ('sptlorashuffled', 'sptlorarandom', 'sptadaptershuffled', 'sptadapterrandom')
 METHODS = (
     *('full', 'fc', 'bitfit', 'vpt', 'lora_r16', 'adaptformer_b64', 'bapat_b32', 'bapatzero_b32'),
-    *('sptlora', 'sptadapter', 'sptlorashuffled', 'sptlorarandom', 'sptadaptershuffled', 'sptadapterrandom'),
+    *('sptlora', 'sptadapter', *CONTROLS_OF_SPT),
     *FURTHER,
 )
 # one of each kind of method, on a backbone that was not pre-trained
@@ -43,6 +45,13 @@ EXPERIMENTS = {
     'fewshot_spt': tuple(experiment(f'{m}_{b}k', SHOT10) for b in BUDGETS for m in MEASURED),
     'fewshot_patt': tuple(experiment(m, SHOT10) for m in PATT),
 }
+# what has a search of its own; the rest takes the rate of the config that it inherits
+TUNED = tuple(
+    n for t in ('fewshot', 'fewshot_random') for n in EXPERIMENTS[t] if n.split('_')[1] not in CONTROLS_OF_SPT
+)
+TOP1 = 'Top-1 in percent on the 2,000 test images, last epoch; ±: standard deviation over seeds.'
+HOURS = 'hours: of all seeds together, from start to test, on one core; interrupted attempts do not count.'
+INHERITED = 'All rows have the learning rate that was chosen for {}.'
 TITLE = 'ViT-S/14 on CIFAR-100, {} training images a class, 20 epochs'
 IMAGES = dict(fewshot5=5, fewshot50=50)  # a class, where not 10
 
@@ -66,9 +75,11 @@ def few_shot_table(
     rows = []
     for name in names:
         *row, remark = row_of(name, ours, counts, configs, counts[names[0]])
+        if not load_config(configs / f'{name}.py').get('trials'):
+            row[HEAD.index('lr')] = '-'  # not looked for yet
         rows.append([*row, _hours(ours.get(name)), remark])
     head = [*HEAD[:-1], 'hours', HEAD[-1]]
-    return Table(title, head, rows, 2, [TESTED, 'hours: of training, all seeds together.'], spread='top-1')
+    return Table(title, head, rows, 2, [TESTED, HOURS], spread='top-1')
 
 
 def _hours(result: Ours | None) -> str:
@@ -82,7 +93,7 @@ def _spt_table(title: str, ours: Mapping[str, Ours]) -> Table:
         results = [ours.get(experiment(f'{method}_{b}k', SHOT10)) for b in BUDGETS]
         rows.append([measured, *map(top1_of, results), '/'.join(str(r.seeds) if r else '0' for r in results), ''])
     head = ['sensitivity', *(f'{b / 1000:g}M' for b in BUDGETS), 'seeds', 'remark']
-    return Table(title, head, rows, 1, ['Top-1 in percent on the 2,000 test images, last epoch, by budget.'])
+    return Table(title, head, rows, 1, [TOP1, INHERITED.format('sptlora')])
 
 
 def _patt_table(title: str, ours: Mapping[str, Ours], counts: Mapping[str, int]) -> Table:
@@ -98,17 +109,19 @@ def _patt_table(title: str, ours: Mapping[str, Ours], counts: Mapping[str, int])
             [*settings, f'{count:,}' if count else '-', top1_of(result), str(result.seeds) if result else '-', '']
         )
     head = ['d_bottle', 's', 'slots', 'init', 'trainable', 'top-1', 'seeds', 'remark']
-    return Table(title, head, rows, 4, [TESTED], spread='top-1')
+    return Table(title, head, rows, 4, [TOP1, INHERITED.format('the first')], spread='top-1')
 
 
-def rates_table(entries: Sequence[Entry]) -> Table:
+def rates_table(entries: Sequence[Entry], configs: Path = Path('configs')) -> Table:
     """Build the table of the searches for a learning rate, from the metafile's entries."""
     rows = []
-    for entry in entries:
-        if done := {rate: value for rate, value in entry.search.items() if value is not None}:
-            parsed = parse_name(entry.name)
-            shown = [f'{r:g}: ' + ('stopped' if v is None else f'{v:g}') for r, v in entry.search.items()]
-            rows.append([parsed.method, parsed.pretrain, f'{max(done, key=done.get):g}', ', '.join(shown), ''])
+    for entry in (e for e in entries if e.search and e.name in TUNED):
+        parsed = parse_name(entry.name)
+        tried = ', '.join(
+            f'{rate:g}: {"failed" if top1 is None else f"{top1:g}"}' for rate, top1 in entry.search.items()
+        )
+        chosen = load_config(configs / f'{entry.name}.py').optim_wrapper.optimizer.lr
+        rows.append([parsed.method, parsed.pretrain, f'{chosen:g}', tried, ''])
     head = ['method', 'backbone', 'chosen', 'top-1 by learning rate', 'remark']
     notes = ['Top-1 in percent on 200 of the 1,000 training images, after 10 epochs on the other 800, seed 0.']
     return Table('Learning rates that were tried', head, rows, 4, notes)

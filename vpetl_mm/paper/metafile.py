@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import yaml
@@ -39,6 +40,22 @@ class Paper:
 
 
 @dataclass(frozen=True)
+class Run:
+    """Our result of one seed: accuracies in percent.
+
+    Args:
+        params: trainable parameters.
+        hours: from the start of the run to the end of its test; 0 where they are not known.
+    """
+
+    top1: float
+    top5: float
+    mean_class: float
+    params: int
+    hours: float = 0.0
+
+
+@dataclass(frozen=True)
 class Ours:
     """Our results of an experiment: accuracies in percent, means over the seeds.
 
@@ -46,7 +63,7 @@ class Ours:
         params: trainable parameters.
         seeds: the number of runs.
         spread: the standard deviation of top-1 over the seeds, 0 for one.
-        hours: of training, all runs together; 0 where nobody has noted them.
+        hours: of all runs together; 0 where those of one are not known.
     """
 
     top1: float
@@ -67,9 +84,10 @@ class Entry:
         cells: the table cells that it answers, such as ``'T3/full/k400/f8'``; none for a demo config.
         paper: None if the paper prints nothing.
         ours: None until it was run.
+        by_seed: the runs behind ``ours``; older results lack them.
         where: machine, commit and date of our runs.
         search: learning rate -> top-1 on held-out training data in the search that chose ours; None for a trial that
-            the search stopped.
+            failed.
         remarks: cell -> remark, from the file's ``remarks``.
     """
 
@@ -79,12 +97,24 @@ class Entry:
     ours: Ours | None = None
     where: str | None = None
     search: dict[float, float | None] = field(default_factory=dict)
+    by_seed: dict[int, Run] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
         """The data set, from the name."""
         return parse_name(self.name).dataset
+
+
+def mean_of(runs: Iterable[Run]) -> Ours:
+    """Return the mean and the spread of one experiment's runs, accuracies to a hundredth."""
+    runs = [*runs]
+    scores = [r.top1 for r in runs]
+    figures = [round(mean(getattr(r, k) for r in runs), 2) for k in ('top1', 'top5', 'mean_class')]
+    params = round(mean(r.params for r in runs))  # SPT's differ by the seed
+    spread = round(stdev(scores), 2) if len(scores) > 1 else 0.0
+    hours = round(sum(r.hours for r in runs), 3) if all(r.hours for r in runs) else 0.0
+    return Ours(*figures, params, len(runs), spread, hours)
 
 
 def load_metafile(path: str | Path = METAFILE) -> list[Entry]:
@@ -137,7 +167,7 @@ def _expanded(raw: Any, path: Path) -> list[Any]:
         return [raw]
     runs = _mapping(raw, f'{leaf} in {path}', ('name', 'runs')).get('runs') or {}
     for name, run in _mapping(runs, f'runs of {leaf} in {path}').items():
-        _mapping(run, f'{name} in {path}', ('ours', 'where'))
+        _mapping(run, f'{name} in {path}', ('ours', 'where', 'by_seed'))
     # a name that is not one of the leaf's is refused as any other wrong entry
     return [dict(runs.get(name, {}), name=name) for name in dict.fromkeys([*names, *runs])]
 
@@ -146,7 +176,7 @@ def _entry(raw: Any, path: Path) -> Entry:
     if not isinstance(raw, dict) or not isinstance(raw.get('name'), str):
         raise UserError(f'{path}: an entry must have a name, got {raw!r}.')
     name = raw['name']
-    _mapping(raw, f'{name} in {path}', ('name', 'cells', 'paper', 'ours', 'where', 'search'))
+    _mapping(raw, f'{name} in {path}', ('name', 'cells', 'paper', 'ours', 'where', 'search', 'by_seed'))
     parse_name(name)
     cells, where = raw.get('cells') or [], raw.get('where')
     if not isinstance(cells, list) or not all(isinstance(c, str) and re.fullmatch(r'T\d/\S+', c) for c in cells):
@@ -155,9 +185,21 @@ def _entry(raw: Any, path: Path) -> Entry:
         raise UserError(f'{path}: where of {name} must be a line of text (machine, commit, date), got {where!r}.')
     paper = _figures(Paper, raw.get('paper'), f'paper of {name} in {path}')
     ours = _figures(Ours, raw.get('ours'), f'ours of {name} in {path}')
+    by_seed = _by_seed(raw.get('by_seed') or {}, f'by_seed of {name} in {path}')
+    if by_seed and ours:
+        raise UserError(f'{path}: {name} has by_seed, and ours is their mean: leave ours out.')
     if bool(cells) != (paper is not None):
         raise UserError(f'{path}: {name} must have both cells and paper, or neither.')
-    return Entry(name, cells, paper, ours, where, _search(raw.get('search') or {}, f'search of {name} in {path}'))
+    search = _search(raw.get('search') or {}, f'search of {name} in {path}')
+    return Entry(name, cells, paper, mean_of(by_seed.values()) if by_seed else ours, where, search, by_seed)
+
+
+def _by_seed(raw: Any, what: str) -> dict[int, Run]:
+    """Return the runs by seed."""
+    for seed in _mapping(raw, what):
+        if type(seed) is not int or seed < 0:
+            raise UserError(f'{what} must have seeds, whole numbers from 0, got {seed!r}.')
+    return {seed: _figures(Run, run, f'seed {seed} in {what}') for seed, run in raw.items()}
 
 
 def _search(raw: Any, what: str) -> dict[float, float | None]:
@@ -221,6 +263,8 @@ def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
         rows = {entry.name: _pruned(asdict(entry)) for entry in group}
         for row in rows.values():
             remarks |= row.pop('remarks', {})
+            if row.get('by_seed'):
+                del row['ours']  # their mean
         if leaf in rows:
             listed.append(rows[leaf])
         else:

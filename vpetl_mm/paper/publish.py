@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from vpetl_cli.shipped import leaf_of
 
+from ..campaign.attempt import DONE, read_attempt
 from ..datasets.vtab1k import TASKS, TOKENS
 from ..engine.record import Record, find_records
-from ..engine.scalars import read_scalars
 from ..errors import UserError, reason
 from ..files import read_start, written_whole
 from .few_shot import EXPERIMENTS as FEW_SHOT
-from .few_shot import few_shot_table, rates_table
-from .metafile import METAFILE, Entry, load_metafile, write_metafile
+from .few_shot import TUNED, few_shot_table, rates_table
+from .metafile import METAFILE, Entry, load_metafile, mean_of, write_metafile
 from .names import Name, parse_name
 from .table_format import escaped, render
 from .table_layouts import DATASETS, LAYOUTS, METHODS, PRETRAIN
-from .tables import Tables, as_printed, mean_of, trainable
+from .tables import Tables, as_printed, run_of, together, trainable
 from .transfer import transfer_table
 from .vtab import BY_BUDGET, PRETRAINED, extremes
 
@@ -40,13 +40,15 @@ VARIANTS |= dict(
 VARIANTS |= dict(probe='behind a trained head', sample='per-sample gradients')
 VARIANTS |= dict(probesample='per-sample gradients behind a trained head')
 VARIED = ('bapat', 'patt', 'sptlora', 'sptadapter')
-# of a search's table: its column of the learning rate, and the most bytes that are read
-RATE, CSV, MOST = 'optim_wrapper.optimizer.lr', 'search.csv', 10**6
+# of a search's table: its columns, the states of a trial that has ended, and the most bytes that are read
+CSV, RATE, TOP1, ENDED, MOST = 'search.csv', 'optim_wrapper.optimizer.lr', 'acc/top1', ('done', 'failed'), 10**6
 OTHER_SIZES = dict(mhpa='num_tokens')
 
 
 def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> tuple[list[str], int]:
-    """Write the results of runs into ``ours`` and ``where``, of searches for a learning rate into ``search``.
+    """Write the results of runs and of few-shot transfer's searches for a learning rate.
+
+    Runs of other seeds that the metafile has by seed stay; a mean without its runs is replaced by the mean of more.
 
     Args:
         metafile: changed in place, whole or not at all; other entries keep what they have.
@@ -58,22 +60,37 @@ def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> t
     entries = load_metafile(metafile)
     found = find_records(work_dirs)
     runs, out = as_printed(found.values(), Path(metafile).parent)
-    filled = [entry for entry in entries if entry.name in runs]
+    filled = [e for e in entries if e.name in runs and (e.by_seed or not e.ours or e.ours.seeds <= len(runs[e.name]))]
     for entry in filled:
-        kept = runs[entry.name]
-        seconds = sum(training_seconds(path.parent) for path, record in found.items() if record in kept)
-        entry.ours, entry.where = replace(mean_of(kept), hours=round(seconds / 3600, 3)), _where(kept)
-    searches = {entry.name: rates_of(Path(work_dirs, 'tune', entry.name)) for entry in entries}
+        records = runs[entry.name]
+        kept = [(path.parent, record) for path, record in found.items() if record in records]
+        entry.by_seed = together(entry, {record.seed: run_of(record, hours_of(run)) for run, record in kept})
+        entry.ours, entry.where = mean_of(entry.by_seed.values()), _where(records)
+        if None in entry.by_seed:  # a run without a seed cannot be told from another
+            entry.by_seed = {}
+    searched = {e.name: rates_of(Path(work_dirs, 'tune', e.name)) for e in entries if e.name in TUNED}
     for entry in entries:
-        entry.search = searches[entry.name] or entry.search
-    if filled or any(searches.values()):
+        entry.search = searched.get(entry.name) or entry.search
+    if filled or any(searched.values()):
         write_metafile(metafile, entries)
     names = [entry.name for entry in filled]
     return names, out + sum(len(r) for name, r in runs.items() if name not in names)
 
 
+def hours_of(run: Path) -> float:
+    """Return the hours of the last attempt at a run; 0 where they are not known."""
+    last = read_attempt(run)
+    if last is None or last.state != DONE:
+        return 0.0
+    try:
+        spent = datetime.fromisoformat(last.ended) - datetime.fromisoformat(last.started)
+    except (ValueError, TypeError):
+        return 0.0
+    return max(0.0, round(spent.total_seconds() / 3600, 3))
+
+
 def rates_of(search: Path) -> dict[float, float | None]:
-    """Return learning rate -> top-1 on held-out data of a search for nothing else; None for a trial that it stopped.
+    """Return learning rate -> top-1 on held-out data, in a search for nothing else; None for a trial that failed.
 
     Raises:
         UserError: for a table of trials that is corrupt.
@@ -83,33 +100,16 @@ def rates_of(search: Path) -> dict[float, float | None]:
         return {}
     try:
         rows = [*csv.DictReader(read_start(file, MOST).splitlines())]
-        if any('.' in key for key in {*rows[0]} - {RATE}):
+        if not rows or TOP1 not in rows[0] or any('.' in key for key in {*rows[0]} - {RATE}):
             return {}
-        done = [(float(row[RATE]), float(row['acc/top1']) if row['state'] == 'done' else None) for row in rows]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        ended = {
+            float(r[RATE]): float(r[TOP1]) if r['state'] == 'done' else None for r in rows if r['state'] in ENDED
+        }
+        if not all(0 < rate < 1000 and (top1 is None or 0 <= top1 <= 100) for rate, top1 in ended.items()):
+            raise ValueError('a rate or an accuracy is impossible')
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f'{file} is corrupt ({reason(error)}): tools/tune.py writes it again.') from error
-    return dict(sorted(done))
-
-
-def training_seconds(folder: Path) -> float:
-    """Return how long the iterations of a run took, over all its attempts, as its logs say.
-
-    A line has the mean of the iterations since the last one; of a resumed run's first line their number is unknown,
-    and taken to be that of the second.
-    """
-    seconds = 0.0
-    for log in sorted(folder.glob('*/vis_data/scalars.json')):
-        lines = [
-            s
-            for _, s in read_scalars(log)
-            if 'lr' in s and {*map(type, (s.get('time'), s.get('step')))} <= {int, float}
-        ]
-        steps = [0, *(s['step'] for s in lines)]
-        counts = [b - a for a, b in itertools.pairwise(steps)]
-        if len(counts) > 1:
-            counts[0] = min(counts[0], counts[1])
-        seconds += sum(s['time'] * n for s, n in zip(lines, counts, strict=True))
-    return seconds
+    return dict(sorted(ended.items()))
 
 
 def _where(runs: Sequence[Record]) -> str:
@@ -134,7 +134,7 @@ def describe(name: Name) -> str:
     parts += [VARIANTS[name.method.removeprefix(base)]] if name.method != base else []
     size = OTHER_SIZES.get(name.method, 'rank' if name.size_kind == 'r' else 'd_bottle')
     parts += [f'{size} {name.size}'] if name.size else []
-    parts += [f'{name.budget:,}k parameters'] if name.budget else []
+    parts += [f'{name.budget / 1000:g}M parameters'] if name.budget else []
     parts += [f's {name.scale:g}'] if name.scale is not None else []
     parts += [f'{BACKBONES[name.backbone]} from {WEIGHTS.get(name.pretrain, name.pretrain)}']
     parts += [DATASETS.get(name.dataset, name.dataset), *([f'{name.frames} frames'] if name.frames else [])]
@@ -203,7 +203,7 @@ def documents(root: Path = Path(), counts: Mapping[str, int] | None = None) -> d
         Path(root, 'docs', 'real_transfer.md'): [
             render([transfer_table(ours, counts, configs)], 'md').partition('\n\n')[2]
         ],
-        Path(root, 'docs', 'few_shot.md'): [render([*few_shot, rates_table(entries)], 'md')],
+        Path(root, 'docs', 'few_shot.md'): [render([*few_shot, rates_table(entries, configs)], 'md')],
     }
     return {page: regenerated(page, *parts) for page, parts in pages.items()}
 

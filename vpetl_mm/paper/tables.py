@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from vpetl_cli.shipped import experiments
 
@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..measure.count import trainable
 from .few_shot import EXPERIMENTS as FEW_SHOT
 from .few_shot import few_shot_table
-from .metafile import Entry, Ours
+from .metafile import Entry, Ours, Run, mean_of
 from .table_format import Table
 from .table_layouts import TableLayout, TableRow, table_layout
 from .transfer import EXPERIMENTS as TRANSFER
@@ -52,12 +52,20 @@ def as_printed(records: Iterable[Record], configs: Path = Path('configs')) -> tu
     return runs, len(ordered) - len(kept)
 
 
-def mean_of(runs: Sequence[Record]) -> Ours:
-    """Return the mean and the spread of one experiment's runs, accuracies to a hundredth."""
-    scores = [r.top1 for r in runs]
-    figures = [round(mean(getattr(r, k) for r in runs), 2) for k in ('top1', 'top5', 'mean_class')]
-    params = round(mean(r.params for r in runs))  # SPT's differ by the seed
-    return Ours(*figures, params, len(runs), round(stdev(scores), 2) if len(scores) > 1 else 0.0)
+def run_of(record: Record, hours: float = 0.0) -> Run:
+    """Return a record as the metafile keeps it."""
+    return Run(record.top1, record.top5, record.mean_class, record.params, hours)
+
+
+def together(entry: Entry | None, runs: Mapping[int | None, Run]) -> dict[int | None, Run]:
+    """Return an experiment's runs by seed: ``runs``, and those of its entry with other seeds.
+
+    An entry's run of another parameter count is of a model that was edited since, and left out; SPT's counts differ
+    by the seed.
+    """
+    counts = {run.params for run in runs.values()}
+    kept = entry.by_seed.items() if entry else ()
+    return {seed: run for seed, run in kept if run.params in counts or '_spt' in entry.name} | dict(runs)
 
 
 class Tables:
@@ -81,7 +89,10 @@ class Tables:
         self.entries, self.counts, self.configs = list(entries), counts, configs
         self._by_cell = {(cell, e.dataset): e for e in self.entries for cell in e.cells}
         runs, self.left_out = as_printed(find_records(work_dirs).values() if work_dirs else (), configs)
-        self.ours = {e.name: e.ours for e in self.entries if e.ours} | {n: mean_of(r) for n, r in runs.items()}
+        by_name = {e.name: e for e in self.entries}
+        by_seed = {name: {r.seed: run_of(r) for r in records} for name, records in runs.items()}
+        means = {name: mean_of(together(by_name.get(name), r).values()) for name, r in by_seed.items()}
+        self.ours = {e.name: e.ours for e in self.entries if e.ours} | means
 
     def entry(self, cell: str, dataset: str) -> Entry:
         """Return the experiment that answers a cell; raise :class:`UserError` when the metafile has none."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -15,10 +16,10 @@ from ..campaign.job import Job
 from ..engine.record import FILE, Record, read_record
 from ..errors import UserError
 from ..files import os_errors_explained
-from .finalists import Finalist, finalists_of, read_score, seed_jobs
+from .finalists import Finalist, best, finalists_of, read_score, seed_jobs
 from .settings import Search, write_search
 from .show import CSV, FIGURE, SearchProgress, draw, duration, table, write_csv
-from .study import budget, counted, open_study, start_with_own_values
+from .study import budget, counted, open_study, start_with_own_values, values_of
 from .winner import WINNER, choose_winner, tuned_config, winner_job
 from .worker import workers
 
@@ -81,6 +82,9 @@ def _tune(
     for search in searches:
         say(f'{search.folder}: {write_csv(search).name}, {draw(search).name}')
     if not finalists:
+        for search in searches:
+            (top,) = best(search, 1)
+            say(f'{search.name}, trial {top.number}: {top.value:.2f}, the best: {_chosen(values_of(search, top))}')
         return []
     _drive([job for s in searches for job in seed_jobs(s, finalists, seeds)], engine, say, _has_failed_itself)
     for search in searches:
@@ -116,9 +120,13 @@ def _choose(search: Search, finalists: int, seeds: int) -> list[Finalist]:
 
 def _say_finalists(search: Search, ranked: Sequence[Finalist], say: Callable[[str], None]) -> None:
     for one in ranked:
-        chosen = ', '.join(f'{key}={value}' for key, value in one.chosen.items())
+        chosen = _chosen(one.chosen)
         spread = f' ± {one.spread:.2f}' if len(one.values) > 1 else ''
         say(f'{search.name}, trial {one.number}: {one.mean:.2f}{spread} over {len(one.values)} seed(s): {chosen}')
+
+
+def _chosen(settings: Mapping[str, Any]) -> str:
+    return ', '.join(f'{key}={value}' for key, value in settings.items())
 
 
 def _has_failed_itself(job: Job) -> bool:

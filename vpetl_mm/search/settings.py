@@ -129,6 +129,7 @@ def read_search(folder: str | Path) -> Search | None:
         content = from_json(read_start(file, MOST[FILE]))
         if not isinstance(content, dict) or content.pop('format', None) != FORMAT:
             raise ValueError(f'its format is not {FORMAT!r}')
+        content = dict(pruner=PRUNERS[0]) | content  # older searches do not say it
         if {*content} != {one.name for one in fields(Search)} - {'folder'}:
             raise ValueError('it does not have the settings of a search')
         return Search(**content, folder=str(folder))

@@ -60,7 +60,8 @@ class Allocation:
         base: the weights it was measured on, ``file`` and ``sha256`` (of the tensors as the backbone loads them);
             None for a random backbone.
         control: ``'random'`` or ``'shuffled'`` if it was chosen without sensitivity; None otherwise.
-        made: how it was chosen: config, options, rule, alpha, beta, tau, seed, batches, samples, loss.
+        made: how it was chosen: config, options, rule, alpha, beta, tau, seed, head, gradients, batches, samples,
+            loss.
         sparse: the name of a unit -> flat positions of its tuned entries, ascending, int32.
     """
 

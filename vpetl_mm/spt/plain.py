@@ -20,7 +20,7 @@ from .allocation import Allocation, allocated, tensors_sha256
 from .budget import parse_budget
 from .choice import Settings
 from .sensitivity import Sensitivity, sensitivity_of
-from .tuning import SPT
+from .tuning import SPT, measured_as
 
 MODEL = 'the model given'
 
@@ -93,7 +93,7 @@ def allocate(
 def tuning_of(allocation: Allocation, dropout: float = 0.1) -> SPT:
     """Return what ``adapt(model, spt=...)`` takes, of an allocation that was read or chosen."""
     options = dict(structured=allocation.structured, rank=allocation.rank, dropout=dropout)
-    return SPT.of(dict(options, allocation=allocation, control=allocation.control))
+    return SPT.of(dict(options, allocation=allocation, control=allocation.control, **measured_as(allocation)))
 
 
 def _checked(loss: Callable[[nn.Module, Any], Tensor]) -> Callable[[nn.Module, Any], Tensor]:

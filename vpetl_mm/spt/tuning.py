@@ -98,7 +98,7 @@ class SPT:
         options.setdefault('file', 'the bundle')
         wanted = {name: [options[name]] for name in ('structured', 'rank', 'control')}
         wanted['budget'] = budgets_of(options) or [allocation.budget]
-        made = {name: getattr(allocation, name) for name in wanted} | {**MEASURED, **_measured(allocation)}
+        made = {name: getattr(allocation, name) for name in wanted} | measured_as(allocation)
         for name, values in (wanted | {name: [options[name]] for name in MEASURED}).items():
             if (theirs := made[name]) not in values:
                 raise UserError(
@@ -210,8 +210,9 @@ class SPT:
         return LinearAdapter.at_site(site, d_bottle=self.options['rank'], mode=mode, dropout=dropout, **options)
 
 
-def _measured(allocation: Allocation) -> dict[str, Any]:
-    return {name: allocation.made[name] for name in MEASURED if name in allocation.made}
+def measured_as(allocation: Allocation) -> dict[str, Any]:
+    """Return ``head`` and ``gradients`` of the measurement behind an allocation."""
+    return {name: allocation.made.get(name, usual) for name, usual in MEASURED.items()}
 
 
 def _joined(parts: list[Tensor]) -> Tensor | None:

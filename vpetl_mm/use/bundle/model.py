@@ -16,6 +16,7 @@ from ...engine.checkpoint import Checkpoint
 from ...errors import UserError, reason
 from ...models.build import build_model, drawn_from
 from ...petl.deltas import of_delta
+from ...spt.tuning import measured_as
 from ...weights.base import DEMO
 from ...weights.shards import weights_sha256, weights_size
 from .bundle import Bundle, is_bundle, read_bundle
@@ -79,7 +80,8 @@ def model_config(bundle: Bundle, base: Mapping[str, Any] | None) -> dict[str, An
     about = bundle.about
     petl = dict(about.model['petl'])
     if bundle.allocation is not None:
-        petl['spt'] = dict(petl['spt'], allocation=bundle.allocation, control=bundle.allocation.control)
+        chosen = bundle.allocation
+        petl['spt'] = dict(petl['spt'], allocation=chosen, control=chosen.control, **measured_as(chosen))
     return dict(default_scope=about.default_scope, model=dict(about.model, petl=petl, base=base))
 
 
