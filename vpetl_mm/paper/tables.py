@@ -54,7 +54,8 @@ def as_printed(records: Iterable[Record], configs: Path = Path('configs')) -> tu
 
 def run_of(record: Record, hours: float = 0.0) -> Run:
     """Return a record as the metafile keeps it."""
-    return Run(record.top1, record.top5, record.mean_class, record.params, hours)
+    scores = (round(score, 3) for score in (record.top1, record.top5, record.mean_class))
+    return Run(*scores, record.params, hours)
 
 
 def together(entry: Entry | None, runs: Mapping[int | None, Run]) -> dict[int | None, Run]:
