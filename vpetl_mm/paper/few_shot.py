@@ -51,7 +51,7 @@ TUNED = tuple(
 )
 TOP1 = 'Top-1 in percent on the 2,000 test images, last epoch; ±: standard deviation over seeds.'
 HOURS = 'hours: of all seeds together, from start to test, on one core; interrupted attempts do not count.'
-INHERITED = 'All rows have the learning rate that was chosen for {}.'
+INHERITED = 'Rows without a search of their own have the learning rate that was chosen for {}.'
 TITLE = 'ViT-S/14 on CIFAR-100, {} training images a class, 20 epochs'
 IMAGES = dict(fewshot5=5, fewshot50=50)  # a class, where not 10
 

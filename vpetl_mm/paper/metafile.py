@@ -40,7 +40,7 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Run:
+class SeedResult:
     """Our result of one seed: accuracies in percent.
 
     Args:
@@ -97,7 +97,7 @@ class Entry:
     ours: Ours | None = None
     where: str | None = None
     search: dict[float, float | None] = field(default_factory=dict)
-    by_seed: dict[int, Run] = field(default_factory=dict)
+    by_seed: dict[int, SeedResult] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -106,7 +106,7 @@ class Entry:
         return parse_name(self.name).dataset
 
 
-def mean_of(runs: Iterable[Run]) -> Ours:
+def mean_of(runs: Iterable[SeedResult]) -> Ours:
     """Return the mean and the spread of one experiment's runs, accuracies to a hundredth."""
     runs = [*runs]
     scores = [r.top1 for r in runs]
@@ -194,12 +194,12 @@ def _entry(raw: Any, path: Path) -> Entry:
     return Entry(name, cells, paper, mean_of(by_seed.values()) if by_seed else ours, where, search, by_seed)
 
 
-def _by_seed(raw: Any, what: str) -> dict[int, Run]:
+def _by_seed(raw: Any, what: str) -> dict[int, SeedResult]:
     """Return the runs by seed."""
     for seed in _mapping(raw, what):
         if type(seed) is not int or seed < 0:
             raise UserError(f'{what} must have seeds, whole numbers from 0, got {seed!r}.')
-    return {seed: _figures(Run, run, f'seed {seed} in {what}') for seed, run in raw.items()}
+    return {seed: _figures(SeedResult, run, f'seed {seed} in {what}') for seed, run in raw.items()}
 
 
 def _search(raw: Any, what: str) -> dict[float, float | None]:

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..measure.count import trainable
 from .few_shot import EXPERIMENTS as FEW_SHOT
 from .few_shot import few_shot_table
-from .metafile import Entry, Ours, Run, mean_of
+from .metafile import Entry, Ours, SeedResult, mean_of
 from .table_format import Table
 from .table_layouts import TableLayout, TableRow, table_layout
 from .transfer import EXPERIMENTS as TRANSFER
@@ -52,13 +52,13 @@ def as_printed(records: Iterable[Record], configs: Path = Path('configs')) -> tu
     return runs, len(ordered) - len(kept)
 
 
-def run_of(record: Record, hours: float = 0.0) -> Run:
+def run_of(record: Record, hours: float = 0.0) -> SeedResult:
     """Return a record as the metafile keeps it."""
     scores = (round(score, 3) for score in (record.top1, record.top5, record.mean_class))
-    return Run(*scores, record.params, hours)
+    return SeedResult(*scores, record.params, hours)
 
 
-def together(entry: Entry | None, runs: Mapping[int | None, Run]) -> dict[int | None, Run]:
+def together(entry: Entry | None, runs: Mapping[int | None, SeedResult]) -> dict[int | None, SeedResult]:
     """Return an experiment's runs by seed: ``runs``, and those of its entry with other seeds.
 
     An entry's run of another parameter count is of a model that was edited since, and left out; SPT's counts differ
