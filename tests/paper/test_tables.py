@@ -18,7 +18,7 @@ from vpetl_mm.engine.record import write_record
 from vpetl_mm.paper.metafile import Ours, load_metafile, mean_of
 from vpetl_mm.paper.table_format import Table, render
 from vpetl_mm.paper.table_layouts import LAYOUTS
-from vpetl_mm.paper.tables import Tables, as_printed, run_of, trainable
+from vpetl_mm.paper.tables import Tables, as_printed, result_of, trainable
 from vpetl_mm.paper.vtab import extremes
 
 REPO = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def test_the_metafiles_results_show_until_there_are_records(tmp_path):
 
 
 def test_mean_and_spread():
-    runs = [run_of(record('swin_fc_ssv2', s, t)) for s, t in enumerate((1.0, 2.0, 6.0))]
+    runs = [result_of(record('swin_fc_ssv2', s, t)) for s, t in enumerate((1.0, 2.0, 6.0))]
     assert mean_of(runs) == Ours(3.0, 90.0, 2.0, 178_350, 3, 2.65)
     assert mean_of(runs[:1]).spread == 0
 

@@ -13,7 +13,7 @@ from tools import call
 from vpetl_mm.engine.record import changed_options, write_record
 from vpetl_mm.paper.figures import figure1c
 from vpetl_mm.paper.metafile import Ours, mean_of
-from vpetl_mm.paper.tables import Tables, counts_as_printed, run_of
+from vpetl_mm.paper.tables import Tables, counts_as_printed, result_of
 from vpetl_mm.paper.vtab import EXPERIMENTS, extremes, group_means, row_names, vtab_table
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -116,18 +116,18 @@ def spt_record(seed: int = 0, params: int = 400_000, **change):
         (dict(options={'model': {'petl': {'spt': {'file': 'a', 'rank': 4}}}}), False),
     ],
 )
-def test_a_run_of_spt_counts_whatever_its_file_trains(change, counts):
+def test_a_result_of_spt_counts_whatever_its_file_trains(change, counts):
     assert counts_as_printed(spt_record(**change), CONFIGS) is counts
     assert changed_options({SPT_FILE: 'a'}) == []
 
 
-def test_a_run_of_other_parameters_of_a_counted_config_does_not():
+def test_a_result_of_other_parameters_of_a_counted_config_does_not():
     assert counts_as_printed(record(LORA, epoch=100, params=COUNTS[LORA]), CONFIGS)
     assert not counts_as_printed(record(LORA, epoch=100, params=294_912), CONFIGS)
 
 
 def test_the_summary_of_spt_is_over_what_its_seeds_train():
-    ours = mean_of(map(run_of, [spt_record(0, 400_000), spt_record(1, 400_003)]))
+    ours = mean_of(map(result_of, [spt_record(0, 400_000), spt_record(1, 400_003)]))
     assert (ours.top1, ours.params, ours.seeds) == (70.5, 400_002, 2)
 
 

@@ -7,12 +7,10 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 from vpetl_cli.shipped import leaf_of
 
-from ..campaign.attempt import DONE, read_attempt
 from ..datasets.vtab1k import TASKS, TOKENS
 from ..engine.record import Record, find_records
 from ..errors import UserError, reason
@@ -23,7 +21,7 @@ from .metafile import METAFILE, Entry, load_metafile, mean_of, write_metafile
 from .names import Name, parse_name
 from .table_format import escaped, render
 from .table_layouts import DATASETS, LAYOUTS, METHODS, PRETRAIN
-from .tables import Tables, as_printed, run_of, together, trainable
+from .tables import Tables, as_printed, by_seed, together, trainable
 from .transfer import transfer_table
 from .vtab import BY_BUDGET, PRETRAINED, extremes
 
@@ -63,8 +61,7 @@ def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> t
     filled = [e for e in entries if e.name in runs and (e.by_seed or not e.ours or e.ours.seeds <= len(runs[e.name]))]
     for entry in filled:
         records = runs[entry.name]
-        kept = [(path.parent, record) for path, record in found.items() if record in records]
-        entry.by_seed = together(entry, {record.seed: run_of(record, hours_of(run)) for run, record in kept})
+        entry.by_seed = together(entry, by_seed(found, records))
         entry.ours, entry.where = mean_of(entry.by_seed.values()), _where(records)
         if None in entry.by_seed:  # a run without a seed cannot be told from another
             entry.by_seed = {}
@@ -75,18 +72,6 @@ def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> t
         write_metafile(metafile, entries)
     names = [entry.name for entry in filled]
     return names, out + sum(len(r) for name, r in runs.items() if name not in names)
-
-
-def hours_of(run: Path) -> float:
-    """Return the hours of the last attempt at a run; 0 where they are not known."""
-    last = read_attempt(run)
-    if last is None or last.state != DONE:
-        return 0.0
-    try:
-        spent = datetime.fromisoformat(last.ended) - datetime.fromisoformat(last.started)
-    except (ValueError, TypeError):
-        return 0.0
-    return max(0.0, round(spent.total_seconds() / 3600, 3))
 
 
 def rates_of(search: Path) -> dict[float, float | None]:

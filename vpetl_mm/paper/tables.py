@@ -9,6 +9,7 @@ from statistics import mean
 
 from vpetl_cli.shipped import experiments
 
+from ..campaign.attempt import DONE, read_attempt
 from ..config import load_config
 from ..engine.record import Record, find_records, is_as_printed
 from ..errors import UserError
@@ -52,10 +53,28 @@ def as_printed(records: Iterable[Record], configs: Path = Path('configs')) -> tu
     return runs, len(ordered) - len(kept)
 
 
-def run_of(record: Record, hours: float = 0.0) -> SeedResult:
+def by_seed(found: Mapping[Path, Record], records: Sequence[Record]) -> dict[int | None, SeedResult]:
+    """Return those ``found`` that are among an experiment's ``records``, as the metafile keeps them."""
+    kept = [(path.parent, record) for path, record in found.items() if record in records]
+    return {record.seed: result_of(record, hours_of(run)) for run, record in kept}
+
+
+def result_of(record: Record, hours: float = 0.0) -> SeedResult:
     """Return a record as the metafile keeps it."""
     scores = (round(score, 3) for score in (record.top1, record.top5, record.mean_class))
     return SeedResult(*scores, record.params, hours)
+
+
+def hours_of(run: Path) -> float:
+    """Return the hours of the last attempt at a run; 0 where they are not known."""
+    last = read_attempt(run)
+    if last is None or last.state != DONE:
+        return 0.0
+    try:
+        spent = datetime.fromisoformat(last.ended) - datetime.fromisoformat(last.started)
+    except (ValueError, TypeError):
+        return 0.0
+    return max(0.0, round(spent.total_seconds() / 3600, 3))
 
 
 def together(entry: Entry | None, runs: Mapping[int | None, SeedResult]) -> dict[int | None, SeedResult]:
@@ -89,10 +108,13 @@ class Tables:
     ) -> None:
         self.entries, self.counts, self.configs = list(entries), counts, configs
         self._by_cell = {(cell, e.dataset): e for e in self.entries for cell in e.cells}
-        runs, self.left_out = as_printed(find_records(work_dirs).values() if work_dirs else (), configs)
+        found = find_records(work_dirs) if work_dirs else {}
+        runs, self.left_out = as_printed(found.values(), configs)
         by_name = {e.name: e for e in self.entries}
-        by_seed = {name: {r.seed: run_of(r) for r in records} for name, records in runs.items()}
-        means = {name: mean_of(together(by_name.get(name), r).values()) for name, r in by_seed.items()}
+        means = {
+            name: mean_of(together(by_name.get(name), by_seed(found, records)).values())
+            for name, records in runs.items()
+        }
         self.ours = {e.name: e.ours for e in self.entries if e.ours} | means
 
     def entry(self, cell: str, dataset: str) -> Entry:
