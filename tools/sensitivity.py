@@ -28,7 +28,7 @@ def main(args) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from vpetl_mm.commands.allocate import AllocationRequest, find_allocation, peak_bytes, resolve
+    from vpetl_mm.commands.allocate import AllocationRequest, find_allocation, most_batches, peak_bytes, resolve
     from vpetl_mm.commands.allocation_report import check_plot, describe_allocation, plot_allocation
     from vpetl_mm.commands.choose_budget import choose_budget
     from vpetl_mm.spt.budget import parse_budget
@@ -42,8 +42,7 @@ def main(args) -> None:
         request = choose_budget(cfg, request)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        total = request.batches * (request.batch_size if request.gradients == 'sample' else 1)
-        task = progress.add_task('measuring', total=total)
+        task = progress.add_task('measuring', total=most_batches(request))
         allocation, measurement = find_allocation(cfg, request, lambda: progress.advance(task))
     print(describe_allocation(allocation))
     made, peak = allocation.made, peak_bytes() / 1e9

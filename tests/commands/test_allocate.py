@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from vpetl_mm.commands.allocate import (
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.experiment import Options, prepare, train
 from vpetl_mm.engine.preflight import check_experiment
+from vpetl_mm.engine.probe import features_of
 from vpetl_mm.spt.allocation import read_allocation, tensors_sha256
 
 OPENED: list[str] | None = None
@@ -165,6 +167,23 @@ def test_a_config_takes_only_a_file_that_was_measured_as_it_says(config):
     with pytest.raises(UserError, match=r"made with head='probe', but petl\.spt\.head is 'start'"):
         build_model(load_config(config))
     assert build_model(prepare(str(config), Options(cfg_options=options))).spt.allocation.made['head'] == 'probe'
+
+
+def test_a_wrong_measurement_is_refused_before_anything_is_read(config):
+    for wrong in (dict(head='Probe'), dict(gradients='samples')):
+        with pytest.raises(UserError, match=f'{next(iter(wrong))} must be '), spied() as opened:
+            run(config, **wrong)
+        assert not any(path.endswith('.png') for path in opened)
+
+
+def test_no_probe_of_one_sample():
+    """It would have no variance; the same sentence for none."""
+    model = SimpleNamespace(eval=lambda: None, data_preprocessor=lambda batch, training: batch)
+    model.extract_feat = lambda inputs: (inputs,)
+    for samples in ([], ['one']):
+        batches = [dict(inputs=torch.ones(1, 3), data_samples=samples)] if samples else []
+        with pytest.raises(UserError, match=f'two training samples or more, and there are {len(samples)}'):
+            features_of(model, batches)
 
 
 def test_the_file_says_where_it_is_from(config, base):

@@ -20,7 +20,7 @@ from torch import nn
 from ..engine.building import naming
 from ..engine.experiment import Options, prepare
 from ..engine.preflight import check_experiment
-from ..engine.probe import features_of, norms_of, settle, train_head
+from ..engine.probe import SAMPLES, features_of, has_batch_norm, settle, train_head
 from ..errors import UserError
 from ..models.build import build_model
 from ..petl import check_petl
@@ -172,8 +172,8 @@ def measure_experiment(
         with naming(cfg, 'train_dataloader'):
             loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
         batches = request.batches
-        if settled := request.head == 'probe' or request.gradients == 'sample':
-            _prepare_head(model, loader, request.head, seed)
+        if settled := _needs_features(request):
+            _prepare_head(model, loader, request.head, seed, advance)
         if request.gradients == 'sample':
             batches, cfg.train_dataloader.batch_size = batches * request.batch_size, 1
             loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
@@ -183,14 +183,24 @@ def measure_experiment(
     return Measurement(sensitivity, model, base, time.monotonic() - started)
 
 
-def _prepare_head(model: nn.Module, loader: Iterable[Any], head: str, seed: int) -> None:
+def _prepare_head(model: nn.Module, loader: Iterable[Any], head: str, seed: int, advance: Callable[[], None]) -> None:
     """Train the head where it is a probe, and give its BatchNorm the statistics of the training data."""
-    if head == 'start' and not norms_of(model):
+    if head == 'start' and not has_batch_norm(model):
         return
-    features, samples = features_of(model, loader)
+    features, samples = features_of(model, loader, advance)
     if head == 'probe':
         train_head(model, features, samples, seed)
-    settle(model, features, samples)
+    settle(model, features)
+
+
+def most_batches(request: AllocationRequest) -> int:
+    """Return how many batches :func:`measure_experiment` reads at most, those for the head's features included."""
+    features = -(-SAMPLES // request.batch_size) if _needs_features(request) else 0
+    return features + request.batches * (request.batch_size if request.gradients == 'sample' else 1)
+
+
+def _needs_features(request: AllocationRequest) -> bool:
+    return request.head == 'probe' or request.gradients == 'sample'
 
 
 def _seed(cfg: Config) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from ..errors import UserError
 from ..models.features import Features, extracted
@@ -16,13 +17,15 @@ EPOCHS, BATCH, LR = 20, 32, 1e-3
 
 
 @torch.no_grad()
-def features_of(model: nn.Module, loader: Iterable[Any], most: int = SAMPLES) -> tuple[Tensor, list[Any]]:
+def features_of(
+    model: nn.Module, loader: Iterable[Any], advance: Callable[[], None] = lambda: None
+) -> tuple[Tensor, list[Any]]:
     """Return the features of the frozen backbone, (N, d) or (N, d, T, 1, 1), and their N data samples.
 
     Args:
         model: a PETL model; left in evaluation mode.
-        loader: of training batches.
-        most: the number of samples after which no further batch is taken. Defaults to 5,000.
+        loader: of training batches; none is taken after the first 5,000 samples.
+        advance: called after each.
 
     Raises:
         UserError: for fewer than two samples, on which no head can be trained.
@@ -33,7 +36,8 @@ def features_of(model: nn.Module, loader: Iterable[Any], most: int = SAMPLES) ->
         data = model.data_preprocessor(batch, True)
         features.append(extracted(model, data['inputs']))
         samples += data['data_samples']
-        if len(samples) >= most:
+        advance()
+        if len(samples) >= SAMPLES:
             break
     if len(samples) < 2:
         raise UserError(f'A head takes two training samples or more, and there are {len(samples)}.')
@@ -64,24 +68,16 @@ def train_head(model: nn.Module, features: Tensor, samples: list[Any], seed: int
     optimizer.zero_grad()
 
 
-def norms_of(model: nn.Module) -> list[nn.Module]:
-    """Return the BatchNorms of the head."""
-    return [m for m in getattr(model, model.head_name).modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+def has_batch_norm(model: nn.Module) -> bool:
+    """Return whether the head of a PETL model has a BatchNorm."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in getattr(model, model.head_name).modules())
 
 
-@torch.no_grad()
-def settle(model: nn.Module, features: Tensor, samples: list[Any]) -> None:
-    """Give the head's BatchNorms the mean and variance of ``features``: a sample no longer depends on others."""
-    norms, head = norms_of(model), getattr(model, model.head_name)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    head.train()
-    if norms:
-        _loss(model, features, samples)
-    head.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+def settle(model: nn.Module, features: Tensor) -> None:
+    """Give the head's BatchNorm the mean and variance of ``features``, (N, ...), so that samples stand alone."""
+    found = model.extract_feat(Features(features))
+    inputs = found[0] if isinstance(found[-1], dict) else found  # mmaction2 adds a dict
+    update_bn([(inputs,)], getattr(model, model.head_name))
 
 
 def _loss(model: nn.Module, features: Tensor, samples: list[Any]) -> Tensor:
