@@ -35,11 +35,12 @@ CHANCE = 100 / 8  # percent
 METHODS = (*COMPARED, *CONTROLS)
 # the weights to tune drawn at random, and by shuffled sensitivities
 SPT_CONTROLS = ('sptlorarandom', 'sptlorashuffled', 'sptadapterrandom', 'sptadaptershuffled')
+SPT_MEASURED = ('sptloraprobe', 'sptlorasample', 'sptloraprobesample')  # behind a trained head; by sample; both
 # methods of further papers, but DTL, which needs blocks of one width
 FURTHER = tuple(m for m in FURTHER_METHODS if m != 'dtl')
 # Tables 1 and 3 in miniature; a position of Table 1 is tuned alone under a random, frozen classification layer
 ALL = (*COMPARED, 'prefix', 'prompt', *CONTROLS, *SPT_CONTROLS, *POSITIONS)
-KNOWN = (*ALL, *FURTHER)
+KNOWN = (*ALL, *FURTHER, *SPT_MEASURED)
 # what a run imports late, beside what the engine's processes share already
 IMPORTED = (*PRELOAD, 'matplotlib.pyplot', 'vpetl_mm.commands.demo_run')
 
@@ -154,7 +155,7 @@ class Demo:
         with written_whole(self.work_dir / 'table.json') as partial:
             partial.write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
         (self.work_dir / 'table.md').write_text(render([table], 'md') + '\n', encoding='utf-8')
-        shown = [r for r in rows if r.method not in (*SPT_CONTROLS, *POSITIONS)]
+        shown = [r for r in rows if r.method not in (*SPT_CONTROLS, *SPT_MEASURED, *POSITIONS)]
         draw_tradeoff(shown, (every, self.few), CONTROLS, CHANCE, self.work_dir / 'tradeoff.png')
         print(f'\n{render([table])}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
 

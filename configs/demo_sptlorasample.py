@@ -1,0 +1,2 @@
+_base_ = 'demo_sptlora.py'
+model = dict(petl=dict(spt=dict(file='work_dirs/demo_sptlorasample/spt.safetensors', gradients='sample')))
