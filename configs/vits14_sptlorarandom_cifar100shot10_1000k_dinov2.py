@@ -1,10 +1,6 @@
-_base_ = 'vits14_sptlora_cifar100shot10_dinov2.py'
+_base_ = 'vits14_sptlorarandom_cifar100shot10_dinov2.py'
 model = dict(
     petl=dict(
-        spt=dict(
-            file='work_dirs/vits14_sptlorarandom_cifar100shot10_1000k_dinov2/spt.safetensors',
-            budget=1000_000,
-            control='random',
-        )
+        spt=dict(file='work_dirs/vits14_sptlorarandom_cifar100shot10_1000k_dinov2/spt.safetensors', budget=1_000_000)
     )
 )

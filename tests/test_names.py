@@ -177,8 +177,8 @@ def test_worked_examples():
     ):
         assert parse_name(text) == Name(*said)
     assert parse_name('vits14_bapat_vtabflowers102_b32_dinov2').dataset == 'vtabflowers102'
-    studied = Name('vits14', 'sptloraprobe', 'cifar100shot10', pretrain='dinov2', fc=True, budget=300)
-    assert parse_name('vits14_sptloraprobe_cifar100shot10_300k_dinov2') == studied
+    studied = Name('vits14', 'sptloraprobe', 'cifar100shot10', pretrain='dinov2', fc=True, budget=100)
+    assert parse_name('vits14_sptloraprobe_cifar100shot10_100k_dinov2') == studied
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_worked_examples():
         ('swin_lora_ssv2_b16', '_rN'),
         ('swin_fc_ssv2_b16', 'no size'),
         ('swin_fc_ssv2_s05', 'no scale'),
-        ('vits14_fc_cifar100n50_300k_dinov2', 'no budget'),
+        ('vits14_fc_cifar100n50_100k_dinov2', 'no budget'),
         ('vit_fc_svhn_f16_mae', 'no frames'),
         ('vit_fc_svhn', 'mae'),
         ('swin_bapat_ssv2_b128_b64', "'b64'"),

@@ -95,10 +95,10 @@ def run_missing(args, work_dirs: Path) -> None:
             raise unknown('table of --run', table, valid)
     tables = Tables(load_metafile(configs() / METAFILE.name), None, configs())
     methods = {n: parse_name(n).method for t in args.run for n in tables.names(t)}
-    for method in args.methods or ():
-        if method not in methods.values():
-            raise unknown(f'method of {", ".join(args.run)}', method, sorted({*methods.values()}))
-    names = [n for n, method in methods.items() if not args.methods or method in args.methods]
+    for word in args.methods or ():
+        if word not in {*methods, *methods.values()}:
+            raise unknown(f'method of {", ".join(args.run)}', word, sorted({*methods.values()}))
+    names = [n for n, method in methods.items() if not args.methods or {n, method} & {*args.methods}]
     held = {e.name: [*e.by_seed] or range(e.ours.seeds) for e in tables.entries if e.ours}
     runs = grid.plan(names, configs(), work_dirs, args.gpus, args.seeds, held)
     if args.dry_run:
@@ -180,7 +180,9 @@ parser.add_argument('--format', choices=FORMATS, default='text', help='of tables
 parser.add_argument('--out', metavar='PATH', help='a file for tables, a folder for figures')
 parser.add_argument('--work-dirs', metavar='DIR', default=WORK_DIRS, help='where runs are (default: work_dirs)')
 parser.add_argument('--run', nargs='+', metavar='TABLE', help='train and test the experiments that these tables lack')
-parser.add_argument('--methods', nargs='+', metavar='METHOD', help='with --run: only these, such as lora')
+parser.add_argument(
+    '--methods', nargs='+', metavar='METHOD', help='with --run: only these, such as lora, or names of experiments'
+)
 parser.add_argument('--gpus', type=int, default=1, metavar='N', help='per run: 1, 2 or a multiple of 4 (default: 1)')
 parser.add_argument('--engine', choices=('local', 'slurm'), default='local', help='where runs are (default: local)')
 parser.add_argument('--parallel', type=int, metavar='N', help='local: runs at a time (default: as many as fit)')

@@ -99,6 +99,10 @@ def test_a_campaign_of_some_methods_of_a_table(elsewhere, capsys):
     lines = capsys.readouterr().out.splitlines()
     runs = [line.partition(',')[0] for line in lines if ', seed 39: ' in line]
     assert runs == ['vits14_dtl_cifar100n50_r2_dinov2']
+    one = 'vits14_sptlora_cifar100shot10_100k_dinov2'  # its method has three budgets in this table
+    assert call('tables', '--run', 'fewshot_spt', '--methods', one, '--seeds', '40', '--dry-run') == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(',')[0] for line in lines if ', seed 39: ' in line] == [one]
     assert "'ssf'" in refused(capsys, 'tables', '--run', 'transfer', '--methods', 'sff')
     assert '--run TABLE' in refused(capsys, 'tables', '--methods', 'ssf')
 

@@ -1,4 +1,0 @@
-_base_ = 'vits14_sptlora_cifar100shot10_dinov2.py'
-model = dict(
-    petl=dict(spt=dict(file='work_dirs/vits14_sptlora_cifar100shot10_300k_dinov2/spt.safetensors', budget=300_000))
-)

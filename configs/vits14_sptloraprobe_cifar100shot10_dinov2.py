@@ -1,0 +1,4 @@
+_base_ = 'vits14_sptlora_cifar100shot10_dinov2.py'
+model = dict(
+    petl=dict(spt=dict(file='work_dirs/vits14_sptloraprobe_cifar100shot10_dinov2/spt.safetensors', head='probe'))
+)
