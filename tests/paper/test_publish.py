@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from records import readme_counts, record
 
+from vpetl_mm.config import load_config
 from vpetl_mm.engine.record import write_record
 from vpetl_mm.errors import UserError
-from vpetl_mm.paper.few_shot import rates_table
+from vpetl_mm.paper.few_shot import apart_table, rates_table
 from vpetl_mm.paper.metafile import Entry, Ours, load_metafile, write_metafile
 from vpetl_mm.paper.names import SPT_METHODS, parse_name
 from vpetl_mm.paper.publish import BEGIN, END, collect, configs_tables, describe, documents, regenerated, results
@@ -112,6 +113,24 @@ def test_what_a_search_found_is_collected(tmp_path):
     ):
         with pytest.raises(UserError, match=r'search\.csv is corrupt'):
             found(wrong)
+
+
+def test_rates_apart_are_collected(tmp_path):
+    """Beside the factor 1, which is the search for the rate of all."""
+    name, factor = 'vits14_sptlora_cifar100shot10_dinov2', 'optim_wrapper.paramwise_cfg.groups.{}.lr_mult'
+    metafile, tune = tmp_path / 'configs/metafile.yml', tmp_path / 'runs/tune'
+    shutil.copytree(REPO / 'configs', metafile.parent)
+    for part, key in (('entries', factor.format('entries')), ('deltas', factor.format('vectors'))):
+        (tune / part / name).mkdir(parents=True)
+        text = f'trial,state,acc/top1,{key}\n0,done,30,3.0\n1,done,42.5,0.1\n'
+        (tune / part / name / 'search.csv').write_text(text)
+    collect(metafile, tmp_path / 'runs')
+    entries = load_metafile(metafile)
+    (studied,) = (e for e in entries if e.name == name)
+    assert studied.apart == {'entries': {0.1: 42.5, 3.0: 30.0}}, 'the other search was for another part'
+    studied.search = {load_config(metafile.parent / f'{name}.py').optim_wrapper.optimizer.lr: 40.0}
+    tried = [row[1] for row in apart_table(entries, metafile.parent).rows]
+    assert tried == ['0.1: 42.5, 1: 40, 3: 30', 'not run', 'not run']
 
 
 def test_a_page_keeps_its_words_and_gets_new_parts(tmp_path):

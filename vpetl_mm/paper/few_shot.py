@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..config import load_config
-from .metafile import Entry, Ours
+from .metafile import APART, Entry, Ours
 from .names import parse_name
 from .table_format import Table
 from .transfer import FURTHER, HEAD, TESTED, experiment, row_of, top1_of
@@ -50,8 +50,11 @@ EXPERIMENTS = {
 TUNED = tuple(
     n for t in ('fewshot', 'fewshot_random') for n in EXPERIMENTS[t] if n.split('_')[1] not in CONTROLS_OF_SPT
 )
+STUDIED = experiment('sptlora', SHOT10)  # whose parts have learning rates apart
+PARTS = dict(zip(APART, ('single weights', 'whole vectors', 'low-rank updates'), strict=True))
 TOP1 = 'Top-1 in percent on the 2,000 test images, last epoch; ±: standard deviation over seeds.'
 HOURS = 'hours: of all seeds together, from start to test, on one core; interrupted attempts do not count.'
+HELD_OUT = 'Top-1 in percent on 200 of the 1,000 training images, after 10 epochs on the other 800, seed 0.'
 INHERITED = 'Rows without a search of their own have the learning rate that was chosen for {}.'
 TITLE = 'ViT-S/14 on CIFAR-100, {} training images a class, 20 epochs'
 IMAGES = dict(fewshot5=5, fewshot50=50)  # a class, where not 10
@@ -118,11 +121,24 @@ def rates_table(entries: Sequence[Entry], configs: Path = Path('configs')) -> Ta
     rows = []
     for entry in (e for e in entries if e.search and e.name in TUNED):
         parsed = parse_name(entry.name)
-        tried = ', '.join(
-            f'{rate:g}: {"failed" if top1 is None else f"{top1:g}"}' for rate, top1 in entry.search.items()
-        )
         chosen = load_config(configs / f'{entry.name}.py').optim_wrapper.optimizer.lr
-        rows.append([parsed.method, parsed.pretrain, f'{chosen:g}', tried, ''])
+        rows.append([parsed.method, parsed.pretrain, f'{chosen:g}', _tried(entry.search), ''])
     head = ['method', 'backbone', 'chosen', 'top-1 by learning rate', 'remark']
-    notes = ['Top-1 in percent on 200 of the 1,000 training images, after 10 epochs on the other 800, seed 0.']
-    return Table('Learning rates that were tried', head, rows, 4, notes)
+    return Table('Learning rates that were tried', head, rows, 4, [HELD_OUT])
+
+
+def apart_table(entries: Sequence[Entry], configs: Path = Path('configs')) -> Table:
+    """Build the table of what each part of SPT-LoRA gets from a learning rate of its own."""
+    (entry,) = (e for e in entries if e.name == STUDIED)
+    rate = load_config(configs / f'{STUDIED}.py').optim_wrapper.optimizer.lr
+    rows = []
+    for part, name in PARTS.items():
+        found = entry.apart.get(part)
+        tried = dict(sorted({**found, 1: entry.search.get(rate)}.items())) if found else {}
+        rows.append([name, _tried(tried) or 'not run', ''])
+    head = ['part', "top-1 by factor on the part's learning rate", 'remark']
+    return Table('Learning rates apart, SPT-LoRA', head, rows, 2, [HELD_OUT])
+
+
+def _tried(search: Mapping[float, float | None]) -> str:
+    return ', '.join(f'{value:g}: {"failed" if top1 is None else f"{top1:g}"}' for value, top1 in search.items())

@@ -20,6 +20,8 @@ from ..files import written_whole
 from .names import parse_name
 
 METAFILE = Path('configs', 'metafile.yml')
+# what SPT tunes, as paramwise_cfg.groups calls it: single weights, whole vectors, updates
+APART = ('entries', 'vectors', 'deltas')
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Entry:
         where: machine, commit and date of our runs.
         search: learning rate -> top-1 on held-out training data in the search that chose ours; None for a trial that
             failed.
+        apart: part of what SPT tunes -> factor on its learning rate -> top-1, likewise, in a search for that alone.
         remarks: cell -> remark, from the file's ``remarks``.
     """
 
@@ -97,6 +100,7 @@ class Entry:
     ours: Ours | None = None
     where: str | None = None
     search: dict[float, float | None] = field(default_factory=dict)
+    apart: dict[str, dict[float, float | None]] = field(default_factory=dict)
     by_seed: dict[int, SeedResult] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
 
@@ -176,7 +180,7 @@ def _entry(raw: Any, path: Path) -> Entry:
     if not isinstance(raw, dict) or not isinstance(raw.get('name'), str):
         raise UserError(f'{path}: an entry must have a name, got {raw!r}.')
     name = raw['name']
-    _mapping(raw, f'{name} in {path}', ('name', 'cells', 'paper', 'ours', 'where', 'search', 'by_seed'))
+    _mapping(raw, f'{name} in {path}', ('name', 'cells', 'paper', 'ours', 'where', 'search', 'apart', 'by_seed'))
     parse_name(name)
     cells, where = raw.get('cells') or [], raw.get('where')
     if not isinstance(cells, list) or not all(isinstance(c, str) and re.fullmatch(r'T\d/\S+', c) for c in cells):
@@ -191,7 +195,11 @@ def _entry(raw: Any, path: Path) -> Entry:
     if bool(cells) != (paper is not None):
         raise UserError(f'{path}: {name} must have both cells and paper, or neither.')
     search = _search(raw.get('search') or {}, f'search of {name} in {path}')
-    return Entry(name, cells, paper, mean_of(by_seed.values()) if by_seed else ours, where, search, by_seed)
+    apart = {
+        part: _search(found, f'{part} in apart of {name} in {path}')
+        for part, found in _mapping(raw.get('apart') or {}, f'apart of {name} in {path}', APART).items()
+    }
+    return Entry(name, cells, paper, mean_of(by_seed.values()) if by_seed else ours, where, search, apart, by_seed)
 
 
 def _by_seed(raw: Any, what: str) -> dict[int, SeedResult]:
@@ -203,10 +211,10 @@ def _by_seed(raw: Any, what: str) -> dict[int, SeedResult]:
 
 
 def _search(raw: Any, what: str) -> dict[float, float | None]:
-    """Return what a search found by learning rate, every number in its range."""
+    """Return what a search found by learning rate or by factor on it, every number in its range."""
     for rate, value in _mapping(raw, what).items():
         if not _is_number(rate, math.inf) or not (value is None or _is_number(value, 100)):
-            raise UserError(f'{what} must have learning rates, and top-1 or null of each, got {rate!r}: {value!r}.')
+            raise UserError(f'{what} must have numbers, and top-1 or null of each, got {rate!r}: {value!r}.')
     return raw
 
 
@@ -280,5 +288,7 @@ def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
 
 def _pruned(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Return a nested mapping without what is None or empty."""
-    items = ((k, _pruned(v) if isinstance(v, dict) and k != 'search' else v) for k, v in mapping.items())
+    items = (
+        (k, _pruned(v) if isinstance(v, dict) and k not in ('search', 'apart') else v) for k, v in mapping.items()
+    )
     return {k: v for k, v in items if v not in (None, [], {}) and (k, v) != ('hours', 0.0)}

@@ -16,8 +16,8 @@ from ..engine.record import Record, find_records
 from ..errors import UserError, reason
 from ..files import read_start, written_whole
 from .few_shot import EXPERIMENTS as FEW_SHOT
-from .few_shot import TUNED, few_shot_table, rates_table
-from .metafile import METAFILE, Entry, load_metafile, mean_of, write_metafile
+from .few_shot import STUDIED, TUNED, apart_table, few_shot_table, rates_table
+from .metafile import APART, METAFILE, Entry, load_metafile, mean_of, write_metafile
 from .names import Name, parse_name
 from .table_format import escaped, render
 from .table_layouts import DATASETS, LAYOUTS, METHODS, PRETRAIN
@@ -39,7 +39,8 @@ VARIANTS |= dict(probe='behind a trained head', sample='per-sample gradients')
 VARIANTS |= dict(probesample='per-sample gradients behind a trained head')
 VARIED = ('bapat', 'patt', 'sptlora', 'sptadapter')
 # of a search's table: its columns, the states of a trial that has ended, and the most bytes that are read
-CSV, RATE, TOP1, ENDED, MOST = 'search.csv', 'optim_wrapper.optimizer.lr', 'acc/top1', ('done', 'failed'), 10**6
+CSV, TOP1, ENDED, MOST = 'search.csv', 'acc/top1', ('done', 'failed'), 10**6
+RATE, FACTOR = 'optim_wrapper.optimizer.lr', 'optim_wrapper.paramwise_cfg.groups.{}.lr_mult'
 OTHER_SIZES = dict(mhpa='num_tokens')
 
 
@@ -50,7 +51,7 @@ def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> t
 
     Args:
         metafile: changed in place, whole or not at all; other entries keep what they have.
-        work_dirs: the folder of the runs; searches are in its ``tune``.
+        work_dirs: the folder of the runs; searches are in its ``tune``, those for a part of SPT in ``tune/<part>``.
 
     Returns:
         The experiments that were filled in, and the number of results that count for none.
@@ -65,17 +66,21 @@ def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> t
         entry.ours, entry.where = mean_of(entry.by_seed.values()), _where(records)
         if None in entry.by_seed:  # a run without a seed cannot be told from another
             entry.by_seed = {}
-    searched = {e.name: rates_of(Path(work_dirs, 'tune', e.name)) for e in entries if e.name in TUNED}
+    tune = Path(work_dirs, 'tune')
+    searched = {e.name: found_by(tune / e.name, RATE) for e in entries if e.name in TUNED}
+    apart = {part: found_by(tune / part / STUDIED, FACTOR.format(part)) for part in APART}
     for entry in entries:
         entry.search = searched.get(entry.name) or entry.search
-    if filled or any(searched.values()):
+        if entry.name == STUDIED:
+            entry.apart |= {part: found for part, found in apart.items() if found}
+    if filled or any((*searched.values(), *apart.values())):
         write_metafile(metafile, entries)
     names = [entry.name for entry in filled]
     return names, out + sum(len(r) for name, r in runs.items() if name not in names)
 
 
-def rates_of(search: Path) -> dict[float, float | None]:
-    """Return learning rate -> top-1 on held-out data, in a search for nothing else; None for a trial that failed.
+def found_by(search: Path, key: str) -> dict[float, float | None]:
+    """Return value of ``key`` -> top-1 on held-out data, in a search for it alone; None for a trial that failed.
 
     Raises:
         UserError: for a table of trials that is corrupt.
@@ -85,13 +90,11 @@ def rates_of(search: Path) -> dict[float, float | None]:
         return {}
     try:
         rows = [*csv.DictReader(read_start(file, MOST).splitlines())]
-        if not rows or TOP1 not in rows[0] or any('.' in key for key in {*rows[0]} - {RATE}):
+        if not rows or TOP1 not in rows[0] or any('.' in key for key in {*rows[0]} - {key}):
             return {}
-        ended = {
-            float(r[RATE]): float(r[TOP1]) if r['state'] == 'done' else None for r in rows if r['state'] in ENDED
-        }
-        if not all(0 < rate < 1000 and (top1 is None or 0 <= top1 <= 100) for rate, top1 in ended.items()):
-            raise ValueError('a rate or an accuracy is impossible')
+        ended = {float(r[key]): float(r[TOP1]) if r['state'] == 'done' else None for r in rows if r['state'] in ENDED}
+        if not all(0 < value < 1000 and (top1 is None or 0 <= top1 <= 100) for value, top1 in ended.items()):
+            raise ValueError('a value or an accuracy is impossible')
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f'{file} is corrupt ({reason(error)}): tools/tune.py writes it again.') from error
     return dict(sorted(ended.items()))
@@ -188,7 +191,9 @@ def documents(root: Path = Path(), counts: Mapping[str, int] | None = None) -> d
         Path(root, 'docs', 'real_transfer.md'): [
             render([transfer_table(ours, counts, configs)], 'md').partition('\n\n')[2]
         ],
-        Path(root, 'docs', 'few_shot.md'): [render([*few_shot, rates_table(entries, configs)], 'md')],
+        Path(root, 'docs', 'few_shot.md'): [
+            render([*few_shot, apart_table(entries, configs), rates_table(entries, configs)], 'md')
+        ],
     }
     return {page: regenerated(page, *parts) for page, parts in pages.items()}
 
