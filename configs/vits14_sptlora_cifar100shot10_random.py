@@ -5,3 +5,4 @@ model = dict(
     backbone=dict(layer_scale_init_value=1.0),
     petl=dict(spt=dict(file='work_dirs/vits14_sptlora_cifar100shot10_random/spt.safetensors')),
 )
+trials = 0  # its own learning rate has not been looked for yet

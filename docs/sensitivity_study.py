@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What sensitivity knows of a task: docs/sensitivity_study.py configs/vits14_sptlora_cifar100shot10_dinov2.py.
+"""What sensitivity knows of a task.
 
 For each way of measuring it prints, of the 300,000 most sensitive entries of the backbone, the share that a second
 measurement finds again (another seed: other batches, another head), once with the true labels, and once with those of
@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 
+from vpetl_cli.command import Parser, run
 from vpetl_mm.commands.allocate import AllocationRequest, measure_experiment, resolve
 from vpetl_mm.config import load_config
+from vpetl_mm.errors import UserError
 from vpetl_mm.spt.sensitivity import GRADIENTS, HEADS, Sensitivity
 
 ENTRIES = 300_000
@@ -54,9 +57,11 @@ def by_kind(sensitivity: Sensitivity, top: set[int]) -> str:
     return ', '.join(f'{name} {count / len(top):.0%}' for name, count in zip(names, counts, strict=True))
 
 
-def main(config: str) -> None:
+def main(args: Namespace) -> None:
     """Measure in every way, and compare."""
-    dataset = load_config(config).train_dataloader.dataset
+    config, dataset = args.config, load_config(args.config).train_dataloader.dataset
+    if dataset.type != 'ImageArrays' or not dataset.get('per_class'):
+        raise UserError(f'{config} has no ImageArrays with per_class to train on, whose labels could be mixed.')
     images, published, total = Path(dataset.ann_file), None, 1
     with tempfile.TemporaryDirectory() as folder:
         mixed = with_mixed_labels(images, dataset.per_class, Path(folder, 'mixed.npz'))
@@ -79,5 +84,12 @@ def main(config: str) -> None:
     print(f'chance: {ENTRIES / total:.1%}')
 
 
+parser = Parser(
+    'What sensitivity knows of a few-shot task.',
+    '  docs/sensitivity_study.py configs/vits14_sptlora_cifar100shot10_dinov2.py',
+)
+parser.prog = 'docs/sensitivity_study.py'
+parser.add_config()
+
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    sys.exit(run(main, parser))

@@ -134,8 +134,9 @@ def write(args, work_dirs: Path) -> None:
     from vpetl_mm.paper.metafile import METAFILE
 
     if args.collect:
-        filled, out = publish.collect(METAFILE, work_dirs)
-        print(f'{METAFILE}: {len(filled)} experiments filled in; {out} results belong to none of them.')
+        done = publish.collect(METAFILE, work_dirs)
+        counts = f'{len(done.filled)} experiments filled in, {len(done.searched)} with what their searches found'
+        print(f'{METAFILE}: {counts}; {done.left_out} results belong to none of them.')
     if args.docs:
         for path, text in publish.documents().items():
             publish.write(path, text)

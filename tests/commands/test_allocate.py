@@ -25,11 +25,11 @@ from vpetl_mm.commands.allocate import (
     find_allocation,
     measure_experiment,
     peak_bytes,
-    plain_experiment,
     resolve,
 )
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.experiment import Options, prepare, train
+from vpetl_mm.engine.plain import plain_experiment
 from vpetl_mm.engine.preflight import check_experiment
 from vpetl_mm.engine.probe import features_of
 from vpetl_mm.spt.allocation import read_allocation, tensors_sha256
@@ -251,6 +251,25 @@ def test_the_config_is_left_as_it_was(config):
     measurement = measure_experiment(cfg, request)
     assert repr(cfg.to_dict()) == before and cfg.model.petl.spt.file == 'spt.safetensors'
     assert not any(hasattr(m, 'deltas') for m in measurement.model.modules())
+
+
+def test_learning_rates_by_group_do_not_matter_to_it(config):
+    """The groups are what SPT trains, and nothing is trained yet."""
+    key = 'optim_wrapper.paramwise_cfg.groups.{}.lr_mult'
+    plain = measure_experiment(*resolve(AllocationRequest(str(config), (500,)))).sensitivity
+    apart = {key.format(group): 0.1 for group in ('entries', 'vectors', 'deltas')}
+    found = measure_experiment(*resolve(AllocationRequest(str(config), (500,), cfg_options=apart))).sensitivity
+    assert np.array_equal(found.values, plain.values)
+    with pytest.raises(UserError, match="Did you mean 'entries'"):
+        resolve(AllocationRequest(str(config), (500,), cfg_options={key.format('entry'): 0.1}))
+
+
+def test_a_file_that_another_process_wrote_meanwhile_stays(config, tmp_path):
+    out = tmp_path / 'spt.safetensors'
+    cfg, request = resolve(AllocationRequest(str(config), (500,), out=str(out)))
+    with pytest.raises(UserError, match='exists, and adapters may have been trained with it'):
+        find_allocation(cfg, request, lambda: out.write_text('of another'))
+    assert out.read_text() == 'of another'
 
 
 def test_one_measurement_serves_several_budgets(config):

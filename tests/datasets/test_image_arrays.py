@@ -69,6 +69,8 @@ def test_a_part_is_held_out(file):
         (dict(train_labels=np.zeros(5)), 'float64'),
         (dict(train_labels=np.array([0, 1, 3, 0, 0])), 'the label 3, outside 0 to 2'),
         (dict(train_labels=np.array([0, -1, 1, 0, 0])), 'the label -1, outside 0 to 2'),
+        (dict(train_images=np.zeros((5, 0, 4, 3), np.uint8)), 'should hold train_images'),
+        (dict(classes=np.array(3)), r'should hold classes, the name of each, and has \(\)'),
         (dict(classes=np.array([object()], dtype=object)), 'damaged or not an array file'),  # a pickle, never read
     ],
 )

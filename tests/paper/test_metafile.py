@@ -10,7 +10,7 @@ import pytest
 from tools import refused
 from vpetl_cli.shipped import experiments
 from vpetl_mm.errors import UserError
-from vpetl_mm.paper.metafile import Entry, Ours, load_metafile, write_metafile
+from vpetl_mm.paper.metafile import Entry, Ours, SeedResult, load_metafile, write_metafile
 from vpetl_mm.paper.table_layouts import LAYOUTS
 
 REPO = Path(__file__).parents[2]
@@ -74,6 +74,9 @@ def test_what_is_written_is_what_was_read(small):
     assert entries[0].remarks == {'T1/fc': 'a remark'} and entries[1].ours.seeds == 2
     ran = by_name['vit_fc_vtabflowers102_mae']
     assert (ran.ours, ran.where) == (entries[1].ours, 'another') and by_name['vit_fc_vtabdtd_mae'].ours is None
+    for config in METAFILE.parent.rglob('*.py'):
+        (there := small.parent / config.relative_to(METAFILE.parent)).parent.mkdir(exist_ok=True)
+        there.touch()
     for file in (small, METAFILE):
         text, entries = file.read_text(), load_metafile(file)
         small.write_text(text[: text.index('\nremarks:') + 1])
@@ -117,6 +120,13 @@ def test_a_result_that_is_filled_in_is_read_again(small, name):
         ('name: vit_fc_vtab', 'name: vit_full_vtab', 'vit_full_vtabcifar_in21k has no config in'),
         ('remarks:', 'remark:', "'remark'"),
         ('experiments:', 'experiments: {', 'not YAML'),
+        ('where: a machine', 'where: 2026-13-45', 'not YAML'),
+        ('seeds: 2', 'seeds: 0', 'seeds in ours of demo_fc.* at least 1'),
+        ('seeds: 2', 'seeds: 1.5', 'seeds in ours of demo_fc.* whole number'),
+        ('seeds: 2', 'seeds: 2, hours: .inf', 'hours in ours of demo_fc'),
+        ('where: a machine', 'by_seed: {0: null}', 'seed 0 in by_seed of demo_fc.* must be a mapping'),
+        ('where: a machine', 'search: {.inf: 1}', 'search of demo_fc.* numbers above 0'),
+        ('where: a machine', 'apart: {entires: {1: 1}}', "'entires'.*'entries'"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(small, old, new, said):
@@ -124,6 +134,14 @@ def test_what_is_wrong_is_one_sentence(small, old, new, said):
     with pytest.raises(UserError, match=said) as error:
         load_metafile(small)
     assert '\n' not in str(error.value)
+
+
+def test_what_could_not_be_read_again_is_not_written(small):
+    before, entries = small.read_text(), load_metafile(small)
+    entries[0].by_seed = {-1: SeedResult(24.0, 50.0, 20.0, 178_350)}
+    with pytest.raises(UserError, match=r'by_seed of swin_fc_ssv2.*whole numbers from 0'):
+        write_metafile(small, entries)
+    assert small.read_text() == before and not list(small.parent.glob('*partial*'))
 
 
 def test_two_entries_for_one_cell_of_one_dataset_are_refused(small):

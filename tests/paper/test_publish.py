@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,27 @@ from vpetl_mm.errors import UserError
 from vpetl_mm.paper.few_shot import apart_table, rates_table
 from vpetl_mm.paper.metafile import Entry, Ours, load_metafile, write_metafile
 from vpetl_mm.paper.names import SPT_METHODS, parse_name
-from vpetl_mm.paper.publish import BEGIN, END, collect, configs_tables, describe, documents, regenerated, results
+from vpetl_mm.paper.publish import (
+    BEGIN,
+    END,
+    Collected,
+    collect,
+    configs_tables,
+    describe,
+    documents,
+    regenerated,
+    results,
+)
 from vpetl_mm.paper.tables import Tables, counts_as_printed
 from vpetl_mm.paper.vtab import row_names
 
 REPO = Path(__file__).parents[2]
 VTAB = 'vit_fc_vtabflowers102_mae'
+LR = 'optim_wrapper.optimizer.lr'
+# a search's files, as docs/few_shot.md has it run
+HEAD = 'trial,state,acc/top1,{},params,epochs,seconds,reason'
+EPOCHS = {'train_cfg.max_epochs': 10, 'param_scheduler.1.end': 10, 'param_scheduler.1.T_max': 8}
+SEARCH = dict(metric='acc/top1', sampler='grid', pruner='none', fraction=0.2, options=EPOCHS)
 LORA, PARAMS = 'vits14_lora_cifar100shot10_r16_dinov2', 333_412
 
 
@@ -43,13 +59,13 @@ def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
     metafile = configs / 'metafile.yml'
     before = load_metafile(metafile)
     work_dirs = tmp_path / 'work_dirs'
-    assert collect(metafile, work_dirs) == ([], 0) and load_metafile(metafile) == before
+    assert collect(metafile, work_dirs) == Collected([], [], 0) and load_metafile(metafile) == before
     for seed, top1 in enumerate((50.0, 52.0)):
         write_record(work_dirs / f'{seed}', record('swin_fc_ssv2', seed, top1))
     write_record(work_dirs / 'vtab', record(VTAB, epoch=100, params=102 * 769, finished='2026-01-02'))
     write_record(work_dirs / 'mine', record('mine'))
     write_record(work_dirs / 'changed', record('swin_full_ssv2', options={'model.petl.train': []}))
-    assert collect(metafile, work_dirs) == (['swin_fc_ssv2', VTAB], 2)
+    assert collect(metafile, work_dirs) == Collected(['swin_fc_ssv2', VTAB], [], 2)
     after = load_metafile(metafile)
     changed = [e for e, b in zip(after, before, strict=True) if e != b]
     assert [e.name for e in changed] == ['swin_fc_ssv2', VTAB] and changed[1].ours.top1 == 50.0
@@ -70,31 +86,40 @@ def test_runs_stay_by_seed_when_a_later_session_adds_others(tmp_path):
     for session, seeds in enumerate([(0, 1), (2,)]):
         for seed in seeds:
             folder = runs / f'{session}/{seed}'
-            write_record(folder, record(LORA, seed, 40.0 + seed, epoch=20, params=PARAMS))
+            own = dict(machine=f'machine {session}', finished=f'2026-01-0{1 + session}')
+            write_record(folder, record(LORA, seed, 40.0 + seed, epoch=20, params=PARAMS, **own))
             times = dict(started='2026-01-01T00:00:00', ended=f'2026-01-01T00:{30 + seed}:00')
             (folder / 'attempt.json').write_text(json.dumps(dict(state='done', reason='', machine='here', **times)))
-        assert collect(metafile, runs / f'{session}') == ([LORA], 0)
+        assert collect(metafile, runs / f'{session}') == Collected([LORA], [], 0)
     entry = next(e for e in load_metafile(metafile) if e.name == LORA)
     assert {s: (r.top1, r.hours) for s, r in entry.by_seed.items()} == {0: (40, 0.5), 1: (41, 0.517), 2: (42, 0.533)}
     assert (entry.ours.top1, entry.ours.seeds, entry.ours.spread, entry.ours.hours) == (41.0, 3, 1.0, 1.55)
     assert Tables([entry], runs / '1', metafile.parent, {LORA: PARAMS}).ours[LORA].seeds == 3
+    assert [place.partition(',')[0] for place in entry.where.split('; ')] == ['machine 0', 'machine 1']
+    write_record(runs / '2', replace(record(LORA, 0, 10.0, epoch=20, params=PARAMS), seed=None))
+    assert collect(metafile, runs / '2') == Collected([], [], 1), 'without a seed it could be one of the three'
+    assert Tables([entry], runs / '2', metafile.parent, {LORA: PARAMS}).ours[LORA] == entry.ours
+    assert next(e for e in load_metafile(metafile) if e.name == LORA) == entry
     (runs / '1/2/attempt.json').unlink()
     collect(metafile, runs / '1')
     assert next(e for e in load_metafile(metafile) if e.name == LORA).ours.hours == 0, 'not known of one'
     older = [Entry(LORA, ours=Ours(50.0, 90.0, 50.0, PARAMS, 3, 1.0))]
     write_metafile(metafile, [older[0] if e.name == LORA else e for e in load_metafile(metafile)])
-    assert collect(metafile, runs / '1') == ([], 1), 'a mean of three is not replaced by one run'
+    assert collect(metafile, runs / '1') == Collected([], [], 1), 'a mean of three is not replaced by one run'
 
 
 def test_what_a_search_found_is_collected(tmp_path):
     metafile, search = tmp_path / 'configs/metafile.yml', tmp_path / 'runs/tune' / LORA
     shutil.copytree(REPO / 'configs', metafile.parent)
     search.mkdir(parents=True)
-    head = 'trial,state,acc/top1,optim_wrapper.optimizer.lr,params,epochs,seconds,reason'
+    entries = load_metafile(metafile)
+    next(e for e in entries if e.name == LORA).search = {}
+    write_metafile(metafile, entries)
 
-    def found(*rows: str, head: str = head) -> dict:
-        (search / 'search.csv').write_text('\n'.join([head, *rows]) + '\n')
-        collect(metafile, tmp_path / 'runs')
+    def found(*rows: str, searched: bool = True, **about) -> dict:
+        (search / 'search.csv').write_text('\n'.join([HEAD.format(LR), *rows]) + '\n')
+        (search / 'search.json').write_text(json.dumps(dict(SEARCH, spaces={LR: '[1,2]'}) | about))
+        assert collect(metafile, tmp_path / 'runs').searched == [LORA] * searched
         return next(e for e in load_metafile(metafile) if e.name == LORA).search
 
     tried = {0.0003: 30.0, 0.003: 41.5, 0.01: None}
@@ -102,9 +127,17 @@ def test_what_a_search_found_is_collected(tmp_path):
     assert found(*rows) == tried
     (row,) = (r for r in rates_table(load_metafile(metafile), metafile.parent).rows if r[:2] == ['lora', 'dinov2'])
     assert row[3] == '0.0003: 30, 0.003: 41.5, 0.01: failed'
-    # a search for more, or by another score, is none of this table
-    assert found('0,done,50,0.003,9,10,60,,8', head=f'{head},model.petl.deltas.lora.rank') == tried
-    assert found('0,done,50,0.003,9,10,60,', head=head.replace('top1', 'mean_class')) == tried
+    assert found('0,failed,,0.003,,3,20,nan', '1,done,35.5,0.001,9,10,60,') == tried | {0.001: 35.5}, 'others stay'
+    # a search for more, by another score, or of other runs is none of this table
+    for other in (
+        dict(spaces={LR: '[1,2]', 'model.petl.deltas.lora.rank': '[1,2]'}),
+        dict(metric='acc/mean_class'),
+        dict(options=dict(SEARCH['options'], **{'train_cfg.max_epochs': 1})),
+        dict(options=dict(SEARCH['options'], **{'train_dataloader.dataset.ann_file': 'mine.npz'})),
+        dict(pruner='hyperband'),
+        dict(fraction=0.5),
+    ):
+        assert found('0,done,50,0.003,9,10,60,', searched=False, **other) == tried | {0.001: 35.5}
     for wrong in (
         '0,done,x,0.003,9,10,60,',
         '0,done,500,0.003,9,10,60,',
@@ -113,18 +146,22 @@ def test_what_a_search_found_is_collected(tmp_path):
     ):
         with pytest.raises(UserError, match=r'search\.csv is corrupt'):
             found(wrong)
+    for wrong in (dict(spaces=3), dict(options=[1])):
+        with pytest.raises(UserError, match=r'search\.json is corrupt'):
+            found(*rows, **wrong)
 
 
 def test_rates_apart_are_collected(tmp_path):
     """Beside the factor 1, which is the search for the rate of all."""
     name, factor = 'vits14_sptlora_cifar100shot10_dinov2', 'optim_wrapper.paramwise_cfg.groups.{}.lr_mult'
+    rows = '0,done,30,3.0,9,10,6,\n1,done,42.5,0.1,9,10,6,\n'
     metafile, tune = tmp_path / 'configs/metafile.yml', tmp_path / 'runs/tune'
     shutil.copytree(REPO / 'configs', metafile.parent)
     for part, key in (('entries', factor.format('entries')), ('deltas', factor.format('vectors'))):
         (tune / part / name).mkdir(parents=True)
-        text = f'trial,state,acc/top1,{key}\n0,done,30,3.0\n1,done,42.5,0.1\n'
-        (tune / part / name / 'search.csv').write_text(text)
-    collect(metafile, tmp_path / 'runs')
+        (tune / part / name / 'search.csv').write_text(f'{HEAD.format(key)}\n{rows}')
+        (tune / part / name / 'search.json').write_text(json.dumps(dict(SEARCH, spaces={key: '[3,0.1]'})))
+    assert collect(metafile, tmp_path / 'runs') == Collected([], [name], 0)
     entries = load_metafile(metafile)
     (studied,) = (e for e in entries if e.name == name)
     assert studied.apart == {'entries': {0.1: 42.5, 3.0: 30.0}}, 'the other search was for another part'

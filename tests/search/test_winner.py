@@ -15,6 +15,7 @@ from vpetl_mm.campaign.claim import claimed
 from vpetl_mm.config import load_config
 from vpetl_mm.engine.experiment import Options, prepare
 from vpetl_mm.engine.sensitivity_command import sensitivity_command
+from vpetl_mm.search.checks import planned
 from vpetl_mm.search.finalists import Finalist
 from vpetl_mm.search.settings import Search
 from vpetl_mm.search.winner import choose_winner, tuned_config, write_winner
@@ -22,6 +23,7 @@ from vpetl_mm.spt.allocation import read_allocation
 
 REPO = Path(__file__).parents[2]
 LR = 'optim_wrapper.optimizer.lr'
+PART = 'optim_wrapper.paramwise_cfg.groups.{}.lr_mult'
 HEAD = 'optim_wrapper.paramwise_cfg.groups.head.lr_mult'
 PATT, LORA = 'model.petl.deltas.patt', 'model.petl.deltas.lora'
 
@@ -104,3 +106,14 @@ def test_spt_is_measured_without_what_is_held_out(experiment, tmp_path):
         assert tools.call('sensitivity', *command[2:]) == 0
         samples.append(read_allocation(file).made['samples'])
     assert samples == [12, 24]
+
+
+def test_spts_parts_have_rates_to_search(experiment, tmp_path, monkeypatch, capsys):
+    """Its parts are not there yet when the search is planned."""
+    monkeypatch.chdir(tmp_path)
+    config, key = write_experiment(experiment.parent, SPT.format(root=tmp_path), 'spt'), PART.format('entries')
+    options = dict(sampler='grid', work_dir=tmp_path / 'tune', options={PART.format('vectors'): 0.5})
+    search, _ = planned(config, {key: '[0.1,1]'}, **options)
+    assert search.run(tmp_path / 'a', {key: 0.1}).optim_wrapper.paramwise_cfg.groups.entries.lr_mult == 0.1
+    said = tools.refused(capsys, 'tune', config, '--search', f'{key}=[-1,1]')
+    assert 'must be a number of at least 0, got -1' in said and not said.rstrip().endswith('..')

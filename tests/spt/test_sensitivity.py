@@ -238,6 +238,15 @@ class Poisoned(torch.autograd.Function):
         return torch.full_like(grad, ctx.bad), None
 
 
+def test_a_task_on_which_nothing_depends_is_refused():
+    """As of one class, whose loss is 0 whatever the weights."""
+    host = HOSTS['vit']
+    model = model_of(host)
+    model.backbone.register_forward_hook(lambda module, args, y: Poisoned.apply(y[0], 0.0)[None].unbind())
+    with pytest.raises(UserError, match='every gradient is 0, at a mean loss of'):
+        measure(model, packed(host))
+
+
 @pytest.mark.parametrize('bad', [math.nan, math.inf, 1e30], ids=str)
 def test_a_gradient_that_is_not_finite_is_named(bad):
     """Put in behind the second block's fc1, it reaches what lies in front of it and nothing behind."""

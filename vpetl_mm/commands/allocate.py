@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import resource
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from torch import nn
 
 from ..engine.building import naming
 from ..engine.experiment import Options, prepare
+from ..engine.plain import plain_experiment
 from ..engine.preflight import check_experiment
 from ..engine.probe import SAMPLES, features_of, has_batch_norm, settle, train_head
 from ..errors import UserError
@@ -109,8 +109,7 @@ def resolve(request: AllocationRequest) -> tuple[Config, AllocationRequest]:
     out = Path(request.out or spt.get('file') or Path(cfg.work_dir, 'spt.safetensors'))
     if out.suffix != '.safetensors' or out.is_dir():
         raise UserError(f'--out must be a file that ends in .safetensors, got {out}.')
-    if out.exists() and not request.force:
-        raise UserError(f'{out} exists, and adapters may have been trained with it; --force replaces it.')
+    _check_free(out, request.force)
     request = replace(
         request,
         budgets=tuple(dict.fromkeys(budgets)),
@@ -131,6 +130,11 @@ def resolve(request: AllocationRequest) -> tuple[Config, AllocationRequest]:
     return cfg, request
 
 
+def _check_free(out: Path, force: bool) -> None:
+    if out.exists() and not force:
+        raise UserError(f'{out} exists, and adapters may have been trained with it; --force replaces it.')
+
+
 def _check_fits(spt: dict[str, Any], request: AllocationRequest) -> None:
     """Refuse to write a file that the config would refuse to read."""
     wrong = [name for name in ('structured', 'rank', 'control', *MEASURED) if spt[name] != getattr(request, name)]
@@ -142,15 +146,6 @@ def _check_fits(spt: dict[str, Any], request: AllocationRequest) -> None:
             f'petl.spt.{wrong[0]} of {request.config} is {spt[wrong[0]]!r}, unlike the requested value: add '
             f'--cfg-options model.petl.spt.{wrong[0]}=..., here and in training, or write elsewhere with --out.'
         )
-
-
-def plain_experiment(cfg: Config) -> Config:
-    """Return the experiment with a plain backbone, all of it trained, as sensitivity is measured."""
-    cfg = copy.deepcopy(cfg)  # Config.copy() shares what is nested
-    path = {k: v for k, v in cfg.model.petl.items() if k in ('attention', 'fast')}
-    cfg.model.petl = dict(train=['all'], **path)
-    cfg.cache_features = None
-    return cfg
 
 
 def measure_experiment(
@@ -244,9 +239,10 @@ def find_allocation(
     """Measure, choose for the one budget of ``request``, and write the file.
 
     Raises:
-        UserError: as :func:`allocate`.
+        UserError: as :func:`allocate`, and where another process has written the file meanwhile.
     """
     measurement = measure_experiment(cfg, request, advance)
     allocation = allocate(measurement, request.budgets[0], cfg, request)
+    _check_free(Path(request.out), request.force)
     write_allocation(Path(request.out), allocation)
     return allocation, measurement

@@ -37,7 +37,7 @@ class ImageArrays(Holdout, BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Return the images and labels of the split, in the file's order."""
         images, labels, classes = self._read()
-        self._check(images, labels, len(classes))
+        self._check(images, labels, classes)
         if self.per_class is not None:
             first = self._first(labels, len(classes))
             images, labels = images[first], labels[first]
@@ -67,13 +67,15 @@ class ImageArrays(Holdout, BaseDataset):
         except Exception as error:  # zipfile, zlib and NumPy each have their own errors for a damaged file
             raise UserError(f'{path} is damaged or not an array file of images ({error}).') from error
 
-    def _check(self, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    def _check(self, images: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> None:
         shaped = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
-        if not shaped or labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu' or not len(images):
+        if not shaped or labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu' or not images.size:
             raise UserError(
                 f'{self.ann_file} should hold {self.split}_images (N x H x W x 3, uint8) and {self.split}_labels '
                 f'(N whole numbers), and has {images.shape} {images.dtype} and {labels.shape} {labels.dtype}.'
             )
-        outside = labels[(labels < 0) | (labels >= classes)]
+        if classes.ndim != 1:
+            raise UserError(f'{self.ann_file} should hold classes, the name of each, and has {classes.shape}.')
+        outside = labels[(labels < 0) | (labels >= len(classes))]
         if len(outside):
-            raise UserError(f'{self.ann_file} has the label {outside[0]}, outside 0 to {classes - 1}.')
+            raise UserError(f'{self.ann_file} has the label {outside[0]}, outside 0 to {len(classes) - 1}.')

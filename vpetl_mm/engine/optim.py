@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -52,26 +52,12 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return super().__call__(trained)
 
     def _check_groups(self) -> None:
-        groups = self.paramwise_cfg.get('groups') or {}
-        if not isinstance(groups, Mapping):
-            raise UserError(
-                f'paramwise_cfg.groups must be a dict such as dict(head=dict(lr_mult=10.0)), got {groups!r}.'
-            )
-        for name, factors in groups.items():
-            if name not in GROUPS:
-                raise unknown('group of paramwise_cfg.groups', name, GROUPS)
-            if name not in (trained := self._trained_groups()):
+        groups, trained = self.paramwise_cfg.get('groups'), self._trained_groups()
+        check_groups(groups)
+        for name in groups or ():
+            if name not in trained:
                 there = ', '.join(g for g in GROUPS if g in trained)
                 raise UserError(f'paramwise_cfg.groups.{name}: nothing of it is trained; trained are {there}.')
-            if not isinstance(factors, Mapping):
-                raise UserError(
-                    f'paramwise_cfg.groups.{name} must be a dict such as dict(lr_mult=10.0), got {factors!r}.'
-                )
-            for key, value in factors.items():
-                if key not in FACTORS:
-                    raise unknown(f'key of paramwise_cfg.groups.{name}', key, FACTORS)
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                    raise UserError(f'paramwise_cfg.groups.{name}.{key} must be at least 0, got {value!r}.')
 
     def _trained_groups(self) -> set[str]:
         found = {*self._members.values()}
@@ -89,6 +75,24 @@ class PETLOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             for key, factor, base in (('lr', 'lr_mult', self.base_lr), ('weight_decay', 'decay_mult', self.base_wd)):
                 if factor in factors and entry.get(key, base) is not None:
                     entry[key] = entry.get(key, base) * factors[factor]
+
+
+def check_groups(groups: Any) -> None:
+    """Raise :class:`UserError` for what ``paramwise_cfg.groups`` cannot be, whatever is trained."""
+    if not isinstance(groups or {}, Mapping):
+        raise UserError(f'paramwise_cfg.groups must be a dict such as dict(head=dict(lr_mult=10.0)), got {groups!r}.')
+    for name, factors in (groups or {}).items():
+        if name not in GROUPS:
+            raise unknown('group of paramwise_cfg.groups', name, GROUPS)
+        if not isinstance(factors, Mapping):
+            raise UserError(
+                f'paramwise_cfg.groups.{name} must be a dict such as dict(lr_mult=10.0), got {factors!r}.'
+            )
+        for key, value in factors.items():
+            if key not in FACTORS:
+                raise unknown(f'key of paramwise_cfg.groups.{name}', key, FACTORS)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < sys.float_info.max:
+                raise UserError(f'paramwise_cfg.groups.{name}.{key} must be a number of at least 0, got {value!r}.')
 
 
 def group_of(model: nn.Module, name: str) -> str:

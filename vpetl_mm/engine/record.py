@@ -117,8 +117,10 @@ def _check(record: Record, path: Path) -> None:
         why = f'top-5 ({record.top5}) cannot be below top-1 ({record.top1})'
     elif not all(type(c) is int and c >= 0 for c in counts) or record.params > record.total or not record.samples:
         why = f'params, total, epoch, samples and trials cannot be {", ".join(map(str, counts))}'
-    elif not (record.seed is None or type(record.seed) is int) or not isinstance(record.options, dict):
-        why = 'seed must be a whole number or null, and options a mapping'
+    elif not (record.seed is None or (type(record.seed) is int and record.seed >= 0)) or not isinstance(
+        record.options, dict
+    ):
+        why = 'seed must be a whole number from 0 or null, and options a mapping'
     elif not all(map(is_line, (record.config, record.checkpoint, record.finished, record.machine))):
         why = 'config, checkpoint, finished and machine must be text, a line each, without control characters'
     elif Path(record.config).name != record.config:

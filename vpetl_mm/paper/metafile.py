@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -20,6 +19,8 @@ from ..files import written_whole
 from .names import parse_name
 
 METAFILE = Path('configs', 'metafile.yml')
+# figures above 100, those that are whole numbers, and the largest
+UNBOUND, WHOLE, MOST = ('params', 'params_m', 'seeds', 'hours'), ('params', 'seeds'), 1e15
 # what SPT tunes, as paramwise_cfg.groups calls it: single weights, whole vectors, updates
 APART = ('entries', 'vectors', 'deltas')
 
@@ -145,7 +146,7 @@ def _read(path: Path) -> tuple[list[Any], dict[str, str]]:
         raise UserError(f'The metafile {path} does not exist.')
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date or number
         raise UserError(f'The metafile {path} is not YAML: {reason(error, 400)}.') from error
     if not isinstance(content, dict) or not isinstance(content.get('experiments'), list):
         raise UserError(f'The metafile {path} must have "experiments", a list, and may have "remarks".')
@@ -207,19 +208,22 @@ def _by_seed(raw: Any, what: str) -> dict[int, SeedResult]:
     for seed in _mapping(raw, what):
         if type(seed) is not int or seed < 0:
             raise UserError(f'{what} must have seeds, whole numbers from 0, got {seed!r}.')
+        if raw[seed] is None:
+            raise UserError(f'seed {seed} in {what} must be a mapping, got nothing.')
     return {seed: _figures(SeedResult, run, f'seed {seed} in {what}') for seed, run in raw.items()}
 
 
 def _search(raw: Any, what: str) -> dict[float, float | None]:
     """Return what a search found by learning rate or by factor on it, every number in its range."""
     for rate, value in _mapping(raw, what).items():
-        if not _is_number(rate, math.inf) or not (value is None or _is_number(value, 100)):
-            raise UserError(f'{what} must have numbers, and top-1 or null of each, got {rate!r}: {value!r}.')
+        if not _is_number(rate, MOST) or not rate or not (value is None or _is_number(value, 100)):
+            raise UserError(f'{what} must have numbers above 0, and top-1 or null of each, got {rate!r}: {value!r}.')
     return raw
 
 
-def _is_number(value: Any, limit: float) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= limit
+def _is_number(value: Any, limit: float, whole: bool = False) -> bool:
+    kinds = int if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value <= limit
 
 
 def _figures(cls: type, raw: Any, what: str) -> Any:
@@ -233,11 +237,13 @@ def _figures(cls: type, raw: Any, what: str) -> Any:
         raise UserError(f'{what} lacks {missing[0]}.')
     if raw.get('params_are', 'own') not in ('own', 'mean5'):
         raise unknown(f'params_are in {what}', raw['params_are'], ('own', 'mean5'))
-    numbers = {k: v for k, v in raw.items() if k not in ('params_are', 'top1_in')} | (raw.get('top1_in') or {})
-    for key, value in numbers.items():
-        limit = math.inf if key in ('params', 'params_m', 'seeds', 'hours') else 100
-        if not _is_number(value, limit):
-            raise UserError(f'{key} in {what} must be a number from 0 to {limit:g}, got {value!r}.')
+    printed = _mapping(raw.get('top1_in') or {}, f'top1_in in {what}')
+    for key, value in ({k: v for k, v in raw.items() if k not in ('params_are', 'top1_in')} | printed).items():
+        limit, whole = MOST if key in UNBOUND else 100, key in WHOLE
+        if not _is_number(value, limit, whole):
+            raise UserError(f'{key} in {what} must be a {"whole " * whole}number from 0 to {limit:g}, got {value!r}.')
+    if raw.get('seeds') == 0:
+        raise UserError(f'seeds in {what} must be at least 1.')
     if 'top5' in raw and raw['top5'] < raw['top1']:
         raise UserError(f'top5 in {what} cannot be below top1.')
     return cls(**raw)
@@ -265,6 +271,9 @@ def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
     """Write entries over a metafile, whole or not at all; its leading comment stays.
 
     Entries of a VTAB-1k leaf must stand side by side.
+
+    Raises:
+        UserError: for entries that :func:`load_metafile` would refuse; the file stays as it is.
     """
     path, remarks, listed = Path(path), {}, []
     for leaf, group in groupby(entries, lambda entry: leaf_of(entry.name)[0]):
@@ -272,7 +281,7 @@ def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
         for row in rows.values():
             remarks |= row.pop('remarks', {})
             if row.get('by_seed'):
-                del row['ours']  # their mean
+                row.pop('ours', None)  # their mean
         if leaf in rows:
             listed.append(rows[leaf])
         else:
@@ -284,6 +293,7 @@ def write_metafile(path: str | Path, entries: Iterable[Entry]) -> None:
         text = yaml.safe_dump(dict(remarks=remarks), **options) if remarks else ''
         text += yaml.safe_dump(dict(experiments=listed), default_flow_style=None, **options)
         partial.write_text(header + text, encoding='utf-8')
+        load_metafile(partial)
 
 
 def _pruned(mapping: Mapping[str, Any]) -> dict[str, Any]:

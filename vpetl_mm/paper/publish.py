@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpetl_cli.shipped import leaf_of
 
 from ..datasets.vtab1k import TASKS, TOKENS
 from ..engine.record import Record, find_records
-from ..errors import UserError, reason
-from ..files import read_start, written_whole
+from ..errors import UserError
+from ..files import written_whole
 from .few_shot import EXPERIMENTS as FEW_SHOT
 from .few_shot import STUDIED, TUNED, apart_table, few_shot_table, rates_table
-from .metafile import APART, METAFILE, Entry, load_metafile, mean_of, write_metafile
+from .metafile import APART, METAFILE, Entry, SeedResult, load_metafile, mean_of, write_metafile
 from .names import Name, parse_name
+from .searches import FACTOR, RATE, found_by, with_more
 from .table_format import escaped, render
 from .table_layouts import DATASETS, LAYOUTS, METHODS, PRETRAIN
 from .tables import Tables, as_printed, by_seed, together, trainable
@@ -38,66 +38,75 @@ VARIANTS |= dict(
 VARIANTS |= dict(probe='behind a trained head', sample='per-sample gradients')
 VARIANTS |= dict(probesample='per-sample gradients behind a trained head')
 VARIED = ('bapat', 'patt', 'sptlora', 'sptadapter')
-# of a search's table: its columns, the states of a trial that has ended, and the most bytes that are read
-CSV, TOP1, ENDED, MOST = 'search.csv', 'acc/top1', ('done', 'failed'), 10**6
-RATE, FACTOR = 'optim_wrapper.optimizer.lr', 'optim_wrapper.paramwise_cfg.groups.{}.lr_mult'
 OTHER_SIZES = dict(mhpa='num_tokens')
 
 
-def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> tuple[list[str], int]:
+@dataclass(frozen=True)
+class Collected:
+    """What :func:`collect` wrote.
+
+    Args:
+        filled: the experiments with results.
+        searched: those with a search for their learning rate, or for one of SPT's parts.
+        left_out: the number of results that count for none.
+    """
+
+    filled: list[str]
+    searched: list[str]
+    left_out: int
+
+
+def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> Collected:
     """Write the results of runs and of few-shot transfer's searches for a learning rate.
 
-    Runs of other seeds that the metafile has by seed stay; a mean without its runs is replaced by the mean of more.
+    Runs of other seeds that the metafile has by seed stay, and so do rates that a search did not try; a mean without
+    its runs is replaced by the mean of more.
 
     Args:
         metafile: changed in place, whole or not at all; other entries keep what they have.
         work_dirs: the folder of the runs; searches are in its ``tune``, those for a part of SPT in ``tune/<part>``.
 
-    Returns:
-        The experiments that were filled in, and the number of results that count for none.
+    Raises:
+        UserError: for a result, a search or a metafile that is corrupt; nothing is written then.
     """
     entries = load_metafile(metafile)
     found = find_records(work_dirs)
     runs, out = as_printed(found.values(), Path(metafile).parent)
-    filled = [e for e in entries if e.name in runs and (e.by_seed or not e.ours or e.ours.seeds <= len(runs[e.name]))]
-    for entry in filled:
-        records = runs[entry.name]
-        entry.by_seed = together(entry, by_seed(found, records))
-        entry.ours, entry.where = mean_of(entry.by_seed.values()), _where(records)
-        if None in entry.by_seed:  # a run without a seed cannot be told from another
-            entry.by_seed = {}
-    tune = Path(work_dirs, 'tune')
-    searched = {e.name: found_by(tune / e.name, RATE) for e in entries if e.name in TUNED}
-    apart = {part: found_by(tune / part / STUDIED, FACTOR.format(part)) for part in APART}
+    filled, searched = [], []
     for entry in entries:
-        entry.search = searched.get(entry.name) or entry.search
-        if entry.name == STUDIED:
-            entry.apart |= {part: found for part, found in apart.items() if found}
-    if filled or any((*searched.values(), *apart.values())):
+        records = [r for r in runs.get(entry.name, ()) if r.seed is not None or not entry.by_seed]
+        out += len(runs.get(entry.name, ())) - len(records)
+        if records and (entry.by_seed or not entry.ours or entry.ours.seeds <= len(records)):
+            _fill(entry, by_seed(found, records), _where(records))
+            filled.append(entry.name)
+        else:
+            out += len(records)
+        if _search(entry, Path(work_dirs, 'tune')):
+            searched.append(entry.name)
+    if filled or searched:
         write_metafile(metafile, entries)
-    names = [entry.name for entry in filled]
-    return names, out + sum(len(r) for name, r in runs.items() if name not in names)
+    known = {e.name for e in entries}
+    return Collected(filled, searched, out + sum(len(r) for name, r in runs.items() if name not in known))
 
 
-def found_by(search: Path, key: str) -> dict[float, float | None]:
-    """Return value of ``key`` -> top-1 on held-out data, in a search for it alone; None for a trial that failed.
+def _fill(entry: Entry, runs: dict[int | None, SeedResult], where: str) -> None:
+    """Write the results of an experiment, and where they were run, into its entry."""
+    others = entry.by_seed.keys() - runs.keys()
+    places = [*(entry.where.split('; ') if others and entry.where else ()), where]
+    entry.by_seed = together(entry, runs)
+    entry.ours, entry.where = mean_of(entry.by_seed.values()), '; '.join(dict.fromkeys(places))
+    if None in entry.by_seed:  # a run without a seed cannot be told from another
+        entry.by_seed = {}
 
-    Raises:
-        UserError: for a table of trials that is corrupt.
-    """
-    file = search / CSV
-    if not file.is_file():
-        return {}
-    try:
-        rows = [*csv.DictReader(read_start(file, MOST).splitlines())]
-        if not rows or TOP1 not in rows[0] or any('.' in key for key in {*rows[0]} - {key}):
-            return {}
-        ended = {float(r[key]): float(r[TOP1]) if r['state'] == 'done' else None for r in rows if r['state'] in ENDED}
-        if not all(0 < value < 1000 and (top1 is None or 0 <= top1 <= 100) for value, top1 in ended.items()):
-            raise ValueError('a value or an accuracy is impossible')
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise UserError(f'{file} is corrupt ({reason(error)}): tools/tune.py writes it again.') from error
-    return dict(sorted(ended.items()))
+
+def _search(entry: Entry, tune: Path) -> bool:
+    """Write what searches found into an entry; return whether there was something."""
+    rates = found_by(tune / entry.name, RATE) if entry.name in TUNED else {}
+    parts = APART if entry.name == STUDIED else ()
+    apart = {part: found_by(tune / part / entry.name, FACTOR.format(part)) for part in parts}
+    entry.search = with_more(entry.search, rates)
+    entry.apart |= {part: with_more(entry.apart.get(part, {}), found) for part, found in apart.items() if found}
+    return any((rates, *apart.values()))
 
 
 def _where(runs: Sequence[Record]) -> str:

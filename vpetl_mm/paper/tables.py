@@ -61,8 +61,8 @@ def by_seed(found: Mapping[Path, Record], records: Sequence[Record]) -> dict[int
 
 def result_of(record: Record, hours: float = 0.0) -> SeedResult:
     """Return a record as the metafile keeps it."""
-    scores = (round(score, 3) for score in (record.top1, record.top5, record.mean_class))
-    return SeedResult(*scores, record.params, hours)
+    top1, top5, mean_class = (round(score, 3) for score in (record.top1, record.top5, record.mean_class))
+    return SeedResult(top1, max(top1, top5), mean_class, record.params, hours)  # a rounding may part equals
 
 
 def hours_of(run: Path) -> float:
@@ -80,12 +80,13 @@ def hours_of(run: Path) -> float:
 def together(entry: Entry | None, runs: Mapping[int | None, SeedResult]) -> dict[int | None, SeedResult]:
     """Return an experiment's runs by seed: ``runs``, and those of its entry with other seeds.
 
-    An entry's run of another parameter count is of a model that was edited since, and left out; SPT's counts differ
-    by the seed.
+    A run without a seed cannot be told from those of an entry, and is left out beside them. An entry's run of another
+    parameter count is of a model that was edited since, and left out; SPT's counts differ by the seed.
     """
+    kept = entry.by_seed if entry else {}
+    runs = {seed: run for seed, run in runs.items() if seed is not None or not kept}
     counts = {run.params for run in runs.values()}
-    kept = entry.by_seed.items() if entry else ()
-    return {seed: run for seed, run in kept if run.params in counts or '_spt' in entry.name} | dict(runs)
+    return {s: r for s, r in kept.items() if not runs or r.params in counts or '_spt' in entry.name} | runs
 
 
 class Tables:

@@ -17,6 +17,7 @@ from torch import nn
 from ..datasets.list_file import read_list
 from ..engine.building import naming
 from ..engine.entries import at, innermost
+from ..engine.plain import plain_experiment
 from ..engine.preflight import check_experiment
 from ..errors import UserError, reason, unknown
 from ..measure.count import trains_by_budget
@@ -175,8 +176,7 @@ def _check_ends(search: Search, first: Config) -> None:
     """
     by_budget = trains_by_budget(first.model)
     if by_budget:  # what SPT tunes is known once it has been measured, in each run's folder
-        path = {k: v for k, v in first.model.petl.items() if k in ('attention', 'fast')}
-        first.model.petl = dict(train=['all'], **path)
+        first = plain_experiment(first)
     model = check_experiment(first, ('train_dataloader', 'val_dataloader'))
     listed = len(_samples_of(innermost(at(first, 'train_dataloader.dataset') or {})))
     for key, value in _ends(search):
@@ -197,6 +197,7 @@ def _ends(search: Search) -> Iterator[tuple[str, Any]]:
 
 def _check_end(cfg: Config, key: str, model: nn.Module, by_budget: bool) -> None:
     if by_budget:
+        plain_experiment(cfg)
         return
     if key.startswith('model.'):
         model = build_model(cfg, meta=True)
@@ -204,4 +205,4 @@ def _check_end(cfg: Config, key: str, model: nn.Module, by_budget: bool) -> None
         try:
             build_optim_wrapper(model, cfg.copy().optim_wrapper)
         except (TypeError, ValueError) as error:
-            raise UserError(f'{reason(error)}.') from error
+            raise UserError(f'{reason(error).rstrip(".")}.') from error

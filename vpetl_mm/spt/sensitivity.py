@@ -90,7 +90,7 @@ def measure(
         settled: the head's BatchNorm has the statistics of the training data. Defaults to False.
 
     Raises:
-        UserError: when there is no batch, or a gradient is not finite, naming the parameter.
+        UserError: when there is no batch, every gradient is 0, or one is not finite, naming the parameter.
     """
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
@@ -130,7 +130,7 @@ def sensitivity_of(
         settled: BatchNorms have the statistics of the training data. Defaults to False.
 
     Raises:
-        UserError: when there is no batch, or a gradient is not finite, naming the parameter.
+        UserError: when there is no batch, every gradient is 0, or one is not finite, naming the parameter.
     """
     inside = model.get_submodule(backbone)
     units = units_of(inside)
@@ -147,7 +147,12 @@ def sensitivity_of(
             advance()
     if not losses:
         raise UserError('There is no training data to measure sensitivity on: the training loader is empty.')
-    return Sensitivity(units, values.cpu().numpy(), len(losses), samples, sum(losses) / len(losses))
+    mean_loss = sum(losses) / len(losses)
+    if not values.any():
+        raise UserError(
+            f'Nothing is sensitive: every gradient is 0, at a mean loss of {mean_loss:g}. Has the task one class?'
+        )
+    return Sensitivity(units, values.cpu().numpy(), len(losses), samples, mean_loss)
 
 
 @contextmanager
