@@ -2,3 +2,5 @@ _base_ = ['_base_/few_shot.py', '_base_/methods/bapat_vit_image.py']
 petl = _base_.petl
 petl.deltas.patt.d_bottle = 32
 model = dict(petl=petl)
+optim_wrapper = dict(optimizer=dict(lr=0.003))
+trials = 4  # learning rates, on held-out training images (docs/few_shot.md)

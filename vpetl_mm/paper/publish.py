@@ -90,11 +90,12 @@ def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> C
 
 
 def _fill(entry: Entry, runs: dict[int | None, SeedResult], where: str) -> None:
-    """Write the results of an experiment, and where they were run, into its entry."""
-    others = entry.by_seed.keys() - runs.keys()
-    places = [*(entry.where.split('; ') if others and entry.where else ()), where]
-    entry.by_seed = together(entry, runs)
-    entry.ours, entry.where = mean_of(entry.by_seed.values()), '; '.join(dict.fromkeys(places))
+    """Write the results of an experiment, and where they were run, into its entry; the same again change nothing."""
+    known, entry.by_seed = entry.by_seed, together(entry, runs)
+    entry.ours = mean_of(entry.by_seed.values())
+    if entry.by_seed != known:
+        others = entry.where.split('; ') if entry.where and known.keys() - runs.keys() else []
+        entry.where = '; '.join(dict.fromkeys([*others, where]))
     if None in entry.by_seed:  # a run without a seed cannot be told from another
         entry.by_seed = {}
 
