@@ -83,6 +83,7 @@ def test_collecting_fills_in_what_was_run_and_nothing_else(tmp_path):
 def test_runs_stay_by_seed_when_a_later_session_adds_others(tmp_path):
     metafile, runs = tmp_path / 'configs/metafile.yml', tmp_path / 'runs'
     shutil.copytree(REPO / 'configs', metafile.parent)
+    write_metafile(metafile, [Entry(LORA) if e.name == LORA else e for e in load_metafile(metafile)])
     for session, seeds in enumerate([(0, 1), (2,)]):
         for seed in seeds:
             folder = runs / f'{session}/{seed}'
@@ -112,9 +113,7 @@ def test_what_a_search_found_is_collected(tmp_path):
     metafile, search = tmp_path / 'configs/metafile.yml', tmp_path / 'runs/tune' / LORA
     shutil.copytree(REPO / 'configs', metafile.parent)
     search.mkdir(parents=True)
-    entries = load_metafile(metafile)
-    next(e for e in entries if e.name == LORA).search = {}
-    write_metafile(metafile, entries)
+    write_metafile(metafile, [Entry(LORA) if e.name == LORA else e for e in load_metafile(metafile)])
 
     def found(*rows: str, searched: bool = True, **about) -> dict:
         (search / 'search.csv').write_text('\n'.join([HEAD.format(LR), *rows]) + '\n')
