@@ -90,7 +90,7 @@ def collect(metafile: Path = METAFILE, work_dirs: Path = Path('work_dirs')) -> C
 
 
 def _fill(entry: Entry, runs: dict[int | None, SeedResult], where: str) -> None:
-    """Write the results of an experiment, and where they were run, into its entry; the same again change nothing."""
+    """Write the results of an experiment, and where they were run, into its entry; known results change nothing."""
     known, entry.by_seed = entry.by_seed, together(entry, runs)
     entry.ours = mean_of(entry.by_seed.values())
     if entry.by_seed != known:

@@ -197,7 +197,7 @@ def _ends(search: Search) -> Iterator[tuple[str, Any]]:
 
 def _check_end(cfg: Config, key: str, model: nn.Module, by_budget: bool) -> None:
     if by_budget:
-        plain_experiment(cfg)
+        plain_experiment(cfg)  # refuses a learning rate that no method could have
         return
     if key.startswith('model.'):
         model = build_model(cfg, meta=True)
