@@ -68,6 +68,7 @@ def test_records_are_found_by_what_they_say(tmp_path):
         (dict(params=True), 'params'),
         (dict(samples=0), 'samples'),
         (dict(seed='one'), 'seed'),
+        (dict(seed=-1), 'seed must be a whole number from 0'),
         (dict(finished='yesterday'), 'yesterday'),
         (dict(config=''), 'config'),
         (dict(config='../work_dirs/x/evil'), 'is a path'),
