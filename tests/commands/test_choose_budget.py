@@ -108,6 +108,12 @@ def test_one_that_is_too_small_is_told_before_anything_is_trained(config, monkey
     assert asked == [] and 'too small' in capsys.readouterr().err
 
 
+def test_held_out_data_that_cannot_be_read_is_told_before_anything_is_measured(config, monkeypatch, capsys):
+    monkeypatch.setattr(module, 'measure_experiment', pytest.fail)
+    assert call(config, '--budget', '100', '300', '--cfg-options', 'val_dataloader.dataset.type=NoSuchData') == 2
+    assert 'NoSuchData' in capsys.readouterr().err and not Path('budgets').exists()
+
+
 def test_one_that_is_killed_leaves_no_record_and_is_trained_again(config, monkeypatch):
     def killed(request, given, file):
         raise KeyboardInterrupt

@@ -13,6 +13,8 @@ from typing import Any
 from mmengine import Config
 
 from ..engine.experiment import Options, prepare, train
+from ..engine.plain import plain_experiment
+from ..engine.preflight import check_experiment
 from ..engine.record import json_safe
 from ..errors import UserError
 from ..files import file_sha256, from_json, written_whole
@@ -35,7 +37,8 @@ def choose_budget(cfg: Config, request: AllocationRequest) -> AllocationRequest:
         The request with only the best budget.
 
     Raises:
-        UserError: for an experiment without ``petl.spt`` or ``holdout``, and a budget that is too small.
+        UserError: for an experiment without ``petl.spt`` or ``holdout``, for one that cannot validate, and for a
+            budget that is too small.
     """
     if not cfg.model.petl.get('spt'):
         raise UserError('Several budgets are compared by training with each, so the config needs petl.spt.')
@@ -45,6 +48,7 @@ def choose_budget(cfg: Config, request: AllocationRequest) -> AllocationRequest:
     folder = Path(request.out).parent / BUDGETS
     given = dict(request.cfg_options or {}, **{'holdout.fraction': share or SHARE})
     held, _ = resolve(replace(request, cfg_options=given, out=str(folder / 'none.safetensors')))
+    check_experiment(plain_experiment(held), ('train_dataloader', 'val_dataloader'))  # before minutes of measuring
     files = {b: folder / str(b) / 'spt.safetensors' for b in sorted(request.budgets)}
     asked = {b: _asked(held, replace(request, budgets=(b,), cfg_options=given, force=False)) for b in files}
     scores = {b: _recorded(files[b], asked[b]) for b in files}
