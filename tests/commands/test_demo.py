@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vpetl_mm.commands.demo import ALL, CLIPS, CONTROLS, FURTHER, METHODS, Demo
+from vpetl_mm.commands.demo import ALL, CLIPS, CONTROLS, FURTHER, METHODS, Demo, drawn
 from vpetl_mm.paper.demo_table import DemoRow, demo_table, read_demo_table
 from vpetl_mm.paper.table_format import render
 
@@ -73,6 +73,11 @@ def test_the_demo_compares_every_method_with_its_controls():
     assert all((REPO / f'configs/demo_{m}.py').exists() for m in (*ALL, *FURTHER, 'turns'))
     assert len(FURTHER) == 13 and not {*FURTHER} & {*ALL}, 'they take no time unless asked for'
     assert CLIPS['target_test'] >= 400
+
+
+def test_what_the_table_alone_shows_is_drawn_where_there_is_nothing_else():
+    fc, norm1, chance = (DemoRow(m, 520, 0.004, 50.0, 3.0, [50.0]) for m in ('fc', 'norm1', 'sptlorarandom'))
+    assert drawn([norm1, fc, chance]) == [fc] and drawn([norm1, chance]) == [norm1, chance]
 
 
 def test_the_table_shows_the_spread_of_several_seeds():

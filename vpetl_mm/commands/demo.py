@@ -155,9 +155,13 @@ class Demo:
         with written_whole(self.work_dir / 'table.json') as partial:
             partial.write_text(json.dumps([asdict(r) for r in rows], indent=1) + '\n')
         (self.work_dir / 'table.md').write_text(render([table], 'md') + '\n', encoding='utf-8')
-        shown = [r for r in rows if r.method not in (*SPT_CONTROLS, *SPT_MEASURED, *POSITIONS)]
-        draw_tradeoff(shown, (every, self.few), CONTROLS, CHANCE, self.work_dir / 'tradeoff.png')
+        draw_tradeoff(drawn(rows), (every, self.few), CONTROLS, CHANCE, self.work_dir / 'tradeoff.png')
         print(f'\n{render([table])}\n\n{self.work_dir}: table.json, table.md, tradeoff.png, and every run')
+
+
+def drawn(rows: Sequence[DemoRow]) -> Sequence[DemoRow]:
+    """Return the rows that the figure shows: without single positions and variants of SPT, unless that is all."""
+    return [r for r in rows if r.method not in (*SPT_CONTROLS, *SPT_MEASURED, *POSITIONS)] or rows
 
 
 class _SourceFirst(LocalEngine):
